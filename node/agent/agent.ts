@@ -1,0 +1,51 @@
+import type { Receipt } from '../restore/receipt.ts'
+
+/** What every long-running command of the agent needs. */
+export interface AgentOptions {
+  /** Directory that holds this machine's key, trusted metadata, hash trees and receipts. */
+  readonly stateDir: string
+  /** Multiaddrs to listen on; default: the saved ones, else all interfaces on the default port. */
+  readonly listen?: readonly string[]
+  /** Whether peers are also looked for by multicast DNS. @default true */
+  readonly mdns?: boolean
+  /** Aborted when the user wants the command to stop. */
+  readonly signal: AbortSignal
+  readonly report: (event: AgentEvent) => void
+}
+
+export type ProgressPhase = 'hash' | 'copy' | 'tree' | 'scan' | 'restore' | 'verify'
+
+/** What a command tells while it runs; the command line prints it, `--json` passes it on as it is. */
+export type AgentEvent =
+  | { type: 'progress'; phase: ProgressPhase; doneBytes: number; totalBytes: number; peers?: number }
+  | { type: 'note'; text: string }
+  | { type: 'warning'; text: string }
+  | { type: 'listening'; peerId: string; addresses: string[] }
+  | { type: 'published'; published: Published }
+  | { type: 'receipt'; receipt: Receipt }
+  | { type: 'member'; id: string; name: string }
+  | { type: 'peer'; id: string; name: string; up: boolean }
+
+/** Result of `mesh seed`. */
+export interface Published {
+  readonly event: 'published'
+  readonly image: string
+  readonly release: number
+  /** Root of the hash tree, hexadecimal. */
+  readonly root: string
+  readonly size: number
+  readonly blockSize: number
+  readonly seconds: number
+  /** True when the disk still has the content of the newest release, so that nothing was published. */
+  readonly unchanged: boolean
+}
+
+/** Result of `mesh join`. */
+export interface Joined {
+  readonly event: 'joined'
+  readonly site: string
+  readonly name: string
+  readonly id: string
+  readonly image: string
+  readonly release: number
+}

@@ -1,0 +1,120 @@
+import {
+  DIAL_TICK_MS,
+  MAX_ADDRESSES_PER_PEER,
+  MAX_PARALLEL_DIALS,
+  RETRY_MAX_MS,
+  RETRY_MIN_MS,
+} from '../../protocol/constants.ts'
+import type { PeerAddresses } from '../../protocol/messages.ts'
+
+/** Where addresses are remembered between runs: by peer id. */
+export interface AddressShelf {
+  put(key: string, value: readonly string[]): Promise<void>
+  iterator(): AsyncIterable<[string, readonly string[]]>
+}
+
+interface Target {
+  addresses: readonly string[]
+  /** When it may be tried again, and how long to wait after the next failure. */
+  nextAt: number
+  pauseMs: number
+  dialing: boolean
+}
+
+/** Keeps this machine connected to every member whose address is known, however it became known. */
+export class Dialer {
+  readonly #targets = new Map<string, Target>()
+  readonly #shelf: AddressShelf
+  readonly #connect: (peerId: string, addresses: readonly string[]) => Promise<void>
+  readonly #isWanted: (peerId: string) => boolean
+  readonly #now: () => number
+  #timer: NodeJS.Timeout | undefined
+  #dialing = 0
+
+  constructor(options: {
+    shelf: AddressShelf
+    connect: (peerId: string, addresses: readonly string[]) => Promise<void>
+    /** A member that is not connected and not banned. */
+    isWanted: (peerId: string) => boolean
+    now?: () => number
+  }) {
+    this.#shelf = options.shelf
+    this.#connect = options.connect
+    this.#isWanted = options.isWanted
+    this.#now = options.now ?? Date.now
+  }
+
+  /** Begins with the addresses of earlier runs. */
+  async start(): Promise<void> {
+    for await (const [peerId, addresses] of this.#shelf.iterator()) this.#set(peerId, addresses)
+    this.#timer = setInterval(() => this.#tick(), DIAL_TICK_MS)
+    this.#tick()
+  }
+
+  /** Addresses of a peer became known; the newest are tried first. */
+  learn(peerId: string, addresses: readonly string[]): void {
+    if (addresses.length === 0) return
+    const known = this.#targets.get(peerId)?.addresses ?? []
+    const merged = [...new Set([...addresses, ...known])].slice(0, MAX_ADDRESSES_PER_PEER)
+    if (merged.length === known.length && merged.every((address, i) => address === known[i])) return
+    this.#set(peerId, merged)
+    // Losing an address costs only time, so nobody waits for this.
+    this.#shelf.put(peerId, merged).catch(() => undefined)
+    this.#tick()
+  }
+
+  /** Tries everybody again at once: the member list changed. */
+  retry(): void {
+    for (const target of this.#targets.values()) {
+      target.nextAt = 0
+      target.pauseMs = RETRY_MIN_MS
+    }
+    this.#tick()
+  }
+
+  addresses(): PeerAddresses[] {
+    return [...this.#targets].map(([id, { addresses }]) => ({ id, addresses }))
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
+  #set(peerId: string, addresses: readonly string[]): void {
+    this.#targets.set(peerId, {
+      addresses,
+      nextAt: 0,
+      pauseMs: RETRY_MIN_MS,
+      dialing: this.#targets.get(peerId)?.dialing ?? false,
+    })
+  }
+
+  #tick(): void {
+    if (this.#timer === undefined) return
+    const now = this.#now()
+    for (const [peerId, target] of this.#targets) {
+      if (this.#dialing >= MAX_PARALLEL_DIALS) return
+      if (target.dialing || target.nextAt > now || !this.#isWanted(peerId)) continue
+      void this.#dial(peerId, target)
+    }
+  }
+
+  async #dial(peerId: string, target: Target): Promise<void> {
+    target.dialing = true
+    this.#dialing++
+    try {
+      await this.#connect(peerId, target.addresses)
+      target.pauseMs = RETRY_MIN_MS
+    } catch {
+      // Off, or it does not know us as a member yet: tried again later, ever less often.
+      target.pauseMs = Math.min(target.pauseMs * 2, RETRY_MAX_MS)
+    } finally {
+      target.nextAt = this.#now() + target.pauseMs
+      target.dialing = false
+      const current = this.#targets.get(peerId)
+      if (current !== undefined) current.dialing = false
+      this.#dialing--
+    }
+  }
+}

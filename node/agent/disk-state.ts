@@ -1,0 +1,40 @@
+import type { Receipt } from '../restore/receipt.ts'
+import type { StateDirectory } from '../state/state-directory.ts'
+
+/**
+ * What this machine last knew of its disk. `partial`: a restore to this release began and did not end, so what the
+ * disk holds has to be found by a scan. `whole`: it ended verified (or, on the master, was published from this disk).
+ */
+export interface DiskState {
+  readonly state: 'partial' | 'whole'
+  readonly image: string
+  readonly release: number
+  /** Hexadecimal. */
+  readonly root: string
+}
+
+const KEY = 'disk'
+
+export async function readDiskState(state: StateDirectory): Promise<DiskState | undefined> {
+  return state.sublevel<DiskState>('disk-state').get(KEY)
+}
+
+/** Durable when it resolves: `partial` must be on disk before the first block is written (docs/DURABILITY.md). */
+export async function writeDiskState(state: StateDirectory, value: DiskState): Promise<void> {
+  await state.database.batch([{ type: 'put', key: KEY, value, sublevel: state.sublevel<DiskState>('disk-state') }], {
+    sync: true,
+  })
+}
+
+/** Receipts by the time the restore began (ISO), oldest first. */
+export async function keepReceipt(state: StateDirectory, receipt: Receipt): Promise<void> {
+  const receipts = state.sublevel<Receipt>('receipts')
+  await state.database.batch([{ type: 'put', key: receipt.startedAt, value: receipt, sublevel: receipts }], {
+    sync: true,
+  })
+}
+
+export async function lastReceipt(state: StateDirectory): Promise<Receipt | undefined> {
+  const [last] = await state.sublevel<Receipt>('receipts').values({ reverse: true, limit: 1 }).all()
+  return last
+}

@@ -1,0 +1,228 @@
+import {
+  DEFAULT_PORT,
+  EXCHANGE_PROTOCOL,
+  JOIN_PROTOCOL,
+  MAX_ADDRESSES_PER_PEER,
+  METADATA_PROTOCOL,
+} from '../../protocol/constants.ts'
+import { toHex } from '../../protocol/digest.ts'
+import { MeshError } from '../../protocol/errors.ts'
+import type { PeerAddresses } from '../../protocol/messages.ts'
+import type { LocalFacts } from '../exchange/local-facts.ts'
+import { ExchangeServer } from '../exchange/server.ts'
+import { Swarm } from '../exchange/swarm.ts'
+import type { FrameStream } from '../net/frame-stream.ts'
+import type { MeshHost } from '../net/host.ts'
+import type { Holding } from '../store/block-source.ts'
+import type { AgentEvent } from './agent.ts'
+import { Dialer } from './dialer.ts'
+import type { Machine } from './machine.ts'
+import { MetadataSync, serveMetadata } from './metadata-sync.ts'
+
+export interface MeshNodeOptions {
+  readonly machine: Machine
+  readonly listen?: readonly string[] | undefined
+  readonly mdns?: boolean | undefined
+  readonly report: (event: AgentEvent) => void
+  /** The master's part in enrolment: whether strangers may connect, and how their requests are answered. */
+  readonly enrolment?: { readonly isOpen: () => boolean; readonly serve: (stream: FrameStream) => Promise<void> }
+}
+
+export const DEFAULT_LISTEN = [`/ip4/0.0.0.0/tcp/${DEFAULT_PORT}`]
+
+/** This machine on the network: connected to all members it can reach, fetching, serving, and keeping metadata new. */
+export class MeshNode {
+  readonly swarm: Swarm
+  readonly #host: MeshHost
+  readonly #machine: Machine
+  readonly #report: (event: AgentEvent) => void
+  readonly #server: ExchangeServer
+  readonly #dialer: Dialer
+  readonly #sync: MetadataSync
+  readonly #holdings: Holding[] = []
+  #stopping = false
+
+  /** libp2p is loaded here and not before. Errors: PORT_TAKEN, ADDRESS_INVALID. */
+  static async start(options: MeshNodeOptions): Promise<MeshNode> {
+    const { machine } = options
+    const [{ MeshHost }, key] = await Promise.all([import('../net/host.ts'), machine.key()])
+    const isMember = (peerId: string): boolean => machine.trust.view().memberById(peerId) !== undefined
+    const saved = machine.config.listen.length > 0 ? machine.config.listen : DEFAULT_LISTEN
+    const host = await MeshHost.start({
+      key,
+      listen: options.listen !== undefined && options.listen.length > 0 ? options.listen : saved,
+      gate: { admits: (peerId) => isMember(peerId) || options.enrolment?.isOpen() === true },
+      onError: (peerId, error) => {
+        const why = error instanceof Error ? error.message : String(error)
+        if (error instanceof MeshError && error.code === 'PROTOCOL_VIOLATION') {
+          options.report({ type: 'warning', text: `${nameOf(machine, peerId)} broke the protocol: ${why}` })
+        }
+      },
+      ...(options.mdns === false ? {} : { mdnsTag: serviceTag(machine) }),
+    })
+    const node = new MeshNode(host, options)
+    await node.#begin(isMember, options)
+    return node
+  }
+
+  private constructor(host: MeshHost, options: MeshNodeOptions) {
+    const { machine, report } = options
+    this.#host = host
+    this.#machine = machine
+    this.#report = report
+    const warn = (text: string): void => report({ type: 'warning', text })
+    this.#sync = new MetadataSync({
+      trust: machine.trust,
+      open: (peerId, protocol) => host.open(peerId, protocol),
+      warn,
+      nameOf: (peerId) => nameOf(machine, peerId),
+    })
+    this.swarm = new Swarm({
+      open: (peerId) => host.open(peerId, EXCHANGE_PROTOCOL),
+      local: () => this.#facts(),
+      onVersions: (peerId, versions) => void this.#sync.heard(peerId, versions),
+      onPeers: (list) => this.#learnPeers(list),
+      onBan: (peerId, reason) => {
+        warn(`${nameOf(machine, peerId)} ${reason}; it is not asked again`)
+        void this.#host.disconnect(peerId)
+      },
+    })
+    this.#server = new ExchangeServer({
+      local: () => this.#facts(),
+      holdings: () => this.#holdings,
+      peers: () => this.#reachablePeers(),
+      onHello: (peerId, hello) => {
+        this.#dialer.learn(peerId, hello.addresses)
+        void this.#sync.heard(peerId, hello.metadata)
+      },
+    })
+    this.#dialer = new Dialer({
+      shelf: machine.state.sublevel<readonly string[]>('addresses'),
+      connect: (peerId, addresses) => host.connect(peerId, addresses),
+      isWanted: (peerId) => this.#isWanted(peerId),
+    })
+  }
+
+  get peerId(): string {
+    return this.#host.peerId
+  }
+
+  addresses(): string[] {
+    return this.#host.addresses()
+  }
+
+  /** Members connected now. */
+  connectedMembers(): { id: string; name: string }[] {
+    const view = this.#machine.trust.view()
+    return this.#host.connected().flatMap((id) => {
+      const member = view.memberById(id)
+      return member === undefined ? [] : [{ id, name: member.name }]
+    })
+  }
+
+  /** Tells peers what else can be had here. */
+  hold(holding: Holding): void {
+    this.#holdings.push(holding)
+    this.#server.holdingsChanged()
+  }
+
+  drop(holding: Holding): void {
+    const at = this.#holdings.indexOf(holding)
+    if (at === -1) return
+    this.#holdings.splice(at, 1)
+    this.#server.holdingsChanged()
+  }
+
+  /** Resolves when no newer metadata that a peer told of is being fetched. */
+  metadataSettled(): Promise<void> {
+    return this.#sync.settled()
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true
+    this.#dialer.stop()
+    this.swarm.close()
+    this.#server.close()
+    await this.#host.stop()
+  }
+
+  async #begin(isMember: (peerId: string) => boolean, options: MeshNodeOptions): Promise<void> {
+    const host = this.#host
+    const membersOnly = (serve: (stream: FrameStream) => Promise<void>) => async (stream: FrameStream) => {
+      if (!isMember(stream.peerId)) throw new MeshError('NOT_A_MEMBER', `${stream.peerId} is no member of this site`)
+      await serve(stream)
+    }
+    await host.handle(
+      EXCHANGE_PROTOCOL,
+      membersOnly((stream) => this.#server.serve(stream)),
+    )
+    await host.handle(
+      METADATA_PROTOCOL,
+      membersOnly((stream) => serveMetadata(stream, this.#machine.trust)),
+    )
+    if (options.enrolment !== undefined) await host.handle(JOIN_PROTOCOL, options.enrolment.serve)
+    host.onConnect((peerId) => {
+      if (isMember(peerId)) this.#memberUp(peerId)
+    })
+    host.onDisconnect((peerId) => {
+      this.swarm.removePeer(peerId)
+      if (isMember(peerId) && !this.#stopping) {
+        this.#report({ type: 'peer', id: peerId, name: nameOf(this.#machine, peerId), up: false })
+      }
+    })
+    host.onDiscover((peerId, addresses) => this.#dialer.learn(peerId, addresses))
+    this.#machine.trust.onChange(() => this.#trustChanged(isMember))
+    this.#report({ type: 'listening', peerId: host.peerId, addresses: host.addresses() })
+    await this.#dialer.start()
+  }
+
+  #memberUp(peerId: string): void {
+    this.#report({ type: 'peer', id: peerId, name: nameOf(this.#machine, peerId), up: true })
+    this.swarm.addPeer(peerId)
+  }
+
+  #trustChanged(isMember: (peerId: string) => boolean): void {
+    if (this.#stopping) return
+    for (const peerId of this.#host.connected()) {
+      // Who has just been enrolled is connected already; who was removed must go.
+      if (isMember(peerId)) this.swarm.addPeer(peerId)
+      else void this.#host.disconnect(peerId)
+    }
+    this.#server.announce()
+    this.#dialer.retry()
+  }
+
+  #isWanted(peerId: string): boolean {
+    if (peerId === this.#host.peerId || this.swarm.ledger.isBanned(peerId)) return false
+    return this.#machine.trust.view().memberById(peerId) !== undefined && !this.#host.connected().includes(peerId)
+  }
+
+  #learnPeers(list: readonly PeerAddresses[]): void {
+    for (const { id, addresses } of list) if (id !== this.#host.peerId) this.#dialer.learn(id, addresses)
+  }
+
+  #reachablePeers(): PeerAddresses[] {
+    const connected = new Set(this.#host.connected())
+    return this.#dialer.addresses().filter(({ id }) => connected.has(id))
+  }
+
+  #facts(): LocalFacts {
+    return {
+      siteId: this.#machine.trust.siteId,
+      name: this.#machine.config.name,
+      metadata: this.#machine.trust.view().versions,
+      addresses: this.#host.addresses().slice(0, MAX_ADDRESSES_PER_PEER),
+      held: this.#holdings.map(({ root, size, blockSize }) => ({ root, size, blockSize })),
+    }
+  }
+}
+
+/** The member's name, or its peer id if it is none. */
+export function nameOf(machine: Machine, peerId: string): string {
+  return machine.trust.view().memberById(peerId)?.name ?? peerId
+}
+
+/** Nodes of one site find each other, and nobody else. */
+function serviceTag(machine: Machine): string {
+  return `mesh-${toHex(machine.trust.siteId).slice(0, 8)}.local`
+}

@@ -1,0 +1,58 @@
+import { connect } from 'node:net'
+import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from '../../protocol/constants.ts'
+import { ERROR_CODES, errnoOf, MeshError } from '../../protocol/errors.ts'
+import { controlSocketPath } from '../state/state-directory.ts'
+
+/**
+ * Calls a method of the command that runs on this state directory.
+ * Errors: STATE_NOT_RUNNING when none does, STATE_UNWRITABLE when it belongs to another user, and those of the method.
+ */
+export async function callControl<T>(stateDir: string, method: string, params: object = {}): Promise<T> {
+  const reply = JSON.parse(await exchange(stateDir, `${JSON.stringify({ method, params })}\n`)) as {
+    result?: T
+    error?: { code: string; message: string }
+  }
+  if (reply.error === undefined) return reply.result as T
+  const { code, message } = reply.error
+  throw new MeshError(ERROR_CODES.find((known) => known === code) ?? 'USAGE', message)
+}
+
+function exchange(stateDir: string, line: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const fail = (cause: unknown): void => reject(asMeshError(cause, stateDir))
+    let address: ReturnType<typeof controlSocketPath>
+    try {
+      address = controlSocketPath(stateDir)
+    } catch (error) {
+      fail(error)
+      return
+    }
+    const socket = connect(address.path)
+    let text = ''
+    socket.setTimeout(CONTROL_DEADLINE_MS, () => {
+      socket.destroy(new MeshError('REQUEST_TIMEOUT', `the command running on ${stateDir} did not answer`))
+    })
+    socket.setEncoding('utf8')
+    socket.on('connect', () => socket.write(line))
+    socket.on('data', (chunk: string) => {
+      text += chunk
+      if (text.length > MAX_CONTROL_BYTES) socket.destroy(new Error('the answer is too long'))
+    })
+    socket.on('error', fail)
+    socket.on('close', () => {
+      address.release()
+      if (text.endsWith('\n')) resolve(text)
+      else fail(new MeshError('STATE_NOT_RUNNING', `the command running on ${stateDir} stopped before it answered`))
+    })
+  })
+}
+
+function asMeshError(error: unknown, stateDir: string): unknown {
+  const code = errnoOf(error)
+  if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') {
+    return new MeshError('STATE_NOT_RUNNING', `no mesh command is running on ${stateDir}`, { cause: error })
+  }
+  if (code === 'EACCES')
+    return new MeshError('STATE_UNWRITABLE', `${stateDir} belongs to another user`, { cause: error })
+  return error
+}

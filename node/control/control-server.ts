@@ -1,0 +1,73 @@
+import { chmod, rm } from 'node:fs/promises'
+import { createServer, type Server, type Socket } from 'node:net'
+import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from '../../protocol/constants.ts'
+import { isMeshError } from '../../protocol/errors.ts'
+import { controlSocketPath } from '../state/state-directory.ts'
+
+/** A method of a running command: takes and returns plain JSON values. */
+export type ControlMethod = (params: Readonly<Record<string, unknown>>) => Promise<unknown>
+
+/**
+ * Lets other commands of the same machine talk to this one, over a Unix socket in the state directory that only its owner
+ * can open. One line of JSON each way: `{"method","params"}` → `{"result"}` or `{"error":{"code","message"}}`.
+ */
+export class ControlServer {
+  readonly #server: Server
+  readonly #release: () => void
+  readonly #sockets = new Set<Socket>()
+
+  private constructor(server: Server, release: () => void) {
+    this.#server = server
+    this.#release = release
+  }
+
+  /** The caller holds the state directory, so a socket that is already there is a dead one's. */
+  static async listen(stateDir: string, methods: Readonly<Record<string, ControlMethod>>): Promise<ControlServer> {
+    const { path, release } = controlSocketPath(stateDir)
+    await rm(path, { force: true })
+    const server = createServer()
+    const control = new ControlServer(server, release)
+    server.on('connection', (socket) => control.#accept(socket, methods))
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(path, resolve)
+    })
+    await chmod(path, 0o600)
+    return control
+  }
+
+  async close(): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy()
+    await new Promise<void>((resolve) => this.#server.close(() => resolve()))
+    this.#release()
+  }
+
+  #accept(socket: Socket, methods: Readonly<Record<string, ControlMethod>>): void {
+    this.#sockets.add(socket)
+    socket.on('close', () => this.#sockets.delete(socket))
+    // A caller that goes away without its answer is its own business.
+    socket.on('error', () => socket.destroy())
+    socket.setTimeout(CONTROL_DEADLINE_MS, () => socket.destroy())
+    let text = ''
+    socket.setEncoding('utf8').on('data', (chunk: string) => {
+      text += chunk
+      const end = text.indexOf('\n')
+      if (end === -1 && text.length > MAX_CONTROL_BYTES) socket.destroy()
+      if (end === -1) return
+      socket.removeAllListeners('data')
+      void answer(text.slice(0, end), methods).then((reply) => socket.end(`${JSON.stringify(reply)}\n`))
+    })
+  }
+}
+
+async function answer(line: string, methods: Readonly<Record<string, ControlMethod>>): Promise<unknown> {
+  try {
+    const request = JSON.parse(line) as { method?: unknown; params?: Record<string, unknown> }
+    const method = Object.hasOwn(methods, String(request.method)) ? methods[String(request.method)] : undefined
+    if (method === undefined) return { error: { code: 'USAGE', message: `no method ${String(request.method)} here` } }
+    return { result: (await method(request.params ?? {})) ?? null }
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error)
+    return { error: { code: isMeshError(error) ? error.code : 'USAGE', message } }
+  }
+}

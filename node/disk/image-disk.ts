@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict'
+import { type ByteOffset, byteOffset, countBlocks } from '../../protocol/units.ts'
+import type { BlockDevice } from './block-device.ts'
+
+/** The part of a device that an image covers, addressed in blocks; what lies beyond the image is never touched. */
+export class ImageDisk {
+  readonly device: BlockDevice
+  readonly size: number
+  readonly blockSize: number
+  readonly blockCount: number
+  /** Bytes moved since it was opened. */
+  bytesRead = 0
+  bytesWritten = 0
+
+  /** The device must be at least as large as the image. */
+  constructor(device: BlockDevice, image: { readonly size: number; readonly blockSize: number }) {
+    assert(device.size >= image.size, `${device.path} is smaller than the image`)
+    this.device = device
+    this.size = image.size
+    this.blockSize = image.blockSize
+    this.blockCount = countBlocks(image.size, image.blockSize)
+  }
+
+  /** One block in a fresh buffer of the block size; the part of the last block beyond the image reads as zeros. */
+  async readBlock(index: number): Promise<Uint8Array> {
+    const block = Buffer.allocUnsafeSlow(this.blockSize)
+    const length = this.lengthOf(index)
+    block.fill(0, length)
+    await this.device.read(this.#offset(index), block.subarray(0, length))
+    this.bytesRead += length
+    return block
+  }
+
+  /** Writes one whole block; of the last one only what lies inside the image. */
+  async writeBlock(index: number, data: Uint8Array): Promise<void> {
+    assert(data.byteLength === this.blockSize)
+    const length = this.lengthOf(index)
+    await this.device.write(this.#offset(index), data.subarray(0, length))
+    this.bytesWritten += length
+  }
+
+  flush(): Promise<void> {
+    return this.device.flush()
+  }
+
+  /** Bytes of the image in this block: the block size, less only for the last. */
+  lengthOf(index: number): number {
+    assert(index >= 0 && index < this.blockCount, `block ${index} of ${this.blockCount}`)
+    return Math.min(this.blockSize, this.size - index * this.blockSize)
+  }
+
+  #offset(index: number): ByteOffset {
+    return byteOffset(index * this.blockSize)
+  }
+}

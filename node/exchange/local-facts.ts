@@ -1,0 +1,46 @@
+import { SESSION_CREDIT_BYTES } from '../../protocol/constants.ts'
+import { type Digest, sameBytes, toHex } from '../../protocol/digest.ts'
+import { MeshError } from '../../protocol/errors.ts'
+import type { HeldImage, Message, MetadataVersions } from '../../protocol/messages.ts'
+
+/** Versions of the exchange this code speaks. */
+const VERSION_MIN = 1
+const VERSION_MAX = 1
+
+/** What a node says of itself in its hello. */
+export interface LocalFacts {
+  readonly siteId: Digest
+  readonly name: string
+  readonly metadata: MetadataVersions
+  readonly addresses: readonly string[]
+  readonly held: readonly HeldImage[]
+}
+
+export type Hello = Extract<Message, { type: 'hello' }>
+
+export function helloOf(facts: LocalFacts): Hello {
+  return {
+    type: 'hello',
+    versionMin: VERSION_MIN,
+    versionMax: VERSION_MAX,
+    creditBytes: SESSION_CREDIT_BYTES,
+    ...facts,
+  }
+}
+
+/** The first message must be a hello of the same site with a version in common. Errors: PROTOCOL_VIOLATION. */
+export function checkHello(message: Message | undefined, peerId: string, local: LocalFacts): Hello {
+  if (message?.type !== 'hello') throw new MeshError('PROTOCOL_VIOLATION', `${peerId} did not begin with hello`)
+  if (message.versionMin > VERSION_MAX || message.versionMax < VERSION_MIN) {
+    const theirs = `${message.versionMin} to ${message.versionMax}`
+    throw new MeshError(
+      'PROTOCOL_VIOLATION',
+      `${peerId} speaks exchange versions ${theirs}, this machine ${VERSION_MIN} to ${VERSION_MAX}`,
+    )
+  }
+  if (!sameBytes(message.siteId, local.siteId)) {
+    const [theirs, ours] = [toHex(message.siteId).slice(0, 8), toHex(local.siteId).slice(0, 8)]
+    throw new MeshError('PROTOCOL_VIOLATION', `${peerId} is of site ${theirs}, this machine of site ${ours}`)
+  }
+  return message
+}

@@ -1,0 +1,248 @@
+import { Bitmap } from '../../protocol/bitmap.ts'
+import {
+  HELLO_DEADLINE_MS,
+  MAX_WANTS_PER_MESSAGE,
+  MIN_PEER_WINDOW_BYTES,
+  PEER_WINDOW_MS,
+} from '../../protocol/constants.ts'
+import { toHex } from '../../protocol/digest.ts'
+import { MeshError } from '../../protocol/errors.ts'
+import type { HeldImage, Message, MetadataVersions, PeerAddresses, WantRequest } from '../../protocol/messages.ts'
+import { countBlocks } from '../../protocol/units.ts'
+import type { FrameStream } from '../net/frame-stream.ts'
+import { checkHello, type Hello, helloOf, type LocalFacts } from './local-facts.ts'
+
+/** What a session reports; answers name the request they belong to. */
+export interface SessionEvents<Ticket> {
+  block(session: PeerSession<Ticket>, ticket: Ticket, payload: Uint8Array): void
+  missing(session: PeerSession<Ticket>, ticket: Ticket): void
+  busy(session: PeerSession<Ticket>, ticket: Ticket): void
+  /** What the peer holds changed. */
+  have(session: PeerSession<Ticket>): void
+  versions(peerId: string, versions: MetadataVersions): void
+  peers(list: readonly PeerAddresses[]): void
+}
+
+interface OpenRequest<Ticket> {
+  readonly ticket: Ticket
+  readonly size: number
+  readonly askedAt: number
+}
+
+/**
+ * The client's end of one exchange stream: keeps what the peer holds, numbers and pipelines requests within the credit
+ * the peer granted, and hands answers to their owner. `Ticket` is whatever the owner wants back with an answer.
+ */
+export class PeerSession<Ticket> {
+  readonly peerId: string
+  readonly name: string
+  /** When the peer last delivered something, or was first asked after being idle. */
+  progressAt: number
+  stalled = false
+  readonly #stream: FrameStream
+  readonly #events: SessionEvents<Ticket>
+  readonly #now: () => number
+  readonly #credit: number
+  readonly #replies: AsyncGenerator<Message>
+  readonly #requests = new Map<number, OpenRequest<Ticket>>()
+  readonly #held = new Map<string, Bitmap>()
+  #openBytes = 0
+  #nextId = 1
+  #unsent: WantRequest[] = []
+
+  private constructor(
+    stream: FrameStream,
+    replies: AsyncGenerator<Message>,
+    hello: Hello,
+    events: SessionEvents<Ticket>,
+    now: () => number,
+  ) {
+    this.#stream = stream
+    this.#replies = replies
+    this.#events = events
+    this.#now = now
+    this.#credit = hello.creditBytes
+    this.peerId = stream.peerId
+    this.name = hello.name
+    this.progressAt = now()
+    this.#hold(hello.held)
+  }
+
+  /** Exchanges hellos. Errors: PROTOCOL_VIOLATION, REQUEST_TIMEOUT. */
+  static async open<Ticket>(
+    stream: FrameStream,
+    local: LocalFacts,
+    events: SessionEvents<Ticket>,
+    now: () => number,
+  ): Promise<PeerSession<Ticket>> {
+    const late = new MeshError('REQUEST_TIMEOUT', `${stream.peerId} did not say hello`)
+    const timer = setTimeout(() => stream.abort(late), HELLO_DEADLINE_MS)
+    try {
+      await stream.send(helloOf(local))
+      const replies = stream.messages()
+      const first = await replies.next()
+      const hello = checkHello(first.done === true ? undefined : first.value, stream.peerId, local)
+      const session = new PeerSession(stream, replies, hello, events, now)
+      events.versions(stream.peerId, hello.metadata)
+      return session
+    } catch (error) {
+      stream.abort(error instanceof Error ? error : new Error(String(error)))
+      throw error
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  /** Handles what the peer sends until the stream ends; rejects if it ends in a fault. */
+  async run(): Promise<void> {
+    try {
+      for await (const message of this.#replies) this.#handle(message)
+    } catch (error) {
+      this.#stream.abort(error instanceof Error ? error : new Error(String(error)))
+      throw error
+    }
+  }
+
+  /** Blocks the peer holds of an image, or undefined if it does not hold that image at all. */
+  held(root: string): Bitmap | undefined {
+    return this.#held.get(root)
+  }
+
+  /** Images the peer holds, by root in hexadecimal. */
+  roots(): IterableIterator<string> {
+    return this.#held.keys()
+  }
+
+  get openBytes(): number {
+    return this.#openBytes
+  }
+
+  /** Whether another request of `size` bytes fits what a peer of this speed should be asked. */
+  hasRoom(size: number, rate: number): boolean {
+    if (this.stalled) return false
+    const window = Math.max(MIN_PEER_WINDOW_BYTES, (rate * PEER_WINDOW_MS) / 1000)
+    return this.#openBytes + size <= Math.min(window, this.#credit)
+  }
+
+  /** Asks for some content; requests of one turn of the event loop travel together. Returns the request's number. */
+  ask(ticket: Ticket, want: Omit<WantRequest, 'id'>): number {
+    const id = this.#nextId++
+    if (this.#requests.size === 0) this.progressAt = this.#now()
+    this.#requests.set(id, { ticket, size: want.size, askedAt: this.#now() })
+    this.#openBytes += want.size
+    if (this.#unsent.length === 0) setImmediate(() => this.#sendUnsent())
+    this.#unsent.push({ id, ...want })
+    return id
+  }
+
+  cancel(id: number): void {
+    if (this.#take(id) === undefined) return
+    const unsent = this.#unsent.findIndex((want) => want.id === id)
+    if (unsent !== -1) this.#unsent.splice(unsent, 1)
+    else this.#post({ type: 'cancel', ids: [id] })
+  }
+
+  /** Every request that is still open; the owner asks somebody else. */
+  tickets(): Ticket[] {
+    return [...this.#requests.values()].map((request) => request.ticket)
+  }
+
+  abort(error: Error): void {
+    this.#stream.abort(error)
+  }
+
+  #handle(message: Message): void {
+    switch (message.type) {
+      case 'block': {
+        const request = this.#take(message.id)
+        this.#progress()
+        // An answer to a request that was cancelled on its way is not a fault.
+        if (request === undefined) {
+          if (message.id >= this.#nextId) throw this.#violation('a block that was not asked for')
+          return
+        }
+        if (message.payload.byteLength > request.size) throw this.#violation('more bytes than asked for')
+        this.#events.block(this, request.ticket, message.payload)
+        break
+      }
+      case 'missing':
+        this.#progress()
+        this.#answered(message.ids, (ticket) => this.#events.missing(this, ticket))
+        break
+      case 'busy':
+        this.#answered(message.ids, (ticket) => this.#events.busy(this, ticket))
+        break
+      case 'have':
+        this.#learn(message)
+        break
+      case 'holds':
+        this.#hold(message.held)
+        this.#events.have(this)
+        break
+      case 'announce':
+        this.#events.versions(this.peerId, message.metadata)
+        break
+      case 'peers':
+        this.#events.peers(message.peers)
+        break
+      default:
+        throw this.#violation(`${message.type} from a server`)
+    }
+  }
+
+  #answered(ids: readonly number[], answer: (ticket: Ticket) => void): void {
+    for (const id of ids) {
+      const request = this.#take(id)
+      if (request !== undefined) answer(request.ticket)
+      else if (id >= this.#nextId) throw this.#violation('an answer to nothing')
+    }
+  }
+
+  #learn(message: Extract<Message, { type: 'have' }>): void {
+    const held = this.#held.get(toHex(message.root))
+    if (held === undefined) throw this.#violation('have of an image it does not hold')
+    if (message.gained.end > held.length || message.lost.end > held.length)
+      throw this.#violation('have beyond the image')
+    for (const [start, end] of message.lost.runs()) held.clearRange(start, end)
+    for (const [start, end] of message.gained.runs()) held.setRange(start, end)
+    this.#events.have(this)
+  }
+
+  #hold(images: readonly HeldImage[]): void {
+    const roots = new Set(images.map((image) => toHex(image.root)))
+    for (const root of this.#held.keys()) if (!roots.has(root)) this.#held.delete(root)
+    for (const { root, size, blockSize } of images) {
+      const key = toHex(root)
+      if (!this.#held.has(key)) this.#held.set(key, new Bitmap(countBlocks(size, blockSize)))
+    }
+  }
+
+  #take(id: number): OpenRequest<Ticket> | undefined {
+    const request = this.#requests.get(id)
+    if (request === undefined) return undefined
+    this.#requests.delete(id)
+    this.#openBytes -= request.size
+    return request
+  }
+
+  #progress(): void {
+    this.progressAt = this.#now()
+    this.stalled = false
+  }
+
+  #sendUnsent(): void {
+    const requests = this.#unsent
+    this.#unsent = []
+    for (let at = 0; at < requests.length; at += MAX_WANTS_PER_MESSAGE) {
+      this.#post({ type: 'want', requests: requests.slice(at, at + MAX_WANTS_PER_MESSAGE) })
+    }
+  }
+
+  #post(message: Message): void {
+    this.#stream.send(message).catch((error: Error) => this.#stream.abort(error))
+  }
+
+  #violation(what: string): MeshError {
+    return new MeshError('PROTOCOL_VIOLATION', `${this.peerId} sent ${what}`, { detail: { peer: this.peerId } })
+  }
+}

@@ -1,0 +1,8 @@
+import type { FetchedBlock, FetchRequest } from '../exchange/fetch-job.ts'
+
+/** Where a restore gets content that is not on this machine; the swarm is one. */
+export interface BlockFetcher {
+  /** Yields every wanted item once, verified. */
+  fetch(request: FetchRequest, signal: AbortSignal): AsyncGenerator<FetchedBlock>
+  readonly ledger: { all(): readonly { readonly id: string; readonly bad: number }[] }
+}

@@ -1,0 +1,52 @@
+import { open, rename, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { errnoOf, MeshError } from '../../protocol/errors.ts'
+
+/**
+ * Replaces a file so that a crash leaves the old or the new content, never a mixture: write beside it, fdatasync, rename,
+ * fsync the directory (docs/DURABILITY.md). Errors: DISK_FULL, STATE_UNWRITABLE.
+ */
+export async function writeFileAtomic(path: string, bytes: Uint8Array | string, mode = 0o644): Promise<void> {
+  const temporary = `${path}.new`
+  try {
+    await writeDurable(temporary, bytes, mode)
+    await rename(temporary, path)
+    await fsyncDirectory(dirname(path))
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined)
+    throw storageError(error, path)
+  }
+}
+
+/** Writes a new file and makes its content durable; its name is durable only after {@link fsyncDirectory}. */
+export async function writeDurable(path: string, bytes: Uint8Array | string, mode = 0o644): Promise<void> {
+  const file = await open(path, 'w', mode)
+  try {
+    await file.writeFile(bytes)
+    await file.datasync()
+  } finally {
+    await file.close()
+  }
+}
+
+/** Makes the names in a directory durable: created, renamed and removed entries. */
+export async function fsyncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r')
+  try {
+    await directory.sync()
+  } finally {
+    await directory.close()
+  }
+}
+
+/** The system's error as a fault of the state directory, or unchanged if it is of another kind. */
+export function storageError(error: unknown, path: string): unknown {
+  const code = errnoOf(error)
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    return new MeshError('DISK_FULL', `no space left for ${path}`, { detail: { path }, cause: error })
+  }
+  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
+    return new MeshError('STATE_UNWRITABLE', `${path} cannot be written (${code})`, { detail: { path }, cause: error })
+  }
+  return error
+}

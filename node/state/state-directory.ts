@@ -1,0 +1,213 @@
+import { closeSync, openSync } from 'node:fs'
+import { access, constants, mkdir, readFile, rm, stat } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { Level } from 'level'
+import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { storageError, writeFileAtomic } from './atomic-file.ts'
+
+/** What a machine was told to be; `machine.json` in the state directory. */
+export interface MachineConfig {
+  /** Name of the site, for people. */
+  readonly site: string
+  /** SHA-256 of the site's first root metadata, hexadecimal: what the site is. */
+  readonly siteId: string
+  /** Name of this machine within the site. */
+  readonly name: string
+  /** Peer id of this machine. */
+  readonly id: string
+  readonly role: 'master' | 'machine'
+  /** Image this machine is to have. */
+  readonly image?: string
+  /** Absolute path of the managed disk. */
+  readonly disk?: string
+  /** Multiaddrs to listen on. */
+  readonly listen: readonly string[]
+}
+
+const FORMAT_NAME = 'lab-mesh-state'
+const FORMAT_VERSION = 1
+/** sun_path is 108 bytes with its terminating zero. */
+const MAX_SOCKET_PATH_BYTES = 107
+
+/**
+ * Everything a machine remembers, outside the managed disk: `format`, `machine.json`, `identity.pem`, `trust/`, `keys/`
+ * (master only), `trees/`, `copies/`, `db/` (LevelDB: receipts, addresses, invitations), `control.sock`, `holder.json`.
+ * One process at a time holds it, by LevelDB's lock.
+ */
+export class StateDirectory {
+  readonly directory: string
+  readonly #database: Level<string, unknown> | undefined
+  #machine: MachineConfig | undefined
+
+  private constructor(
+    directory: string,
+    database: Level<string, unknown> | undefined,
+    machine: MachineConfig | undefined,
+  ) {
+    this.directory = directory
+    this.#database = database
+    this.#machine = machine
+  }
+
+  /**
+   * `create` makes a missing or empty directory into a state directory; `readOnly` takes no lock and opens no database.
+   * Errors: STATE_MISSING, STATE_IN_USE (naming the holder), STATE_NEWER, STATE_CORRUPT, STATE_UNWRITABLE, DISK_FULL.
+   */
+  static async open(
+    path: string,
+    options: { create: boolean; readOnly?: boolean; command?: string },
+  ): Promise<StateDirectory> {
+    const directory = resolve(path)
+    await checkFormat(directory, options.create)
+    const machine = await readMachine(directory)
+    if (options.readOnly === true) return new StateDirectory(directory, undefined, machine)
+    const database = await openDatabase(directory)
+    try {
+      const holder = { pid: process.pid, command: options.command ?? process.argv.slice(2, 3).join('') }
+      await writeFileAtomic(join(directory, 'holder.json'), JSON.stringify(holder))
+    } catch (error) {
+      await database.close()
+      throw error
+    }
+    return new StateDirectory(directory, database, machine)
+  }
+
+  path(...parts: string[]): string {
+    return join(this.directory, ...parts)
+  }
+
+  get machine(): MachineConfig | undefined {
+    return this.#machine
+  }
+
+  async saveMachine(machine: MachineConfig): Promise<void> {
+    await writeFileAtomic(this.path('machine.json'), `${JSON.stringify(machine, undefined, 2)}\n`)
+    this.#machine = machine
+  }
+
+  get database(): Level<string, unknown> {
+    if (this.#database === undefined) throw new Error('the state directory was opened read-only')
+    return this.#database
+  }
+
+  /** A named part of the database with JSON values of type T. */
+  sublevel<T>(name: string) {
+    return this.database.sublevel<string, T>(name, { valueEncoding: 'json' })
+  }
+
+  /** Directory `name` below this one, made if it is missing. */
+  async subdirectory(name: string, mode = 0o755): Promise<string> {
+    const path = this.path(name)
+    await mkdir(path, { recursive: true, mode }).catch((error: unknown) => {
+      throw storageError(error, path)
+    })
+    return path
+  }
+
+  async close(): Promise<void> {
+    if (this.#database === undefined) return
+    await rm(this.path('holder.json'), { force: true })
+    await this.#database.close()
+  }
+}
+
+/**
+ * The path under which the control socket of a state directory can be bound and reached: the plain path, or for one
+ * that is too long for a socket address a short one through an open handle of the directory. Call `release` after use.
+ */
+export function controlSocketPath(stateDir: string): { path: string; release: () => void } {
+  const path = join(resolve(stateDir), 'control.sock')
+  if (Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES) return { path, release: () => undefined }
+  const handle = openSync(resolve(stateDir), 'r')
+  return { path: `/proc/self/fd/${handle}/control.sock`, release: () => closeSync(handle) }
+}
+
+async function checkFormat(directory: string, create: boolean): Promise<void> {
+  const file = join(directory, 'format')
+  const text = await readFile(file, 'utf8').catch((error: unknown) => {
+    const code = errnoOf(error)
+    if (code === 'ENOENT') return undefined
+    if (code === 'ENOTDIR') throw new MeshError('STATE_UNWRITABLE', `${directory} is not a directory`)
+    throw storageError(error, file)
+  })
+  if (text === undefined) {
+    if (!create) throw new MeshError('STATE_MISSING', `${directory} is no state directory of a joined machine`)
+    await makeDirectory(directory)
+    return writeFileAtomic(file, `${FORMAT_NAME} ${FORMAT_VERSION}\n`)
+  }
+  const [name, version] = text.trim().split(' ')
+  if (name !== FORMAT_NAME || !/^\d+$/.test(version ?? '')) {
+    throw new MeshError('STATE_CORRUPT', `${file} does not name a state format`)
+  }
+  if (Number(version) > FORMAT_VERSION) {
+    throw new MeshError('STATE_NEWER', `${directory} has state format ${version}; this version knows ${FORMAT_VERSION}`)
+  }
+}
+
+async function makeDirectory(directory: string): Promise<void> {
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    if (!(await stat(directory)).isDirectory())
+      throw new MeshError('STATE_UNWRITABLE', `${directory} is not a directory`)
+    await access(directory, constants.W_OK)
+  } catch (error) {
+    if (errnoOf(error) === 'ENOTDIR' || errnoOf(error) === 'EEXIST' || errnoOf(error) === 'ENOENT') {
+      throw new MeshError('STATE_UNWRITABLE', `${directory} cannot be made a directory`, { cause: error })
+    }
+    throw storageError(error, directory)
+  }
+}
+
+async function readMachine(directory: string): Promise<MachineConfig | undefined> {
+  const file = join(directory, 'machine.json')
+  const text = await readFile(file, 'utf8').catch((error: unknown) => {
+    if (errnoOf(error) === 'ENOENT') return undefined
+    throw storageError(error, file)
+  })
+  if (text === undefined) return undefined
+  try {
+    const machine = JSON.parse(text) as MachineConfig
+    const texts = [machine.site, machine.siteId, machine.name, machine.id, machine.role]
+    if (texts.every((value) => typeof value === 'string') && Array.isArray(machine.listen)) return machine
+  } catch {
+    // Reported below, the same way as JSON of another shape.
+  }
+  throw new MeshError('STATE_CORRUPT', `${file} is damaged`, { detail: { path: file } })
+}
+
+async function openDatabase(directory: string): Promise<Level<string, unknown>> {
+  const database = new Level<string, unknown>(join(directory, 'db'), { valueEncoding: 'json' })
+  try {
+    await database.open()
+    return database
+  } catch (error) {
+    const text = causesOf(error)
+    if (text.includes('LEVEL_LOCKED') || /lock/i.test(text)) {
+      if (/permission denied/i.test(text)) throw new MeshError('STATE_UNWRITABLE', `${directory} cannot be written`)
+      throw new MeshError('STATE_IN_USE', `${directory} is in use by ${await describeHolder(directory)}`)
+    }
+    if (/permission denied|read-only/i.test(text))
+      throw new MeshError('STATE_UNWRITABLE', `${directory} cannot be written`)
+    if (/no space/i.test(text)) throw new MeshError('DISK_FULL', `no space left for ${directory}`)
+    throw new MeshError('STATE_CORRUPT', `the database in ${directory} cannot be opened: ${text}`, { cause: error })
+  }
+}
+
+async function describeHolder(directory: string): Promise<string> {
+  try {
+    const holder = JSON.parse(await readFile(join(directory, 'holder.json'), 'utf8')) as {
+      pid: number
+      command: string
+    }
+    return `mesh ${holder.command} (pid ${holder.pid})`
+  } catch {
+    return 'another mesh process'
+  }
+}
+
+function causesOf(error: unknown): string {
+  const texts: string[] = []
+  for (let at = error; at instanceof Error; at = at.cause)
+    texts.push(`${'code' in at ? String(at.code) : ''} ${at.message}`)
+  return texts.join('; ')
+}

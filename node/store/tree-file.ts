@@ -1,0 +1,165 @@
+import assert from 'node:assert/strict'
+import { type FileHandle, open, rename, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { DIGEST_SIZE_BYTES, TREE_CACHE_BYTES } from '../../protocol/constants.ts'
+import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
+import { MeshError } from '../../protocol/errors.ts'
+import { pageDigest, TreeGeometry } from '../../protocol/hash-tree.ts'
+import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
+
+/** What a tree is of: enough to read its file and to prove it. */
+export interface TreeFacts {
+  readonly root: Digest
+  readonly size: number
+  readonly blockSize: number
+}
+
+/**
+ * A stored hash tree, in the layout that `veritysetup --no-superblock` writes. Nothing in the file is trusted: each page
+ * is hashed up to the root before its first use, and stays proven only while it is in the bounded cache.
+ */
+export class TreeFile {
+  readonly geometry: TreeGeometry
+  readonly root: Digest
+  readonly path: string
+  readonly #handle: FileHandle
+  readonly #cachePages: number
+  /** Proven pages by file offset, least recently used first. */
+  readonly #cache = new Map<number, Promise<Uint8Array>>()
+
+  private constructor(handle: FileHandle, path: string, facts: TreeFacts) {
+    this.#handle = handle
+    this.path = path
+    this.root = facts.root
+    this.geometry = new TreeGeometry(facts.size, facts.blockSize)
+    this.#cachePages = Math.max(this.geometry.levels + 1, Math.floor(TREE_CACHE_BYTES / facts.blockSize))
+  }
+
+  static async open(path: string, facts: TreeFacts): Promise<TreeFile> {
+    return new TreeFile(await open(path, 'r'), path, facts)
+  }
+
+  /** A proven page. Errors: TREE_CORRUPT with level and index. */
+  page(level: number, index: number): Promise<Uint8Array> {
+    const offset = this.geometry.pageOffset(level, index)
+    let page = this.#cache.get(offset)
+    if (page === undefined) {
+      page = this.#load(level, index, offset)
+      page.catch(() => this.#cache.delete(offset))
+    } else this.#cache.delete(offset)
+    this.#cache.set(offset, page)
+    if (this.#cache.size > this.#cachePages) this.#cache.delete(this.#cache.keys().next().value!)
+    return page
+  }
+
+  /** The proven digest of one block. */
+  async leaf(index: number): Promise<Digest> {
+    return (await this.digestOf(0, index))!
+  }
+
+  /** What the tree says of an item: the root for the top. Undefined if there is no such item. */
+  async digestOf(level: number, index: number): Promise<Digest | undefined> {
+    if (level > this.geometry.levels || level < 0) return undefined
+    if (index >= (level === 0 ? this.geometry.blockCount : this.geometry.pagesAt(level))) return undefined
+    const parent = this.geometry.parent(level, index)
+    if (parent === undefined) return this.root
+    return pageDigest(await this.page(parent.level, parent.index), parent.slot)
+  }
+
+  /** The proven digests of `count` blocks from `first`, packed. */
+  async leaves(first: number, count: number): Promise<Uint8Array> {
+    if (this.geometry.levels === 0) return this.root
+    const packed = new Uint8Array(count * DIGEST_SIZE_BYTES)
+    for (let done = 0; done < count; ) {
+      const { index, slot } = this.geometry.parent(0, first + done)!
+      const take = Math.min(count - done, this.geometry.digestsPerPage - slot)
+      const page = await this.page(1, index)
+      packed.set(page.subarray(slot * DIGEST_SIZE_BYTES, (slot + take) * DIGEST_SIZE_BYTES), done * DIGEST_SIZE_BYTES)
+      done += take
+    }
+    return packed
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close()
+  }
+
+  async #load(level: number, index: number, offset: number): Promise<Uint8Array> {
+    const expected = await this.digestOf(level, index)
+    const page = Buffer.allocUnsafeSlow(this.geometry.blockSize)
+    const { bytesRead } = await this.#handle.read(page, 0, page.byteLength, offset)
+    if (bytesRead !== page.byteLength || !sameBytes(digestOf(page), expected!)) {
+      throw new MeshError('TREE_CORRUPT', `page ${index} of level ${level} in ${this.path} is damaged`, {
+        detail: { path: this.path, level, index },
+      })
+    }
+    return page
+  }
+}
+
+/** Writes a tree file beside its final name (`.part`); it exists under that name only after {@link commit}. */
+export class TreeFileWriter {
+  readonly geometry: TreeGeometry
+  readonly #handle: FileHandle
+  readonly #part: string
+
+  private constructor(handle: FileHandle, part: string, geometry: TreeGeometry) {
+    this.#handle = handle
+    this.#part = part
+    this.geometry = geometry
+  }
+
+  /** `resume` keeps the pages of an earlier, interrupted writer: read them back with {@link read} and hash them. */
+  static async create(
+    path: string,
+    geometry: TreeGeometry,
+    options: { resume?: boolean } = {},
+  ): Promise<TreeFileWriter> {
+    const part = `${path}.part`
+    try {
+      const handle = await open(part, options.resume === true ? 'a+' : 'w+').then(async (made) => {
+        if (options.resume !== true) return made
+        // Appending ignores offsets, so the file is only made this way, and written through another handle.
+        await made.close()
+        return open(part, 'r+')
+      })
+      return new TreeFileWriter(handle, part, geometry)
+    } catch (error) {
+      throw storageError(error, part)
+    }
+  }
+
+  async write(level: number, index: number, page: Uint8Array): Promise<void> {
+    assert(page.byteLength === this.geometry.blockSize)
+    await this.#handle
+      .write(page, 0, page.byteLength, this.geometry.pageOffset(level, index))
+      .catch((error: unknown) => {
+        throw storageError(error, this.#part)
+      })
+  }
+
+  /** A page as it stands in the file, unproven; undefined if the file does not reach so far. */
+  async read(level: number, index: number): Promise<Uint8Array | undefined> {
+    const page = Buffer.allocUnsafeSlow(this.geometry.blockSize)
+    const { bytesRead } = await this.#handle.read(page, 0, page.byteLength, this.geometry.pageOffset(level, index))
+    return bytesRead === page.byteLength ? page : undefined
+  }
+
+  /** Makes the tree durable under `path`: fdatasync, rename, fsync of the directory (docs/DURABILITY.md). */
+  async commit(path: string): Promise<void> {
+    try {
+      await this.#handle.datasync()
+      await this.#handle.close()
+      await rename(this.#part, path)
+      await fsyncDirectory(dirname(path))
+    } catch (error) {
+      throw storageError(error, path)
+    }
+  }
+
+  /** Closes the file; `keep` leaves what was written for a later writer that resumes. */
+  async abandon(options: { keep: boolean }): Promise<void> {
+    await this.#handle.close()
+    if (!options.keep) await rm(this.#part, { force: true })
+  }
+}

@@ -1,0 +1,98 @@
+import { randomBytes } from 'node:crypto'
+import { digestOf, toHex } from '../../protocol/digest.ts'
+import { MeshError } from '../../protocol/errors.ts'
+import { TOKEN_SECRET_BYTES } from '../../protocol/join-token.ts'
+
+/** What the master remembers of an invitation; the secret itself is in the token only. */
+export interface Invitation {
+  /** Unix ms. */
+  readonly expiresAt: number
+  readonly uses: number
+  /** Peer ids that redeemed it. */
+  readonly redeemedBy: readonly string[]
+}
+
+/** Where invitations are kept: the state database, by SHA-256 of the secret in hexadecimal. */
+export interface InvitationShelf {
+  get(key: string): Promise<Invitation | undefined>
+  put(key: string, value: Invitation): Promise<void>
+  del(key: string): Promise<void>
+  iterator(): AsyncIterable<[string, Invitation]>
+}
+
+/** How long an expired invitation is remembered, so that its user is told "expired" and not "unknown". */
+const REMEMBERED_MS = 7 * 24 * 3600 * 1000
+
+/** Short-lived permissions to become a member. */
+export class InvitationBook {
+  readonly #shelf: InvitationShelf
+  readonly #now: () => number
+  readonly #random: (bytes: number) => Uint8Array
+  /** Latest expiry among invitations with uses left, so that the gate can ask without waiting for the database. */
+  #openUntil = 0
+
+  private constructor(shelf: InvitationShelf, now: () => number, random: (bytes: number) => Uint8Array) {
+    this.#shelf = shelf
+    this.#now = now
+    this.#random = random
+  }
+
+  static async load(
+    shelf: InvitationShelf,
+    options: { now?: () => number; random?: (bytes: number) => Uint8Array } = {},
+  ): Promise<InvitationBook> {
+    const book = new InvitationBook(shelf, options.now ?? Date.now, options.random ?? randomBytes)
+    for await (const [key, invitation] of shelf.iterator()) {
+      if (invitation.expiresAt + REMEMBERED_MS < book.#now()) await shelf.del(key)
+    }
+    await book.#update()
+    return book
+  }
+
+  async open(options: {
+    ttlMs: number
+    uses: number
+  }): Promise<{ secret: Uint8Array; issuedAt: number; expiresAt: number }> {
+    const secret = this.#random(TOKEN_SECRET_BYTES)
+    const issuedAt = this.#now()
+    const expiresAt = issuedAt + options.ttlMs
+    await this.#shelf.put(keyOf(secret), { expiresAt, uses: options.uses, redeemedBy: [] })
+    await this.#update()
+    return { secret, issuedAt, expiresAt }
+  }
+
+  /**
+   * Uses up one use for `peerId`; a peer that asks again (its reply was lost) does not use another.
+   * Errors: TOKEN_UNKNOWN, TOKEN_EXPIRED, TOKEN_USED_UP.
+   */
+  async redeem(secret: Uint8Array, peerId: string): Promise<void> {
+    const invitation = await this.#shelf.get(keyOf(secret))
+    if (invitation === undefined) throw new MeshError('TOKEN_UNKNOWN', 'the master knows no such invitation')
+    if (invitation.expiresAt <= this.#now()) {
+      throw new MeshError('TOKEN_EXPIRED', `the invitation expired at ${new Date(invitation.expiresAt).toISOString()}`)
+    }
+    if (invitation.redeemedBy.includes(peerId)) return
+    if (invitation.redeemedBy.length >= invitation.uses) {
+      throw new MeshError('TOKEN_USED_UP', `the invitation was for ${invitation.uses} machines, which have joined`)
+    }
+    await this.#shelf.put(keyOf(secret), { ...invitation, redeemedBy: [...invitation.redeemedBy, peerId] })
+    await this.#update()
+  }
+
+  /** Whether strangers may connect at all, in order to join or to be told why they cannot. */
+  anyOpen(): boolean {
+    return this.#openUntil > this.#now()
+  }
+
+  async #update(): Promise<void> {
+    this.#openUntil = 0
+    for await (const [, invitation] of this.#shelf.iterator()) {
+      // Kept open a while longer, so that a late joiner hears that its token is expired or used up.
+      this.#openUntil = Math.max(this.#openUntil, invitation.expiresAt + REMEMBERED_MS)
+    }
+  }
+}
+
+function keyOf(secret: Uint8Array): string {
+  return toHex(digestOf(secret))
+}

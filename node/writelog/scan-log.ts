@@ -1,0 +1,36 @@
+import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
+import { RangeSet } from '../../protocol/ranges.ts'
+import type { LogState, WriteLog } from './write-log.ts'
+
+/** No log at all: the state is always unknown, so the disk is scanned. Marks and clears live only as long as the object. */
+export class ScanLog implements WriteLog {
+  readonly source = 'scan'
+  readonly granuleSize = GRANULE_SIZE_BYTES
+  readonly #reason: string
+  #dirty = RangeSet.empty
+
+  /** `reason`: why there is no log, for the receipt. */
+  constructor(reason = 'no write log is kept for this disk') {
+    this.#reason = reason
+  }
+
+  async open(): Promise<LogState> {
+    return { state: 'unknown', reason: this.#reason }
+  }
+
+  async dirty(): Promise<RangeSet> {
+    return this.#dirty
+  }
+
+  async mark(granules: RangeSet): Promise<void> {
+    this.#dirty = this.#dirty.union(granules)
+  }
+
+  async clear(granules: RangeSet): Promise<void> {
+    this.#dirty = this.#dirty.subtract(granules)
+  }
+
+  async close(): Promise<void> {
+    this.#dirty = RangeSet.empty
+  }
+}

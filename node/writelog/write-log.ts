@@ -1,0 +1,29 @@
+import type { RangeSet } from '../../protocol/ranges.ts'
+
+/** What a log says of the disk when it is opened. `unknown` is treated as dirty everywhere: the disk is scanned. */
+export type LogState =
+  | { readonly state: 'clean' }
+  | { readonly state: 'dirty' }
+  | { readonly state: 'unknown'; readonly reason: string }
+
+export type LogSource = 'scan' | 'nbd' | 'dm-era' | 'qemu'
+
+/**
+ * The durable record of which granules may differ from the release (docs/DURABILITY.md).
+ * Order: mark durable → write the disk; and on restore: write → flush the disk → clear.
+ * All ranges are in granules (4 KiB unless the log says otherwise), half-open.
+ */
+export interface WriteLog {
+  readonly source: LogSource
+  /** Bytes per granule. */
+  readonly granuleSize: number
+  /** What the log says of the whole disk. */
+  open(): Promise<LogState>
+  /** Granules that may differ, in ascending order, as they are now. Only asked when the state is not `unknown`. */
+  dirty(): Promise<RangeSet>
+  /** Resolves when the marks are durable; only then may the disk be written. */
+  mark(granules: RangeSet): Promise<void>
+  /** Called after the disk was flushed: these granules equal the release. Durable not later than {@link close}. */
+  clear(granules: RangeSet): Promise<void>
+  close(): Promise<void>
+}

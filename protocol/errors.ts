@@ -1,0 +1,177 @@
+/**
+ * Everything that can go wrong in the world (bugs are assertions, not codes). Each code has an exit code and a sentence
+ * that tells the user what to do. Callers match on `code`, never on the message.
+ */
+
+/** Exit codes of the `mesh` command; documented in docs/OPERATIONS.md. */
+export const EXIT = {
+  ok: 0,
+  unexpected: 1,
+  usage: 2,
+  disk: 3,
+  state: 4,
+  trust: 5,
+  network: 6,
+  unavailable: 7,
+  mismatch: 8,
+  interrupted: 130,
+} as const
+
+export type ExitCode = (typeof EXIT)[keyof typeof EXIT]
+
+interface Fault {
+  readonly exit: ExitCode
+  /** What the user can do about it. */
+  readonly advice: string
+}
+
+const FAULTS = {
+  USAGE: { exit: EXIT.usage, advice: 'See `mesh help` or `mesh COMMAND --help`.' },
+  BLOCK_SIZE_INVALID: { exit: EXIT.usage, advice: 'Give a power of two from 4096 to 1048576, for example 65536.' },
+  ADDRESS_INVALID: { exit: EXIT.usage, advice: 'Give a multiaddr such as /ip4/0.0.0.0/tcp/7433.' },
+  RANGE_INVALID: {
+    exit: EXIT.usage,
+    advice: 'Give OFFSET:LENGTH in bytes, both multiples of the block size, inside the disk.',
+  },
+
+  DISK_MISSING: { exit: EXIT.disk, advice: 'Check the path; `lsblk` lists the disks of this machine.' },
+  DISK_UNREADABLE: {
+    exit: EXIT.disk,
+    advice: 'Run as a user who may read (and for a restore write) the disk, usually root.',
+  },
+  DISK_NOT_A_DISK: { exit: EXIT.disk, advice: 'Give a regular file or a block device.' },
+  DISK_EMPTY: { exit: EXIT.disk, advice: 'Give a disk, or an image file with content.' },
+  DISK_TOO_SMALL: { exit: EXIT.disk, advice: 'Use a disk at least as large as the image.' },
+  DISK_TOO_LARGE: { exit: EXIT.disk, advice: 'Images are at most 64 TiB; give a smaller partition.' },
+  DISK_MOUNTED: {
+    exit: EXIT.disk,
+    advice: 'Unmount it first, or give --force if you are sure that nothing writes to it.',
+  },
+  DISK_IO: { exit: EXIT.disk, advice: 'The disk failed; look at `dmesg`, and replace it if it happens again.' },
+  DISK_FULL: {
+    exit: EXIT.disk,
+    advice: 'Free space on the file system named, then run the command again; it continues.',
+  },
+
+  STATE_MISSING: {
+    exit: EXIT.state,
+    advice: 'Run `mesh join TOKEN --disk DISK` (or `mesh seed DISK` on the master) first.',
+  },
+  STATE_IN_USE: { exit: EXIT.state, advice: 'Stop that process first, or give another --state directory.' },
+  STATE_UNWRITABLE: {
+    exit: EXIT.state,
+    advice: 'Run as a user who may write there, or give another --state directory.',
+  },
+  STATE_NEWER: { exit: EXIT.state, advice: 'It was made by a newer version; update mesh on this machine.' },
+  STATE_CORRUPT: {
+    exit: EXIT.state,
+    advice: 'Move the state directory away and join again with a new token; the disk is scanned, not fetched again.',
+  },
+  STATE_OTHER_SITE: {
+    exit: EXIT.state,
+    advice: 'This machine belongs to another site; give another --state directory, or move the old one away.',
+  },
+  STATE_NOT_MASTER: {
+    exit: EXIT.state,
+    advice: 'Run this on the master, the machine that publishes with `mesh seed`.',
+  },
+  STATE_NOT_RUNNING: { exit: EXIT.state, advice: 'Start `mesh seed DISK` or `mesh up` on this machine first.' },
+
+  TOKEN_INVALID: { exit: EXIT.trust, advice: 'Copy the whole token as `mesh invite` printed it.' },
+  TOKEN_EXPIRED: { exit: EXIT.trust, advice: 'Ask for a new one: `mesh invite` on the master.' },
+  TOKEN_USED_UP: { exit: EXIT.trust, advice: 'Ask for a new one: `mesh invite --uses N` on the master.' },
+  TOKEN_OTHER_SITE: { exit: EXIT.trust, advice: 'The token is of another site; ask the master of this site for one.' },
+  TOKEN_UNKNOWN: { exit: EXIT.trust, advice: 'The master does not know this invitation; ask for a new one.' },
+  NAME_TAKEN: { exit: EXIT.trust, advice: 'Give this machine another name with --name.' },
+  CLOCK_WRONG: {
+    exit: EXIT.trust,
+    advice: 'Set the clock of this machine (`timedatectl`), then run the command again.',
+  },
+  METADATA_EXPIRED: {
+    exit: EXIT.trust,
+    advice: 'Check the clock of this machine; if it is right, start the master, which renews the metadata.',
+  },
+  METADATA_INVALID: {
+    exit: EXIT.trust,
+    advice: 'The peer offers metadata this site did not sign; look at that machine.',
+  },
+  METADATA_ROLLBACK: {
+    exit: EXIT.trust,
+    advice: 'A peer offers older metadata than this machine trusts; look at that machine.',
+  },
+  MANIFEST_INVALID: { exit: EXIT.trust, advice: 'Publish the image again on the master.' },
+  IMAGE_UNKNOWN: {
+    exit: EXIT.trust,
+    advice: 'Name one of the images this site publishes, or publish it with `mesh seed DISK --image NAME`.',
+  },
+  NOT_A_MEMBER: { exit: EXIT.trust, advice: 'Join this machine with a token from `mesh invite`.' },
+
+  PORT_TAKEN: { exit: EXIT.network, advice: 'Stop the program that holds it, or give another --listen address.' },
+  PEERS_UNREACHABLE: {
+    exit: EXIT.network,
+    advice: 'Check the cable and that other machines of this site run `mesh up`.',
+  },
+  PROTOCOL_VIOLATION: {
+    exit: EXIT.network,
+    advice: 'The peer speaks the protocol wrongly; update mesh there, or look at that machine.',
+  },
+  REQUEST_TIMEOUT: { exit: EXIT.network, advice: 'The peer did not answer in time; try again.' },
+
+  BLOCKS_UNAVAILABLE: {
+    exit: EXIT.unavailable,
+    advice: 'Start more machines of the lab (or the master), then run the command again; it continues.',
+  },
+
+  BLOCK_INVALID: {
+    exit: EXIT.mismatch,
+    advice: 'The content does not match the signed image; restore the disk with `mesh restore`.',
+  },
+  TREE_CORRUPT: {
+    exit: EXIT.mismatch,
+    advice: 'The stored hash tree is damaged; run `mesh restore`, which fetches it again.',
+  },
+  VERIFY_FAILED: { exit: EXIT.mismatch, advice: 'Run `mesh restore` to bring the disk back to the image.' },
+
+  INTERRUPTED: { exit: EXIT.interrupted, advice: 'Run the command again; it continues.' },
+} as const satisfies Record<string, Fault>
+
+export type ErrorCode = keyof typeof FAULTS
+export const ERROR_CODES = Object.keys(FAULTS) as readonly ErrorCode[]
+
+/** Facts about one failure, for programs (`--json`) and for tests: block indices, offsets, peers, paths. */
+export type ErrorDetail = Readonly<Record<string, string | number | readonly (string | number)[]>>
+
+/** A fault of the world: says what happened to what, carries what to do next. */
+export class MeshError extends Error {
+  override readonly name = 'MeshError'
+  readonly code: ErrorCode
+  readonly detail: ErrorDetail
+
+  constructor(code: ErrorCode, message: string, options: { detail?: ErrorDetail; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.code = code
+    this.detail = options.detail ?? {}
+  }
+
+  /** What the user can do about it, as one sentence. */
+  get advice(): string {
+    return FAULTS[this.code].advice
+  }
+
+  get exitCode(): ExitCode {
+    return FAULTS[this.code].exit
+  }
+}
+
+/** Whether `error` is a MeshError with one of `codes` (any code if none is given). */
+export function isMeshError(error: unknown, ...codes: ErrorCode[]): error is MeshError {
+  return error instanceof MeshError && (codes.length === 0 || codes.includes(error.code))
+}
+
+/** The errno name of a system error (`ENOENT`), looked for along the causes. */
+export function errnoOf(error: unknown): string | undefined {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    if ('code' in at && typeof at.code === 'string' && /^E[A-Z0-9]+$/.test(at.code)) return at.code
+  }
+  return undefined
+}

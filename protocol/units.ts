@@ -1,0 +1,27 @@
+/**
+ * Distinct kinds of numbers have distinct types, so that a block index is never taken for a byte offset.
+ * All are non-negative integers below 2^53.
+ */
+declare const unit: unique symbol
+type Unit<Name extends string> = number & { readonly [unit]: Name }
+
+/** Position of a block in an image, counted in blocks from 0. */
+export type BlockIndex = Unit<'BlockIndex'>
+/** Position on a disk, in bytes from 0. */
+export type ByteOffset = Unit<'ByteOffset'>
+/** A length in bytes. */
+export type ByteCount = Unit<'ByteCount'>
+
+export const blockIndex = (value: number): BlockIndex => natural(value) as BlockIndex
+export const byteOffset = (value: number): ByteOffset => natural(value) as ByteOffset
+export const byteCount = (value: number): ByteCount => natural(value) as ByteCount
+
+function natural(value: number): number {
+  if (!Number.isSafeInteger(value) || value < 0) throw new RangeError(`not a natural number: ${value}`)
+  return value
+}
+
+/** How many blocks of `blockSize` cover `size` bytes; the last one may be partial. */
+export function countBlocks(size: number, blockSize: number): number {
+  return Math.ceil(size / blockSize)
+}

@@ -1,3 +1,4 @@
+import type { Progress } from '../restore/progress.ts'
 import type { Receipt } from '../restore/receipt.ts'
 
 /** What every long-running command of the agent needs. */
@@ -13,11 +14,9 @@ export interface AgentOptions {
   readonly report: (event: AgentEvent) => void
 }
 
-export type ProgressPhase = 'hash' | 'copy' | 'tree' | 'scan' | 'restore' | 'verify'
-
 /** What a command tells while it runs; the command line prints it, `--json` passes it on as it is. */
 export type AgentEvent =
-  | { type: 'progress'; phase: ProgressPhase; doneBytes: number; totalBytes: number; peers?: number }
+  | ({ type: 'progress'; peers?: number } & Progress)
   | { type: 'note'; text: string }
   | { type: 'warning'; text: string }
   | { type: 'listening'; peerId: string; addresses: string[] }

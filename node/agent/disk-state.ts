@@ -11,6 +11,8 @@ export interface DiskState {
   readonly release: number
   /** Hexadecimal. */
   readonly root: string
+  /** Path the content is served from, if that is not the managed disk itself: the master's own copy. */
+  readonly servedFrom?: string
 }
 
 const KEY = 'disk'

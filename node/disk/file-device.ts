@@ -1,34 +1,47 @@
-import { constants, type FileHandle, open, readFile, realpath } from 'node:fs/promises'
-import { basename } from 'node:path'
+import assert from 'node:assert/strict'
+import { constants, type FileHandle, open, readFile, stat } from 'node:fs/promises'
 import { MAX_IMAGE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { type ByteCount, type ByteOffset, byteCount } from '../../protocol/units.ts'
 import type { BlockDevice } from './block-device.ts'
+import { openFault, transferFault } from './device-fault.ts'
+import { deviceNumber } from './device-number.ts'
 
+/** What /sys counts the size of a block device in, whatever its own sectors are. */
 const SECTOR_BYTES = 512
 
 /**
- * Opens a regular file or a block device.
+ * Opens a regular file or a block device; links such as /dev/disk/by-id are followed.
  * Errors: DISK_MISSING, DISK_UNREADABLE, DISK_NOT_A_DISK, DISK_EMPTY, DISK_TOO_LARGE.
  */
 export async function openDevice(path: string, options: { writable: boolean }): Promise<BlockDevice> {
-  const handle = await openHandle(path, options.writable)
   try {
-    const facts = await handle.stat()
+    // Before opening: to open a named pipe would wait for its other end, and to open a tape would move it.
+    const facts = await stat(path)
     if (!facts.isFile() && !facts.isBlockDevice()) {
-      throw new MeshError('DISK_NOT_A_DISK', `${path} is ${facts.isDirectory() ? 'a directory' : 'no disk'}`, {
-        detail: { path },
-      })
+      const what = facts.isDirectory() ? 'a directory' : 'no disk'
+      throw new MeshError('DISK_NOT_A_DISK', `${path} is ${what}`, { detail: { path } })
     }
-    const size = facts.isFile() ? facts.size : await blockDeviceSize(path)
-    if (size === 0) throw new MeshError('DISK_EMPTY', `${path} is empty`, { detail: { path } })
-    if (size > MAX_IMAGE_SIZE_BYTES)
-      throw new MeshError('DISK_TOO_LARGE', `${path} has ${size} bytes`, { detail: { path } })
-    return new FileDevice(handle, path, byteCount(size), facts.isFile() ? 'file' : 'block')
+    const handle = await open(path, options.writable ? constants.O_RDWR : constants.O_RDONLY)
+    try {
+      return await deviceOf(handle, path)
+    } catch (error) {
+      await handle.close()
+      throw error
+    }
   } catch (error) {
-    await handle.close()
-    throw error
+    throw error instanceof MeshError ? error : openFault(path, error, options)
   }
+}
+
+async function deviceOf(handle: FileHandle, path: string): Promise<BlockDevice> {
+  const facts = await handle.stat()
+  const size = facts.isFile() ? facts.size : await blockDeviceSize(facts.rdev)
+  if (size === 0) throw new MeshError('DISK_EMPTY', `${path} is empty`, { detail: { path } })
+  if (size > MAX_IMAGE_SIZE_BYTES) {
+    throw new MeshError('DISK_TOO_LARGE', `${path} has ${size} bytes`, { detail: { path, size } })
+  }
+  return new FileDevice(handle, path, byteCount(size), facts.isFile() ? 'file' : 'block')
 }
 
 class FileDevice implements BlockDevice {
@@ -36,6 +49,8 @@ class FileDevice implements BlockDevice {
   readonly size: ByteCount
   readonly kind: 'file' | 'block'
   readonly #handle: FileHandle
+  /** Set by a flush that failed. */
+  #unflushable: MeshError | undefined
 
   constructor(handle: FileHandle, path: string, size: ByteCount, kind: 'file' | 'block') {
     this.#handle = handle
@@ -45,69 +60,59 @@ class FileDevice implements BlockDevice {
   }
 
   async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+    this.#assertInside(offset, into.byteLength)
     for (let done = 0; done < into.byteLength; ) {
       const { bytesRead } = await this.#handle
         .read(into, done, into.byteLength - done, offset + done)
-        .catch((error: unknown) => this.#fail('reading', offset + done, error))
-      if (bytesRead === 0) this.#fail('reading', offset + done, new Error('the disk ends here'))
+        .catch((error: unknown) => Promise.reject(transferFault('reading', this.path, offset + done, error)))
+      if (bytesRead === 0) throw transferFault('reading', this.path, offset + done, new Error('the disk ends here'))
       done += bytesRead
     }
   }
 
   async write(offset: ByteOffset, data: Uint8Array): Promise<void> {
+    this.#assertInside(offset, data.byteLength)
     for (let done = 0; done < data.byteLength; ) {
       const { bytesWritten } = await this.#handle
         .write(data, done, data.byteLength - done, offset + done)
-        .catch((error: unknown) => this.#fail('writing', offset + done, error))
+        .catch((error: unknown) => Promise.reject(transferFault('writing', this.path, offset + done, error)))
+      if (bytesWritten === 0) throw transferFault('writing', this.path, offset + done, new Error('nothing was written'))
       done += bytesWritten
     }
   }
 
+  /**
+   * After a failed flush the kernel drops what it could not write and reports success the next time, so this device
+   * fails every flush from then on (https://wiki.postgresql.org/wiki/Fsync_Errors).
+   */
   async flush(): Promise<void> {
-    await this.#handle.datasync().catch((error: unknown) => this.#fail('flushing', 0, error))
+    if (this.#unflushable !== undefined) throw this.#unflushable
+    try {
+      await this.#handle.datasync()
+    } catch (cause) {
+      const errno = errnoOf(cause)
+      this.#unflushable = new MeshError(
+        errno === 'ENOSPC' || errno === 'EDQUOT' ? 'DISK_FULL' : 'DISK_IO',
+        `flushing ${this.path} failed: ${errno ?? String(cause)}`,
+        { detail: { path: this.path }, cause },
+      )
+      throw this.#unflushable
+    }
   }
 
   async close(): Promise<void> {
     await this.#handle.close()
   }
 
-  #fail(doing: string, offset: number, cause: unknown): never {
-    const errno = errnoOf(cause)
-    const why = errno ?? (cause instanceof Error ? cause.message : String(cause))
-    throw new MeshError(
-      errno === 'ENOSPC' ? 'DISK_FULL' : 'DISK_IO',
-      `${doing} ${this.path} failed at byte ${offset}: ${why}`,
-      { detail: { path: this.path, offset }, cause },
+  #assertInside(offset: number, length: number): void {
+    assert(
+      offset + length <= this.size,
+      `bytes ${offset} to ${offset + length} of ${this.path}, which has ${this.size}`,
     )
   }
 }
 
-async function openHandle(path: string, writable: boolean): Promise<FileHandle> {
-  try {
-    return await open(path, writable ? constants.O_RDWR : constants.O_RDONLY)
-  } catch (error) {
-    const code = errnoOf(error)
-    if (code === 'ENOENT' || code === 'ENXIO') {
-      throw new MeshError('DISK_MISSING', `there is no disk ${path}`, { detail: { path }, cause: error })
-    }
-    if (code === 'EISDIR')
-      throw new MeshError('DISK_NOT_A_DISK', `${path} is a directory`, { detail: { path }, cause: error })
-    const what = writable ? 'read and written' : 'read'
-    throw new MeshError('DISK_UNREADABLE', `${path} cannot be ${what} (${code ?? String(error)})`, {
-      detail: { path },
-      cause: error,
-    })
-  }
-}
-
-/** Bytes of a block device; links such as /dev/disk/by-id are followed. */
-async function blockDeviceSize(path: string): Promise<number> {
-  const name = basename(await realpath(path))
-  const sectors = await readFile(`/sys/class/block/${name}/size`, 'utf8').catch((cause: unknown) => {
-    throw new MeshError('DISK_UNREADABLE', `the size of ${path} cannot be found in /sys/class/block`, {
-      detail: { path },
-      cause,
-    })
-  })
+async function blockDeviceSize(rdev: number): Promise<number> {
+  const sectors = await readFile(`/sys/dev/block/${deviceNumber(rdev)}/size`, 'utf8')
   return Number(sectors.trim()) * SECTOR_BYTES
 }

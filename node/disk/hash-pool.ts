@@ -5,23 +5,35 @@ import { MAX_HASH_WORKERS, SCAN_RUN_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import { countBlocks } from '../../protocol/units.ts'
+import { openFault, transferFault } from './device-fault.ts'
 
-export interface HashRequest {
-  readonly id: number
+/** A part of a disk: from byte `offset`, `length` bytes, in blocks of `blockSize`. */
+export interface HashRun {
   readonly path: string
   readonly offset: number
   readonly length: number
   readonly blockSize: number
 }
 
+export interface HashRequest extends HashRun {
+  readonly id: number
+  /** Runs of one scan read through one opening of the disk. */
+  readonly scan: number
+}
+
+export interface HashFailure {
+  readonly doing: 'opening' | 'reading'
+  readonly offset: number
+  /** The errno name, if the system reported the failure. */
+  readonly code?: string
+  readonly message: string
+}
+
 export type HashReply =
   | { readonly id: number; readonly digests: Uint8Array }
-  | { readonly id: number; readonly errno: string }
+  | { readonly id: number; readonly failure: HashFailure }
 
-/** A part of a disk: from byte `offset`, `length` bytes, in blocks of `blockSize`. */
-export type HashRun = Omit<HashRequest, 'id'>
-
-interface Pending extends HashRun {
+interface Pending extends HashRequest {
   resolve(digests: Uint8Array): void
   reject(error: unknown): void
 }
@@ -32,54 +44,66 @@ export interface ScannedRun {
   readonly digests: Uint8Array
 }
 
-/** Runs per worker that a scan keeps asked for, so that no worker waits for the main thread. */
+/** Runs handed to a worker at a time: one it works on and one that waits, so that it never waits for the main thread. */
 const RUNS_PER_WORKER = 2
+/** Runs per worker that a scan is ahead of its consumer; only their digests are kept, 2 KiB for 4 MiB. */
+const RUNS_AHEAD_PER_WORKER = 4
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './hash-worker.ts' : './hash-worker.js', import.meta.url)
 
 /** Threads that read and hash disks on all cores. They start when there is work for them and end with {@link close}. */
 export class HashPool {
   readonly workers: number
-  readonly #idle: Worker[] = []
-  readonly #started: Worker[] = []
+  /** Started workers, and how many runs each has. */
+  readonly #started = new Map<Worker, number>()
   readonly #queue: Pending[] = []
   readonly #running = new Map<number, Pending>()
   #nextId = 0
-  #closed = false
+  #nextScan = 0
+  /** Why nothing can be hashed any more. */
+  #ended: Error | undefined
 
   constructor(options: { workers?: number } = {}) {
     this.workers = options.workers ?? Math.min(availableParallelism(), MAX_HASH_WORKERS)
     assert(this.workers >= 1)
   }
 
-  /** Digests of the blocks of one run, packed; a tail shorter than a block is hashed zero-padded. Errors: DISK_IO. */
-  hashRun(run: HashRun): Promise<Uint8Array> {
-    assert(!this.#closed, 'the pool is closed')
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ ...run, resolve, reject })
-      this.#dispatch()
-    })
+  /**
+   * Digests of the blocks of one run, packed; a tail shorter than a block is hashed zero-padded.
+   * Errors: DISK_IO with the offset, DISK_MISSING, DISK_UNREADABLE.
+   */
+  async hashRun(run: HashRun): Promise<Uint8Array> {
+    const scan = this.#nextScan++
+    try {
+      return await this.#hash(run, scan)
+    } finally {
+      this.#release(scan)
+    }
   }
 
   /**
    * Hashes the first `size` bytes of a disk in order, leaving out the blocks in `skip`. Several runs are in flight;
-   * memory does not depend on the size. Errors: DISK_IO, INTERRUPTED.
+   * memory does not depend on the size. Errors: DISK_IO with the offset, DISK_MISSING, DISK_UNREADABLE, INTERRUPTED.
    */
   async *scan(
     path: string,
     image: { readonly size: number; readonly blockSize: number },
     options: { skip?: RangeSet; signal?: AbortSignal } = {},
   ): AsyncGenerator<ScannedRun> {
+    const scan = this.#nextScan++
     const inFlight: { first: number; digests: Promise<Uint8Array> }[] = []
     const runs = scanRuns(image, options.skip ?? RangeSet.empty)
     try {
       for (;;) {
-        while (inFlight.length < this.workers * RUNS_PER_WORKER) {
+        while (inFlight.length < this.workers * RUNS_AHEAD_PER_WORKER) {
           const next = runs.next()
           if (next.done === true) break
-          const [start, end] = next.value
-          const offset = start * image.blockSize
+          const [first, end] = next.value
+          const offset = first * image.blockSize
           const length = Math.min(end * image.blockSize, image.size) - offset
-          inFlight.push({ first: start, digests: this.hashRun({ path, offset, length, blockSize: image.blockSize }) })
+          const digests = this.#hash({ path, offset, length, blockSize: image.blockSize }, scan)
+          // A later run may fail while an earlier one is waited for; that is reported when its turn comes.
+          digests.catch(() => undefined)
+          inFlight.push({ first, digests })
         }
         const oldest = inFlight.shift()
         if (oldest === undefined) return
@@ -89,39 +113,63 @@ export class HashPool {
       }
     } finally {
       await Promise.allSettled(inFlight.map((run) => run.digests))
+      this.#release(scan)
     }
   }
 
+  /** Ends the threads; what is still being hashed is rejected with INTERRUPTED. */
   async close(): Promise<void> {
-    this.#closed = true
-    await Promise.all(this.#started.map((worker) => worker.terminate()))
+    this.#end(new MeshError('INTERRUPTED', 'hashing was stopped'))
+    await Promise.all([...this.#started.keys()].map((worker) => worker.terminate()))
+  }
+
+  #hash(run: HashRun, scan: number): Promise<Uint8Array> {
+    return new Promise((resolve, reject) => {
+      if (this.#ended !== undefined) {
+        reject(this.#ended)
+        return
+      }
+      this.#queue.push({ ...run, scan, id: this.#nextId++, resolve, reject })
+      this.#dispatch()
+    })
+  }
+
+  /** Lets the workers close the disk of a scan that has ended. */
+  #release(scan: number): void {
+    for (const worker of this.#started.keys()) worker.postMessage({ ended: scan })
   }
 
   #dispatch(): void {
     while (this.#queue.length > 0) {
-      const worker = this.#idle.pop() ?? this.#start()
+      const worker = this.#leastBusy()
       if (worker === undefined) return
       const pending = this.#queue.shift()!
-      const id = this.#nextId++
-      this.#running.set(id, pending)
-      const { path, offset, length, blockSize } = pending
-      worker.postMessage({ id, path, offset, length, blockSize } satisfies HashRequest)
+      this.#running.set(pending.id, pending)
+      this.#started.set(worker, this.#started.get(worker)! + 1)
+      const { id, scan, path, offset, length, blockSize } = pending
+      worker.postMessage({ id, scan, path, offset, length, blockSize } satisfies HashRequest)
     }
   }
 
-  #start(): Worker | undefined {
-    if (this.#started.length >= this.workers) return undefined
+  /** An idle worker, else a new one if there may be more, else one whose next run would wait for it; undefined if none. */
+  #leastBusy(): Worker | undefined {
+    let best: Worker | undefined
+    let load = RUNS_PER_WORKER
+    for (const [worker, runs] of this.#started) if (runs < load) [best, load] = [worker, runs]
+    return load === 0 || this.#started.size === this.workers ? best : this.#start()
+  }
+
+  #start(): Worker {
     const worker = new Worker(WORKER)
-    this.#started.push(worker)
+    this.#started.set(worker, 0)
     worker.on('message', (reply: HashReply) => {
-      this.#idle.push(worker)
+      if (this.#ended !== undefined) return
+      this.#started.set(worker, this.#started.get(worker)! - 1)
       this.#settle(reply)
       this.#dispatch()
     })
-    worker.on('error', (error) => {
-      for (const pending of [...this.#running.values(), ...this.#queue.splice(0)]) pending.reject(error)
-      this.#running.clear()
-    })
+    worker.on('error', (error) => this.#end(error))
+    worker.on('exit', () => this.#end(new Error('a hashing thread ended by itself')))
     return worker
   }
 
@@ -133,12 +181,20 @@ export class HashPool {
       pending.resolve(reply.digests)
       return
     }
-    const detail = { path: pending.path, offset: pending.offset }
+    const { doing, offset, code, message } = reply.failure
+    const cause = Object.assign(new Error(message), code === undefined ? {} : { code })
     pending.reject(
-      new MeshError('DISK_IO', `reading ${pending.path} failed near byte ${pending.offset}: ${reply.errno}`, {
-        detail,
-      }),
+      doing === 'opening'
+        ? openFault(pending.path, cause, { writable: false })
+        : transferFault('reading', pending.path, offset, cause),
     )
+  }
+
+  /** Rejects what is pending, and from now on everything. The first reason stays. */
+  #end(reason: Error): void {
+    this.#ended ??= reason
+    for (const pending of [...this.#running.values(), ...this.#queue.splice(0)]) pending.reject(this.#ended)
+    this.#running.clear()
   }
 }
 

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { sameBytes } from '../../protocol/digest.ts'
 import { type ByteOffset, byteOffset, countBlocks } from '../../protocol/units.ts'
 import type { BlockDevice } from './block-device.ts'
 
@@ -8,6 +9,7 @@ export class ImageDisk {
   readonly size: number
   readonly blockSize: number
   readonly blockCount: number
+  readonly #zeros: Uint8Array
   /** Bytes moved since it was opened. */
   bytesRead = 0
   bytesWritten = 0
@@ -19,6 +21,7 @@ export class ImageDisk {
     this.size = image.size
     this.blockSize = image.blockSize
     this.blockCount = countBlocks(image.size, image.blockSize)
+    this.#zeros = Buffer.alloc(image.blockSize)
   }
 
   /** One block in a fresh buffer of the block size; the part of the last block beyond the image reads as zeros. */
@@ -31,10 +34,16 @@ export class ImageDisk {
     return block
   }
 
-  /** Writes one whole block; of the last one only what lies inside the image. */
+  /**
+   * Writes one whole block; of the last one only what lies inside the image. Zeros are written like anything else, save
+   * over zeros in a file: a hole stays a hole.
+   */
   async writeBlock(index: number, data: Uint8Array): Promise<void> {
     assert(data.byteLength === this.blockSize)
     const length = this.lengthOf(index)
+    if (this.device.kind === 'file' && sameBytes(data, this.#zeros)) {
+      if (sameBytes(await this.readBlock(index), this.#zeros)) return
+    }
     await this.device.write(this.#offset(index), data.subarray(0, length))
     this.bytesWritten += length
   }

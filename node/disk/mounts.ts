@@ -1,74 +1,161 @@
-import { readdir, readFile, realpath, stat } from 'node:fs/promises'
-import { MeshError } from '../../protocol/errors.ts'
+import { constants, type Stats } from 'node:fs'
+import { open, readdir, readFile, realpath, stat } from 'node:fs/promises'
+import { basename } from 'node:path'
+import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { openFault } from './device-fault.ts'
+import { deviceNumber } from './device-number.ts'
+
+/** Where the kernel tells what it knows of its disks. */
+export interface KernelPaths {
+  readonly proc: string
+  readonly sys: string
+}
+
+/** The kernel's word on what uses a disk. */
+interface Use {
+  /** What the disk is used for, such as `is mounted read-write on /mnt`. */
+  readonly what: string
+  readonly writes: boolean
+}
 
 /**
- * Refuses a disk that the system may write to behind our back: the device itself, a partition of it, something stacked
- * on it (device mapper, RAID), or a loop device over this file is mounted read-write or used as swap.
- * Errors: DISK_MOUNTED naming the mount point.
+ * Refuses a disk that something else may write to: the device, a partition of it, a loop device over it or something
+ * stacked on one of these (device mapper, RAID) is mounted read-write, is swap space, or is held by the kernel for
+ * another reason. Mounted read-only is allowed. Errors: DISK_MOUNTED naming the use, DISK_MISSING, DISK_UNREADABLE.
  */
-export async function assertNotMounted(path: string, options: { force: boolean }): Promise<void> {
+export async function assertNotMounted(path: string, options: { force: boolean; kernel?: KernelPaths }): Promise<void> {
   if (options.force) return
-  const numbers = await deviceNumbersOver(path)
-  if (numbers.size === 0) return
-  const mounts = await readFile('/proc/self/mountinfo', 'utf8')
-  for (const line of mounts.split('\n')) {
-    // Fields: id, parent, major:minor, root, mount point, options … (proc_pid_mountinfo(5)).
-    const [, , number, , point, flags] = line.split(' ')
-    if (number !== undefined && numbers.has(number) && flags?.split(',').includes('rw')) {
-      throw new MeshError('DISK_MOUNTED', `${path} is mounted read-write on ${unescapeOctal(point ?? '')}`, {
-        detail: { path },
-      })
-    }
+  const kernel = options.kernel ?? { proc: '/proc', sys: '/sys' }
+  const facts = await stat(path).catch((error: unknown) => {
+    throw openFault(path, error, { writable: false })
+  })
+  const disk = identityOf(facts)
+  const stack = new Map<string, string>()
+  const bases = disk.device === undefined ? await loopsOver(disk, kernel) : [disk.device]
+  for (const base of bases) await addStackOver(base, kernel, stack)
+  let readOnly = false
+  for (const use of [...(await mountsOf(stack, kernel)), ...(await swapsOn(disk, stack, kernel))]) {
+    if (use.writes) throw new MeshError('DISK_MOUNTED', `${path} ${use.what}`, { detail: { path } })
+    readOnly = true
   }
-  const swaps = await readFile('/proc/swaps', 'utf8').catch(() => '')
-  for (const line of swaps.split('\n').slice(1)) {
-    const device = line.split(/\s/)[0]
-    if (!device) continue
-    const number = await deviceNumber(unescapeOctal(device))
-    if (number !== undefined && numbers.has(number)) {
-      throw new MeshError('DISK_MOUNTED', `${path} is in use as swap space`, { detail: { path } })
-    }
+  if (readOnly) return
+  for (const base of bases) {
+    const node = disk.device === undefined ? `/dev/${stack.get(base)}` : path
+    if (!(await isClaimed(node))) continue
+    const above = [...stack.values()].slice(1)
+    const by = above.length === 0 ? 'the kernel (a RAID, a volume, or a mount elsewhere)' : above.join(', ')
+    throw new MeshError('DISK_MOUNTED', `${path} is in use by ${by}`, { detail: { path } })
   }
 }
 
-/** `major:minor` of every block device whose content lives (partly) on this disk or file. */
-async function deviceNumbersOver(path: string): Promise<Set<string>> {
-  const facts = await stat(path)
-  const names = facts.isBlockDevice()
-    ? [(await realpath(path)).replace(/^\/dev\//, '')]
-    : await loopsOver(await realpath(path))
-  const numbers = new Set<string>()
-  for (const name of names) await addWithDependents(name.replaceAll('/', '!'), numbers)
-  return numbers
+/** What makes two paths the same disk: the number of the device, or the inode of the file. */
+interface Identity {
+  readonly device?: string
+  readonly inode?: string
 }
 
-async function addWithDependents(name: string, numbers: Set<string>): Promise<void> {
-  const folder = `/sys/class/block/${name}`
-  const number = await readFile(`${folder}/dev`, 'utf8')
-    .then((text) => text.trim())
-    .catch(() => undefined)
-  if (number === undefined || numbers.has(number)) return
-  numbers.add(number)
-  const inside = await readdir(folder).catch(() => [])
-  // A partition is a folder inside its disk's folder, named after it.
-  for (const entry of inside) if (entry.startsWith(name)) await addWithDependents(entry, numbers)
-  for (const holder of await readdir(`${folder}/holders`).catch(() => [])) await addWithDependents(holder, numbers)
+function identityOf(facts: Stats): Identity {
+  return facts.isBlockDevice() ? { device: deviceNumber(facts.rdev) } : { inode: `${facts.dev} ${facts.ino}` }
 }
 
-async function loopsOver(file: string): Promise<string[]> {
+/** Undefined if there is nothing at this path (any more), or nothing we may see. */
+async function identityAt(path: string): Promise<Identity | undefined> {
+  const facts = await stat(path).catch(absent)
+  return facts === undefined ? undefined : identityOf(facts)
+}
+
+function sameDisk(a: Identity, b: Identity | undefined): boolean {
+  return b !== undefined && a.device === b.device && a.inode === b.inode
+}
+
+/** Adds a device and everything whose content lies on it: number → name. */
+async function addStackOver(number: string, kernel: KernelPaths, stack: Map<string, string>): Promise<void> {
+  if (stack.has(number)) return
+  const folder = await realpath(`${kernel.sys}/dev/block/${number}`).catch(absent)
+  if (folder === undefined) return
+  const name = basename(folder)
+  stack.set(number, name)
+  // A partition is a folder inside its disk's folder, named after it; holders are links to the devices stacked on this.
+  const inside = await list(folder)
+  const partitions = inside.filter((entry) => entry.startsWith(name)).map((entry) => `${folder}/${entry}`)
+  const holders = (await list(`${folder}/holders`)).map((entry) => `${folder}/holders/${entry}`)
+  for (const above of [...partitions, ...holders]) {
+    const text = await readFile(`${above}/dev`, 'utf8').catch(absent)
+    if (text !== undefined) await addStackOver(text.trim(), kernel, stack)
+  }
+  for (const loop of await loopsOver({ device: number }, kernel)) await addStackOver(loop, kernel, stack)
+}
+
+/** Numbers of the loop devices whose backing file is this file or device. */
+async function loopsOver(disk: Identity, kernel: KernelPaths): Promise<string[]> {
   const loops: string[] = []
-  for (const name of await readdir('/sys/class/block').catch(() => [])) {
+  for (const name of await list(`${kernel.sys}/block`)) {
     if (!name.startsWith('loop')) continue
-    const backing = await readFile(`/sys/class/block/${name}/loop/backing_file`, 'utf8').catch(() => '')
-    if (backing.trimEnd() === file) loops.push(name)
+    const folder = `${kernel.sys}/block/${name}`
+    const backing = await readFile(`${folder}/loop/backing_file`, 'utf8').catch(absent)
+    if (backing === undefined || !sameDisk(disk, await identityAt(backing.replace(/\n$/, '')))) continue
+    loops.push((await readFile(`${folder}/dev`, 'utf8')).trim())
   }
   return loops
 }
 
-async function deviceNumber(path: string): Promise<string | undefined> {
-  const facts = await stat(path).catch(() => undefined)
-  if (facts === undefined || !facts.isBlockDevice()) return undefined
-  return `${(facts.rdev >> 8) & 0xfff}:${(facts.rdev & 0xff) | ((facts.rdev >> 12) & 0xfff00)}`
+/** Mounts of these devices, from mountinfo (proc_pid_mountinfo(5)): `id parent major:minor root point … - type source options`. */
+async function mountsOf(stack: ReadonlyMap<string, string>, kernel: KernelPaths): Promise<Use[]> {
+  const uses: Use[] = []
+  const text = await readFile(`${kernel.proc}/self/mountinfo`, 'utf8')
+  for (const line of text.split('\n')) {
+    const [mount, fileSystem] = line.split(' - ')
+    const [, , number, , point] = mount!.split(' ')
+    const [, source, options] = fileSystem?.split(' ') ?? []
+    if (number === undefined || point === undefined || source === undefined || options === undefined) continue
+    // Btrfs mounts have numbers of their own; what they are mounted from is their source.
+    const device =
+      stack.has(number) || !source.startsWith('/dev/') ? undefined : await identityAt(unescapeOctal(source))
+    if (!stack.has(number) && !(device?.device !== undefined && stack.has(device.device))) continue
+    // The options of the file system count: a read-only view of one that is mounted read-write elsewhere is no promise.
+    const writes = options.split(',').includes('rw')
+    uses.push({ what: `is mounted ${writes ? 'read-write' : 'read-only'} on ${unescapeOctal(point)}`, writes })
+  }
+  return uses
+}
+
+/** Swap space on these devices, or in the file itself. */
+async function swapsOn(disk: Identity, stack: ReadonlyMap<string, string>, kernel: KernelPaths): Promise<Use[]> {
+  const uses: Use[] = []
+  // A kernel without swap has no such file.
+  const text = (await readFile(`${kernel.proc}/swaps`, 'utf8').catch(absent)) ?? ''
+  for (const line of text.split('\n').slice(1)) {
+    const source = line.split(/\s/)[0]
+    if (source === undefined || source === '') continue
+    const swap = await identityAt(unescapeOctal(source))
+    const onStack = swap?.device !== undefined && stack.has(swap.device)
+    if (onStack || sameDisk(disk, swap)) uses.push({ what: 'is in use as swap space', writes: true })
+  }
+  return uses
+}
+
+/**
+ * Whether the kernel holds a block device exclusively: mounted (in any mount namespace), part of a RAID or a volume,
+ * swap. For a block device O_EXCL without O_CREAT asks just that (open(2)).
+ */
+async function isClaimed(node: string): Promise<boolean> {
+  try {
+    const handle = await open(node, constants.O_RDONLY | constants.O_EXCL)
+    await handle.close()
+    return false
+  } catch (error) {
+    // Any other failure is for whoever opens the disk to report.
+    return errnoOf(error) === 'EBUSY'
+  }
+}
+
+async function list(folder: string): Promise<string[]> {
+  return (await readdir(folder).catch(absent)) ?? []
+}
+
+/** What the kernel does not show (any more) is not there: devices come and go while this looks. */
+function absent(): undefined {
+  return undefined
 }
 
 /** The kernel writes blanks in paths as `\040`. */

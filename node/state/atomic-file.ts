@@ -1,14 +1,33 @@
 import { open, rename, rm } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
+
+/** The last replacement under way of each path. */
+const replacing = new Map<string, Promise<void>>()
 
 /**
  * Replaces a file so that a crash leaves the old or the new content, never a mixture: write beside it, fdatasync, rename,
- * fsync the directory (docs/DURABILITY.md). Errors: DISK_FULL, STATE_UNWRITABLE.
+ * fsync the directory (docs/DURABILITY.md). Calls for the same path take effect one after the other.
+ * Errors: DISK_FULL, STATE_UNWRITABLE, DISK_IO.
  */
 export async function writeFileAtomic(path: string, bytes: Uint8Array | string, mode = 0o644): Promise<void> {
+  const key = resolve(path)
+  const turn = (replacing.get(key) ?? Promise.resolve()).then(() => replace(path, bytes, mode))
+  // The next in line waits for this one's end, not for its success.
+  const ended = turn.catch(() => undefined)
+  replacing.set(key, ended)
+  try {
+    await turn
+  } finally {
+    if (replacing.get(key) === ended) replacing.delete(key)
+  }
+}
+
+async function replace(path: string, bytes: Uint8Array | string, mode: number): Promise<void> {
   const temporary = `${path}.new`
   try {
+    // What a crash left there may have another mode, which opening it would keep.
+    await rm(temporary, { force: true })
     await writeDurable(temporary, bytes, mode)
     await rename(temporary, path)
     await fsyncDirectory(dirname(path))
@@ -18,7 +37,7 @@ export async function writeFileAtomic(path: string, bytes: Uint8Array | string, 
   }
 }
 
-/** Writes a new file and makes its content durable; its name is durable only after {@link fsyncDirectory}. */
+/** Writes a file in place and makes its content durable; a new name is durable only after {@link fsyncDirectory}. */
 export async function writeDurable(path: string, bytes: Uint8Array | string, mode = 0o644): Promise<void> {
   const file = await open(path, 'w', mode)
   try {
@@ -39,7 +58,7 @@ export async function fsyncDirectory(path: string): Promise<void> {
   }
 }
 
-/** The system's error as a fault of the state directory, or unchanged if it is of another kind. */
+/** The system's error as a fault of the file system that holds `path`, or unchanged if it is of another kind. */
 export function storageError(error: unknown, path: string): unknown {
   const code = errnoOf(error)
   if (code === 'ENOSPC' || code === 'EDQUOT') {
@@ -47,6 +66,9 @@ export function storageError(error: unknown, path: string): unknown {
   }
   if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
     return new MeshError('STATE_UNWRITABLE', `${path} cannot be written (${code})`, { detail: { path }, cause: error })
+  }
+  if (code === 'EIO') {
+    return new MeshError('DISK_IO', `the disk that holds ${path} failed (EIO)`, { detail: { path }, cause: error })
   }
   return error
 }

@@ -11,7 +11,7 @@ import { encodeManifest, type Manifest } from '../../protocol/manifest.ts'
 import { currentGeneration, nextGeneration } from './generations.ts'
 import { loadOrCreateKey, rawPublicKey } from './machine-key.ts'
 import { encodeMembers, type Member } from './members.ts'
-import { TrustStore } from './trust-store.ts'
+import type { TrustStore } from './trust-store.ts'
 import { loadRoles, MEMBERS_ROLE, MEMBERS_TARGET, manifestTarget } from './trusted-view.ts'
 
 const ROLES = ['root', 'targets', 'snapshot', 'timestamp', MEMBERS_ROLE] as const
@@ -45,23 +45,6 @@ export class SiteSigner {
     this.#trust = trust
     this.#signers = signers
     this.#now = now
-  }
-
-  /** Opens the site whose keys are here, or creates it with `master` as its first member. Errors: STATE_NOT_MASTER. */
-  static async openOrCreate(options: {
-    keysDir: string
-    trustDir: string
-    master: Member
-    now?: () => number
-  }): Promise<{ signer: SiteSigner; trust: TrustStore }> {
-    const { keysDir, trustDir, now = Date.now } = options
-    const exists = (await currentGeneration(trustDir)) !== undefined
-    if (exists) await requireKeys(keysDir)
-    await mkdir(keysDir, { recursive: true, mode: 0o700 })
-    const signers = await loadSigners(keysDir)
-    if (!exists) await createSite(trustDir, signers, options.master, now())
-    const trust = await TrustStore.open(trustDir)
-    return { trust, signer: new SiteSigner(trust, signers, now) }
   }
 
   /** Opens the signer of a site that exists. Errors: STATE_NOT_MASTER if the keys are not here. */
@@ -136,12 +119,20 @@ export class SiteSigner {
   }
 }
 
-async function createSite(
-  trustDir: string,
-  signers: Readonly<Record<RoleName, Signer>>,
-  master: Member,
-  now: number,
-): Promise<void> {
+/**
+ * Creates a site: one key per role, and metadata that names `master` as its first member. Keys of an attempt that was cut
+ * short are used again; a site that exists is left as it is.
+ */
+export async function createSite(options: {
+  keysDir: string
+  trustDir: string
+  master: Member
+  now?: number
+}): Promise<void> {
+  const { keysDir, trustDir, master, now = Date.now() } = options
+  if ((await currentGeneration(trustDir)) !== undefined) return
+  await mkdir(keysDir, { recursive: true, mode: 0o700 })
+  const signers = await loadSigners(keysDir)
   await nextGeneration(trustDir, async (scratch) => {
     const topLevel = ['root', 'targets', 'snapshot', 'timestamp'] as const
     const roles = Object.fromEntries(

@@ -1,0 +1,128 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { METADATA_WAIT_MS } from '../../protocol/constants.ts'
+import { toHex } from '../../protocol/digest.ts'
+import { openDevice } from '../disk/file-device.ts'
+import { HashPool } from '../disk/hash-pool.ts'
+import { assertNotMounted } from '../disk/mounts.ts'
+import type { BlockFetcher } from '../restore/block-fetcher.ts'
+import type { Receipt } from '../restore/receipt.ts'
+import { restore } from '../restore/restore.ts'
+import type { DiskSource } from '../store/disk-source.ts'
+import { TreeStore } from '../store/tree-store.ts'
+import type { VerifiedManifest } from '../trust/verified-manifest.ts'
+import { ScanLog } from '../writelog/scan-log.ts'
+import type { AgentOptions } from './agent.ts'
+import { keepReceipt, writeDiskState } from './disk-state.ts'
+import { Machine } from './machine.ts'
+import { MeshNode, nameOf } from './mesh-node.ts'
+
+export interface RestoreMachineOptions extends AgentOptions {
+  /** Default: the image of this machine. */
+  readonly image?: string
+  /** Default: the newest one. */
+  readonly release?: number
+  readonly force: boolean
+}
+
+/**
+ * `mesh restore`: brings this machine's disk to the newest release it trusts. The network is used only if something has
+ * to be fetched; then newer metadata is looked for first, and a newer release wins.
+ */
+export async function restoreMachine(options: RestoreMachineOptions): Promise<Receipt> {
+  await using stack = new AsyncDisposableStack()
+  const machine = stack.adopt(await Machine.open(options.stateDir), (it) => it.close())
+  const path = machine.diskPath
+  const first = machine.manifest(options.image, options.release)
+  await assertNotMounted(path, options)
+  const device = stack.adopt(await openDevice(path, { writable: true }), (it) => it.close())
+  const pool = stack.adopt(new HashPool(), (it) => it.close())
+  const trees = new TreeStore(await machine.state.subdirectory('trees'))
+  const network = stack.adopt(new LazyNetwork(machine, options), (it) => it.stop())
+  for (let manifest = first; ; manifest = machine.manifest(options.image)) {
+    const state = { image: manifest.image, release: manifest.release, root: toHex(manifest.root) }
+    try {
+      const receipt = await restore({
+        device,
+        manifest,
+        trees,
+        log: new ScanLog(),
+        pool,
+        fetcher: () => network.fetcher(manifest),
+        beforeWriting: () => writeDiskState(machine.state, { state: 'partial', ...state }),
+        serving: (source) => network.offer(source),
+        progress: (progress) => options.report({ type: 'progress', ...progress, ...network.peerCount() }),
+        signal: options.signal,
+        machine: machine.config.name,
+        nameOf: (peerId) => nameOf(machine, peerId),
+      })
+      await writeDiskState(machine.state, { state: 'whole', ...state })
+      await keepReceipt(machine.state, receipt)
+      options.report({ type: 'receipt', receipt })
+      return receipt
+    } catch (error) {
+      if (!(error instanceof ReleaseSuperseded)) throw error
+      options.report({ type: 'note', text: `release ${manifest.release} is superseded; restoring the newest one` })
+    } finally {
+      network.withdraw()
+    }
+  }
+}
+
+/** Peers told of a newer release before anything was fetched. */
+class ReleaseSuperseded extends Error {}
+
+/** The network of a restore: started when first needed, stopped with the command. */
+class LazyNetwork {
+  readonly #machine: Machine
+  readonly #options: RestoreMachineOptions
+  #node: Promise<MeshNode> | undefined
+  #running: MeshNode | undefined
+  #offered: DiskSource | undefined
+
+  constructor(machine: Machine, options: RestoreMachineOptions) {
+    this.#machine = machine
+    this.#options = options
+  }
+
+  /** Errors: ReleaseSuperseded, PORT_TAKEN, ADDRESS_INVALID. */
+  async fetcher(manifest: VerifiedManifest): Promise<BlockFetcher> {
+    this.#node ??= this.#start()
+    const node = await this.#node
+    const newest = this.#machine.trust.view().newest(manifest.image)
+    if (this.#options.release === undefined && newest !== undefined && newest.release > manifest.release) {
+      throw new ReleaseSuperseded()
+    }
+    return node.swarm
+  }
+
+  /** Verified blocks of the disk may be served while the restore runs. */
+  offer(source: DiskSource): void {
+    this.#offered = source
+    this.#running?.hold(source)
+  }
+
+  withdraw(): void {
+    if (this.#offered !== undefined) this.#running?.drop(this.#offered)
+    this.#offered = undefined
+  }
+
+  peerCount(): { peers?: number } {
+    return this.#running === undefined ? {} : { peers: this.#running.connectedMembers().length }
+  }
+
+  async stop(): Promise<void> {
+    await (await this.#node?.catch(() => undefined))?.stop()
+  }
+
+  async #start(): Promise<MeshNode> {
+    const { listen, mdns, report, signal } = this.#options
+    const node = await MeshNode.start({ machine: this.#machine, listen, mdns, report })
+    this.#running = node
+    if (this.#offered !== undefined) node.hold(this.#offered)
+    // The first peer's metadata tells whether there is a newer release; without a peer there is nothing to wait for long.
+    const deadline = Date.now() + METADATA_WAIT_MS
+    while (node.swarm.peers().length === 0 && Date.now() < deadline && !signal.aborted) await sleep(20)
+    await node.metadataSettled()
+    return node
+  }
+}

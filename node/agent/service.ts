@@ -1,0 +1,180 @@
+import { Bitmap } from '../../protocol/bitmap.ts'
+import { RENEW_TICK_MS } from '../../protocol/constants.ts'
+import { toHex } from '../../protocol/digest.ts'
+import { MeshError } from '../../protocol/errors.ts'
+import { encodeJoinToken } from '../../protocol/join-token.ts'
+import { ControlServer } from '../control/control-server.ts'
+import { openDevice } from '../disk/file-device.ts'
+import { HashPool } from '../disk/hash-pool.ts'
+import { ImageDisk } from '../disk/image-disk.ts'
+import { scanDisk } from '../restore/scan.ts'
+import { DiskSource } from '../store/disk-source.ts'
+import { TreeStore } from '../store/tree-store.ts'
+import { type Invitation, InvitationBook } from '../trust/invitations.ts'
+import { SiteSigner } from '../trust/site-signer.ts'
+import type { VerifiedManifest } from '../trust/verified-manifest.ts'
+import type { AgentOptions } from './agent.ts'
+import { lastReceipt } from './disk-state.ts'
+import { DiskWatch } from './disk-watch.ts'
+import { Enrolment } from './enrolment.ts'
+import type { Machine } from './machine.ts'
+import { MeshNode } from './mesh-node.ts'
+import { describePeers, describeStatus, type HeldStatus } from './status.ts'
+
+/** What a service offers: an image on a disk, and whether that is known to be whole. */
+export interface Offer {
+  readonly manifest: VerifiedManifest
+  readonly path: string
+  /** False: what the disk holds of the image is found by a scan first. */
+  readonly whole: boolean
+}
+
+/** Serves until the signal aborts: the common part of `mesh up` and `mesh seed`. */
+export async function serve(
+  machine: Machine,
+  offer: Offer | undefined,
+  options: AgentOptions & { command: string },
+): Promise<void> {
+  await using stack = new AsyncDisposableStack()
+  const { signal, report } = options
+  const pool = stack.adopt(new HashPool(), (it) => it.close())
+  const master = machine.config.role === 'master' ? await openMaster(machine, options) : undefined
+  const node = stack.adopt(
+    await MeshNode.start({
+      machine,
+      listen: options.listen,
+      mdns: options.mdns,
+      report,
+      ...(master === undefined ? {} : { enrolment: master.enrolment }),
+    }),
+    (it) => it.stop(),
+  )
+  let held: HeldStatus | undefined
+  if (offer !== undefined) {
+    const source = await openSource(machine, offer, pool, options, stack)
+    if (source !== undefined) {
+      held = { manifest: offer.manifest, source }
+      node.hold(source)
+      if (master !== undefined) await watch(offer, source, pool, options, stack)
+    }
+  }
+  const control = await ControlServer.listen(machine.state.directory, {
+    status: async () => ({
+      ...(await describeStatus(machine, { node, held, receipt: await lastReceipt(machine.state) })),
+      running: true,
+      command: options.command,
+      pid: process.pid,
+    }),
+    peers: async () => describePeers(machine, node),
+    invite: async (params) => {
+      if (master === undefined)
+        throw new MeshError('STATE_NOT_MASTER', `${machine.config.name} is not the master of the site`)
+      return master.invite(node, params)
+    },
+  })
+  stack.adopt(control, (it) => it.close())
+  if (master !== undefined)
+    stack.adopt(
+      setInterval(() => void master.renew(), RENEW_TICK_MS),
+      clearInterval,
+    )
+  if (!signal.aborted)
+    await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+}
+
+async function openSource(
+  machine: Machine,
+  offer: Offer,
+  pool: HashPool,
+  options: AgentOptions,
+  stack: AsyncDisposableStack,
+): Promise<DiskSource | undefined> {
+  const trees = new TreeStore(machine.state.path('trees'))
+  if (!(await trees.has(offer.manifest))) {
+    options.report({ type: 'note', text: 'nothing can be served yet: run `mesh restore` on this machine first' })
+    return undefined
+  }
+  const device = stack.adopt(await openDevice(offer.path, { writable: false }), (it) => it.close())
+  const tree = stack.adopt(await trees.open(offer.manifest), (it) => it.close())
+  const held = new Bitmap(tree.geometry.blockCount)
+  held.setRange(0, held.length)
+  for (const [start, end] of offer.manifest.preserve.runs()) held.clearRange(start, end)
+  if (!offer.whole) {
+    const { report, signal } = options
+    const { dirty } = await scanDisk({
+      pool,
+      path: offer.path,
+      tree,
+      preserve: offer.manifest.preserve,
+      phase: 'scan',
+      progress: (progress) => report({ type: 'progress', ...progress }),
+      signal,
+    })
+    for (const block of dirty.values()) held.clear(block)
+  }
+  return new DiskSource({ disk: new ImageDisk(device, offer.manifest), tree, held })
+}
+
+async function watch(
+  offer: Offer,
+  source: DiskSource,
+  pool: HashPool,
+  options: AgentOptions,
+  stack: AsyncDisposableStack,
+): Promise<void> {
+  const disk = new DiskWatch({
+    path: offer.path,
+    source,
+    preserve: offer.manifest.preserve,
+    pool,
+    changed: (blocks) => {
+      const text = `${offer.path} was changed after it was published: ${blocks} blocks of ${offer.manifest.image} are no longer on it; run \`mesh seed\` again to publish the change`
+      options.report({ type: 'warning', text })
+    },
+  })
+  await disk.start()
+  stack.adopt(disk, (it) => it.stop())
+}
+
+/** What only the master does: enrol machines and keep the metadata from expiring. */
+async function openMaster(machine: Machine, options: AgentOptions) {
+  const { trust, state, config } = machine
+  const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust })
+  const invitations = await InvitationBook.load(state.sublevel<Invitation>('invitations'))
+  const enrolment = new Enrolment({
+    trust,
+    signer,
+    invitations,
+    site: config.site,
+    joined: (member) => options.report({ type: 'member', ...member }),
+  })
+  await signer.renew()
+  return {
+    enrolment: { isOpen: () => invitations.anyOpen(), serve: enrolment.serve.bind(enrolment) },
+    renew: async (): Promise<void> => {
+      await signer
+        .renew()
+        .catch((error: Error) => options.report({ type: 'warning', text: `metadata not renewed: ${error.message}` }))
+    },
+    invite: async (node: MeshNode, params: Readonly<Record<string, unknown>>) => {
+      const [ttlMs, uses] = [Number(params.ttlMs), Number(params.uses)]
+      const opened = await invitations.open({ ttlMs, uses })
+      const addresses = reachable(node.addresses())
+      const token = encodeJoinToken({ siteId: trust.siteId, peerId: node.peerId, addresses, ...opened })
+      return {
+        event: 'invitation',
+        token,
+        site: config.site,
+        siteId: toHex(trust.siteId),
+        uses,
+        expires: new Date(opened.expiresAt).toISOString(),
+      }
+    },
+  }
+}
+
+/** Addresses that mean something to another machine; the loopback ones only if there are no others. */
+function reachable(addresses: readonly string[]): string[] {
+  const outside = addresses.filter((address) => !/^\/ip4\/127\.|^\/ip6\/::1\//.test(address))
+  return outside.length > 0 ? outside : [...addresses]
+}

@@ -1,0 +1,27 @@
+import type { AgentOptions } from './agent.ts'
+import { readDiskState } from './disk-state.ts'
+import { Machine } from './machine.ts'
+import { type Offer, serve } from './service.ts'
+
+/** `mesh up`: serves this machine's image to the others until the signal aborts. */
+export async function up(options: AgentOptions): Promise<void> {
+  const machine = await Machine.open(options.stateDir)
+  try {
+    await serve(machine, await currentOffer(machine), { ...options, command: 'up' })
+  } finally {
+    await machine.close()
+  }
+}
+
+/**
+ * What the disk is believed to hold: the release it was last restored to (or published from), which may be older than the
+ * newest one; others may still need it.
+ */
+async function currentOffer(machine: Machine): Promise<Offer | undefined> {
+  if (machine.config.disk === undefined || machine.config.image === undefined) return undefined
+  const disk = await readDiskState(machine.state)
+  const path = disk?.servedFrom ?? machine.config.disk
+  const restored = disk === undefined ? undefined : machine.trust.view().release(disk.image, disk.release)
+  if (restored === undefined) return { manifest: machine.manifest(), path, whole: false }
+  return { manifest: restored, path, whole: disk?.state === 'whole' }
+}

@@ -1,0 +1,160 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+
+const MESH = join(import.meta.dirname, '../../tools/mesh.ts')
+
+export interface MeshEvent {
+  readonly event: string
+  readonly [key: string]: unknown
+}
+
+export interface Outcome {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly events: readonly MeshEvent[]
+  readonly stdout: string
+  readonly stderr: string
+  /** The last JSON line: the command's result. */
+  readonly result: MeshEvent | undefined
+}
+
+/** One running `mesh` process whose JSON events can be waited for. */
+export class MeshProcess {
+  readonly child: ChildProcess
+  readonly exited: Promise<Outcome>
+  readonly events: MeshEvent[] = []
+  #stdout = ''
+  #stderr = ''
+  #waiters: (() => void)[] = []
+  #ended = false
+
+  constructor(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
+    this.child = spawn(process.execPath, [MESH, ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...env },
+    })
+    this.child.stderr?.on('data', (chunk: Buffer) => {
+      this.#stderr += chunk.toString()
+    })
+    const lines = createInterface({ input: this.child.stdout as NodeJS.ReadableStream })
+    lines.on('line', (line) => {
+      this.#stdout += `${line}\n`
+      if (line.startsWith('{')) this.events.push(JSON.parse(line) as MeshEvent)
+      this.#wake()
+    })
+    this.exited = new Promise((resolve) => {
+      this.child.on('close', (code, signal) => {
+        this.#ended = true
+        this.#wake()
+        const { events } = this
+        resolve({ code, signal, events, stdout: this.#stdout, stderr: this.#stderr, result: events.at(-1) })
+      })
+    })
+  }
+
+  #wake(): void {
+    for (const waiter of this.#waiters.splice(0)) waiter()
+  }
+
+  /** The first event of this name; fails with what the process printed if it ends without one. */
+  async event(name: string): Promise<MeshEvent> {
+    for (;;) {
+      const found = this.events.find((event) => event.event === name)
+      if (found !== undefined) return found
+      if (this.#ended) throw new Error(`mesh ended without a ${name} event:\n${this.#stdout}\n${this.#stderr}`)
+      await new Promise<void>((resolve) => this.#waiters.push(resolve))
+    }
+  }
+
+  /** Asks it to stop and waits for it. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Outcome> {
+    this.child.kill(signal)
+    return this.exited
+  }
+}
+
+/** A lab of real processes in one temporary directory; `close` ends every process and removes every file. */
+export class Lab {
+  readonly dir: string
+  readonly #running = new Set<MeshProcess>()
+  readonly #listen = new Map<string, string>()
+
+  private constructor(dir: string) {
+    this.dir = dir
+  }
+
+  static async open(): Promise<Lab> {
+    return new Lab(await mkdtemp(join(tmpdir(), 'mesh-lab-')))
+  }
+
+  path(...parts: string[]): string {
+    return join(this.dir, ...parts)
+  }
+
+  /** Starts `mesh ARGS --json` with the state directory of `machine`. Each machine keeps one loopback address. */
+  async start(machine: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<MeshProcess> {
+    const address = this.#listen.get(machine) ?? `/ip4/127.0.0.1/tcp/${await freePort()}`
+    this.#listen.set(machine, address)
+    const started = new MeshProcess(
+      [...args, '--json', '--no-mdns', '--state', this.path(machine), '--listen', address],
+      env,
+    )
+    this.#running.add(started)
+    void started.exited.then(() => this.#running.delete(started))
+    return started
+  }
+
+  async run(machine: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Outcome> {
+    return (await this.start(machine, args, env)).exited
+  }
+
+  /** Like {@link run}, and fails unless the exit code is 0; returns the result event. */
+  async ok(machine: string, args: readonly string[]): Promise<MeshEvent> {
+    const outcome = await this.run(machine, args)
+    if (outcome.code !== 0 || outcome.result === undefined) {
+      throw new Error(
+        `mesh ${args.join(' ')} on ${machine} ended with ${outcome.code}:\n${outcome.stdout}\n${outcome.stderr}`,
+      )
+    }
+    return outcome.result
+  }
+
+  /** Starts a process that serves (`seed`, `up`) and waits until it listens. */
+  async serve(machine: string, args: readonly string[]): Promise<MeshProcess> {
+    const started = await this.start(machine, args)
+    await started.event('listening')
+    return started
+  }
+
+  async invite(master: string, uses = 10): Promise<string> {
+    return String((await this.ok(master, ['invite', '--uses', String(uses)])).token)
+  }
+
+  /** The loopback address `machine` listens on. */
+  address(machine: string): string | undefined {
+    return this.#listen.get(machine)
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#running].map((running) => running.stop('SIGKILL')))
+    await rm(this.dir, { recursive: true, force: true })
+  }
+}
+
+/** A TCP port of the loopback interface that was free a moment ago. */
+export async function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', reject)
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address()
+      server.close(() =>
+        typeof address === 'object' && address !== null ? resolve(address.port) : reject(new Error('no port')),
+      )
+    })
+  })
+}

@@ -1,0 +1,49 @@
+import { Command } from 'commander'
+import type { Receipt } from '../../node/restore/receipt.ts'
+import { action, type Context, withCommonOptions } from '../command-line.ts'
+import { formatBytes, formatSeconds, formatTable } from '../format.ts'
+import { parseCount } from '../parse.ts'
+
+interface Options {
+  image?: string
+  release?: number
+  force: boolean
+}
+
+export function command(): Command {
+  return withCommonOptions(new Command('restore'))
+    .description('bring this machine’s disk back to the newest release')
+    .option('--image <name>', 'another image than this machine’s')
+    .option('--release <n>', 'an older release', parseCount)
+    .option('--force', 'write to the disk although it is mounted read-write', false)
+    .addHelpText('after', '\nExit code 0 only if the whole disk equals the signed image.\n\nExample:\n  mesh restore')
+    .action(action(run))
+}
+
+async function run(context: Context, options: Options): Promise<void> {
+  const { restoreMachine } = await import('../../node/agent/restore-machine.ts')
+  const receipt = await restoreMachine({ ...context.agent, ...options })
+  context.output.result(receipt, describe(receipt))
+}
+
+function describe(receipt: Receipt): string {
+  const { blocks, bytes } = receipt
+  const lines = [
+    `Verified: ${receipt.image} release ${receipt.release}, ${blocks.total} blocks in ${formatSeconds(receipt.seconds)}`,
+    blocks.dirty === 0
+      ? 'nothing to restore'
+      : `${blocks.dirty} blocks restored: ${blocks.fetched} fetched (${formatBytes(bytes.received)}), ${blocks.local} copied, ${blocks.zero} zero`,
+  ]
+  if (receipt.beyondImage > 0)
+    lines.push(`the ${formatBytes(receipt.beyondImage)} behind the image are left as they are`)
+  if (receipt.peers.length > 0) {
+    const rows = receipt.peers.map((peer) => [
+      peer.name,
+      String(peer.blocks),
+      formatBytes(peer.bytes),
+      String(peer.bad),
+    ])
+    lines.push(formatTable([['from', 'blocks', 'received', 'wrong'], ...rows]))
+  }
+  return lines.join('\n')
+}

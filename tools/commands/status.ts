@@ -1,0 +1,48 @@
+import { Command } from 'commander'
+import type { Status } from '../../node/agent/status.ts'
+import { action, type Context, withCommonOptions } from '../command-line.ts'
+import { formatBytes, formatSeconds } from '../format.ts'
+
+export function command(): Command {
+  return withCommonOptions(new Command('status'))
+    .description('show what this machine is, has and does')
+    .addHelpText('after', '\nExample:\n  mesh status --json')
+    .action(action(run))
+}
+
+async function run(context: Context): Promise<void> {
+  const { status } = await import('../../node/agent/status.ts')
+  const now = await status(context.stateDir)
+  context.output.result(now, describe(now))
+}
+
+function describe(status: Status): string {
+  const rows: [string, string][] = [
+    ['machine', `${status.name} (${status.role}) of site ${status.site}`],
+    ['peer id', status.id],
+    ['running', status.running ? `mesh ${status.command}, pid ${status.pid}, ${status.peers} peers connected` : 'no'],
+    ['disk', status.disk ?? 'none'],
+    [
+      'image',
+      status.image === undefined
+        ? 'none'
+        : `${status.image} release ${status.release}, ${formatBytes(status.size ?? 0)}`,
+    ],
+  ]
+  if (status.blocks !== undefined) {
+    const { total, held, changed, unheld } = status.blocks
+    rows.push(['blocks', `${held} of ${total} can be served`])
+    if (changed > 0) rows.push(['changed', `${changed} blocks are no longer what was published or restored`])
+    if (unheld > 0)
+      rows.push(['missing', `${unheld} blocks nobody holds any more: run \`mesh seed\` again on the master`])
+  }
+  if (status.lastRestore !== undefined) {
+    const { verified, release, startedAt, seconds } = status.lastRestore
+    rows.push([
+      'restored',
+      `${startedAt}, release ${release}, ${verified ? 'verified' : 'NOT verified'}, ${formatSeconds(seconds)}`,
+    ])
+  }
+  rows.push(['members', String(status.members)], ['metadata', `valid until ${status.metadataExpires.slice(0, 10)}`])
+  return rows.map(([name, value]) => `${name.padEnd(10)}${value}`).join('\n')
+}

@@ -1,0 +1,40 @@
+import { InvalidArgumentError } from 'commander'
+
+const DURATION_UNITS_MS = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
+const SIZE_UNITS = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 } as const
+
+/** `90s`, `15m`, `1h`, `2d` in milliseconds. */
+export function parseDuration(text: string): number {
+  const match = /^(\d+)([smhd])$/.exec(text)
+  const value = match === null ? 0 : Number(match[1]) * DURATION_UNITS_MS[match[2] as keyof typeof DURATION_UNITS_MS]
+  if (value === 0 || !Number.isSafeInteger(value))
+    throw new InvalidArgumentError('Give a time such as 90s, 15m, 1h or 2d.')
+  return value
+}
+
+/** `65536`, `64K`, `64KiB`, `1G` in bytes. */
+export function parseSize(text: string): number {
+  const match = /^(\d+)\s*([kmgt]?)(i?b)?$/i.exec(text)
+  const value =
+    match === null ? Number.NaN : Number(match[1]) * SIZE_UNITS[match[2]!.toLowerCase() as keyof typeof SIZE_UNITS]
+  if (!Number.isSafeInteger(value)) throw new InvalidArgumentError('Give a size such as 65536, 64K or 1G.')
+  return value
+}
+
+/** `OFFSET:LENGTH`, each a size; appended to the ranges given before. */
+export function parseRange(
+  text: string,
+  before: readonly { offset: number; length: number }[] = [],
+): { offset: number; length: number }[] {
+  const parts = text.split(':')
+  if (parts.length !== 2) throw new InvalidArgumentError('Give OFFSET:LENGTH in bytes, such as 1M:64K.')
+  return [...before, { offset: parseSize(parts[0]!), length: parseSize(parts[1]!) }]
+}
+
+/** A whole number from 1 to 10000. */
+export function parseCount(text: string): number {
+  const value = Number(text)
+  if (!/^\d+$/.test(text) || value < 1 || value > 10_000)
+    throw new InvalidArgumentError('Give a whole number from 1 to 10000.')
+  return value
+}

@@ -2,3 +2,5 @@
 import { runCommandLine } from './command-line.ts'
 
 await runCommandLine(process.argv.slice(2))
+// Everything is durable and said by now; idle timers of the network must not hold up the boot.
+process.exit()

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import {
   ENDGAME_AGE_MS,
@@ -164,7 +165,8 @@ export class Swarm {
         // A peer that breaks the protocol is not asked again; one that is gone may come back.
         if (error instanceof MeshError && error.code === 'PROTOCOL_VIOLATION') this.#ban(peerId, error.message)
       }
-      await new Promise((resolve) => setTimeout(resolve, pauseMs))
+      // Nobody waits for this pause, so it must not keep the process alive.
+      await sleep(pauseMs, undefined, { ref: false })
     }
   }
 

@@ -1,8 +1,8 @@
 import { closeSync, openSync } from 'node:fs'
-import { access, constants, mkdir, readFile, rm, stat } from 'node:fs/promises'
+import { access, constants, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Level } from 'level'
-import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { storageError, writeFileAtomic } from './atomic-file.ts'
 
 /** What a machine was told to be; `machine.json` in the state directory. */
@@ -51,6 +51,7 @@ export class StateDirectory {
 
   /**
    * `create` makes a missing or empty directory into a state directory; `readOnly` takes no lock and opens no database.
+   * The format is checked before anything is changed.
    * Errors: STATE_MISSING, STATE_IN_USE (naming the holder), STATE_NEWER, STATE_CORRUPT, STATE_UNWRITABLE, DISK_FULL.
    */
   static async open(
@@ -105,7 +106,8 @@ export class StateDirectory {
   }
 
   async close(): Promise<void> {
-    if (this.#database === undefined) return
+    // Once closed, another process may hold the directory and have said so in holder.json.
+    if (this.#database?.status !== 'open') return
     await rm(this.path('holder.json'), { force: true })
     await this.#database.close()
   }
@@ -133,6 +135,7 @@ async function checkFormat(directory: string, create: boolean): Promise<void> {
   if (text === undefined) {
     if (!create) throw new MeshError('STATE_MISSING', `${directory} is no state directory of a joined machine`)
     await makeDirectory(directory)
+    await refuseForeign(directory)
     return writeFileAtomic(file, `${FORMAT_NAME} ${FORMAT_VERSION}\n`)
   }
   const [name, version] = text.trim().split(' ')
@@ -158,6 +161,18 @@ async function makeDirectory(directory: string): Promise<void> {
   }
 }
 
+/** What may be in a directory before it becomes a state directory: of a mounted file system, of a first start cut short. */
+const NOT_FOREIGN = ['lost+found', 'format.new']
+
+/** Without its format file a directory with anything in it is somebody else's, or a damaged state directory. */
+async function refuseForeign(directory: string): Promise<void> {
+  const foreign = (await readdir(directory)).find((name) => !NOT_FOREIGN.includes(name))
+  if (foreign === undefined) return
+  throw new MeshError('STATE_CORRUPT', `${directory} is no state directory, but holds ${foreign}`, {
+    detail: { path: directory },
+  })
+}
+
 async function readMachine(directory: string): Promise<MachineConfig | undefined> {
   const file = join(directory, 'machine.json')
   const text = await readFile(file, 'utf8').catch((error: unknown) => {
@@ -176,38 +191,60 @@ async function readMachine(directory: string): Promise<MachineConfig | undefined
 }
 
 async function openDatabase(directory: string): Promise<Level<string, unknown>> {
-  const database = new Level<string, unknown>(join(directory, 'db'), { valueEncoding: 'json' })
+  const path = join(directory, 'db')
+  const database = new Level<string, unknown>(path, { valueEncoding: 'json' })
   try {
     await database.open()
     return database
   } catch (error) {
-    const text = causesOf(error)
-    if (text.includes('LEVEL_LOCKED') || /lock/i.test(text)) {
-      if (/permission denied/i.test(text)) throw new MeshError('STATE_UNWRITABLE', `${directory} cannot be written`)
-      throw new MeshError('STATE_IN_USE', `${directory} is in use by ${await describeHolder(directory)}`)
+    const { codes, text } = causesOf(error)
+    if (codes.includes('LEVEL_LOCKED')) {
+      throw new MeshError('STATE_IN_USE', `${directory} is in use by ${await describeHolder(directory)}`, {
+        detail: { path: directory },
+      })
     }
-    if (/permission denied|read-only/i.test(text))
-      throw new MeshError('STATE_UNWRITABLE', `${directory} cannot be written`)
-    if (/no space/i.test(text)) throw new MeshError('DISK_FULL', `no space left for ${directory}`)
-    throw new MeshError('STATE_CORRUPT', `the database in ${directory} cannot be opened: ${text}`, { cause: error })
+    const known = storageError(systemError(error, text), path)
+    if (isMeshError(known)) throw known
+    throw new MeshError('STATE_CORRUPT', `the database ${path} cannot be opened: ${text}`, {
+      detail: { path },
+      cause: error,
+    })
   }
 }
 
+/** LevelDB passes the system's errors on as text only. */
+const ERRNO_TEXTS = [
+  ['No space left on device', 'ENOSPC'],
+  ['Disk quota exceeded', 'EDQUOT'],
+  ['Permission denied', 'EACCES'],
+  ['Read-only file system', 'EROFS'],
+  ['Input/output error', 'EIO'],
+] as const
+
+function systemError(error: unknown, text: string): unknown {
+  const errno = ERRNO_TEXTS.find(([words]) => text.includes(words))?.[1]
+  return errno === undefined ? error : Object.assign(new Error(text), { code: errno })
+}
+
+/** Who wrote `holder.json`, if that process is still there: after a crash another one may hold the lock already. */
 async function describeHolder(directory: string): Promise<string> {
   try {
-    const holder = JSON.parse(await readFile(join(directory, 'holder.json'), 'utf8')) as {
-      pid: number
-      command: string
-    }
-    return `mesh ${holder.command} (pid ${holder.pid})`
+    const text = await readFile(join(directory, 'holder.json'), 'utf8')
+    const { pid, command } = JSON.parse(text) as { pid: number; command: string }
+    // On Linux this is there exactly as long as the process is.
+    await access(`/proc/${Number(pid)}`)
+    return `mesh ${command} (pid ${pid})`
   } catch {
     return 'another mesh process'
   }
 }
 
-function causesOf(error: unknown): string {
+function causesOf(error: unknown): { codes: string[]; text: string } {
+  const codes: string[] = []
   const texts: string[] = []
-  for (let at = error; at instanceof Error; at = at.cause)
-    texts.push(`${'code' in at ? String(at.code) : ''} ${at.message}`)
-  return texts.join('; ')
+  for (let at = error; at instanceof Error; at = at.cause) {
+    if ('code' in at) codes.push(String(at.code))
+    texts.push(at.message)
+  }
+  return { codes, text: texts.join('; ') }
 }

@@ -1,6 +1,7 @@
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import { MAX_LOCATIONS_PER_DIGEST } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
+import { isMeshError } from '../../protocol/errors.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import { type ByteCount, byteCount } from '../../protocol/units.ts'
 import type { ImageDisk } from '../disk/image-disk.ts'
@@ -49,9 +50,8 @@ export class DiskSource implements Holding {
       const block = await this.#readProven(hint.index, digest)
       if (block !== undefined) return block
     }
-    this.#index ??= LocationIndex.build(this.tree)
     let tries = 0
-    for await (const index of (await this.#index).find(digest)) {
+    for await (const index of (await this.#locations()).find(digest)) {
       if (!this.#held.has(index)) continue
       if (tries++ === MAX_LOCATIONS_PER_DIGEST) break
       const block = await this.#readProven(index, digest)
@@ -75,9 +75,25 @@ export class DiskSource implements Holding {
     return () => this.#listeners.delete(listener)
   }
 
+  /** Made when a block is first asked for that is not where it was expected; most machines never need it. */
+  #locations(): Promise<LocationIndex> {
+    if (this.#index === undefined) {
+      this.#index = LocationIndex.build(this.tree)
+      // A tree that could not be read now may be readable the next time.
+      this.#index.catch(() => {
+        this.#index = undefined
+      })
+    }
+    return this.#index
+  }
+
   async #readProven(index: number, digest: Digest): Promise<Uint8Array | undefined> {
-    const block = await this.#disk.readBlock(index)
-    if (sameBytes(digestOf(block), digest)) return block
+    // A block that cannot be read is as lost as one that changed.
+    const block = await this.#disk.readBlock(index).catch((error: unknown) => {
+      if (isMeshError(error, 'DISK_IO')) return undefined
+      throw error
+    })
+    if (block !== undefined && sameBytes(digestOf(block), digest)) return block
     this.lost(index)
     return undefined
   }

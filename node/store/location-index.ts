@@ -1,64 +1,110 @@
 import assert from 'node:assert/strict'
 import { DIGEST_SIZE_BYTES } from '../../protocol/constants.ts'
 import { type Digest, sameBytes } from '../../protocol/digest.ts'
+import { isNoDigest } from '../../protocol/hash-tree.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import type { TreeFile } from './tree-file.ts'
 
 /** Leaves read at a time while building. */
 const STEP = 8192
-/** A key is a whole number below 2^53: 21 bits of the digest, then 32 bits of block index. */
-const INDEX_SPAN = 2 ** 32
+/** Blocks that share a bucket, on average and if no two were equal. */
+const BUCKET_LOAD = 8
+const ENTRY_BITS = 32
+const MAX_BUCKET_BITS = 24
 
 /**
- * Finds blocks by content: digest → indices in one tree. Keeps 8 bytes per block, sorted by the first bits of the
- * digest; candidates are compared with the leaves themselves.
+ * Finds blocks by content: digest → indices in one tree. Takes 4 bytes per block and about half a byte for the table of
+ * buckets. A digest's first bits choose the bucket; an entry is the block's index and, in the bits that the index leaves
+ * over, more of the digest, so that hardly a leaf is read in vain. What is found has been compared with the leaves.
+ * Preserved blocks have no content and are left out.
  */
 export class LocationIndex {
   readonly #tree: TreeFile
-  readonly #keys: Float64Array
+  readonly #hashing: Hashing
+  /** Where each bucket begins in the entries, and where the last one ends. */
+  readonly #starts: Uint32Array
+  readonly #entries: Uint32Array
 
-  private constructor(tree: TreeFile, keys: Float64Array) {
+  private constructor(tree: TreeFile, hashing: Hashing, starts: Uint32Array, entries: Uint32Array) {
     this.#tree = tree
-    this.#keys = keys
+    this.#hashing = hashing
+    this.#starts = starts
+    this.#entries = entries
   }
 
-  /** Indexes `blocks`, by default all of the tree. */
+  /** Indexes `blocks`, by default all of the tree. Reads its leaves twice: to size the buckets, then to fill them. */
   static async build(tree: TreeFile, blocks = RangeSet.of(0, tree.geometry.blockCount)): Promise<LocationIndex> {
-    assert(blocks.end <= INDEX_SPAN)
-    const keys = new Float64Array(blocks.count)
-    let filled = 0
-    for (const [start, end] of blocks.runs()) {
-      for (let first = start; first < end; first += STEP) {
-        const count = Math.min(STEP, end - first)
-        const digests = await tree.leaves(first, count)
-        for (let i = 0; i < count; i++)
-          keys[filled++] = prefixOf(digests, i * DIGEST_SIZE_BYTES) * INDEX_SPAN + first + i
-      }
-    }
-    return new LocationIndex(tree, keys.sort())
+    assert(blocks.end <= 2 ** ENTRY_BITS, `${blocks.end} blocks`)
+    const hashing = new Hashing(blocks)
+    const starts = new Uint32Array(hashing.buckets + 1)
+    await eachLeaf(tree, blocks, (digests, at) => {
+      starts[hashing.bucketOf(digests, at) + 1]! += 1
+    })
+    for (let bucket = 0; bucket < hashing.buckets; bucket++) starts[bucket + 1]! += starts[bucket]!
+    const entries = new Uint32Array(starts[hashing.buckets]!)
+    const filled = starts.slice(0, hashing.buckets)
+    await eachLeaf(tree, blocks, (digests, at, block) => {
+      entries[filled[hashing.bucketOf(digests, at)]!++] = hashing.tagOf(digests, at) * hashing.span + block
+    })
+    return new LocationIndex(tree, hashing, starts, entries)
   }
 
   /** Blocks whose content in this tree has `digest`, in ascending order. */
   async *find(digest: Digest): AsyncGenerator<number> {
-    const low = prefixOf(digest, 0) * INDEX_SPAN
-    for (let i = this.#firstNotBelow(low); i < this.#keys.length && this.#keys[i]! < low + INDEX_SPAN; i++) {
-      const block = this.#keys[i]! - low
+    const { span } = this.#hashing
+    const bucket = this.#hashing.bucketOf(digest, 0)
+    const tag = this.#hashing.tagOf(digest, 0)
+    for (let i = this.#starts[bucket]!; i < this.#starts[bucket + 1]!; i++) {
+      const entry = this.#entries[i]!
+      if (Math.floor(entry / span) !== tag) continue
+      const block = entry % span
       if (sameBytes(await this.#tree.leaf(block), digest)) yield block
     }
   }
+}
 
-  #firstNotBelow(key: number): number {
-    let low = 0
-    let high = this.#keys.length
-    while (low < high) {
-      const middle = (low + high) >>> 1
-      if (this.#keys[middle]! < key) low = middle + 1
-      else high = middle
-    }
-    return low
+/** How digests are spread: the first four bytes give the bucket, the next four the tag. */
+class Hashing {
+  readonly buckets: number
+  /** Entries are `tag * span + block`. */
+  readonly span: number
+  readonly #tags: number
+
+  constructor(blocks: RangeSet) {
+    const bucketBits = Math.ceil(Math.log2(Math.max(1, blocks.count / BUCKET_LOAD)))
+    this.buckets = 2 ** Math.min(MAX_BUCKET_BITS, bucketBits)
+    this.span = 2 ** Math.ceil(Math.log2(Math.max(1, blocks.end)))
+    this.#tags = 2 ** ENTRY_BITS / this.span
+  }
+
+  bucketOf(digests: Uint8Array, at: number): number {
+    return Math.floor(wordAt(digests, at) / (2 ** 32 / this.buckets))
+  }
+
+  tagOf(digests: Uint8Array, at: number): number {
+    return Math.floor(wordAt(digests, at + 4) / (2 ** 32 / this.#tags))
   }
 }
 
-function prefixOf(digests: Uint8Array, at: number): number {
-  return (digests[at]! << 13) | (digests[at + 1]! << 5) | (digests[at + 2]! >>> 3)
+function wordAt(bytes: Uint8Array, at: number): number {
+  return ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0
+}
+
+/** Visits the digest at byte `at` of `digests` of each block; millions of them, so without a view for each. */
+async function eachLeaf(
+  tree: TreeFile,
+  blocks: RangeSet,
+  visit: (digests: Uint8Array, at: number, block: number) => void,
+): Promise<void> {
+  for (const [start, end] of blocks.runs()) {
+    for (let first = start; first < end; first += STEP) {
+      const count = Math.min(STEP, end - first)
+      const digests = await tree.leaves(first, count)
+      for (let i = 0; i < count; i++) {
+        const at = i * DIGEST_SIZE_BYTES
+        if (wordAt(digests, at) === 0 && isNoDigest(digests.subarray(at, at + DIGEST_SIZE_BYTES))) continue
+        visit(digests, at, first + i)
+      }
+    }
+  }
 }

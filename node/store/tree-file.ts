@@ -3,7 +3,7 @@ import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { DIGEST_SIZE_BYTES, TREE_CACHE_BYTES } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
-import { MeshError } from '../../protocol/errors.ts'
+import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { pageDigest, TreeGeometry } from '../../protocol/hash-tree.ts'
 import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
 
@@ -35,11 +35,16 @@ export class TreeFile {
     this.#cachePages = Math.max(this.geometry.levels + 1, Math.floor(TREE_CACHE_BYTES / facts.blockSize))
   }
 
+  /** Errors: TREE_CORRUPT if there is no such file. */
   static async open(path: string, facts: TreeFacts): Promise<TreeFile> {
-    return new TreeFile(await open(path, 'r'), path, facts)
+    const handle = await open(path, 'r').catch((cause: unknown) => {
+      if (errnoOf(cause) !== 'ENOENT') throw storageError(cause, path)
+      throw new MeshError('TREE_CORRUPT', `the hash tree ${path} is missing`, { detail: { path }, cause })
+    })
+    return new TreeFile(handle, path, facts)
   }
 
-  /** A proven page. Errors: TREE_CORRUPT with level and index. */
+  /** A proven page; it is shared, so it must not be changed. Errors: TREE_CORRUPT with level and index, DISK_IO. */
   page(level: number, index: number): Promise<Uint8Array> {
     const offset = this.geometry.pageOffset(level, index)
     let page = this.#cache.get(offset)
@@ -54,6 +59,7 @@ export class TreeFile {
 
   /** The proven digest of one block. */
   async leaf(index: number): Promise<Digest> {
+    assert(index >= 0 && index < this.geometry.blockCount, `leaf ${index} of ${this.geometry.blockCount}`)
     return (await this.digestOf(0, index))!
   }
 
@@ -68,7 +74,8 @@ export class TreeFile {
 
   /** The proven digests of `count` blocks from `first`, packed. */
   async leaves(first: number, count: number): Promise<Uint8Array> {
-    if (this.geometry.levels === 0) return this.root
+    assert(first >= 0 && count >= 0 && first + count <= this.geometry.blockCount, `leaves ${first} and ${count} more`)
+    if (this.geometry.levels === 0) return this.root.subarray(0, count * DIGEST_SIZE_BYTES)
     const packed = new Uint8Array(count * DIGEST_SIZE_BYTES)
     for (let done = 0; done < count; ) {
       const { index, slot } = this.geometry.parent(0, first + done)!
@@ -86,9 +93,8 @@ export class TreeFile {
 
   async #load(level: number, index: number, offset: number): Promise<Uint8Array> {
     const expected = await this.digestOf(level, index)
-    const page = Buffer.allocUnsafeSlow(this.geometry.blockSize)
-    const { bytesRead } = await this.#handle.read(page, 0, page.byteLength, offset)
-    if (bytesRead !== page.byteLength || !sameBytes(digestOf(page), expected!)) {
+    const page = await readPage(this.#handle, this.path, offset, this.geometry.blockSize)
+    if (page === undefined || !sameBytes(digestOf(page), expected!)) {
       throw new MeshError('TREE_CORRUPT', `page ${index} of level ${level} in ${this.path} is damaged`, {
         detail: { path: this.path, level, index },
       })
@@ -131,22 +137,28 @@ export class TreeFileWriter {
 
   async write(level: number, index: number, page: Uint8Array): Promise<void> {
     assert(page.byteLength === this.geometry.blockSize)
-    await this.#handle
-      .write(page, 0, page.byteLength, this.geometry.pageOffset(level, index))
-      .catch((error: unknown) => {
-        throw storageError(error, this.#part)
-      })
+    const offset = this.geometry.pageOffset(level, index)
+    try {
+      // A file system that is nearly full takes a part and refuses the rest.
+      for (let done = 0; done < page.byteLength; ) {
+        done += (await this.#handle.write(page, done, page.byteLength - done, offset + done)).bytesWritten
+      }
+    } catch (error) {
+      throw storageError(error, this.#part)
+    }
   }
 
   /** A page as it stands in the file, unproven; undefined if the file does not reach so far. */
-  async read(level: number, index: number): Promise<Uint8Array | undefined> {
-    const page = Buffer.allocUnsafeSlow(this.geometry.blockSize)
-    const { bytesRead } = await this.#handle.read(page, 0, page.byteLength, this.geometry.pageOffset(level, index))
-    return bytesRead === page.byteLength ? page : undefined
+  read(level: number, index: number): Promise<Uint8Array | undefined> {
+    return readPage(this.#handle, this.#part, this.geometry.pageOffset(level, index), this.geometry.blockSize)
   }
 
-  /** Makes the tree durable under `path`: fdatasync, rename, fsync of the directory (docs/DURABILITY.md). */
-  async commit(path: string): Promise<void> {
+  /**
+   * Makes the tree durable under `path`: fdatasync, rename, fsync of the directory (docs/DURABILITY.md). The pages are
+   * the caller's to prove; only the top one is compared with `root`, if that is given. Errors: TREE_CORRUPT, DISK_FULL.
+   */
+  async commit(path: string, root?: Digest): Promise<void> {
+    if (root !== undefined) await this.#checkTop(root)
     try {
       await this.#handle.datasync()
       await this.#handle.close()
@@ -157,9 +169,39 @@ export class TreeFileWriter {
     }
   }
 
+  async #checkTop(root: Digest): Promise<void> {
+    const level = this.geometry.levels
+    if (level === 0) return
+    const top = await this.read(level, 0)
+    if (top !== undefined && sameBytes(digestOf(top), root)) return
+    throw new MeshError('TREE_CORRUPT', `the hash tree in ${this.#part} is not the one it should be`, {
+      detail: { path: this.#part, level, index: 0 },
+    })
+  }
+
   /** Closes the file; `keep` leaves what was written for a later writer that resumes. */
   async abandon(options: { keep: boolean }): Promise<void> {
     await this.#handle.close()
     if (!options.keep) await rm(this.#part, { force: true })
+  }
+}
+
+/** One page of a tree file, unproven; undefined if the file ends before its end. Errors: DISK_IO. */
+async function readPage(
+  handle: FileHandle,
+  path: string,
+  offset: number,
+  size: number,
+): Promise<Uint8Array | undefined> {
+  const page = Buffer.allocUnsafeSlow(size)
+  try {
+    for (let done = 0; done < size; ) {
+      const { bytesRead } = await handle.read(page, done, size - done, offset + done)
+      if (bytesRead === 0) return undefined
+      done += bytesRead
+    }
+    return page
+  } catch (error) {
+    throw storageError(error, path)
   }
 }

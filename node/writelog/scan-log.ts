@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import type { LogState, WriteLog } from './write-log.ts'
@@ -8,29 +9,39 @@ export class ScanLog implements WriteLog {
   readonly granuleSize = GRANULE_SIZE_BYTES
   readonly #reason: string
   #dirty = RangeSet.empty
+  #closed = false
 
   /** `reason`: why there is no log, for the receipt. */
   constructor(reason = 'no write log is kept for this disk') {
+    assert(reason !== '')
     this.#reason = reason
   }
 
   async open(): Promise<LogState> {
+    this.#assertOpen()
     return { state: 'unknown', reason: this.#reason }
   }
 
   async dirty(): Promise<RangeSet> {
+    this.#assertOpen()
     return this.#dirty
   }
 
   async mark(granules: RangeSet): Promise<void> {
+    this.#assertOpen()
     this.#dirty = this.#dirty.union(granules)
   }
 
   async clear(granules: RangeSet): Promise<void> {
+    this.#assertOpen()
     this.#dirty = this.#dirty.subtract(granules)
   }
 
   async close(): Promise<void> {
-    this.#dirty = RangeSet.empty
+    this.#closed = true
+  }
+
+  #assertOpen(): void {
+    assert(!this.#closed, 'the write log is closed')
   }
 }

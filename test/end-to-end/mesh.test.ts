@@ -1,7 +1,8 @@
 import { copyFile, open, readFile, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Lab, type MeshEvent } from '../support/lab.ts'
-import { Random, testSeed } from '../support/random.ts'
+import { Lab, type MeshEvent } from '../../tools/lab/local-lab.ts'
+import { Random } from '../../tools/lab/random.ts'
+import { testSeed } from '../support/seed.ts'
 
 const BLOCK = 65536
 const BLOCKS = 240

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 
-const MESH = join(import.meta.dirname, '../../tools/mesh.ts')
+const MESH = join(import.meta.dirname, '../mesh.ts')
 
 export interface MeshEvent {
   readonly event: string
@@ -82,6 +82,7 @@ export class Lab {
   readonly dir: string
   readonly #running = new Set<MeshProcess>()
   readonly #listen = new Map<string, string>()
+  #closed = false
 
   private constructor(dir: string) {
     this.dir = dir
@@ -99,6 +100,7 @@ export class Lab {
   async start(machine: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<MeshProcess> {
     const address = this.#listen.get(machine) ?? `/ip4/127.0.0.1/tcp/${await freePort()}`
     this.#listen.set(machine, address)
+    if (this.#closed) throw new Error('the lab is closed')
     const started = new MeshProcess(
       [...args, '--json', '--no-mdns', '--state', this.path(machine), '--listen', address],
       env,
@@ -139,9 +141,11 @@ export class Lab {
     return this.#listen.get(machine)
   }
 
-  async close(): Promise<void> {
+  /** `keep` leaves the files. */
+  async close(options: { keep?: boolean } = {}): Promise<void> {
+    this.#closed = true
     await Promise.all([...this.#running].map((running) => running.stop('SIGKILL')))
-    await rm(this.dir, { recursive: true, force: true })
+    if (options.keep !== true) await rm(this.dir, { recursive: true, force: true })
   }
 }
 

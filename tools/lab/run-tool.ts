@@ -1,0 +1,37 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
+import { errnoOf, MeshError } from '../../protocol/errors.ts'
+
+/** Debian packages of the programs that demo and tests call. */
+export const PACKAGES: Readonly<Record<string, string>> = {
+  mke2fs: 'e2fsprogs',
+  debugfs: 'e2fsprogs',
+  e2fsck: 'e2fsprogs',
+  veritysetup: 'cryptsetup-bin',
+  losetup: 'mount',
+  ip: 'iproute2',
+}
+
+const execute = promisify(execFile)
+const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` }
+
+/** Runs a program to its end and returns what it printed. Throws when it is missing (naming its package) or fails. */
+export async function runTool(name: string, args: readonly string[]): Promise<string> {
+  try {
+    const { stdout } = await execute(name, args, { env, maxBuffer: 64 * 1024 ** 2 })
+    return stdout
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') {
+      throw new MeshError('USAGE', `the program ${name} is missing: install the package ${PACKAGES[name] ?? name}`)
+    }
+    const { stdout = '', stderr = '' } = error as { stdout?: string; stderr?: string }
+    throw new Error(`${name} ${args.join(' ')} failed:\n${stdout}${stderr}`, { cause: error })
+  }
+}
+
+export async function hasTool(name: string): Promise<boolean> {
+  return execute('sh', ['-c', `command -v ${name}`], { env }).then(
+    () => true,
+    () => false,
+  )
+}

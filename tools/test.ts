@@ -1,0 +1,75 @@
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { hasTool, PACKAGES } from './lab/run-tool.ts'
+
+/**
+ * `npm test`: installs the Debian packages that tests call where it can, then linter, types, build and all tests.
+ * The closing line counts what passed, failed and was skipped; every skipped test says why above it.
+ */
+interface Report {
+  readonly numPassedTests: number
+  readonly numFailedTests: number
+  readonly numPendingTests: number
+  readonly numTodoTests: number
+}
+
+await installPackages()
+const failed: string[] = []
+step('lint', 'biome', ['check', '--error-on-warnings', '.'])
+step('types', 'tsc', ['--noEmit'])
+step('build', process.execPath, ['tools/build.ts'])
+const report = runTests()
+if (report.numFailedTests > 0) failed.push('tests')
+if (failed.length > 0) console.error(`failed: ${failed.join(', ')}`)
+const others = failed.filter((name) => name !== 'tests').length
+console.log(
+  `${report.numPassedTests} passed, ${report.numFailedTests + others} failed, ${report.numPendingTests + report.numTodoTests} skipped`,
+)
+process.exitCode = failed.length > 0 ? 1 : 0
+
+function step(name: string, command: string, args: readonly string[]): boolean {
+  console.log(`--- ${name}`)
+  const { status } = spawnSync(command, args, { stdio: 'inherit' })
+  if (status !== 0) failed.push(name)
+  return status === 0
+}
+
+function runTests(): Report {
+  const directory = mkdtempSync(join(tmpdir(), 'mesh-test-report-'))
+  const file = join(directory, 'report.json')
+  try {
+    step('tests', 'vitest', [
+      'run',
+      '--reporter=default',
+      '--reporter=json',
+      `--outputFile.json=${file}`,
+      ...process.argv.slice(2),
+    ])
+    return JSON.parse(readFileSync(file, 'utf8')) as Report
+  } catch {
+    return { numPassedTests: 0, numFailedTests: 1, numPendingTests: 0, numTodoTests: 0 }
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+/** As root on Debian missing packages are installed; elsewhere they are named, and what needs them is skipped. */
+async function installPackages(): Promise<void> {
+  const missing = new Set<string>()
+  for (const [tool, name] of Object.entries(PACKAGES)) if (!(await hasTool(tool))) missing.add(name)
+  if (missing.size === 0) return
+  const names = [...missing].sort()
+  if (process.getuid?.() === 0 && (await hasTool('apt-get'))) {
+    console.log(`--- installing ${names.join(', ')}`)
+    spawnSync('apt-get', ['update', '-q'], { stdio: 'ignore' })
+    const install = ['install', '-y', '-q', '--no-install-recommends', ...names]
+    const { status } = spawnSync('apt-get', install, {
+      stdio: 'ignore',
+      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+    })
+    if (status === 0) return
+  }
+  console.log(`missing, so that some tests are skipped: the Debian packages ${names.join(', ')}`)
+}

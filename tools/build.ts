@@ -1,12 +1,12 @@
 import { chmod, rm } from 'node:fs/promises'
-import { build } from 'esbuild'
+import { type BuildOptions, build } from 'esbuild'
 import { VERSION } from './version.ts'
 
 /**
  * Bundles the command into one file, since start-up counts at every boot; dynamic imports stay lazy inside it, so libp2p
  * is evaluated only when the network is needed. The hash threads have a file of their own beside it.
  */
-const common = {
+const common: BuildOptions = {
   bundle: true,
   platform: 'node',
   format: 'esm',
@@ -19,7 +19,7 @@ const common = {
     js: "import { createRequire as makeRequire } from 'node:module'\nconst require = makeRequire(import.meta.url)",
   },
   logLevel: 'warning',
-} as const
+}
 
 await rm('dist', { recursive: true, force: true })
 await build({ ...common, entryPoints: ['tools/mesh.ts'], outfile: 'dist/mesh.js' })

@@ -1,0 +1,203 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { MAX_FRAME_PAYLOAD_BYTES, MAX_RUNS_PER_HAVE } from '../../protocol/constants.ts'
+import { isMeshError } from '../../protocol/errors.ts'
+import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
+import { decodeJoinToken, encodeJoinToken } from '../../protocol/join-token.ts'
+import { decodeMessage, encodeMessage, type Message } from '../../protocol/messages.ts'
+import { RangeSet, type Run } from '../../protocol/ranges.ts'
+
+const digest = fc.uint8Array({ minLength: 32, maxLength: 32 })
+const uint = fc.integer({ min: 0, max: 0xffffffff })
+const name = fc.string({ maxLength: 40, unit: 'grapheme' })
+const versions = fc.record({ root: uint, timestamp: uint })
+const held = fc.record({
+  root: digest,
+  size: fc.integer({ min: 1, max: 2 ** 40 }),
+  blockSize: fc.constantFrom(4096, 65536, 1048576),
+})
+const ranges = fc
+  .array(fc.tuple(fc.nat(100_000), fc.integer({ min: 1, max: 500 })), { maxLength: 20 })
+  .map((list) => RangeSet.from(list.map(([start, length]): Run => [start, start + length])))
+const ids = fc.array(uint, { maxLength: 20 })
+const addresses = fc.array(fc.constantFrom('/ip4/10.0.0.7/tcp/7433', '/ip6/fe80::1/tcp/1'), { maxLength: 4 })
+const payload = fc.uint8Array({ maxLength: 300 })
+
+const messages: fc.Arbitrary<Message> = fc.oneof(
+  fc.record({
+    type: fc.constant('hello' as const),
+    versionMin: fc.constant(1),
+    versionMax: fc.integer({ min: 1, max: 9 }),
+    siteId: digest,
+    name,
+    metadata: versions,
+    held: fc.array(held, { maxLength: 3 }),
+    creditBytes: uint,
+    addresses,
+  }),
+  fc.record({ type: fc.constant('have' as const), root: digest, gained: ranges, lost: ranges }),
+  fc.record({
+    type: fc.constant('want' as const),
+    requests: fc.array(
+      fc.record({ id: uint, digest, level: fc.nat(5), index: fc.nat(2 ** 40), size: fc.constantFrom(4096, 65536) }),
+      { maxLength: 5 },
+    ),
+  }),
+  fc.record({ type: fc.constant('block' as const), id: uint, payload }),
+  fc.record({ type: fc.constantFrom('missing' as const, 'cancel' as const), ids }),
+  fc.record({ type: fc.constant('busy' as const), ids, retryAfterMs: uint }),
+  fc.record({ type: fc.constant('announce' as const), metadata: versions }),
+  fc.record({ type: fc.constant('holds' as const), held: fc.array(held, { maxLength: 3 }) }),
+  fc.record({
+    type: fc.constant('peers' as const),
+    peers: fc.array(fc.record({ id: name, addresses }), { maxLength: 3 }),
+  }),
+  fc.record({
+    type: fc.constant('join-request' as const),
+    siteId: digest,
+    secret: fc.uint8Array({ maxLength: 32 }),
+    name,
+  }),
+  fc.record({ type: fc.constant('join-reply' as const), site: name }),
+  fc.record({
+    type: fc.constant('join-reply' as const),
+    site: name,
+    error: fc.record({ code: fc.constant('NAME_TAKEN'), message: name }),
+  }),
+  fc.record({ type: fc.constant('file-request' as const), name }),
+  fc.record({ type: fc.constant('file-reply' as const), found: fc.boolean(), payload }),
+)
+
+/** Plain values only, so that buffers and sets compare by content. */
+function plain(value: unknown): unknown {
+  if (value instanceof Uint8Array) return Buffer.from(value).toString('hex')
+  if (value instanceof RangeSet) return [...value.runs()]
+  if (Array.isArray(value)) return value.map(plain)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, plain(inner)]))
+}
+
+const violates = (run: () => unknown): boolean => {
+  try {
+    run()
+    return false
+  } catch (error) {
+    if (!isMeshError(error, 'PROTOCOL_VIOLATION')) throw error
+    return true
+  }
+}
+
+describe('messages', () => {
+  it('survive encoding and any cutting into chunks', () => {
+    fc.assert(
+      fc.property(
+        fc.array(messages, { maxLength: 6 }),
+        fc.infiniteStream(fc.integer({ min: 1, max: 200 })),
+        (list, cuts) => {
+          const bytes = Buffer.concat(list.flatMap((message) => encodeFrame(message)))
+          const decoder = new FrameDecoder()
+          const got: Message[] = []
+          for (let at = 0; at < bytes.byteLength; ) {
+            const length = cuts.next().value as number
+            got.push(...decoder.push(bytes.subarray(at, at + length)))
+            at += length
+          }
+          expect(decoder.atBoundary).toBe(true)
+          expect(got.map(plain)).toEqual(list.map(plain))
+        },
+      ),
+    )
+  })
+
+  it('have the golden bytes', () => {
+    const vectors = JSON.parse(readFileSync(join(import.meta.dirname, '../vectors/messages.json'), 'utf8')) as {
+      frames: { type: string; hex: string }[]
+    }
+    const seen = new Set<string>()
+    for (const { type, hex } of vectors.frames) {
+      const [message] = new FrameDecoder().push(Buffer.from(hex, 'hex'))
+      expect(message?.type).toBe(type)
+      expect(Buffer.concat(encodeFrame(message!)).toString('hex')).toBe(hex)
+      seen.add(type)
+    }
+    expect(seen.size).toBe(14)
+  })
+
+  it('are refused with a typed error when bytes are anything else', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) => {
+        violates(() => decodeMessage(bytes, new Uint8Array()))
+        violates(() => new FrameDecoder().push(bytes))
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  it('are refused with a typed error when valid ones are damaged', () => {
+    fc.assert(
+      fc.property(messages, fc.nat(), fc.integer({ min: 1, max: 255 }), (message, where, flip) => {
+        const header = Buffer.from(encodeMessage(message))
+        if (header.byteLength === 0) return
+        header[where % header.byteLength]! ^= flip
+        violates(() => decodeMessage(header, new Uint8Array()))
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  it('are refused before a buffer is made when a frame is too long', () => {
+    const prefix = Buffer.alloc(8)
+    prefix.writeUInt32BE(10, 0)
+    prefix.writeUInt32BE(MAX_FRAME_PAYLOAD_BYTES + 1, 4)
+    expect(violates(() => new FrameDecoder().push(prefix))).toBe(true)
+    prefix.writeUInt32BE(0xffffffff, 0)
+    prefix.writeUInt32BE(0, 4)
+    expect(violates(() => new FrameDecoder().push(prefix))).toBe(true)
+  })
+
+  it('are refused when a list or a range is beyond its limit', () => {
+    const gained = RangeSet.from(Array.from({ length: MAX_RUNS_PER_HAVE + 1 }, (_, i): Run => [2 * i, 2 * i + 1]))
+    const root = new Uint8Array(32)
+    const header = encodeMessage({ type: 'have', root, gained, lost: RangeSet.empty })
+    expect(violates(() => decodeMessage(header, new Uint8Array()))).toBe(true)
+    const far = encodeMessage({ type: 'have', root, gained: RangeSet.of(2 ** 50, 2 ** 50 + 1), lost: RangeSet.empty })
+    expect(violates(() => decodeMessage(far, new Uint8Array()))).toBe(true)
+    const block = encodeMessage({ type: 'announce', metadata: { root: 1, timestamp: 1 } })
+    expect(violates(() => decodeMessage(block, new Uint8Array(1)))).toBe(true)
+  })
+})
+
+describe('join token', () => {
+  const token = {
+    siteId: Buffer.alloc(32, 7),
+    peerId: '12D3KooWGEv4XM1ztGS9C1pX2bgaqHGAXcC3PZe81EsZ8i12LU2e',
+    addresses: ['/ip4/192.0.2.1/tcp/7433'],
+    secret: Buffer.alloc(16, 9),
+    issuedAt: 1_800_000_000_000,
+    expiresAt: 1_800_003_600_000,
+  }
+
+  it('survives encoding, also with white space around it', () => {
+    const text = encodeJoinToken(token)
+    expect(text.length).toBeLessThan(240)
+    expect(plain(decodeJoinToken(` ${text}\n`))).toEqual(plain(token))
+  })
+
+  it('is refused when any character is missing or changed', () => {
+    const text = encodeJoinToken(token)
+    const bad = [text.slice(0, -1), text.slice(0, 40), text.slice(5), '', 'mesh-', `${text}A`]
+    for (let at = 5; at < text.length - 1; at += 7)
+      bad.push(`${text.slice(0, at)}${text[at] === 'A' ? 'B' : 'A'}${text.slice(at + 1)}`)
+    for (const wrong of bad) {
+      let code = ''
+      try {
+        decodeJoinToken(wrong)
+      } catch (error) {
+        code = isMeshError(error) ? error.code : String(error)
+      }
+      expect(code, wrong).toBe('TOKEN_INVALID')
+    }
+  })
+})

@@ -1,0 +1,65 @@
+import { execFile } from 'node:child_process'
+import { access } from 'node:fs/promises'
+import { promisify } from 'node:util'
+import { onTestFinished, type TestContext } from 'vitest'
+
+const run = promisify(execFile)
+
+/**
+ * Attaches a loop device over a file until the test ends; skips the test, saying why, where that is not possible.
+ * With `partitions` the kernel reads the partition table.
+ */
+export async function attachLoop(
+  file: string,
+  context: TestContext,
+  options: { partitions?: boolean } = {},
+): Promise<string> {
+  const flags = options.partitions === true ? ['--partscan'] : []
+  const device = await orSkip(context, 'losetup', ['--find', '--show', ...flags, file])
+  onTestFinished(async () => {
+    await run('losetup', ['--detach', device])
+  })
+  return device
+}
+
+/** Mounts until the test ends; skips the test, saying why, where that is not possible. */
+export async function mount(context: TestContext, ...args: string[]): Promise<void> {
+  await orSkip(context, 'mount', args)
+  const point = args.at(-1)!
+  onTestFinished(async () => {
+    await run('umount', [point])
+  })
+}
+
+/** Uses a device as swap space until the test ends; skips the test, saying why, where that is not possible. */
+export async function swapOn(context: TestContext, device: string): Promise<void> {
+  await orSkip(context, 'mkswap', [device])
+  await orSkip(context, 'swapon', [device])
+  onTestFinished(async () => {
+    await run('swapoff', [device])
+  })
+}
+
+/** Runs a tool of the system; skips the test, saying why, if it fails or is not there. Returns what it printed. */
+export async function orSkip(context: TestContext, command: string, args: readonly string[]): Promise<string> {
+  try {
+    return (await run(command, args)).stdout.trim()
+  } catch (error) {
+    const reason = `not possible here: ${command} ${args.join(' ')}: ${(error as Error).message.trim()}`
+    console.log(`skipped "${context.task.name}": ${reason}`)
+    return context.skip(reason)
+  }
+}
+
+/** Whether there is such a path; device nodes of partitions appear a moment after the kernel has found them. */
+export async function appears(path: string, tries = 50): Promise<boolean> {
+  for (; tries > 0; tries--) {
+    const there = await access(path).then(
+      () => true,
+      () => false,
+    )
+    if (there) return true
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  return false
+}

@@ -1,0 +1,81 @@
+import { describe, expect, it } from 'vitest'
+import { type Invitation, InvitationBook, type InvitationShelf } from '../../../node/trust/invitations.ts'
+import { loadOrCreateMachineKey, peerIdOf } from '../../../node/trust/machine-key.ts'
+import { decodeMembers, encodeMembers, type Member } from '../../../node/trust/members.ts'
+import { codeOf } from '../../support/error-code.ts'
+import { useTempDir } from '../../support/temp-dir.ts'
+
+function shelf(): InvitationShelf {
+  const map = new Map<string, Invitation>()
+  return {
+    get: async (key) => map.get(key),
+    put: async (key, value) => void map.set(key, value),
+    del: async (key) => void map.delete(key),
+    iterator: async function* () {
+      yield* map
+    },
+  }
+}
+
+describe('InvitationBook', () => {
+  it('lets as many machines in as it says, for as long as it says', async () => {
+    let now = 1000
+    const store = shelf()
+    const book = await InvitationBook.load(store, { now: () => now })
+    expect(book.anyOpen()).toBe(false)
+    const { secret, expiresAt } = await book.open({ ttlMs: 500, uses: 2 })
+    expect(expiresAt).toBe(1500)
+    expect(book.anyOpen()).toBe(true)
+    await book.redeem(secret, 'a')
+    await book.redeem(secret, 'a')
+    await book.redeem(secret, 'b')
+    expect(await codeOf(book.redeem(secret, 'c'))).toBe('TOKEN_USED_UP')
+    await book.redeem(secret, 'b')
+    expect(await codeOf(book.redeem(Buffer.alloc(16), 'a'))).toBe('TOKEN_UNKNOWN')
+    now = 1500
+    expect(await codeOf(book.redeem(secret, 'a'))).toBe('TOKEN_EXPIRED')
+    // Remembered over a restart, and forgotten in the end.
+    expect(await codeOf((await InvitationBook.load(store, { now: () => now })).redeem(secret, 'a'))).toBe(
+      'TOKEN_EXPIRED',
+    )
+    now += 30 * 24 * 3600 * 1000
+    expect(await codeOf((await InvitationBook.load(store, { now: () => now })).redeem(secret, 'a'))).toBe(
+      'TOKEN_UNKNOWN',
+    )
+  })
+
+  it('does not keep the secret itself', async () => {
+    const store = shelf()
+    const { secret } = await (await InvitationBook.load(store)).open({ ttlMs: 1, uses: 1 })
+    for await (const entry of store.iterator())
+      expect(JSON.stringify(entry)).not.toContain(Buffer.from(secret).toString('hex'))
+  })
+})
+
+describe('members and keys', () => {
+  const dir = useTempDir()
+  const member: Member = { id: 'a', name: 'pc1', role: 'machine', site: 'lab', added: 'x' }
+
+  it('keeps a list without doubles', async () => {
+    expect(decodeMembers(encodeMembers([member]))).toEqual([member])
+    for (const list of [
+      [member, { ...member, name: 'pc2' }],
+      [member, { ...member, id: 'b' }],
+      [{ ...member, role: 'boss' as 'master' }],
+      [{ ...member, name: '../x' }],
+    ]) {
+      expect(await codeOf(() => decodeMembers(encodeMembers(list)))).toBe('METADATA_INVALID')
+    }
+    expect(await codeOf(() => decodeMembers(Buffer.from('null')))).toBe('METADATA_INVALID')
+  })
+
+  it('keeps its key, and names it as libp2p does', async () => {
+    const key = await loadOrCreateMachineKey(dir('key.pem'))
+    expect(await loadOrCreateMachineKey(dir('key.pem'))).toEqual(key)
+    const { privateKeyFromRaw } = await import('@libp2p/crypto/keys')
+    const { peerIdFromPrivateKey } = await import('@libp2p/peer-id')
+    const raw = privateKeyFromRaw(Buffer.concat([key.seed, key.publicKey]))
+    expect(peerIdFromPrivateKey(raw).toString()).toBe(key.id)
+    expect(peerIdOf(key.publicKey)).toBe(key.id)
+  })
+})

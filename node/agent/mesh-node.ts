@@ -24,6 +24,8 @@ export interface MeshNodeOptions {
   readonly listen?: readonly string[] | undefined
   readonly mdns?: boolean | undefined
   readonly report: (event: AgentEvent) => void
+  /** How long a fetch waits for a first peer, and for somebody who holds what is missing; default: the constants. */
+  readonly waitMs?: number | undefined
   /** The master's part in enrolment: whether strangers may connect, and how their requests are answered. */
   readonly enrolment?: { readonly isOpen: () => boolean; readonly serve: (stream: FrameStream) => Promise<void> }
 }
@@ -80,6 +82,7 @@ export class MeshNode {
     this.swarm = new Swarm({
       open: (peerId) => host.open(peerId, EXCHANGE_PROTOCOL),
       local: () => this.#facts(),
+      ...(options.waitMs === undefined ? {} : { peerWaitMs: options.waitMs, holderWaitMs: options.waitMs }),
       onVersions: (peerId, versions) => void this.#sync.heard(peerId, versions),
       onPeers: (list) => this.#learnPeers(list),
       onBan: (peerId, reason) => {

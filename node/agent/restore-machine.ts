@@ -22,6 +22,8 @@ export interface RestoreMachineOptions extends AgentOptions {
   /** Default: the newest one. */
   readonly release?: number
   readonly force: boolean
+  /** How long to wait for peers, and for somebody who holds what is missing. */
+  readonly waitMs?: number
 }
 
 /**
@@ -115,12 +117,12 @@ class LazyNetwork {
   }
 
   async #start(): Promise<MeshNode> {
-    const { listen, mdns, report, signal } = this.#options
-    const node = await MeshNode.start({ machine: this.#machine, listen, mdns, report })
+    const { listen, mdns, report, signal, waitMs } = this.#options
+    const node = await MeshNode.start({ machine: this.#machine, listen, mdns, report, waitMs })
     this.#running = node
     if (this.#offered !== undefined) node.hold(this.#offered)
     // The first peer's metadata tells whether there is a newer release; without a peer there is nothing to wait for long.
-    const deadline = Date.now() + METADATA_WAIT_MS
+    const deadline = Date.now() + Math.min(METADATA_WAIT_MS, waitMs ?? METADATA_WAIT_MS)
     while (node.swarm.peers().length === 0 && Date.now() < deadline && !signal.aborted) await sleep(20)
     await node.metadataSettled()
     return node

@@ -160,7 +160,8 @@ export class HashPool {
   }
 
   #start(): Worker {
-    const worker = new Worker(WORKER)
+    // The flags of this process are not the worker's business; some of them (--input-type) would even stop it.
+    const worker = new Worker(WORKER, { execArgv: [] })
     this.#started.set(worker, 0)
     worker.on('message', (reply: HashReply) => {
       if (this.#ended !== undefined) return

@@ -2,12 +2,13 @@ import { Command } from 'commander'
 import type { Receipt } from '../../node/restore/receipt.ts'
 import { action, type Context, withCommonOptions } from '../command-line.ts'
 import { formatBytes, formatSeconds, formatTable } from '../format.ts'
-import { parseCount } from '../parse.ts'
+import { parseCount, parseDuration } from '../parse.ts'
 
 interface Options {
   image?: string
   release?: number
   force: boolean
+  wait?: number
 }
 
 export function command(): Command {
@@ -15,6 +16,7 @@ export function command(): Command {
     .description('bring this machine’s disk back to the newest release')
     .option('--image <name>', 'another image than this machine’s')
     .option('--release <n>', 'an older release', parseCount)
+    .option('--wait <time>', 'how long to wait for machines that have what is missing (default: 20s)', parseDuration)
     .option('--force', 'write to the disk although it is mounted read-write', false)
     .addHelpText('after', '\nExit code 0 only if the whole disk equals the signed image.\n\nExample:\n  mesh restore')
     .action(action(run))
@@ -22,7 +24,11 @@ export function command(): Command {
 
 async function run(context: Context, options: Options): Promise<void> {
   const { restoreMachine } = await import('../../node/agent/restore-machine.ts')
-  const receipt = await restoreMachine({ ...context.agent, ...options })
+  const receipt = await restoreMachine({
+    ...context.agent,
+    ...options,
+    ...(options.wait === undefined ? {} : { waitMs: options.wait }),
+  })
   context.output.result(receipt, describe(receipt))
 }
 

@@ -80,7 +80,7 @@ export class MeshProcess {
 /** A lab of real processes in one temporary directory; `close` ends every process and removes every file. */
 export class Lab {
   readonly dir: string
-  readonly #running = new Set<MeshProcess>()
+  readonly #running = new Map<MeshProcess, string>()
   readonly #listen = new Map<string, string>()
   #closed = false
 
@@ -105,7 +105,7 @@ export class Lab {
       [...args, '--json', '--no-mdns', '--state', this.path(machine), '--listen', address],
       env,
     )
-    this.#running.add(started)
+    this.#running.set(started, machine)
     void started.exited.then(() => this.#running.delete(started))
     return started
   }
@@ -136,6 +136,11 @@ export class Lab {
     return String((await this.ok(master, ['invite', '--uses', String(uses)])).token)
   }
 
+  /** Stops what runs on a machine, and waits for it. */
+  async stop(machine: string): Promise<void> {
+    for (const [running, name] of this.#running) if (name === machine) await running.stop()
+  }
+
   /** The loopback address `machine` listens on. */
   address(machine: string): string | undefined {
     return this.#listen.get(machine)
@@ -144,7 +149,7 @@ export class Lab {
   /** `keep` leaves the files. */
   async close(options: { keep?: boolean } = {}): Promise<void> {
     this.#closed = true
-    await Promise.all([...this.#running].map((running) => running.stop('SIGKILL')))
+    await Promise.all([...this.#running.keys()].map((running) => running.stop('SIGKILL')))
     if (options.keep !== true) await rm(this.dir, { recursive: true, force: true })
   }
 }

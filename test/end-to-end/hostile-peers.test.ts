@@ -1,0 +1,97 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { Lab } from '../../tools/lab/local-lab.ts'
+import { Random } from '../../tools/lab/random.ts'
+import { BLOCK, dirty, joinMachine, startMaster } from '../support/fixtures.ts'
+import { testSeed } from '../support/seed.ts'
+
+const EVIL = join(import.meta.dirname, '../fakes/evil-node.ts')
+const BLOCKS = 160
+
+describe('a restore among bad peers', () => {
+  const random = new Random(testSeed('hostile peers'))
+  let lab: Lab
+  let image: Buffer
+  let evil: ChildProcess | undefined
+
+  beforeAll(async () => {
+    lab = await Lab.open()
+    image = await startMaster(lab, BLOCKS, random)
+    const token = await lab.invite('master')
+    for (const machine of ['good', 'evil', 'victim']) {
+      await joinMachine(lab, machine, image, token)
+      await lab.ok(machine, ['restore'])
+    }
+  })
+  afterEach(() => void evil?.kill('SIGKILL'))
+  afterAll(() => lab.close())
+
+  /** The evil member as a process; resolves when it listens. */
+  async function startEvil(mode: string): Promise<void> {
+    evil = spawn(process.execPath, [EVIL, lab.path('evil'), lab.address('evil') ?? '', mode], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    await new Promise<void>((resolve) => evil?.stdout?.once('data', () => resolve()))
+  }
+
+  async function restoreVictim() {
+    await dirty(lab.path('victim.img'), Array(BLOCKS).keys(), random)
+    const outcome = await lab.run('victim', ['restore'])
+    expect(outcome.stderr).toBe('')
+    expect(outcome.code).toBe(0)
+    const receipt = outcome.result as unknown as {
+      verified: boolean
+      blocks: { fetched: number }
+      bytes: { received: number }
+      peers: { name: string; bad: number; blocks: number }[]
+    }
+    expect(receipt.verified).toBe(true)
+    expect((await readFile(lab.path('victim.img'))).equals(image)).toBe(true)
+    return {
+      receipt,
+      warnings: outcome.events.filter((event) => event.event === 'warning').map((event) => String(event.text)),
+    }
+  }
+
+  it('bans and names a peer that sends wrong bytes', async () => {
+    await startEvil('lie')
+    const { receipt, warnings } = await restoreVictim()
+    const peer = receipt.peers.find(({ name }) => name === 'evil')
+    expect(peer).toMatchObject({ blocks: 0 })
+    expect(peer?.bad).toBeGreaterThan(0)
+    expect(receipt.peers.filter(({ name }) => name !== 'evil').every(({ bad }) => bad === 0)).toBe(true)
+    expect(warnings.some((text) => /evil sent wrong bytes for block \d+; it is not asked again/.test(text))).toBe(true)
+    expect(receipt.blocks.fetched).toBe(BLOCKS)
+  })
+
+  it('asks others for what a stalled peer was asked for', async () => {
+    await startEvil('stall')
+    const { receipt } = await restoreVictim()
+    expect(receipt.peers.map(({ name }) => name)).toEqual(['master'])
+  })
+
+  it('goes on when a peer leaves in the middle', async () => {
+    await startEvil('leave')
+    const { receipt } = await restoreVictim()
+    expect(receipt.blocks.fetched).toBe(BLOCKS)
+    // Nothing is fetched twice but what was on its way.
+    expect(receipt.bytes.received).toBe(BLOCKS * BLOCK)
+  })
+
+  it('refuses stale metadata from a peer that claims to have newer, and restores the newest release', async () => {
+    // Publish release 2 from a second seed of the changed disk.
+    const master = lab.path('model.img')
+    await dirty(master, [3, 4], random)
+    image = await readFile(master)
+    await lab.stop('master')
+    await lab.serve('master', ['seed', master])
+    await startEvil('stale')
+    const { receipt, warnings } = await restoreVictim()
+    expect(receipt).toMatchObject({ release: 2 })
+    expect(warnings.some((text) => /metadata of evil is not used/.test(text))).toBe(true)
+    // And it stays: the older release is not accepted from anybody any more.
+    expect(await lab.ok('victim', ['status'])).toMatchObject({ release: 2 })
+  })
+})

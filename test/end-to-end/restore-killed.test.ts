@@ -1,0 +1,85 @@
+import { readFile } from 'node:fs/promises'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Lab } from '../../tools/lab/local-lab.ts'
+import { Random } from '../../tools/lab/random.ts'
+import { BLOCK, dirty, joinMachine, startMaster } from '../support/fixtures.ts'
+import { testSeed } from '../support/seed.ts'
+
+const KILLS = 50
+const BLOCKS = 640
+/** Start-up takes about this long; the kills are spread over it and the restore behind it. */
+const EARLIEST_KILL_MS = 250
+const LATEST_KILL_MS = 1500
+
+describe('mesh restore', () => {
+  const random = new Random(testSeed('restore killed'))
+  let lab: Lab
+  let image: Buffer
+
+  beforeAll(async () => {
+    lab = await Lab.open()
+    image = await startMaster(lab, BLOCKS, random)
+    await joinMachine(lab, 'm1', image, await lab.invite('master'))
+  })
+  afterAll(() => lab.close())
+
+  const disk = (): string => lab.path('m1.img')
+
+  /** How many blocks of the disk are right. */
+  async function rightBlocks(): Promise<number> {
+    const bytes = await readFile(disk())
+    let right = 0
+    for (let at = 0; at < bytes.byteLength; at += BLOCK) {
+      if (bytes.subarray(at, at + BLOCK).equals(image.subarray(at, at + BLOCK))) right++
+    }
+    return right
+  }
+
+  /** Starts a restore and kills it at a random point; it may have ended by itself before. */
+  async function killOnce(): Promise<void> {
+    const running = await lab.start('m1', ['restore'])
+    const delay = new Promise((resolve) => {
+      setTimeout(resolve, EARLIEST_KILL_MS + random.below(LATEST_KILL_MS - EARLIEST_KILL_MS))
+    })
+    await Promise.race([delay, running.exited])
+    const { code, signal, stderr } = await running.stop('SIGKILL')
+    expect(signal === 'SIGKILL' || code === 0, stderr).toBe(true)
+  }
+
+  it(`continues after each of ${KILLS} SIGKILLs at random points`, async () => {
+    let right = await rightBlocks()
+    let midway = 0
+    for (let kill = 0; kill < KILLS; kill++) {
+      if (right === BLOCKS) {
+        await dirty(disk(), Array(BLOCKS).keys(), random)
+        right = 0
+      }
+      const before = right
+      await killOnce()
+      right = await rightBlocks()
+      // What was right stays right.
+      expect(right).toBeGreaterThanOrEqual(before)
+      if (right > 0 && right < BLOCKS) midway++
+    }
+    console.log(`${midway} of ${KILLS} kills left a disk that was partly restored`)
+    expect(midway).toBeGreaterThan(0)
+
+    const receipt = (await lab.ok('m1', ['restore'])) as unknown as { verified: boolean; blocks: { fetched: number } }
+    expect(receipt.verified).toBe(true)
+    expect(receipt.blocks.fetched).toBe(BLOCKS - right)
+    expect((await readFile(disk())).equals(image)).toBe(true)
+  })
+
+  it('offers to others only what a killed restore left right', async () => {
+    let right = BLOCKS
+    while (right === 0 || right === BLOCKS) {
+      await dirty(disk(), Array(BLOCKS).keys(), random)
+      await killOnce()
+      right = await rightBlocks()
+    }
+    const up = await lab.serve('m1', ['up'])
+    const { blocks } = (await lab.ok('m1', ['status'])) as unknown as { blocks: { held: number; changed: number } }
+    expect(blocks).toMatchObject({ held: right, changed: BLOCKS - right })
+    await up.stop()
+  })
+})

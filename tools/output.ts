@@ -60,6 +60,9 @@ export class Output {
       case 'listening':
         this.#line(`listening on ${event.addresses.join(', ')}`)
         break
+      case 'serving':
+        this.#line(`serving ${event.image} release ${event.release}: ${event.blocks} blocks`)
+        break
       case 'member':
         this.#line(`${event.name} joined`)
         break

@@ -20,6 +20,7 @@ export type AgentEvent =
   | { type: 'note'; text: string }
   | { type: 'warning'; text: string }
   | { type: 'listening'; peerId: string; addresses: string[] }
+  | { type: 'serving'; image: string; release: number; blocks: number }
   | { type: 'published'; published: Published }
   | { type: 'receipt'; receipt: Receipt }
   | { type: 'member'; id: string; name: string }

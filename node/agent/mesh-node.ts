@@ -175,7 +175,6 @@ export class MeshNode {
     })
     host.onDiscover((peerId, addresses) => this.#dialer.learn(peerId, addresses))
     this.#machine.trust.onChange(() => this.#trustChanged(isMember))
-    this.#report({ type: 'listening', peerId: host.peerId, addresses: host.addresses() })
     await this.#dialer.start()
   }
 

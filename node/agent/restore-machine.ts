@@ -120,6 +120,7 @@ class LazyNetwork {
     const { listen, mdns, report, signal, waitMs } = this.#options
     const node = await MeshNode.start({ machine: this.#machine, listen, mdns, report, waitMs })
     this.#running = node
+    report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
     if (this.#offered !== undefined) node.hold(this.#offered)
     // The first peer's metadata tells whether there is a newer release; without a peer there is nothing to wait for long.
     const deadline = Date.now() + Math.min(METADATA_WAIT_MS, waitMs ?? METADATA_WAIT_MS)

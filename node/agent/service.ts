@@ -50,14 +50,6 @@ export async function serve(
     (it) => it.stop(),
   )
   let held: HeldStatus | undefined
-  if (offer !== undefined) {
-    const source = await openSource(machine, offer, pool, options, stack)
-    if (source !== undefined) {
-      held = { manifest: offer.manifest, source }
-      node.hold(source)
-      if (master !== undefined) await watch(offer, source, pool, options, stack)
-    }
-  }
   const control = await ControlServer.listen(machine.state.directory, {
     status: async () => ({
       ...(await describeStatus(machine, { node, held, receipt: await lastReceipt(machine.state) })),
@@ -73,11 +65,21 @@ export async function serve(
     },
   })
   stack.adopt(control, (it) => it.close())
+  // From here on other commands find this one.
+  report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
   if (master !== undefined)
     stack.adopt(
       setInterval(() => void master.renew(), RENEW_TICK_MS),
       clearInterval,
     )
+  const source = offer === undefined ? undefined : await openSource(machine, offer, pool, options, stack)
+  if (offer !== undefined && source !== undefined) {
+    const { manifest } = offer
+    held = { manifest, source }
+    node.hold(source)
+    report({ type: 'serving', image: manifest.image, release: manifest.release, blocks: source.heldCount })
+    if (master !== undefined) await watch(offer, source, pool, options, stack)
+  }
   if (!signal.aborted)
     await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
 }

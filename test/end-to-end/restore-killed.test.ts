@@ -78,6 +78,7 @@ describe('mesh restore', () => {
       right = await rightBlocks()
     }
     const up = await lab.serve('m1', ['up'])
+    expect(await up.event('serving')).toMatchObject({ blocks: right })
     const { blocks } = (await lab.ok('m1', ['status'])) as unknown as { blocks: { held: number; changed: number } }
     expect(blocks).toMatchObject({ held: right, changed: BLOCKS - right })
     await up.stop()

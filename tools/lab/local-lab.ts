@@ -32,10 +32,18 @@ export class MeshProcess {
   #waiters: (() => void)[] = []
   #ended = false
 
-  constructor(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
-    this.child = spawn(process.execPath, [MESH, ...args], {
+  /** `through`: a command that runs it (such as faketime); `uid`, `gid`: the user it runs as. */
+  constructor(
+    args: readonly string[],
+    env: NodeJS.ProcessEnv = {},
+    as: { uid?: number; gid?: number; through?: readonly string[] } = {},
+  ) {
+    const [program = '', ...rest] = [...(as.through ?? []), process.execPath, MESH, ...args]
+    const { uid, gid } = as
+    this.child = spawn(program, rest, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...env },
+      ...(uid === undefined || gid === undefined ? {} : { uid, gid }),
     })
     this.child.stderr?.on('data', (chunk: Buffer) => {
       this.#stderr += chunk.toString()

@@ -10,6 +10,7 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   veritysetup: 'cryptsetup-bin',
   losetup: 'mount',
   ip: 'iproute2',
+  faketime: 'faketime',
 }
 
 const execute = promisify(execFile)

@@ -58,6 +58,26 @@ describe('ImageDisk', () => {
     expect((await stat(path)).blocks * 512).toBeLessThan(16 * BLOCK)
   })
 
+  it('keeps what was flushed through a power cut, and of the rest each sector or not', async () => {
+    const before = random.bytes(4 * BLOCK)
+    const device = new FaultyDevice(before)
+    const disk = new ImageDisk(device, { size: 4 * BLOCK, blockSize: BLOCK })
+    const [flushed, later] = [random.bytes(BLOCK), random.bytes(BLOCK)]
+    await disk.writeBlock(1, flushed)
+    await disk.flush()
+    await disk.writeBlock(3, later)
+    const left = device.afterPowerCut(random)
+    expect(Buffer.compare(left.subarray(BLOCK, 2 * BLOCK), flushed)).toBe(0)
+    const kinds = new Set<string>()
+    for (let at = 0; at < BLOCK; at += 512) {
+      const sector = left.subarray(3 * BLOCK + at, 3 * BLOCK + at + 512)
+      if (sector.equals(later.subarray(at, at + 512))) kinds.add('new')
+      else if (sector.equals(before.subarray(3 * BLOCK + at, 3 * BLOCK + at + 512))) kinds.add('old')
+      else kinds.add('torn')
+    }
+    expect([...kinds].sort()).toEqual(['new', 'old'])
+  })
+
   it('passes on where the disk failed', async () => {
     const device = new FaultyDevice(random.bytes(4 * BLOCK))
     const disk = new ImageDisk(device, { size: 4 * BLOCK, blockSize: BLOCK })

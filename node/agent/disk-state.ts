@@ -23,17 +23,12 @@ export async function readDiskState(state: StateDirectory): Promise<DiskState | 
 
 /** Durable when it resolves: `partial` must be on disk before the first block is written (docs/DURABILITY.md). */
 export async function writeDiskState(state: StateDirectory, value: DiskState): Promise<void> {
-  await state.database.batch([{ type: 'put', key: KEY, value, sublevel: state.sublevel<DiskState>('disk-state') }], {
-    sync: true,
-  })
+  await state.putDurable('disk-state', KEY, value)
 }
 
 /** Receipts by the time the restore began (ISO), oldest first. */
 export async function keepReceipt(state: StateDirectory, receipt: Receipt): Promise<void> {
-  const receipts = state.sublevel<Receipt>('receipts')
-  await state.database.batch([{ type: 'put', key: receipt.startedAt, value: receipt, sublevel: receipts }], {
-    sync: true,
-  })
+  await state.putDurable('receipts', receipt.startedAt, receipt)
 }
 
 export async function lastReceipt(state: StateDirectory): Promise<Receipt | undefined> {

@@ -96,6 +96,14 @@ export class StateDirectory {
     return this.database.sublevel<string, T>(name, { valueEncoding: 'json' })
   }
 
+  /** Stores a value so that it is on stable storage when this resolves (LevelDB alone does not fsync). Errors: DISK_FULL. */
+  async putDurable<T>(name: string, key: string, value: T): Promise<void> {
+    const put = { type: 'put', key, value, sublevel: this.sublevel<T>(name) } as const
+    await this.database.batch([put], { sync: true }).catch((error: unknown) => {
+      throw storageError(systemError(error, causesOf(error).text), this.path('db'))
+    })
+  }
+
   /** Directory `name` below this one, made if it is missing. */
   async subdirectory(name: string, mode = 0o755): Promise<string> {
     const path = this.path(name)

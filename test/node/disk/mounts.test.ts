@@ -117,7 +117,18 @@ describe('a disk with partitions', () => {
 })
 
 describe('swap space', () => {
-  it('is refused, on a device and in a file', async (context) => {
+  it('is refused in a file that is swapped to', async (context) => {
+    const image = join(await temporaryDirectory(), 'swap.img')
+    // Swap files have no holes.
+    await writeFile(image, new Uint8Array(8 * MIB), { mode: 0o600 })
+    await swapOn(context, image)
+    await expect(check(image)).rejects.toMatchObject({
+      code: 'DISK_MOUNTED',
+      message: `${image} is in use as swap space`,
+    })
+  })
+
+  it('is refused on a device, also as the file below it', async (context) => {
     const image = await imageFile(8 * MIB)
     const loop = await attachLoop(image, context)
     await swapOn(context, loop)

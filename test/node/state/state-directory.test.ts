@@ -197,7 +197,10 @@ describe('a directory that cannot be written', () => {
     await writeFile(join(directory, 'ballast'), new Uint8Array(60 * 1024))
     await expect(StateDirectory.open(state, { create: true })).rejects.toMatchObject({ code: 'DISK_FULL' })
     await rm(join(directory, 'ballast'))
-    await opened(state)
+    const roomy = await opened(state)
+    await roomy.putDurable('things', 'small', { n: 1 })
+    const large = roomy.putDurable('things', 'large', 'x'.repeat(200_000))
+    await expect(large).rejects.toMatchObject({ code: 'DISK_FULL' })
   })
 })
 

@@ -94,6 +94,15 @@ describe('DiskSource', () => {
     expect(await source.get(leaf(5), { level: 0, index: 5 })).toBeUndefined()
   })
 
+  it('does not serve what is lost, though the disk may hold it again', async () => {
+    const { source, leaf } = await holding()
+    source.lost(4)
+    source.lost(9)
+    expect(await source.get(leaf(4), { level: 0, index: 4 })).toBeUndefined()
+    source.gained(9)
+    expect(digestOf((await source.get(leaf(4), { level: 0, index: 4 }))!)).toEqual(Buffer.from(leaf(4)))
+  })
+
   it('counts a block that cannot be read as lost', async () => {
     const { device, source, leaf } = await holding()
     device.unreadable = RangeSet.of(4 * BLOCK + 10, 4 * BLOCK + 11)

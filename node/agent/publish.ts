@@ -1,4 +1,4 @@
-import { constants, copyFile, rename } from 'node:fs/promises'
+import { constants, copyFile, open, rename } from 'node:fs/promises'
 import { DIGEST_SIZE_BYTES } from '../../protocol/constants.ts'
 import { sameBytes } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
@@ -48,7 +48,7 @@ export async function buildTree(options: {
     skipTo(geometry.blockCount)
     for (const { level, index, page } of pages) await writer.write(level, index, page)
     const facts = { root: builder.finish(), size: options.size, blockSize: options.blockSize }
-    await writer.commit(options.trees.pathOf(facts))
+    await writer.commit(options.trees.pathOf(facts), facts.root)
     return facts
   } catch (error) {
     await writer.abandon({ keep: false }).catch(() => undefined)
@@ -95,6 +95,8 @@ export function preservedBlocks(
 export async function copyDisk(from: string, to: string, directory: string): Promise<void> {
   try {
     await copyFile(from, `${to}.part`, constants.COPYFILE_FICLONE)
+    const copy = await open(`${to}.part`, 'r')
+    await copy.datasync().finally(() => copy.close())
     await rename(`${to}.part`, to)
     await fsyncDirectory(directory)
   } catch (error) {

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { METADATA_WAIT_MS } from '../../protocol/constants.ts'
 import { toHex } from '../../protocol/digest.ts'
+import { isMeshError } from '../../protocol/errors.ts'
 import { openDevice } from '../disk/file-device.ts'
 import { HashPool } from '../disk/hash-pool.ts'
 import { assertNotMounted } from '../disk/mounts.ts'
@@ -40,7 +41,8 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
   const pool = stack.adopt(new HashPool(), (it) => it.close())
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
   const network = stack.adopt(new LazyNetwork(machine, options), (it) => it.stop())
-  for (let manifest = first; ; manifest = machine.manifest(options.image)) {
+  let treeRefetched = false
+  for (let manifest = first; ; ) {
     const state = { image: manifest.image, release: manifest.release, root: toHex(manifest.root) }
     try {
       const receipt = await restore({
@@ -62,8 +64,14 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
       options.report({ type: 'receipt', receipt })
       return receipt
     } catch (error) {
-      if (!(error instanceof ReleaseSuperseded)) throw error
-      options.report({ type: 'note', text: `release ${manifest.release} is superseded; restoring the newest one` })
+      if (error instanceof ReleaseSuperseded) {
+        options.report({ type: 'note', text: `release ${manifest.release} is superseded; restoring the newest one` })
+        manifest = machine.manifest(options.image)
+      } else if (isMeshError(error, 'TREE_CORRUPT') && !treeRefetched) {
+        options.report({ type: 'warning', text: `${error.message}; fetching the hash tree again` })
+        treeRefetched = true
+        await trees.remove(manifest)
+      } else throw error
     } finally {
       network.withdraw()
     }

@@ -31,7 +31,7 @@ export async function ensureTree(options: TreeFetchOptions): Promise<{ tree: Tre
     await writer.abandon({ keep: true })
     throw error
   }
-  await writer.commit(trees.pathOf(facts))
+  await writer.commit(trees.pathOf(facts), facts.root)
   return { tree: await trees.open(facts), received }
 }
 

@@ -43,7 +43,8 @@ export async function nextGeneration(
     await fsyncDirectory(trustDir)
     await writeFileAtomic(join(trustDir, CURRENT), name)
   } catch (error) {
-    await rm(scratch, { recursive: true, force: true })
+    // If only the last fsync failed, CURRENT names the new generation already: then it must stay.
+    if ((await currentGeneration(trustDir)) !== scratch) await rm(scratch, { recursive: true, force: true })
     throw storageError(error, scratch)
   }
   await removeOthers(trustDir, name)

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
+import { open, readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { Lab } from '../../tools/lab/local-lab.ts'
@@ -78,6 +78,15 @@ describe('a restore among bad peers', () => {
     expect(receipt.blocks.fetched).toBe(BLOCKS)
     // Nothing is fetched twice but what was on its way.
     expect(receipt.bytes.received).toBe(BLOCKS * BLOCK)
+  })
+
+  it('fetches the hash tree again when the stored one is damaged', async () => {
+    const [name = ''] = await readdir(lab.path('victim', 'trees'))
+    const file = await open(lab.path('victim', 'trees', name), 'r+')
+    await file.write(Buffer.from([0x55]), 0, 1, 70)
+    await file.close()
+    const { warnings } = await restoreVictim()
+    expect(warnings.some((text) => /damaged; fetching the hash tree again/.test(text))).toBe(true)
   })
 
   it('refuses stale metadata from a peer that claims to have newer, and restores the newest release', async () => {

@@ -104,7 +104,10 @@ const FAULTS = {
     exit: EXIT.trust,
     advice: 'Name one of the images this site publishes, or publish it with `mesh seed DISK --image NAME`.',
   },
-  NOT_A_MEMBER: { exit: EXIT.trust, advice: 'Join this machine with a token from `mesh invite`.' },
+  NOT_A_MEMBER: {
+    exit: EXIT.trust,
+    advice: '`mesh peers` on the master lists the members; a machine becomes one with `mesh join`.',
+  },
 
   PORT_TAKEN: { exit: EXIT.network, advice: 'Stop the program that holds it, or give another --listen address.' },
   PEERS_UNREACHABLE: {

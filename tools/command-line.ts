@@ -110,6 +110,7 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     import('./commands/seed.ts'),
     import('./commands/invite.ts'),
     import('./commands/join.ts'),
+    import('./commands/remove.ts'),
     import('./commands/restore.ts'),
     import('./commands/up.ts'),
     import('./commands/verify.ts'),

@@ -58,11 +58,8 @@ export async function serve(
       pid: process.pid,
     }),
     peers: async () => describePeers(machine, node),
-    invite: async (params) => {
-      if (master === undefined)
-        throw new MeshError('STATE_NOT_MASTER', `${machine.config.name} is not the master of the site`)
-      return master.invite(node, params)
-    },
+    invite: async (params) => requireMaster(master, machine).invite(node, params),
+    remove: async (params) => requireMaster(master, machine).remove(String(params.name)),
   })
   stack.adopt(control, (it) => it.close())
   // From here on other commands find this one.
@@ -138,6 +135,13 @@ async function watch(
   stack.adopt(disk, (it) => it.stop())
 }
 
+function requireMaster(master: Master | undefined, machine: Machine): Master {
+  if (master !== undefined) return master
+  throw new MeshError('STATE_NOT_MASTER', `${machine.config.name} is not the master of the site`)
+}
+
+type Master = Awaited<ReturnType<typeof openMaster>>
+
 /** What only the master does: enrol machines and keep the metadata from expiring. */
 async function openMaster(machine: Machine, options: AgentOptions) {
   const { trust, state, config } = machine
@@ -157,6 +161,10 @@ async function openMaster(machine: Machine, options: AgentOptions) {
       await signer
         .renew()
         .catch((error: Error) => options.report({ type: 'warning', text: `metadata not renewed: ${error.message}` }))
+    },
+    remove: async (name: string) => {
+      const { id } = await signer.removeMember(name)
+      return { event: 'removed', name, id }
     },
     invite: async (node: MeshNode, params: Readonly<Record<string, unknown>>) => {
       const [ttlMs, uses] = [Number(params.ttlMs), Number(params.uses)]

@@ -84,6 +84,14 @@ export async function invite(stateDir: string, options: { ttlMs: number; uses: n
   return callControl<Invited>(stateDir, 'invite', options)
 }
 
+/** Takes a machine out of the site, at the running master. Errors: NOT_A_MEMBER, STATE_NOT_RUNNING, STATE_NOT_MASTER. */
+export async function removeMember(
+  stateDir: string,
+  name: string,
+): Promise<{ event: 'removed'; name: string; id: string }> {
+  return callControl(stateDir, 'remove', { name })
+}
+
 /** Result of `mesh invite`. */
 export interface Invited {
   readonly event: 'invitation'

@@ -78,6 +78,18 @@ export class SiteSigner {
     })
   }
 
+  /** Takes a member out of the list: nobody connects to it any more. Errors: NOT_A_MEMBER; the master itself stays. */
+  async removeMember(name: string): Promise<Member> {
+    const { members } = this.#trust.view()
+    const member = members.find((one) => one.name === name && one.role !== 'master')
+    if (member === undefined) throw new MeshError('NOT_A_MEMBER', `no lab machine of this site is named ${name}`)
+    const left = members.filter((one) => one !== member)
+    await this.#change([MEMBERS_ROLE], async (scratch, roles) => {
+      roles.members.signed.addTarget(await addTarget(scratch, MEMBERS_TARGET, encodeMembers(left)))
+    })
+    return member
+  }
+
   /** Signs the member list, snapshot and timestamp anew when less than half of some life is left. True if it did. */
   async renew(): Promise<boolean> {
     if (this.#trust.view().expires - this.#now() > LIFE_MS.timestamp / 2) return false

@@ -104,6 +104,26 @@ describe('a lab of real processes', () => {
     expect(await lab.ok('m1', ['status'])).toMatchObject({ running: false, name: 'm1', release: 1 })
   })
 
+  it('lets the others go on without a machine that was removed', async () => {
+    const master = await lab.serve('master', ['up'])
+    expect(await lab.ok('master', ['remove', 'm4'])).toMatchObject({ event: 'removed', name: 'm4' })
+    expect((await lab.run('master', ['remove', 'm4'])).result).toMatchObject({ event: 'error', code: 'NOT_A_MEMBER' })
+    const m2 = await lab.serve('m2', ['up'])
+    await m2.event('peer')
+    let names: string[] = []
+    // It learns of the new list from the first peer it meets.
+    for (let tries = 0; tries < 50 && (names.length === 0 || names.includes('m4')); tries++) {
+      const { peers } = (await lab.ok('m2', ['peers'])) as unknown as { peers: { name: string }[] }
+      names = peers.map(({ name }) => name)
+    }
+    expect(names.toSorted()).toEqual(['m1', 'm3', 'master'])
+    // Its name is free again for a machine that takes its place.
+    const token = await lab.invite('master')
+    await writeFile(lab.path('m5.img'), image)
+    await lab.ok('m5', ['join', token, '--disk', lab.path('m5.img'), '--name', 'm4'])
+    await Promise.all([master.stop(), m2.stop()])
+  })
+
   it('publishes nothing when the disk is unchanged, and the next release when it changed', async () => {
     const same = await lab.ok('master', ['seed', lab.path('model.img'), '--once'])
     expect(same).toMatchObject({ event: 'published', release: 1, unchanged: true })

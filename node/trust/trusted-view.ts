@@ -1,21 +1,17 @@
-import { readdir, readFile, rm } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import {
   Metadata,
-  type MetadataKind as Kind,
   MetadataKind,
-  type MetaFile,
   type Root,
   type Snapshot,
   type TargetFile,
   type Targets,
   type Timestamp,
 } from '@tufjs/models'
-import { MAX_METADATA_FILE_BYTES } from '../../protocol/constants.ts'
-import { type Digest, digestOf, sameBytes, toHex } from '../../protocol/digest.ts'
-import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { type Digest, digestOf, toHex } from '../../protocol/digest.ts'
+import { MeshError } from '../../protocol/errors.ts'
 import { decodeManifest } from '../../protocol/manifest.ts'
-import { storageError } from '../state/atomic-file.ts'
 import { decodeMembers, type Member } from './members.ts'
 import { markVerified, type VerifiedManifest } from './verified-manifest.ts'
 
@@ -54,26 +50,28 @@ export interface SignedRoles {
 /**
  * Reads a generation and proves it again from the first root down: root chain, timestamp, snapshot, targets, members, and
  * the hash of every target. Expiry is not looked at: expired metadata still names the release this machine trusts.
- * Errors: STATE_CORRUPT naming the file and what does not fit, STATE_UNWRITABLE, DISK_IO.
+ * Errors: STATE_CORRUPT naming the generation and what does not fit.
  */
 export async function loadView(generation: string): Promise<TrustView> {
-  const roles = await loadRoles(generation)
-  const manifests = new Map<string, VerifiedManifest[]>()
-  for (const target of Object.values(roles.targets.signed.targets)) {
-    const manifest = await provenTarget(generation, target, (bytes) => {
-      const { path } = target
-      const decoded = decodeManifest(bytes)
-      if (path !== manifestTarget(decoded.image, decoded.release)) throw new Error(`it is not the manifest of ${path}`)
-      return markVerified(decoded)
-    })
-    const releases = manifests.get(manifest.image) ?? []
-    manifests.set(manifest.image, releases)
-    releases.push(manifest)
+  try {
+    const roles = await loadRoles(generation)
+    const members = decodeMembers(await readTarget(generation, roles.members.signed.targets[MEMBERS_TARGET]))
+    const manifests = new Map<string, VerifiedManifest[]>()
+    for (const [path, target] of Object.entries(roles.targets.signed.targets)) {
+      const manifest = decodeManifest(await readTarget(generation, target))
+      if (path !== manifestTarget(manifest.image, manifest.release))
+        throw new Error(`${path} is the manifest of another release`)
+      const releases = manifests.get(manifest.image) ?? []
+      manifests.set(manifest.image, releases)
+      releases.push(markVerified(manifest))
+    }
+    for (const releases of manifests.values()) releases.sort((a, b) => a.release - b.release)
+    const siteId = digestOf(await readFile(join(generation, '1.root.json')))
+    return new LoadedView(siteId, roles, members, manifests)
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    throw new MeshError('STATE_CORRUPT', `the trusted metadata in ${generation} is damaged: ${why}`, { cause: error })
   }
-  for (const releases of manifests.values()) releases.sort((a, b) => a.release - b.release)
-  const members = await provenTarget(generation, memberList(roles.members), decodeMembers)
-  const siteId = await proven(generation, '1.root.json', digestOf)
-  return new LoadedView(siteId, roles, members, manifests)
 }
 
 class LoadedView implements TrustView {
@@ -119,42 +117,52 @@ class LoadedView implements TrustView {
   }
 }
 
-/**
- * Reads and proves the roles of a generation (The Update Framework 1.0.33, section 5, without the expiry checks).
- * Errors: as {@link loadView}.
- */
+/** Reads and proves the roles of a generation (The Update Framework 1.0.33, section 5, without the expiry checks). */
 export async function loadRoles(generation: string): Promise<SignedRoles> {
   const root = await loadRootChain(generation)
-  const timestamp = await proven(generation, 'timestamp.json', (bytes) =>
-    signedBy<Timestamp>(root, MetadataKind.Timestamp, MetadataKind.Timestamp, bytes),
-  )
-  const snapshot = await proven(generation, 'snapshot.json', (bytes) =>
-    namedBy<Snapshot>(timestamp.signed.snapshotMeta, root, MetadataKind.Snapshot, MetadataKind.Snapshot, bytes),
-  )
-  const { meta } = snapshot.signed
-  const targets = await proven(generation, 'targets.json', (bytes) =>
-    withHashes(namedBy<Targets>(meta['targets.json'], root, MetadataKind.Targets, MetadataKind.Targets, bytes)),
-  )
-  const members = await proven(generation, 'members.json', (bytes) => {
-    const role = withHashes(namedBy<Targets>(meta['members.json'], targets, MEMBERS_ROLE, MetadataKind.Targets, bytes))
-    memberList(role)
-    return role
-  })
+  const timestamp = Metadata.fromJSON(MetadataKind.Timestamp, await readJson(generation, 'timestamp.json'))
+  root.verifyDelegate(MetadataKind.Timestamp, timestamp)
+
+  const snapshotBytes = await readFile(join(generation, 'snapshot.json'))
+  timestamp.signed.snapshotMeta.verify(snapshotBytes)
+  const snapshot = Metadata.fromJSON(MetadataKind.Snapshot, parse(snapshotBytes))
+  root.verifyDelegate(MetadataKind.Snapshot, snapshot)
+
+  const targets = await loadTargetsRole(generation, snapshot, MetadataKind.Targets)
+  root.verifyDelegate(MetadataKind.Targets, targets)
+  const members = await loadTargetsRole(generation, snapshot, MEMBERS_ROLE)
+  targets.verifyDelegate(MEMBERS_ROLE, members)
   return { root, timestamp, snapshot, targets, members }
 }
 
-/** What a generation keeps under `targets/`: every manifest and the member list. */
-export function targetsOf(roles: SignedRoles): readonly TargetFile[] {
-  return [...Object.values(roles.targets.signed.targets), memberList(roles.members)]
+async function loadRootChain(generation: string): Promise<Metadata<Root>> {
+  const versions = (await readdir(generation))
+    .flatMap((name) => /^(\d+)\.root\.json$/.exec(name)?.[1] ?? [])
+    .map(Number)
+  let root = Metadata.fromJSON(MetadataKind.Root, await readJson(generation, '1.root.json'))
+  root.verifyDelegate(MetadataKind.Root, root)
+  for (let version = 2; version <= Math.max(...versions); version++) {
+    const next = Metadata.fromJSON(MetadataKind.Root, await readJson(generation, `${version}.root.json`))
+    root.verifyDelegate(MetadataKind.Root, next)
+    next.verifyDelegate(MetadataKind.Root, next)
+    if (next.signed.version !== version) throw new Error(`${version}.root.json has version ${next.signed.version}`)
+    root = next
+  }
+  return root
 }
 
-/** Removes targets that no role names any more, such as earlier member lists: they would pile up in every generation. */
-export async function removeUnnamedTargets(generation: string, roles: SignedRoles): Promise<void> {
-  const named = new Set(targetsOf(roles).map(targetDigest))
-  const directory = join(generation, 'targets')
-  for (const name of await readdir(directory)) {
-    if (!named.has(name)) await rm(join(directory, name), { recursive: true })
-  }
+async function loadTargetsRole(
+  generation: string,
+  snapshot: Metadata<Snapshot>,
+  role: string,
+): Promise<Metadata<Targets>> {
+  const bytes = await readFile(join(generation, `${role}.json`))
+  const meta = snapshot.signed.meta[`${role}.json`]
+  if (meta === undefined) throw new Error(`the snapshot does not name ${role}.json`)
+  meta.verify(bytes)
+  const metadata = Metadata.fromJSON(MetadataKind.Targets, parse(bytes))
+  if (metadata.signed.version !== meta.version) throw new Error(`${role}.json has version ${metadata.signed.version}`)
+  return metadata
 }
 
 /** SHA-256 of a target in hexadecimal: the name of its file, here and on the wire. */
@@ -164,92 +172,18 @@ export function targetDigest(target: TargetFile): string {
   return digest
 }
 
-/** Proves every root by the one before it and by itself, and that the newest is the one refreshes start from. */
-async function loadRootChain(generation: string): Promise<Metadata<Root>> {
-  const versions = (await readdir(generation))
-    .flatMap((name) => /^(\d+)\.root\.json$/.exec(name)?.[1] ?? [])
-    .map(Number)
-  let root: Metadata<Root> | undefined
-  let newest: Uint8Array = new Uint8Array()
-  for (let version = 1; version <= Math.max(1, ...versions); version++) {
-    const before = root
-    root = await proven(generation, `${version}.root.json`, (bytes) => {
-      const next = Metadata.fromJSON(MetadataKind.Root, parse(bytes))
-      before?.verifyDelegate(MetadataKind.Root, next)
-      next.verifyDelegate(MetadataKind.Root, next)
-      if (next.signed.version !== version) throw new Error(`it has version ${next.signed.version}`)
-      newest = bytes
-      return next
-    })
-  }
-  await proven(generation, 'root.json', (bytes) => {
-    if (!sameBytes(bytes, newest)) throw new Error('it is not the newest root metadata')
-  })
-  return root!
-}
-
-type Delegator = Metadata<Root> | Metadata<Targets>
-type SignedRole = Timestamp | Snapshot | Targets
-
-function signedBy<T extends SignedRole>(delegator: Delegator, role: string, kind: Kind, bytes: Buffer): Metadata<T> {
-  const metadata = Metadata.fromJSON(kind as MetadataKind.Targets, parse(bytes)) as Metadata<SignedRole> as Metadata<T>
-  delegator.verifyDelegate(role, metadata)
-  return metadata
-}
-
-/** As {@link signedBy}, and it must be the version and content that the role above names. */
-function namedBy<T extends SignedRole>(
-  meta: MetaFile | undefined,
-  delegator: Delegator,
-  role: string,
-  kind: Kind,
-  bytes: Buffer,
-): Metadata<T> {
-  if (meta === undefined) throw new Error('the snapshot does not name it')
-  meta.verify(bytes)
-  const metadata = signedBy<T>(delegator, role, kind, bytes)
-  if (metadata.signed.version !== meta.version) throw new Error(`it has version ${metadata.signed.version}`)
-  return metadata
-}
-
-function withHashes(role: Metadata<Targets>): Metadata<Targets> {
-  for (const target of Object.values(role.signed.targets)) {
-    targetDigest(target)
-    if (target.length > MAX_METADATA_FILE_BYTES) throw new Error(`target ${target.path} is too long`)
-  }
-  return role
-}
-
-/** The only target of the member role that counts. */
-function memberList(members: Metadata<Targets>): TargetFile {
-  const list = members.signed.targets[MEMBERS_TARGET]
-  if (list === undefined) throw new Error('it names no member list')
-  return list
-}
-
-function provenTarget<T>(generation: string, target: TargetFile, check: (bytes: Buffer) => T): Promise<T> {
-  const digest = targetDigest(target)
-  return proven(generation, join('targets', digest), (bytes) => {
-    if (toHex(digestOf(bytes)) !== digest) throw new Error(`its content is not that of ${target.path}`)
-    return check(bytes)
-  })
-}
-
-/** Reads and checks one file of a generation. Errors: STATE_CORRUPT naming it, with what `check` threw as the cause. */
-async function proven<T>(generation: string, name: string, check: (bytes: Buffer) => T): Promise<T> {
-  const path = join(generation, name)
-  try {
-    return check(await readFile(path))
-  } catch (error) {
-    const known = storageError(error, path)
-    if (known !== error) throw known
-    const text = error instanceof Error ? error.message : String(error)
-    const why = errnoOf(error) === 'ENOENT' ? 'it is missing' : text
-    throw new MeshError('STATE_CORRUPT', `${path} is damaged: ${why}`, { detail: { path }, cause: error })
-  }
+async function readTarget(generation: string, target: TargetFile | undefined): Promise<Uint8Array> {
+  if (target === undefined) throw new Error(`no ${MEMBERS_TARGET} is signed`)
+  const bytes = await readFile(join(generation, 'targets', targetDigest(target)))
+  if (toHex(digestOf(bytes)) !== targetDigest(target)) throw new Error(`target ${target.path} is damaged`)
+  return bytes
 }
 
 type Json = Parameters<typeof Metadata.fromJSON>[1]
+
+async function readJson(generation: string, name: string): Promise<Json> {
+  return parse(await readFile(join(generation, name)))
+}
 
 function parse(bytes: Buffer): Json {
   return JSON.parse(bytes.toString('utf8')) as Json

@@ -125,15 +125,10 @@ const FAULTS = {
     advice: 'Start more machines of the lab (or the master), then run the command again; it continues.',
   },
 
-  BLOCK_INVALID: {
-    exit: EXIT.mismatch,
-    advice: 'The content does not match the signed image; restore the disk with `mesh restore`.',
-  },
   TREE_CORRUPT: {
     exit: EXIT.mismatch,
     advice: 'The stored hash tree is damaged; run `mesh restore`, which fetches it again.',
   },
-  VERIFY_FAILED: { exit: EXIT.mismatch, advice: 'Run `mesh restore` to bring the disk back to the image.' },
 
   INTERRUPTED: { exit: EXIT.interrupted, advice: 'Run the command again; it continues.' },
 } as const satisfies Record<string, Fault>

@@ -4,6 +4,7 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type ErrorCode, EXIT } from '../../protocol/errors.ts'
+import { decodeJoinToken, encodeJoinToken } from '../../protocol/join-token.ts'
 import { freePort, Lab, MeshProcess } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { hasTool, runTool } from '../../tools/lab/run-tool.ts'
@@ -199,6 +200,12 @@ describe('bad input gets a clear error, its exit code, and changes nothing', () 
     await noState('new')
     await fails('new', join1(token, 'm1'), 'NAME_TAKEN', EXIT.trust, /named m1 is already a member/)
     await fails('new', join1(token, 'a b'), 'USAGE', EXIT.usage, /no machine name/)
+
+    const decoded = decodeJoinToken(token)
+    const elsewhere = encodeJoinToken({ ...decoded, siteId: Buffer.alloc(32, 3) })
+    await fails('new', join1(elsewhere), 'TOKEN_OTHER_SITE', EXIT.trust, /this master serves site lab/)
+    const guessed = encodeJoinToken({ ...decoded, secret: Buffer.alloc(16, 3) })
+    await fails('new', join1(guessed), 'TOKEN_UNKNOWN', EXIT.trust, /no such invitation/)
 
     const once = await lab.invite('master', 1)
     await lab.ok('first', ['join', once, '--disk', disk, '--name', 'first'])

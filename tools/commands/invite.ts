@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import { action, type Context, withCommonOptions } from '../command-line.ts'
+import { action, type Context, withCommonOptions } from '../command.ts'
 import { parseCount, parseDuration } from '../parse.ts'
 
 export function command(): Command {

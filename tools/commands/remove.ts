@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import { action, type Context, withCommonOptions } from '../command-line.ts'
+import { action, type Context, withCommonOptions } from '../command.ts'
 
 export function command(): Command {
   return withCommonOptions(new Command('remove'))

@@ -1,6 +1,6 @@
 import { Command } from 'commander'
 import type { Receipt } from '../../node/restore/receipt.ts'
-import { action, type Context, withCommonOptions } from '../command-line.ts'
+import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds, formatTable } from '../format.ts'
 import { parseCount, parseDuration } from '../parse.ts'
 

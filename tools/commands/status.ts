@@ -1,6 +1,6 @@
 import { Command } from 'commander'
 import type { Status } from '../../node/agent/status.ts'
-import { action, type Context, withCommonOptions } from '../command-line.ts'
+import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds } from '../format.ts'
 
 export function command(): Command {

@@ -1,6 +1,6 @@
 import { Command } from 'commander'
-import { MeshError } from '../../protocol/errors.ts'
-import { action, type Context, withCommonOptions } from '../command-line.ts'
+import { EXIT } from '../../protocol/errors.ts'
+import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatSeconds } from '../format.ts'
 import { parseCount } from '../parse.ts'
 
@@ -30,5 +30,5 @@ async function run(context: Context, options: { image?: string; release?: number
     report,
     `${different} of ${total} blocks differ from ${of}: ${first}${report.ranges.length > 8 ? ', …' : ''}`,
   )
-  process.exitCode = new MeshError('VERIFY_FAILED', '').exitCode
+  process.exitCode = EXIT.mismatch
 }

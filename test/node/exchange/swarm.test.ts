@@ -341,6 +341,11 @@ describe('ExchangeServer', () => {
     expect(counts).toMatchObject({ busy: 10, missing: 1, block: requests.length - 11, hello: 1 })
   })
 
+  it('does not wait for ever for a client that says nothing', async () => {
+    const [, end] = streamPair('client', 'server')
+    expect(await codeOf(server.serve(end))).toBe('REQUEST_TIMEOUT')
+  })
+
   it('ends the stream of a client that does not begin with hello, or sends what only servers send', async () => {
     for (const opening of [[{ type: 'want', requests: [] }], [hello, { type: 'missing', ids: [1] }]] as Message[][]) {
       const [client, end] = streamPair('client', 'server')

@@ -1,0 +1,171 @@
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { dirname, join, relative, resolve } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { ERROR_CODES } from '../protocol/errors.ts'
+
+const ROOT = join(import.meta.dirname, '..')
+
+function files(folder: string): string[] {
+  return readdirSync(join(ROOT, folder), { withFileTypes: true }).flatMap((entry) => {
+    const path = join(folder, entry.name)
+    return entry.isDirectory() ? files(path) : [path]
+  })
+}
+
+const sources = ['protocol', 'node', 'tools'].flatMap(files).filter((path) => path.endsWith('.ts'))
+const tests = files('test').filter((path) => path.endsWith('.ts'))
+const text = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
+
+interface Import {
+  readonly from: string
+  /** Path from the root, or the package's name. */
+  readonly to: string
+  readonly typeOnly: boolean
+}
+
+function importsOf(path: string): Import[] {
+  const found: Import[] = []
+  for (const [, type, target] of text(path).matchAll(
+    /^(?:import|export)( type)? [^'"]*?from '([^']+)'|^import '([^']+)'/gm,
+  )) {
+    found.push(describeImport(path, target!, type !== undefined))
+  }
+  for (const [, target] of text(path).matchAll(/import\('([^']+)'\)/g)) found.push(describeImport(path, target!, false))
+  return found
+}
+
+function describeImport(from: string, target: string, typeOnly: boolean): Import {
+  const to = target.startsWith('.') ? relative(ROOT, resolve(ROOT, dirname(from), target)) : target
+  return { from, to, typeOnly }
+}
+
+const imports = sources.flatMap(importsOf)
+
+/** What each folder may import of our own, besides itself. Types may come from anywhere below `agent`. */
+const ALLOWED: Readonly<Record<string, readonly string[]>> = {
+  protocol: [],
+  'node/disk': ['protocol'],
+  'node/state': ['protocol'],
+  'node/writelog': ['protocol'],
+  'node/store': ['protocol', 'node/disk', 'node/state'],
+  'node/trust': ['protocol', 'node/state'],
+  'node/net': ['protocol'],
+  'node/exchange': ['protocol'],
+  'node/restore': ['protocol', 'node/disk', 'node/store', 'node/writelog'],
+  'node/control': ['protocol', 'node/state'],
+  'node/agent': [
+    'protocol',
+    'node/disk',
+    'node/state',
+    'node/store',
+    'node/writelog',
+    'node/trust',
+    'node/net',
+    'node/exchange',
+    'node/restore',
+    'node/control',
+  ],
+  tools: ['protocol', 'node/agent', 'tools'],
+}
+const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
+  'node/exchange': ['node/net', 'node/store'],
+  'node/restore': ['node/exchange', 'node/trust'],
+  tools: ['node/restore'],
+}
+
+const folderOf = (path: string): string =>
+  path.startsWith('node/') ? path.split('/').slice(0, 2).join('/') : path.split('/')[0]!
+const isOurs = (path: string): boolean => /^(protocol|node|tools|test)\//.test(path)
+
+describe('the code keeps its order', () => {
+  it('has the files this test is about', () => {
+    expect(sources.length).toBeGreaterThan(60)
+    expect(imports.filter(({ to }) => isOurs(to)).length).toBeGreaterThan(150)
+  })
+
+  it('imports only from the layers below', () => {
+    const wrong = imports.filter(({ from, to, typeOnly }) => {
+      if (!isOurs(to)) return false
+      const [here, there] = [folderOf(from), folderOf(to)]
+      if (here === there || ALLOWED[here]?.includes(there)) return false
+      return !(typeOnly && TYPES_ONLY[here]?.includes(there))
+    })
+    expect(wrong).toEqual([])
+  })
+
+  it('has no import cycles', () => {
+    const graph = new Map(
+      sources.map((path) => [
+        path,
+        imports.filter((i) => i.from === path && !i.typeOnly && isOurs(i.to)).map((i) => i.to),
+      ]),
+    )
+    const done = new Set<string>()
+    const visit = (path: string, trail: readonly string[]): void => {
+      expect(trail, `cycle: ${[...trail, path].join(' → ')}`).not.toContain(path)
+      if (done.has(path)) return
+      for (const next of graph.get(path) ?? []) visit(next, [...trail, path])
+      done.add(path)
+    }
+    for (const path of sources) visit(path, [])
+  })
+
+  it('keeps protocol pure and libp2p in node/net, which is loaded lazily', () => {
+    const impure = imports.filter(
+      ({ from, to }) => from.startsWith('protocol/') && to.startsWith('node:') && !/^node:(crypto|assert)/.test(to),
+    )
+    expect(impure).toEqual([])
+    for (const path of sources.filter((path) => path.startsWith('protocol/'))) {
+      expect(text(path), path).not.toMatch(/Date\.now|Math\.random|process\.|randomBytes|setTimeout/)
+    }
+    const libp2p = imports.filter(({ from, to }) => /libp2p|multiformats/.test(to) && !from.startsWith('node/net/'))
+    expect(libp2p).toEqual([])
+    const eager = imports.filter(
+      ({ from, to, typeOnly }) =>
+        to === 'node/net/host.ts' &&
+        !typeOnly &&
+        !text(from).includes("await import('../net/host.ts')") &&
+        !text(from).includes("import('../net/host.ts')"),
+    )
+    expect(eager).toEqual([])
+  })
+
+  it('has no file nobody imports', () => {
+    const entries = [
+      'tools/mesh.ts',
+      'tools/build.ts',
+      'tools/test.ts',
+      'tools/demo/demo.ts',
+      'node/disk/hash-worker.ts',
+    ]
+    const reached = new Set([...imports, ...tests.flatMap(importsOf)].map(({ to }) => to))
+    expect(sources.filter((path) => !reached.has(path) && !entries.includes(path))).toEqual([])
+  })
+
+  it('keeps files and lines to a size one can read', () => {
+    const long = sources.filter((path) => text(path).split('\n').length > 500)
+    expect(long).toEqual([])
+  })
+
+  it('uses no default exports, no any, no skipped tests without a reason', () => {
+    for (const path of [...sources, ...tests]) {
+      if (path.endsWith('tidy.test.ts')) continue
+      expect(text(path), path).not.toMatch(
+        /export default|: any\b|as any\b|\.only\(|\bit\.skip\(|\bdescribe\.skip\(|\.todo\(/,
+      )
+      if (/skipIf\(/.test(text(path))) expect(text(path), path).toMatch(/SKIPPED|console\.(warn|log)|orSkip/)
+    }
+  })
+
+  it('provokes every error code in some test', () => {
+    const all = tests.map(text).join('\n')
+    expect(ERROR_CODES.filter((code) => !all.includes(`'${code}'`) && !all.includes(` ${code} `))).toEqual([])
+  })
+
+  it('mentions no path of a machine and ships no large file', () => {
+    for (const path of [...sources, ...tests, ...files('docs')]) {
+      expect(text(path), path).not.toMatch(/\/home\/[a-z]|\/root\/[a-z]/)
+      expect(statSync(join(ROOT, path)).size, path).toBeLessThan(200_000)
+    }
+  })
+})

@@ -1,0 +1,91 @@
+import { constants as osConstants } from 'node:os'
+import { type Command, Option } from 'commander'
+import type { AgentOptions } from '../node/agent/agent.ts'
+import { EXIT, isMeshError } from '../protocol/errors.ts'
+import { Output } from './output.ts'
+
+/** Options that every command has. */
+export interface GlobalOptions {
+  readonly state: string
+  readonly json: boolean
+  readonly quiet: boolean
+  readonly listen: string[]
+  readonly mdns: boolean
+}
+
+/** What a command gets to work with. */
+export interface Context {
+  readonly output: Output
+  readonly stateDir: string
+  readonly signal: AbortSignal
+  /** The options that the agent's functions share. */
+  readonly agent: AgentOptions
+}
+
+export const DEFAULT_STATE = '/var/lib/lab-mesh'
+
+/** Adds the options of every command; those about the network mean nothing to commands that do not use it. */
+export function withCommonOptions(command: Command): Command {
+  return command
+    .addOption(new Option('--state <dir>', 'state directory of this machine').env('MESH_STATE').default(DEFAULT_STATE))
+    .option('--json', 'events as JSON lines; the last line is the result', false)
+    .option('--quiet', 'only the result and errors', false)
+    .option('--listen <multiaddr>', 'address to listen on, such as /ip4/0.0.0.0/tcp/7433 (repeatable)', collect, [])
+    .option('--no-mdns', 'do not look for peers by multicast DNS')
+}
+
+function collect(value: string, before: string[]): string[] {
+  return [...before, value]
+}
+
+/** Wraps what a command does: builds its context, passes Ctrl-C on, prints the outcome, sets the exit code. */
+export function action<Options extends object, Args extends unknown[]>(
+  run: (context: Context, options: Options, ...args: Args) => Promise<void>,
+): (...all: unknown[]) => Promise<void> {
+  return async (...all) => {
+    // Commander passes the arguments, then the options, then the command.
+    const args = all.slice(0, -2) as Args
+    const options = all.at(-2) as Options & GlobalOptions
+    const output = new Output({ json: options.json, quiet: options.quiet })
+    const stop = new AbortController()
+    const end = stopOnSignals(stop)
+    const agent: AgentOptions = {
+      stateDir: options.state,
+      listen: options.listen,
+      mdns: options.mdns,
+      signal: stop.signal,
+      report: (event) => output.event(event),
+    }
+    try {
+      await run({ output, stateDir: options.state, signal: stop.signal, agent }, options, ...args)
+      output.close()
+    } catch (error) {
+      output.close()
+      process.exitCode = reportError(output, error)
+    } finally {
+      end()
+    }
+  }
+}
+
+/** The first signal asks the command to stop cleanly, the second ends it at once. */
+function stopOnSignals(stop: AbortController): () => void {
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+  const onSignal = (signal: NodeJS.Signals): void => {
+    if (stop.signal.aborted) process.exit(128 + (osConstants.signals[signal] ?? 0))
+    stop.abort()
+  }
+  for (const signal of signals) process.on(signal, onSignal)
+  return () => {
+    for (const signal of signals) process.off(signal, onSignal)
+  }
+}
+
+function reportError(output: Output, error: unknown): number {
+  if (isMeshError(error)) {
+    output.error(error)
+    return error.exitCode
+  }
+  output.unexpected(error)
+  return EXIT.unexpected
+}

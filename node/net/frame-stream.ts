@@ -30,15 +30,22 @@ export class Libp2pFrameStream implements FrameStream {
   readonly #arrived: Message[] = []
   #backlogBytes = 0
   #ended = false
+  #closed = false
   #failure: Error | undefined
   #wake: (() => void) | undefined
+  /** Senders that wait for room. */
+  #writers: (() => void)[] = []
 
   constructor(stream: Stream, peerId: string) {
     this.#stream = stream
     this.peerId = peerId
     stream.addEventListener('message', (event) => this.#receive(event.data))
+    stream.addEventListener('drain', () => this.#wakeWriters())
     stream.addEventListener('remoteCloseWrite', () => this.#end(undefined))
-    stream.addEventListener('close', (event) => this.#end(event.error))
+    stream.addEventListener('close', (event) => {
+      this.#closed = true
+      this.#end(event.error)
+    })
   }
 
   async send(message: Message): Promise<void> {
@@ -53,7 +60,7 @@ export class Libp2pFrameStream implements FrameStream {
     } catch (cause) {
       throw new MeshError('PEERS_UNREACHABLE', `the stream to ${this.peerId} is closed`, { cause })
     }
-    if (!room) await this.#stream.onDrain()
+    if (!room) await this.#drained()
   }
 
   async *messages(): AsyncGenerator<Message> {
@@ -81,8 +88,26 @@ export class Libp2pFrameStream implements FrameStream {
   }
 
   abort(error: Error): void {
+    this.#closed = true
     this.#end(error)
     this.#stream.abort(error)
+  }
+
+  /**
+   * Waits until the stream takes more. Not by its own `onDrain`, whose promise is made once and stays resolved after
+   * the first drain, so that a fast sender would never wait again.
+   */
+  async #drained(): Promise<void> {
+    while (this.#stream.writableNeedsDrain && !this.#closed) {
+      await new Promise<void>((resolve) => {
+        this.#writers.push(resolve)
+      })
+    }
+    if (this.#failure !== undefined) throw this.#failure
+  }
+
+  #wakeWriters(): void {
+    for (const wake of this.#writers.splice(0)) wake()
   }
 
   #receive(data: Uint8Array | Iterable<Uint8Array>): void {
@@ -107,6 +132,7 @@ export class Libp2pFrameStream implements FrameStream {
     this.#ended = true
     this.#failure ??= error
     this.#wakeReader()
+    this.#wakeWriters()
   }
 
   #wakeReader(): void {

@@ -7,9 +7,11 @@ import { testSeed } from '../support/seed.ts'
 
 const KILLS = 50
 const BLOCKS = 640
-/** Start-up takes about this long; the kills are spread over it and the restore behind it. */
-const EARLIEST_KILL_MS = 250
-const LATEST_KILL_MS = 1500
+/** Kills come some time after one of these: before anything is told, and at the first progress of each phase. */
+const MOMENTS = ['start', 'listening', 'tree', 'scan', 'restore', 'restore', 'restore'] as const
+const LATEST_AFTER_MS = 400
+/** From the first word of the restore itself to its end takes about this long. */
+const LATEST_IN_RESTORE_MS = 1200
 
 describe('mesh restore', () => {
   const random = new Random(testSeed('restore killed'))
@@ -36,11 +38,12 @@ describe('mesh restore', () => {
   }
 
   /** Starts a restore and kills it at a random point; it may have ended by itself before. */
-  async function killOnce(): Promise<void> {
+  async function killOnce(moment: (typeof MOMENTS)[number] = MOMENTS[random.below(MOMENTS.length)]!): Promise<void> {
     const running = await lab.start('m1', ['restore'])
-    const delay = new Promise((resolve) => {
-      setTimeout(resolve, EARLIEST_KILL_MS + random.below(LATEST_KILL_MS - EARLIEST_KILL_MS))
-    })
+    const reached = running.when((event) => moment === 'start' || event.event === moment || event.phase === moment)
+    await Promise.race([reached, running.exited])
+    const latest = moment === 'restore' ? LATEST_IN_RESTORE_MS : LATEST_AFTER_MS
+    const delay = new Promise((resolve) => setTimeout(resolve, random.below(latest)))
     await Promise.race([delay, running.exited])
     const { code, signal, stderr } = await running.stop('SIGKILL')
     expect(signal === 'SIGKILL' || code === 0, stderr).toBe(true)
@@ -72,11 +75,13 @@ describe('mesh restore', () => {
 
   it('offers to others only what a killed restore left right', async () => {
     let right = BLOCKS
-    while (right === 0 || right === BLOCKS) {
+    for (let tries = 0; tries < 30 && (right === 0 || right === BLOCKS); tries++) {
       await dirty(disk(), Array(BLOCKS).keys(), random)
-      await killOnce()
+      await killOnce('restore')
       right = await rightBlocks()
     }
+    expect(right).toBeGreaterThan(0)
+    expect(right).toBeLessThan(BLOCKS)
     const up = await lab.serve('m1', ['up'])
     expect(await up.event('serving')).toMatchObject({ blocks: right })
     const { blocks } = (await lab.ok('m1', ['status'])) as unknown as { blocks: { held: number; changed: number } }

@@ -70,10 +70,16 @@ export class MeshProcess {
 
   /** The first event of this name; fails with what the process printed if it ends without one. */
   async event(name: string): Promise<MeshEvent> {
+    const found = await this.when((event) => event.event === name)
+    if (found === undefined) throw new Error(`mesh ended without a ${name} event:\n${this.#stdout}\n${this.#stderr}`)
+    return found
+  }
+
+  /** The first event that `wanted` says yes to; undefined if the process ends without one. */
+  async when(wanted: (event: MeshEvent) => boolean): Promise<MeshEvent | undefined> {
     for (;;) {
-      const found = this.events.find((event) => event.event === name)
-      if (found !== undefined) return found
-      if (this.#ended) throw new Error(`mesh ended without a ${name} event:\n${this.#stdout}\n${this.#stderr}`)
+      const found = this.events.find(wanted)
+      if (found !== undefined || this.#ended) return found
       await new Promise<void>((resolve) => this.#waiters.push(resolve))
     }
   }

@@ -1,0 +1,74 @@
+import { mkdir, stat, writeFile } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { afterEach, describe, expect, it } from 'vitest'
+import { callControl } from '../../../node/control/control-client.ts'
+import { ControlServer } from '../../../node/control/control-server.ts'
+import { MeshError } from '../../../protocol/errors.ts'
+import { codeOf } from '../../support/error-code.ts'
+import { useTempDir } from '../../support/temp-dir.ts'
+
+describe('the control socket', () => {
+  const dir = useTempDir()
+  let server: ControlServer | undefined
+  afterEach(async () => {
+    await server?.close()
+    server = undefined
+  })
+
+  async function listen(path = dir()): Promise<void> {
+    server = await ControlServer.listen(path, {
+      double: async ({ n }) => Number(n) * 2,
+      nothing: async () => undefined,
+      refuse: async () => {
+        throw new MeshError('TOKEN_EXPIRED', 'too late')
+      },
+    })
+  }
+
+  it('answers many callers at once, and passes errors on with their code', async () => {
+    await listen()
+    const answers = await Promise.all(Array.from({ length: 50 }, (_, n) => callControl<number>(dir(), 'double', { n })))
+    expect(answers).toEqual(Array.from({ length: 50 }, (_, n) => 2 * n))
+    expect(await callControl(dir(), 'nothing')).toBeNull()
+    expect(await codeOf(callControl(dir(), 'refuse'))).toBe('TOKEN_EXPIRED')
+    for (const method of ['missing', 'constructor', 'toString'])
+      expect(await codeOf(callControl(dir(), method))).toBe('USAGE')
+  })
+
+  it('can be opened by its owner only', async () => {
+    await listen()
+    expect((await stat(dir('control.sock'))).mode & 0o777).toBe(0o600)
+  })
+
+  it('survives garbage and callers that go away', async () => {
+    await listen()
+    for (const text of ['garbage\n', '{"method":\n', 'null\n', '[]\n', 'half a line', '\n']) {
+      await new Promise<void>((resolve) => {
+        const socket = connect(dir('control.sock'), () => {
+          socket.write(text)
+          setTimeout(() => socket.destroy(), 30)
+        })
+        socket.on('close', () => resolve())
+        socket.on('error', () => socket.destroy())
+      })
+    }
+    expect(await callControl<number>(dir(), 'double', { n: 4 })).toBe(8)
+  })
+
+  it('says when nobody listens, and takes the place of a dead socket', async () => {
+    expect(await codeOf(callControl(dir('nowhere'), 'double'))).toBe('STATE_NOT_RUNNING')
+    await mkdir(dir('dead'), { recursive: true })
+    await writeFile(dir('dead', 'control.sock'), '')
+    expect(await codeOf(callControl(dir('dead'), 'double'))).toBe('STATE_NOT_RUNNING')
+    await listen(dir('dead'))
+    expect(await callControl<number>(dir('dead'), 'double', { n: 1 })).toBe(2)
+  })
+
+  it('works in a directory whose path is longer than a socket address', async () => {
+    const deep = join(dir(), ...Array(8).fill('a-folder-with-a-long-name'))
+    await mkdir(deep, { recursive: true })
+    await listen(deep)
+    expect(await callControl<number>(deep, 'double', { n: 21 })).toBe(42)
+  })
+})

@@ -1,0 +1,168 @@
+import { connect } from 'node:net'
+import { afterEach, describe, expect, it } from 'vitest'
+import type { FrameStream } from '../../../node/net/frame-stream.ts'
+import { type HostOptions, MeshHost } from '../../../node/net/host.ts'
+import { loadOrCreateMachineKey } from '../../../node/trust/machine-key.ts'
+import { STREAM_BACKLOG_BYTES, STREAM_WINDOW_BYTES } from '../../../protocol/constants.ts'
+import { codeOf } from '../../support/error-code.ts'
+import { useTempDir } from '../../support/temp-dir.ts'
+
+const PROTOCOL = '/lab-mesh/test/1'
+const LOOPBACK = '/ip4/127.0.0.1/tcp/0'
+const PAYLOAD = 65536
+
+describe('MeshHost', () => {
+  const dir = useTempDir()
+  const hosts: MeshHost[] = []
+  afterEach(async () => {
+    await Promise.all(hosts.splice(0).map((host) => host.stop()))
+  })
+
+  async function start(name: string, options: Partial<HostOptions> = {}): Promise<MeshHost> {
+    const key = await loadOrCreateMachineKey(dir(`${name}.pem`))
+    const host = await MeshHost.start({ key, listen: [LOOPBACK], gate: { admits: () => true }, ...options })
+    hosts.push(host)
+    return host
+  }
+
+  /** A stream from `a` to `b`, both ends. */
+  async function pair(a: MeshHost, b: MeshHost): Promise<[FrameStream, FrameStream]> {
+    const accepted = new Promise<FrameStream>((resolve) => {
+      void b.handle(PROTOCOL, async (stream) => {
+        resolve(stream)
+        await new Promise(() => undefined)
+      })
+    })
+    await a.connect(b.peerId, b.addresses())
+    const opened = await a.open(b.peerId, PROTOCOL)
+    await opened.send({ type: 'file-request', name: 'first' })
+    return [opened, await accepted]
+  }
+
+  it('carries messages both ways between proven peers', async () => {
+    const [a, b] = [await start('a'), await start('b')]
+    const [client, server] = await pair(a, b)
+    expect([client.peerId, server.peerId]).toEqual([b.peerId, a.peerId])
+    const asked = server.messages()
+    expect((await asked.next()).value).toEqual({ type: 'file-request', name: 'first' })
+    await server.send({ type: 'file-reply', found: true, payload: Buffer.alloc(1024 * 1024, 7) })
+    const { value } = await client.messages().next()
+    expect(value).toMatchObject({ type: 'file-reply', found: true })
+    expect(Buffer.alloc(1024 * 1024, 7).equals(value.payload)).toBe(true)
+    expect(await a.addressesOf(b.peerId)).toContain(b.addresses()[0])
+  })
+
+  it('connects nobody whom either gate refuses', async () => {
+    const member = await start('a')
+    const stranger = await start('stranger')
+    const closed = await start('b', { gate: { admits: (peerId) => peerId === member.peerId } })
+    await member.connect(closed.peerId, closed.addresses())
+    // The dialler may see the connection for a moment, but it can open nothing on it.
+    const attempt = async (): Promise<void> => {
+      await stranger.connect(closed.peerId, closed.addresses())
+      await stranger.open(closed.peerId, PROTOCOL)
+    }
+    expect(await codeOf(attempt())).toBe('PEERS_UNREACHABLE')
+    expect(closed.connected()).toEqual([member.peerId])
+    expect(await codeOf(closed.connect(stranger.peerId, stranger.addresses()))).toBe('PEERS_UNREACHABLE')
+    expect(stranger.connected()).toEqual([])
+  })
+
+  it('refuses a peer that is somebody else than expected', async () => {
+    const [a, b, c] = [await start('a'), await start('b'), await start('c')]
+    expect(await codeOf(a.connect(b.peerId, c.addresses()))).toBe('PEERS_UNREACHABLE')
+    expect(await codeOf(a.connect(b.peerId, ['nonsense', '/ip4/127.0.0.1/tcp/1']))).toBe('PEERS_UNREACHABLE')
+    expect(await codeOf(a.connect(b.peerId, []))).toBe('PEERS_UNREACHABLE')
+  })
+
+  it('says when its address is taken or none', async () => {
+    const a = await start('a')
+    expect(await codeOf(start('b', { listen: a.addresses() }))).toBe('PORT_TAKEN')
+    expect(await codeOf(start('b', { listen: ['localhost:80'] }))).toBe('ADDRESS_INVALID')
+    expect(await codeOf(start('b', { listen: ['/ip4/192.0.2.77/tcp/0'] }))).toBe('ADDRESS_INVALID')
+  })
+
+  it('stops a fast sender while the receiver does not read', async () => {
+    const [a, b] = [await start('a'), await start('b')]
+    const [client, server] = await pair(a, b)
+    let sent = 0
+    let stop = false
+    const sending = (async () => {
+      while (!stop) {
+        await client.send({ type: 'file-reply', found: true, payload: Buffer.alloc(PAYLOAD, sent) })
+        sent++
+      }
+    })()
+    const settled = async (): Promise<number> => {
+      for (let before = -1; before !== sent; ) {
+        before = sent
+        await new Promise((resolve) => setTimeout(resolve, 200))
+      }
+      return sent
+    }
+    const stuckAt = await settled()
+    // What waits: the reader's backlog, yamux's window, and what both kernels and the sender buffer.
+    expect(server.bytesReceived).toBeLessThan(STREAM_BACKLOG_BYTES + 3 * STREAM_WINDOW_BYTES)
+    expect(stuckAt * PAYLOAD).toBeLessThan(24 * 1024 * 1024)
+    let received = 0
+    for await (const message of server.messages()) {
+      if (message.type !== 'file-reply') continue
+      expect(message.payload[0]).toBe(received % 256)
+      if (++received === stuckAt + 100) break
+    }
+    stop = true
+    client.abort(new Error('enough'))
+    await sending.catch(() => undefined)
+  })
+
+  it('ends the readers and writers of a stream that is aborted or whose peer goes away', async () => {
+    const [a, b] = [await start('a'), await start('b')]
+    const [client, server] = await pair(a, b)
+    const reading = server.messages()
+    await reading.next()
+    const waiting = reading.next()
+    client.abort(new Error('bye'))
+    await expect(waiting).rejects.toThrow()
+    await expect(client.send({ type: 'file-request', name: 'x' })).rejects.toThrow()
+    const [c, d] = [await start('c'), await start('d')]
+    const [, second] = await pair(c, d)
+    const rest = second.messages()
+    await rest.next()
+    const ended = rest.next().then(
+      (next) => next.done,
+      () => true,
+    )
+    await c.stop()
+    expect(await ended).toBe(true)
+  })
+
+  it('reports a handler that fails, and goes on', async () => {
+    const faults: string[] = []
+    const [a, b] = [await start('a'), await start('b', { onError: (_, error) => faults.push(String(error)) })]
+    await b.handle(PROTOCOL, async (stream) => {
+      for await (const message of stream.messages()) throw new Error(`did not like ${message.type}`)
+    })
+    await a.connect(b.peerId, b.addresses())
+    for (let i = 0; i < 3; i++) {
+      const stream = await a.open(b.peerId, PROTOCOL)
+      await stream.send({ type: 'file-request', name: 'x' })
+      await expect(stream.messages().next()).rejects.toThrow()
+    }
+    expect(faults).toEqual(Array(3).fill('Error: did not like file-request'))
+  })
+
+  it('survives junk on its port', async () => {
+    const [a, b] = [await start('a'), await start('b')]
+    const port = Number(/tcp\/(\d+)/.exec(b.addresses()[0] ?? '')?.[1])
+    for (const junk of [Buffer.alloc(100_000, 0xff), Buffer.from('GET / HTTP/1.1\r\n\r\n'), Buffer.alloc(3)]) {
+      await new Promise<void>((resolve) => {
+        const socket = connect(port, '127.0.0.1', () => socket.write(junk))
+        socket.on('error', () => socket.destroy())
+        socket.on('close', () => resolve())
+        setTimeout(() => socket.destroy(), 300)
+      })
+    }
+    const [client, server] = await pair(a, b)
+    expect([client.peerId, server.peerId]).toEqual([b.peerId, a.peerId])
+  })
+})

@@ -187,7 +187,6 @@ class ServerSession {
         .catch((error: Error) => this.#stream.abort(error))
         .finally(() => {
           this.#reading--
-          this.#openBytes -= request.size
           this.#serve()
         })
     }
@@ -198,11 +197,17 @@ class ServerSession {
       // A disk that fails to read a block does not have it; the fault shows at its own restore.
       const payload = await holding.get(request.digest, request).catch(() => undefined)
       if (payload === undefined || payload.byteLength > request.size) continue
-      await this.#stream.send({ type: 'block', id: request.id, payload })
+      await this.#release(request, { type: 'block', id: request.id, payload })
       this.#options.onServed?.(this.#stream.peerId, payload.byteLength)
       return
     }
-    await this.#stream.send({ type: 'missing', ids: [request.id] })
+    await this.#release(request, { type: 'missing', ids: [request.id] })
+  }
+
+  /** The credit is free before the client can know of the answer, else its next request would find the server busy. */
+  #release(request: WantRequest, message: Message): Promise<void> {
+    this.#openBytes -= request.size
+    return this.#stream.send(message)
   }
 }
 

@@ -83,6 +83,7 @@ const FAULTS = {
   TOKEN_OTHER_SITE: { exit: EXIT.trust, advice: 'The token is of another site; ask the master of this site for one.' },
   TOKEN_UNKNOWN: { exit: EXIT.trust, advice: 'The master does not know this invitation; ask for a new one.' },
   NAME_TAKEN: { exit: EXIT.trust, advice: 'Give this machine another name with --name.' },
+  SITE_FULL: { exit: EXIT.trust, advice: 'Make another site, with a master of its own, for further machines.' },
   CLOCK_WRONG: {
     exit: EXIT.trust,
     advice: 'Set the clock of this machine (`timedatectl`), then run the command again.',

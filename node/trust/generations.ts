@@ -7,48 +7,60 @@ const CURRENT = 'CURRENT'
 
 /** Path of the generation in force, or undefined if there is none yet. Errors: STATE_CORRUPT. */
 export async function currentGeneration(trustDir: string): Promise<string | undefined> {
-  const name = await readFile(join(trustDir, CURRENT), 'utf8').catch((error: unknown) => {
+  const path = join(trustDir, CURRENT)
+  const name = await readFile(path, 'utf8').catch((error: unknown) => {
     if (errnoOf(error) === 'ENOENT') return undefined
-    throw storageError(error, join(trustDir, CURRENT))
+    throw storageError(error, path)
   })
   if (name === undefined) return undefined
-  if (!/^gen-\d{6,}$/.test(name)) throw new MeshError('STATE_CORRUPT', `${join(trustDir, CURRENT)} is damaged`)
+  if (!/^gen-\d{6,15}$/.test(name)) throw new MeshError('STATE_CORRUPT', `${path} is damaged`, { detail: { path } })
   return join(trustDir, name)
 }
 
 /**
- * Makes the next generation of the trusted metadata: `fill` gets a directory with a copy of the current one and changes
- * it; false drops it. The switch is atomic: everything is made durable first, then `CURRENT` is replaced
- * (docs/DURABILITY.md). Returns the path of the new generation, or undefined if it was dropped.
+ * Makes the next generation of the trusted metadata: `fill` gets a directory with a copy of the current one, changes it
+ * and returns what it holds; undefined drops it. The switch is atomic: everything is made durable first, then `CURRENT`
+ * is replaced (docs/DURABILITY.md). The generation before stays until {@link removeOtherGenerations}.
+ * For the holder of the state directory's lock only. Errors: those of `fill`, DISK_FULL, STATE_UNWRITABLE, DISK_IO.
  */
-export async function nextGeneration(
+export async function nextGeneration<T>(
   trustDir: string,
-  fill: (scratch: string) => Promise<boolean>,
-): Promise<string | undefined> {
+  fill: (scratch: string) => Promise<T | undefined>,
+): Promise<{ readonly path: string; readonly content: T } | undefined> {
   const current = await currentGeneration(trustDir)
   const number = current === undefined ? 1 : Number(current.slice(current.lastIndexOf('-') + 1)) + 1
   const name = `gen-${String(number).padStart(6, '0')}`
-  const scratch = join(trustDir, name)
+  const path = join(trustDir, name)
   try {
     await mkdir(trustDir, { recursive: true, mode: 0o700 })
-    // A leftover of this name was never in force: CURRENT never named it.
-    await rm(scratch, { recursive: true, force: true })
-    if (current === undefined) await mkdir(join(scratch, 'targets'), { recursive: true })
-    else await cp(current, scratch, { recursive: true })
-    if (!(await fill(scratch))) {
-      await rm(scratch, { recursive: true, force: true })
+    // Whatever a crash left was never in force, or is no longer.
+    await removeOtherGenerations(trustDir, current)
+    if (current === undefined) await mkdir(join(path, 'targets'), { recursive: true })
+    else await cp(current, path, { recursive: true })
+    const content = await fill(path)
+    if (content === undefined) {
+      await rm(path, { recursive: true, force: true })
       return undefined
     }
-    await makeDurable(scratch)
+    await makeDurable(path)
     await fsyncDirectory(trustDir)
     await writeFileAtomic(join(trustDir, CURRENT), name)
+    return { path, content }
   } catch (error) {
-    // If only the last fsync failed, CURRENT names the new generation already: then it must stay.
-    if ((await currentGeneration(trustDir)) !== scratch) await rm(scratch, { recursive: true, force: true })
-    throw storageError(error, scratch)
+    // Replacing CURRENT can fail after its rename, at the flush: then it names this generation, which must stay.
+    if ((await currentGeneration(trustDir).catch(() => path)) !== path) {
+      await rm(path, { recursive: true, force: true }).catch(() => undefined)
+    }
+    throw storageError(error, path)
   }
-  await removeOthers(trustDir, name)
-  return scratch
+}
+
+/** Removes every generation but `keep` (all, if there is none), scratch ones included. */
+export async function removeOtherGenerations(trustDir: string, keep: string | undefined): Promise<void> {
+  for (const name of await readdir(trustDir)) {
+    const path = join(trustDir, name)
+    if (name.startsWith('gen-') && path !== keep) await rm(path, { recursive: true, force: true })
+  }
 }
 
 /** Flushes every file and directory of a generation; the files are small and few. */
@@ -59,10 +71,4 @@ async function makeDurable(directory: string): Promise<void> {
     else await writeDurable(path, await readFile(path))
   }
   await fsyncDirectory(directory)
-}
-
-async function removeOthers(trustDir: string, keep: string): Promise<void> {
-  for (const name of await readdir(trustDir)) {
-    if (name.startsWith('gen-') && name !== keep) await rm(join(trustDir, name), { recursive: true, force: true })
-  }
 }

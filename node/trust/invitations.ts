@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { digestOf, toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
@@ -28,8 +29,10 @@ export class InvitationBook {
   readonly #shelf: InvitationShelf
   readonly #now: () => number
   readonly #random: (bytes: number) => Uint8Array
-  /** Latest expiry among invitations with uses left, so that the gate can ask without waiting for the database. */
+  /** Until when strangers may connect; kept here so that the gate can ask without waiting for the database. */
   #openUntil = 0
+  /** Redemptions take turns: two machines must not both get the last use. */
+  #last: Promise<unknown> = Promise.resolve()
 
   private constructor(shelf: InvitationShelf, now: () => number, random: (bytes: number) => Uint8Array) {
     this.#shelf = shelf
@@ -49,10 +52,14 @@ export class InvitationBook {
     return book
   }
 
+  /** Makes an invitation for `uses` machines that ends after `ttlMs`. The secret is nowhere but in the result. */
   async open(options: {
     ttlMs: number
     uses: number
   }): Promise<{ secret: Uint8Array; issuedAt: number; expiresAt: number }> {
+    // Not a number would never expire.
+    assert(Number.isSafeInteger(options.ttlMs) && options.ttlMs > 0, 'an invitation needs an end')
+    assert(Number.isSafeInteger(options.uses) && options.uses > 0, 'an invitation needs a number of uses')
     const secret = this.#random(TOKEN_SECRET_BYTES)
     const issuedAt = this.#now()
     const expiresAt = issuedAt + options.ttlMs
@@ -65,7 +72,13 @@ export class InvitationBook {
    * Uses up one use for `peerId`; a peer that asks again (its reply was lost) does not use another.
    * Errors: TOKEN_UNKNOWN, TOKEN_EXPIRED, TOKEN_USED_UP.
    */
-  async redeem(secret: Uint8Array, peerId: string): Promise<void> {
+  redeem(secret: Uint8Array, peerId: string): Promise<void> {
+    const turn = this.#last.then(() => this.#redeem(secret, peerId))
+    this.#last = turn.catch(() => undefined)
+    return turn
+  }
+
+  async #redeem(secret: Uint8Array, peerId: string): Promise<void> {
     const invitation = await this.#shelf.get(keyOf(secret))
     if (invitation === undefined) throw new MeshError('TOKEN_UNKNOWN', 'the master knows no such invitation')
     if (invitation.expiresAt <= this.#now()) {

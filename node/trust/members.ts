@@ -26,7 +26,10 @@ export function encodeMembers(members: readonly Member[]): Uint8Array {
   return Buffer.from(canonicalize({ format: 1, members: list }))
 }
 
-/** The inverse of {@link encodeMembers}. Errors: METADATA_INVALID. */
+const KEYS = ['added', 'id', 'name', 'role', 'site'].join()
+const MAX_TEXT_CHARACTERS = 128
+
+/** The inverse of {@link encodeMembers}; accepts nothing else. Errors: METADATA_INVALID. */
 export function decodeMembers(bytes: Uint8Array): Member[] {
   let json: { format?: unknown; members?: unknown }
   try {
@@ -37,17 +40,27 @@ export function decodeMembers(bytes: Uint8Array): Member[] {
   if (json?.format !== 1 || !Array.isArray(json.members) || json.members.length > MAX_MEMBERS) {
     throw new MeshError('METADATA_INVALID', 'the member list has an unknown format')
   }
-  const members = json.members as Member[]
-  for (const member of members) {
-    const texts = [member?.id, member?.site, member?.added]
-    const known = member?.role === 'master' || member?.role === 'machine'
-    if (!known || texts.some((text) => typeof text !== 'string') || !isMachineName(String(member.name))) {
-      throw new MeshError('METADATA_INVALID', 'the member list holds a damaged entry')
-    }
-  }
+  if (!json.members.every(isMember)) throw new MeshError('METADATA_INVALID', 'the member list holds a damaged entry')
+  const members: Member[] = json.members
   const [ids, names] = [new Set(members.map((m) => m.id)), new Set(members.map((m) => m.name))]
   if (ids.size !== members.length || names.size !== members.length) {
     throw new MeshError('METADATA_INVALID', 'the member list names a machine twice')
   }
   return members
+}
+
+function isMember(value: unknown): value is Member {
+  if (typeof value !== 'object' || value === null || Object.keys(value).sort().join() !== KEYS) return false
+  const { id, name, role, site, added } = value as Record<string, unknown>
+  return (
+    (role === 'master' || role === 'machine') &&
+    typeof name === 'string' &&
+    isMachineName(name) &&
+    [id, site, added].every(isShortText)
+  )
+}
+
+/** These are shown to people, on terminals. */
+function isShortText(text: unknown): text is string {
+  return typeof text === 'string' && text.length > 0 && text.length <= MAX_TEXT_CHARACTERS && !/\p{C}/u.test(text)
 }

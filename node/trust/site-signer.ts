@@ -1,21 +1,36 @@
+import assert from 'node:assert/strict'
 import { type KeyObject, sign } from 'node:crypto'
-import { access, mkdir, readFile, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { access, copyFile, mkdir, rename, rm, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { canonicalize } from '@tufjs/canonical-json'
 import { Key, Metadata, MetaFile, Root, Signature, Snapshot, TargetFile, Targets, Timestamp } from '@tufjs/models'
 import { Delegations } from '@tufjs/models/dist/delegations.js'
 import { DelegatedRole, Role } from '@tufjs/models/dist/role.js'
+import { MAX_MEMBERS } from '../../protocol/constants.ts'
 import { digestOf, toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
-import { encodeManifest, type Manifest } from '../../protocol/manifest.ts'
+import { decodeManifest, encodeManifest, type Manifest } from '../../protocol/manifest.ts'
+import { fsyncDirectory } from '../state/atomic-file.ts'
 import { currentGeneration, nextGeneration } from './generations.ts'
 import { loadOrCreateKey, rawPublicKey } from './machine-key.ts'
-import { encodeMembers, type Member } from './members.ts'
+import { decodeMembers, encodeMembers, type Member } from './members.ts'
 import type { TrustStore } from './trust-store.ts'
-import { loadRoles, MEMBERS_ROLE, MEMBERS_TARGET, manifestTarget } from './trusted-view.ts'
+import {
+  loadRoles,
+  loadView,
+  MEMBERS_ROLE,
+  MEMBERS_TARGET,
+  manifestTarget,
+  removeUnnamedTargets,
+  type SignedRoles,
+} from './trusted-view.ts'
 
 const ROLES = ['root', 'targets', 'snapshot', 'timestamp', MEMBERS_ROLE] as const
 type RoleName = (typeof ROLES)[number]
+/** The roles that sign targets. */
+const TARGETS_ROLES = ['targets', MEMBERS_ROLE] as const
+type TargetsRole = (typeof TARGETS_ROLES)[number]
 
 const DAY_MS = 24 * 3600 * 1000
 const LIFE_MS: Readonly<Record<RoleName, number>> = {
@@ -32,79 +47,101 @@ interface Signer {
   readonly sign: (data: Buffer) => Signature
 }
 
+type Signers = Readonly<Record<RoleName, Signer>>
+
 /**
  * The master's pen: signs releases, the member list and the metadata that keeps them fresh. One Ed25519 key per role in
  * the keys directory (mode 0600), so that the root and targets keys can later be taken offline.
  */
 export class SiteSigner {
   readonly #trust: TrustStore
-  readonly #signers: Readonly<Record<RoleName, Signer>>
+  readonly #signers: Signers
   readonly #now: () => number
 
-  private constructor(trust: TrustStore, signers: Readonly<Record<RoleName, Signer>>, now: () => number) {
+  private constructor(trust: TrustStore, signers: Signers, now: () => number) {
     this.#trust = trust
     this.#signers = signers
     this.#now = now
   }
 
-  /** Opens the signer of a site that exists. Errors: STATE_NOT_MASTER if the keys are not here. */
+  /** Opens the signer of a site that exists. Errors: STATE_NOT_MASTER if its keys are not here, STATE_CORRUPT. */
   static async open(options: { keysDir: string; trust: TrustStore; now?: () => number }): Promise<SiteSigner> {
     await requireKeys(options.keysDir)
-    return new SiteSigner(options.trust, await loadSigners(options.keysDir), options.now ?? Date.now)
+    const signers = await loadSigners(options.keysDir)
+    const { root, targets } = await options.trust.roles()
+    const named = { ...root.signed.roles, ...targets.signed.delegations?.roles }
+    for (const role of ROLES) {
+      if (named[role]?.keyIDs.includes(signers[role].key.keyID) === true) continue
+      throw new MeshError('STATE_NOT_MASTER', `the ${role} key in ${options.keysDir} is not one of this site`)
+    }
+    return new SiteSigner(options.trust, signers, options.now ?? Date.now)
   }
 
-  /** Signs a release. Its number must be greater than every earlier one of the image. */
+  /**
+   * Signs a release. Its number must be greater than every earlier one of the image.
+   * Errors: MANIFEST_INVALID (it could not be read back), DISK_FULL, STATE_UNWRITABLE.
+   */
   async publish(manifest: Manifest): Promise<void> {
-    const newest = this.#trust.view().newest(manifest.image)?.release ?? 0
-    if (manifest.release <= newest) throw new RangeError(`release ${manifest.release} of ${manifest.image} is not new`)
-    await this.#change(['targets'], async (scratch, roles) => {
-      const target = await addTarget(
-        scratch,
-        manifestTarget(manifest.image, manifest.release),
-        encodeManifest(manifest),
-      )
+    const bytes = encodeManifest(manifest)
+    decodeManifest(bytes)
+    await this.#change(async (scratch, roles) => {
+      const newest = this.#trust.view().newest(manifest.image)?.release ?? 0
+      assert(manifest.release > newest, `release ${manifest.release} of ${manifest.image} is not new`)
+      const target = await addTarget(scratch, manifestTarget(manifest.image, manifest.release), bytes)
       roles.targets.signed.addTarget(target)
+      return ['targets']
     })
   }
 
-  /** Adds a member, or replaces the one with the same id. Errors: NAME_TAKEN. */
+  /**
+   * Adds a member, or replaces the one with the same id; one who is a member already, as it asks to be, changes nothing.
+   * Errors: NAME_TAKEN, SITE_FULL, DISK_FULL, STATE_UNWRITABLE.
+   */
   async addMember(member: Member): Promise<void> {
-    const others = this.#trust.view().members.filter((other) => other.id !== member.id)
-    if (others.some((other) => other.name === member.name)) {
-      throw new MeshError('NAME_TAKEN', `a machine named ${member.name} is already a member`)
-    }
-    await this.#change([MEMBERS_ROLE], async (scratch, roles) => {
-      roles.members.signed.addTarget(await addTarget(scratch, MEMBERS_TARGET, encodeMembers([...others, member])))
+    await this.#change(async (scratch, roles) => {
+      const { members } = this.#trust.view()
+      if (members.some((old) => isDeepStrictEqual({ ...old, added: '' }, { ...member, added: '' }))) return undefined
+      const others = members.filter((other) => other.id !== member.id)
+      if (others.some((other) => other.name === member.name)) {
+        throw new MeshError('NAME_TAKEN', `a machine named ${member.name} is already a member`)
+      }
+      if (others.length >= MAX_MEMBERS) throw new MeshError('SITE_FULL', `the site has ${MAX_MEMBERS} members`)
+      const bytes = encodeMembers([...others, member])
+      decodeMembers(bytes)
+      roles.members.signed.addTarget(await addTarget(scratch, MEMBERS_TARGET, bytes))
+      return [MEMBERS_ROLE]
     })
   }
 
   /** Takes a member out of the list: nobody connects to it any more. Errors: NOT_A_MEMBER; the master itself stays. */
   async removeMember(name: string): Promise<Member> {
-    const { members } = this.#trust.view()
-    const member = members.find((one) => one.name === name && one.role !== 'master')
+    const member = this.#trust.view().members.find((one) => one.name === name && one.role !== 'master')
     if (member === undefined) throw new MeshError('NOT_A_MEMBER', `no lab machine of this site is named ${name}`)
-    const left = members.filter((one) => one !== member)
-    await this.#change([MEMBERS_ROLE], async (scratch, roles) => {
+    await this.#change(async (scratch, roles) => {
+      const left = this.#trust.view().members.filter((one) => one.id !== member.id)
       roles.members.signed.addTarget(await addTarget(scratch, MEMBERS_TARGET, encodeMembers(left)))
+      return [MEMBERS_ROLE]
     })
     return member
   }
 
-  /** Signs the member list, snapshot and timestamp anew when less than half of some life is left. True if it did. */
+  /** Signs anew every role, but root, of whose life less than half is left. True if there was one. */
   async renew(): Promise<boolean> {
-    if (this.#trust.view().expires - this.#now() > LIFE_MS.timestamp / 2) return false
-    await this.#change([MEMBERS_ROLE], async () => undefined)
-    return true
+    const isDue = (role: RoleName, roles: SignedRoles): boolean =>
+      Date.parse(roles[role].signed.expires) - this.#now() < LIFE_MS[role] / 2
+    const roles = await this.#trust.roles()
+    if (!(['targets', MEMBERS_ROLE, 'snapshot', 'timestamp'] as const).some((role) => isDue(role, roles))) return false
+    return this.#change(async (_scratch, now) => TARGETS_ROLES.filter((role) => isDue(role, now)))
   }
 
-  /** Changes roles in the next generation; snapshot and timestamp follow every change. */
-  async #change(
-    changed: readonly ('targets' | typeof MEMBERS_ROLE)[],
-    edit: (scratch: string, roles: Awaited<ReturnType<typeof loadRoles>>) => Promise<void>,
-  ): Promise<void> {
-    await this.#trust.change(async (scratch) => {
+  /** Changes roles in the next generation; snapshot and timestamp follow every change. `edit` says which, if any. */
+  #change(
+    edit: (scratch: string, roles: SignedRoles) => Promise<readonly TargetsRole[] | undefined>,
+  ): Promise<boolean> {
+    return this.#trust.change(async (scratch) => {
       const roles = await loadRoles(scratch)
-      await edit(scratch, roles)
+      const changed = await edit(scratch, roles)
+      if (changed === undefined) return undefined
       const { meta } = roles.snapshot.signed
       for (const role of changed) {
         const { signed } = roles[role]
@@ -122,7 +159,9 @@ export class SiteSigner {
         snapshotMeta,
       })
       await writeRole(scratch, 'timestamp', timestamp, this.#signers.timestamp)
-      return true
+      await removeUnnamedTargets(scratch, roles)
+      // Proven as every machine will prove it, before it is in force.
+      return loadView(scratch)
     })
   }
 
@@ -132,8 +171,10 @@ export class SiteSigner {
 }
 
 /**
- * Creates a site: one key per role, and metadata that names `master` as its first member. Keys of an attempt that was cut
- * short are used again; a site that exists is left as it is.
+ * Creates a site: one key per role, and metadata that names `master` as its first member. An attempt that was cut short
+ * is completed or begun again; a site that exists is left as it is.
+ * Errors: STATE_CORRUPT if there are keys without metadata: other metadata signed by them would be taken for the site's;
+ * STATE_NOT_MASTER if there is metadata without keys.
  */
 export async function createSite(options: {
   keysDir: string
@@ -142,9 +183,26 @@ export async function createSite(options: {
   now?: number
 }): Promise<void> {
   const { keysDir, trustDir, master, now = Date.now() } = options
-  if ((await currentGeneration(trustDir)) !== undefined) return
-  await mkdir(keysDir, { recursive: true, mode: 0o700 })
-  const signers = await loadSigners(keysDir)
+  // The keys get their name last, so that under it they always belong to metadata.
+  const newKeysDir = `${keysDir}.new`
+  if ((await currentGeneration(trustDir)) === undefined) {
+    if (await exists(join(keysDir, 'root.pem'))) {
+      const why = `${keysDir} holds the keys of a site whose metadata is gone from ${trustDir}; put that back from a copy`
+      throw new MeshError('STATE_CORRUPT', why, { detail: { path: trustDir } })
+    }
+    await rm(newKeysDir, { recursive: true, force: true })
+    await mkdir(newKeysDir, { recursive: true, mode: 0o700 })
+    await signFirst(trustDir, await loadSigners(newKeysDir), master, now)
+  }
+  if (!(await exists(join(keysDir, 'root.pem'))) && (await exists(newKeysDir))) {
+    await rename(newKeysDir, keysDir)
+    await fsyncDirectory(dirname(keysDir))
+  }
+  await requireKeys(keysDir)
+}
+
+/** Version 1 of every role. */
+async function signFirst(trustDir: string, signers: Signers, master: Member, now: number): Promise<void> {
   await nextGeneration(trustDir, async (scratch) => {
     const topLevel = ['root', 'targets', 'snapshot', 'timestamp'] as const
     const roles = Object.fromEntries(
@@ -153,7 +211,7 @@ export async function createSite(options: {
     const keys = Object.fromEntries(topLevel.map((name) => [signers[name].key.keyID, signers[name].key]))
     const root = new Root({ ...base(1, expiry(now, 'root')), keys, roles, consistentSnapshot: true })
     await writeRole(scratch, 'root', root, signers.root)
-    await writeFile(join(scratch, '1.root.json'), await readFile(join(scratch, 'root.json')))
+    await copyFile(join(scratch, 'root.json'), join(scratch, '1.root.json'))
 
     const memberKey = signers.members.key
     const delegated = new DelegatedRole({
@@ -178,7 +236,7 @@ export async function createSite(options: {
     const snapshotMeta = await writeRole(scratch, 'snapshot', snapshot, signers.snapshot)
     const timestamp = new Timestamp({ ...base(1, expiry(now, 'timestamp')), snapshotMeta })
     await writeRole(scratch, 'timestamp', timestamp, signers.timestamp)
-    return true
+    return loadView(scratch)
   })
 }
 
@@ -215,7 +273,7 @@ async function addTarget(scratch: string, path: string, bytes: Uint8Array): Prom
   return new TargetFile({ path, length: bytes.byteLength, hashes: { sha256 } })
 }
 
-async function loadSigners(keysDir: string): Promise<Readonly<Record<RoleName, Signer>>> {
+async function loadSigners(keysDir: string): Promise<Signers> {
   const entries: [RoleName, Signer][] = []
   for (const role of ROLES) entries.push([role, signerOf(await loadOrCreateKey(join(keysDir, `${role}.pem`)))])
   return Object.fromEntries(entries) as Record<RoleName, Signer>
@@ -230,8 +288,14 @@ function signerOf(privateKey: KeyObject): Signer {
 
 async function requireKeys(keysDir: string): Promise<void> {
   for (const role of ROLES) {
-    await access(join(keysDir, `${role}.pem`)).catch((cause: unknown) => {
-      throw new MeshError('STATE_NOT_MASTER', `this machine does not have the site's ${role} key`, { cause })
-    })
+    if (await exists(join(keysDir, `${role}.pem`))) continue
+    throw new MeshError('STATE_NOT_MASTER', `this machine does not have the site's ${role} key`)
   }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  )
 }

@@ -1,20 +1,25 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import assert from 'node:assert/strict'
+import { cp, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Fetcher, Updater } from 'tuf-js'
-import tufErrors from 'tuf-js/dist/error.js'
-import { MAX_METADATA_FILE_BYTES } from '../../protocol/constants.ts'
-import { type Digest, digestOf, sameBytes, toHex } from '../../protocol/digest.ts'
+import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
 import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
-import { currentGeneration, nextGeneration } from './generations.ts'
-import { loadRoles, loadView, MEMBERS_TARGET, type TrustView, targetDigest } from './trusted-view.ts'
+import { storageError } from '../state/atomic-file.ts'
+import { currentGeneration, nextGeneration, removeOtherGenerations } from './generations.ts'
+import { type FetchMetadata, updateMetadata } from './metadata-update.ts'
+import { loadRoles, loadView, type SignedRoles, type TrustView } from './trusted-view.ts'
 
-/** Fetches one metadata file by its name on the wire; undefined if the peer has no such file. */
-export type FetchMetadata = (name: string) => Promise<Uint8Array | undefined>
-
-/** tuf-js asks for URLs; only the part behind this base means something here. */
-const BASE_URL = 'mesh://metadata'
 /** No machine that runs this code has a clock before this moment. */
 export const EARLIEST_CLOCK_MS = Date.parse('2026-01-01T00:00:00Z')
+
+/** Times a refresh starts again because the peer's own metadata moved on while it was fetched. */
+const MAX_REFRESH_TRIES = 3
+/** Times an opening starts again because another process switched to the next generation. */
+const MAX_OPEN_TRIES = 5
+
+export interface TrustStoreOptions {
+  /** Unix ms. @default Date.now */
+  readonly now?: () => number
+}
 
 /**
  * The metadata this machine trusts (The Update Framework): who signs, which releases exist, who is a member. Kept as
@@ -22,40 +27,61 @@ export const EARLIEST_CLOCK_MS = Date.parse('2026-01-01T00:00:00Z')
  */
 export class TrustStore {
   readonly #directory: string
+  readonly #now: () => number
   readonly #listeners = new Set<() => void>()
   #generation: string
   #view: TrustView
-  #last: Promise<unknown> = Promise.resolve()
+  /** Changes take turns; so do refreshes, whose waiting for a peer must not hold up changes. */
+  #changing: Promise<unknown> = Promise.resolve()
+  #refreshing: Promise<unknown> = Promise.resolve()
 
-  private constructor(directory: string, generation: string, view: TrustView) {
+  private constructor(directory: string, generation: string, view: TrustView, now: () => number) {
     this.#directory = directory
     this.#generation = generation
     this.#view = view
+    this.#now = now
   }
 
-  /** Opens what is trusted, proving it again. Errors: STATE_CORRUPT. */
-  static async open(directory: string): Promise<TrustStore> {
-    const generation = await currentGeneration(directory)
-    if (generation === undefined) throw new MeshError('STATE_CORRUPT', `${directory} holds no trusted metadata`)
-    return new TrustStore(directory, generation, await loadView(generation))
+  /** Opens what is trusted, proving it again; expiry does not matter. Errors: STATE_CORRUPT naming the file. */
+  static async open(directory: string, options: TrustStoreOptions = {}): Promise<TrustStore> {
+    for (let tries = MAX_OPEN_TRIES; ; tries--) {
+      const generation = await currentGeneration(directory)
+      if (generation === undefined) throw new MeshError('STATE_CORRUPT', `${directory} holds no trusted metadata`)
+      try {
+        return new TrustStore(directory, generation, await loadView(generation), options.now ?? Date.now)
+      } catch (error) {
+        // A reader without the lock may find the generation gone, because the holder of the lock made the next one.
+        if (tries === 1 || (await currentGeneration(directory)) === generation) throw error
+      }
+    }
   }
 
   /**
    * First contact with a site: takes the root metadata whose SHA-256 is `siteId` (it came with the join token) and
    * everything it signs from one peer. Nothing is kept unless all of it holds. Errors as {@link refresh}.
    */
-  static async join(directory: string, siteId: Digest, fetch: FetchMetadata): Promise<TrustStore> {
-    await nextGeneration(directory, async (scratch) => {
-      const root = await fetch('1.root.json')
-      if (root === undefined || !sameBytes(digestOf(root), siteId)) {
-        throw new MeshError('METADATA_INVALID', 'the master does not have the root metadata that the token names')
-      }
-      await mkdir(join(scratch, 'targets'), { recursive: true })
-      await writeFile(join(scratch, '1.root.json'), root)
-      await writeFile(join(scratch, 'root.json'), root)
-      return update(scratch, fetch)
-    })
-    return TrustStore.open(directory)
+  static async join(
+    directory: string,
+    siteId: Digest,
+    fetch: FetchMetadata,
+    options: TrustStoreOptions = {},
+  ): Promise<TrustStore> {
+    const now = options.now ?? Date.now
+    requireClock(now)
+    assert((await currentGeneration(directory)) === undefined, `${directory} trusts a site already`)
+    await whileItMoves(() =>
+      nextGeneration(directory, async (scratch) => {
+        const root = await fetch('1.root.json')
+        if (root === undefined || !sameBytes(digestOf(root), siteId)) {
+          throw new MeshError('METADATA_INVALID', 'the master does not have the root metadata that the token names')
+        }
+        await writeFile(join(scratch, '1.root.json'), root)
+        await writeFile(join(scratch, 'root.json'), root)
+        await updateMetadata(scratch, fetch, { now })
+        return offeredView(scratch)
+      }),
+    )
+    return TrustStore.open(directory, options)
   }
 
   view(): TrustView {
@@ -66,31 +92,37 @@ export class TrustStore {
     return this.#view.siteId
   }
 
-  /**
-   * Takes newer metadata from a peer, if it is valid; false if it is not newer. Whatever goes wrong, what was trusted
-   * before stays. Errors: METADATA_EXPIRED, METADATA_ROLLBACK, METADATA_INVALID, CLOCK_WRONG, and those of `fetch`.
-   */
-  refresh(fetch: FetchMetadata): Promise<boolean> {
-    return this.change(async (scratch) => {
-      const before = await readFile(join(scratch, 'timestamp.json'))
-      await update(scratch, fetch)
-      refuseRollback(this.#view, await loadView(scratch))
-      return !sameBytes(before, await readFile(join(scratch, 'timestamp.json')))
-    })
+  /** The roles in force, read and proven again. Errors: STATE_CORRUPT. */
+  roles(): Promise<SignedRoles> {
+    return this.#inTurn(() => loadRoles(this.#generation))
   }
 
-  /** Makes the next generation, one change at a time; see {@link nextGeneration}. For this class and the site's signer. */
-  change(fill: (scratch: string) => Promise<boolean>): Promise<boolean> {
-    const turn = this.#last.then(async () => {
-      const generation = await nextGeneration(this.#directory, fill)
-      if (generation === undefined) return false
-      this.#view = await loadView(generation)
-      this.#generation = generation
+  /**
+   * Takes newer metadata from a peer, if it is valid; false if it is not newer. Whatever goes wrong, what was trusted
+   * before stays. Errors: METADATA_EXPIRED, METADATA_ROLLBACK, METADATA_INVALID, MANIFEST_INVALID (signed, but not
+   * understood), CLOCK_WRONG, DISK_FULL, and those of `fetch`, which has to set its own deadline.
+   */
+  refresh(fetch: FetchMetadata): Promise<boolean> {
+    const turn = this.#refreshing.then(() => whileItMoves(() => this.#refreshOnce(fetch)))
+    this.#refreshing = turn.catch(() => undefined)
+    return turn
+  }
+
+  /**
+   * Makes the next generation, one change at a time; see {@link nextGeneration}. `fill` returns what the directory then
+   * holds, proven. For this class and the site's signer.
+   */
+  change(fill: (scratch: string) => Promise<TrustView | undefined>): Promise<boolean> {
+    return this.#inTurn(async () => {
+      const next = await nextGeneration(this.#directory, fill)
+      if (next === undefined) return false
+      this.#view = next.content
+      this.#generation = next.path
+      // Only now: until here the one before was served from. What cannot be removed goes with the next change.
+      await removeOtherGenerations(this.#directory, next.path).catch(() => undefined)
       for (const listener of this.#listeners) listener()
       return true
     })
-    this.#last = turn.catch(() => undefined)
-    return turn
   }
 
   onChange(listener: () => void): () => void {
@@ -103,52 +135,98 @@ export class TrustStore {
    * `N.targets.json`, `N.members.json`, `targets/SHA256`. Undefined for any other name and for versions not in force.
    */
   async file(name: string): Promise<Uint8Array | undefined> {
-    const versioned = /^(\d+)\.(snapshot|targets|members)\.json$/.exec(name)
-    if (versioned === null && !/^(\d+\.root\.json|timestamp\.json|targets\/[0-9a-f]{64})$/.test(name)) return undefined
-    const file = versioned === null ? name : `${versioned[2]}.json`
-    const bytes = await readFile(join(this.#generation, file)).catch((error: unknown) => {
-      if (errnoOf(error) === 'ENOENT') return undefined
-      throw error
-    })
+    const versioned = /^(\d{1,10})\.(snapshot|targets|members)\.json$/.exec(name)
+    if (versioned === null && !/^(\d{1,10}\.root\.json|timestamp\.json|targets\/[0-9a-f]{64})$/.test(name))
+      return undefined
+    const bytes = await this.#read(versioned === null ? name : `${versioned[2]}.json`)
     if (bytes === undefined || versioned === null) return bytes
     const { signed } = JSON.parse(bytes.toString('utf8')) as { signed: { version: number } }
     return signed.version === Number(versioned[1]) ? bytes : undefined
   }
-}
 
-/** Runs the TUF client workflow on a scratch generation, then fetches the targets that are new. */
-async function update(scratch: string, fetch: FetchMetadata): Promise<boolean> {
-  const roots = new Map<string, Uint8Array>()
-  const fetcher = new PeerFetcher(async (name) => {
-    const bytes = await fetch(name)
-    if (bytes !== undefined && /^\d+\.root\.json$/.test(name)) roots.set(name, bytes)
-    return bytes
-  })
-  try {
-    const updater = new Updater({ metadataDir: scratch, metadataBaseUrl: BASE_URL, fetcher })
-    await updater.refresh()
-    if ((await updater.getTargetInfo(MEMBERS_TARGET)) === undefined) throw new Error('no member list is signed')
-    for (const [name, bytes] of roots) await writeFile(join(scratch, name), bytes)
-    const roles = await loadRoles(scratch)
-    for (const role of [roles.targets, roles.members]) {
-      for (const target of Object.values(role.signed.targets))
-        await fetchTarget(scratch, target.length, targetDigest(target), fetch)
+  async #read(file: string): Promise<Buffer | undefined> {
+    for (;;) {
+      const generation = this.#generation
+      const bytes = await readFile(join(generation, file)).catch((error: unknown) => {
+        if (errnoOf(error) === 'ENOENT') return undefined
+        throw error
+      })
+      // Missing may only mean that the next generation took this one's place meanwhile.
+      if (bytes !== undefined || generation === this.#generation) return bytes
     }
-    return true
-  } catch (error) {
-    throw asMeshError(error)
+  }
+
+  /** Fetches first, into a directory of its own; then decides in turn, from what was fetched and what is then in force. */
+  async #refreshOnce(fetch: FetchMetadata): Promise<boolean> {
+    requireClock(this.#now)
+    const received = new Map<string, Uint8Array | undefined>()
+    const offer = join(this.#directory, 'offer')
+    try {
+      await this.#inTurn(async () => {
+        // A crash may have left one.
+        await rm(offer, { recursive: true, force: true })
+        await cp(this.#generation, offer, { recursive: true })
+      })
+      const keep: FetchMetadata = async (name) => {
+        const bytes = await fetch(name)
+        received.set(name, bytes)
+        return bytes
+      }
+      if ((await this.#take(offer, keep)) === undefined) return false
+    } catch (error) {
+      throw storageError(error, offer)
+    } finally {
+      await rm(offer, { recursive: true, force: true })
+    }
+    return this.change((scratch) => this.#take(scratch, async (name) => received.get(name)))
+  }
+
+  /** Brings a copy of what is in force up to date; undefined if nothing is newer. */
+  async #take(scratch: string, fetch: FetchMetadata): Promise<TrustView | undefined> {
+    const heads = (): Promise<Buffer[]> =>
+      Promise.all(['root.json', 'timestamp.json'].map((name) => readFile(join(scratch, name))))
+    const before = Buffer.concat(await heads())
+    const releasedAt = newestReleaseTime(this.#view)
+    await updateMetadata(scratch, fetch, { now: this.#now, ...(releasedAt === undefined ? {} : { releasedAt }) })
+    const view = await offeredView(scratch)
+    refuseRollback(this.#view, view)
+    return before.equals(Buffer.concat(await heads())) ? undefined : view
+  }
+
+  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const turn = this.#changing.then(run)
+    this.#changing = turn.catch(() => undefined)
+    return turn
   }
 }
 
-async function fetchTarget(scratch: string, length: number, digest: string, fetch: FetchMetadata): Promise<void> {
-  const path = join(scratch, 'targets', digest)
-  const present = await readFile(path).catch(() => undefined)
-  if (present !== undefined && toHex(digestOf(present)) === digest) return
-  const bytes = await fetch(`targets/${digest}`)
-  if (bytes === undefined || bytes.byteLength !== length || toHex(digestOf(bytes)) !== digest) {
-    throw new MeshError('METADATA_INVALID', `the peer sent no or wrong content for target ${digest}`)
+/** With a clock from before this code was written nothing ever looks expired, so nothing new can be judged. */
+function requireClock(now: () => number): void {
+  if (now() >= EARLIEST_CLOCK_MS) return
+  throw new MeshError('CLOCK_WRONG', `the clock of this machine says ${new Date(now()).toISOString()}`)
+}
+
+/** Again, if the peer lacks a file that its own metadata named a moment ago: it has changed its metadata meanwhile. */
+async function whileItMoves<T>(run: () => Promise<T>): Promise<T> {
+  for (let tries = MAX_REFRESH_TRIES; ; tries--) {
+    try {
+      return await run()
+    } catch (error) {
+      if (tries === 1 || !isMeshError(error, 'METADATA_INVALID') || error.detail.missing === undefined) throw error
+    }
   }
-  await writeFile(path, bytes)
+}
+
+/** What offered metadata says. It is signed, so what cannot be understood is not this machine's damage. */
+async function offeredView(scratch: string): Promise<TrustView> {
+  try {
+    return await loadView(scratch)
+  } catch (error) {
+    if (!isMeshError(error, 'STATE_CORRUPT')) throw error
+    if (isMeshError(error.cause)) throw error.cause
+    const why = error.cause instanceof Error ? error.cause.message : error.message
+    throw new MeshError('METADATA_INVALID', `metadata was refused: ${why}`, { cause: error })
+  }
 }
 
 /** The newest release of every image only ever grows, whatever the metadata versions say. */
@@ -164,44 +242,7 @@ function refuseRollback(before: TrustView, after: TrustView): void {
   }
 }
 
-class PeerFetcher implements Fetcher {
-  readonly #fetch: FetchMetadata
-
-  constructor(fetch: FetchMetadata) {
-    this.#fetch = fetch
-  }
-
-  async downloadBytes(url: string, maxLength: number): Promise<Buffer> {
-    const name = url.slice(BASE_URL.length + 1)
-    const bytes = await this.#fetch(name)
-    if (bytes === undefined) throw new tufErrors.DownloadHTTPError(`the peer has no ${name}`, 404)
-    if (bytes.byteLength > Math.min(maxLength, MAX_METADATA_FILE_BYTES)) {
-      throw new tufErrors.DownloadLengthMismatchError(`${name} has ${bytes.byteLength} bytes`)
-    }
-    return Buffer.from(bytes)
-  }
-
-  downloadFile<T>(): Promise<T> {
-    throw new Error('targets are fetched by the trust store')
-  }
-}
-
-/** tuf-js wraps what went wrong into the text of other errors, so the text decides. */
-function asMeshError(error: unknown): unknown {
-  if (isMeshError(error)) return error
-  if (errnoOf(error) !== undefined) return error
-  const text = error instanceof Error ? error.message : String(error)
-  if (/expired/i.test(text)) return expired(text, error)
-  if (/less than current version|Expected version/i.test(text)) {
-    return new MeshError('METADATA_ROLLBACK', `older metadata was refused: ${text}`, { cause: error })
-  }
-  return new MeshError('METADATA_INVALID', `metadata was refused: ${text}`, { cause: error })
-}
-
-function expired(text: string, cause: unknown): MeshError {
-  const clock = new Date().toISOString()
-  if (Date.now() < EARLIEST_CLOCK_MS) {
-    return new MeshError('CLOCK_WRONG', `the clock of this machine says ${clock}`, { cause })
-  }
-  return new MeshError('METADATA_EXPIRED', `${text}; the clock of this machine says ${clock}`, { cause })
+function newestReleaseTime(view: TrustView): number | undefined {
+  const times = view.images.flatMap((image) => Date.parse(view.newest(image)?.time ?? ''))
+  return times.length === 0 ? undefined : Math.max(...times)
 }

@@ -1,17 +1,20 @@
-import { readdir, readFile } from 'node:fs/promises'
+import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import {
   Metadata,
   MetadataKind,
+  type MetaFile,
   type Root,
   type Snapshot,
   type TargetFile,
   type Targets,
   type Timestamp,
 } from '@tufjs/models'
-import { type Digest, digestOf, toHex } from '../../protocol/digest.ts'
-import { MeshError } from '../../protocol/errors.ts'
+import { MAX_METADATA_FILE_BYTES } from '../../protocol/constants.ts'
+import { type Digest, digestOf, sameBytes, toHex } from '../../protocol/digest.ts'
+import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { decodeManifest } from '../../protocol/manifest.ts'
+import { storageError } from '../state/atomic-file.ts'
 import { decodeMembers, type Member } from './members.ts'
 import { markVerified, type VerifiedManifest } from './verified-manifest.ts'
 
@@ -50,28 +53,26 @@ export interface SignedRoles {
 /**
  * Reads a generation and proves it again from the first root down: root chain, timestamp, snapshot, targets, members, and
  * the hash of every target. Expiry is not looked at: expired metadata still names the release this machine trusts.
- * Errors: STATE_CORRUPT naming the generation and what does not fit.
+ * Errors: STATE_CORRUPT naming the file and what does not fit, STATE_UNWRITABLE, DISK_IO.
  */
 export async function loadView(generation: string): Promise<TrustView> {
-  try {
-    const roles = await loadRoles(generation)
-    const members = decodeMembers(await readTarget(generation, roles.members.signed.targets[MEMBERS_TARGET]))
-    const manifests = new Map<string, VerifiedManifest[]>()
-    for (const [path, target] of Object.entries(roles.targets.signed.targets)) {
-      const manifest = decodeManifest(await readTarget(generation, target))
-      if (path !== manifestTarget(manifest.image, manifest.release))
-        throw new Error(`${path} is the manifest of another release`)
-      const releases = manifests.get(manifest.image) ?? []
-      manifests.set(manifest.image, releases)
-      releases.push(markVerified(manifest))
-    }
-    for (const releases of manifests.values()) releases.sort((a, b) => a.release - b.release)
-    const siteId = digestOf(await readFile(join(generation, '1.root.json')))
-    return new LoadedView(siteId, roles, members, manifests)
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error)
-    throw new MeshError('STATE_CORRUPT', `the trusted metadata in ${generation} is damaged: ${why}`, { cause: error })
+  const roles = await loadRoles(generation)
+  const manifests = new Map<string, VerifiedManifest[]>()
+  for (const target of Object.values(roles.targets.signed.targets)) {
+    const manifest = await provenTarget(generation, target, (bytes) => {
+      const { path } = target
+      const decoded = decodeManifest(bytes)
+      if (path !== manifestTarget(decoded.image, decoded.release)) throw new Error(`it is not the manifest of ${path}`)
+      return markVerified(decoded)
+    })
+    const releases = manifests.get(manifest.image) ?? []
+    manifests.set(manifest.image, releases)
+    releases.push(manifest)
   }
+  for (const releases of manifests.values()) releases.sort((a, b) => a.release - b.release)
+  const members = await provenTarget(generation, memberList(roles.members), decodeMembers)
+  const siteId = await proven(generation, '1.root.json', digestOf)
+  return new LoadedView(siteId, roles, members, manifests)
 }
 
 class LoadedView implements TrustView {
@@ -117,52 +118,41 @@ class LoadedView implements TrustView {
   }
 }
 
-/** Reads and proves the roles of a generation (The Update Framework 1.0.33, section 5, without the expiry checks). */
+/**
+ * Reads and proves the roles of a generation (The Update Framework 1.0.33, section 5, without the expiry checks).
+ * Errors: as {@link loadView}.
+ */
 export async function loadRoles(generation: string): Promise<SignedRoles> {
   const root = await loadRootChain(generation)
-  const timestamp = Metadata.fromJSON(MetadataKind.Timestamp, await readJson(generation, 'timestamp.json'))
-  root.verifyDelegate(MetadataKind.Timestamp, timestamp)
-
-  const snapshotBytes = await readFile(join(generation, 'snapshot.json'))
-  timestamp.signed.snapshotMeta.verify(snapshotBytes)
-  const snapshot = Metadata.fromJSON(MetadataKind.Snapshot, parse(snapshotBytes))
-  root.verifyDelegate(MetadataKind.Snapshot, snapshot)
-
-  const targets = await loadTargetsRole(generation, snapshot, MetadataKind.Targets)
-  root.verifyDelegate(MetadataKind.Targets, targets)
-  const members = await loadTargetsRole(generation, snapshot, MEMBERS_ROLE)
-  targets.verifyDelegate(MEMBERS_ROLE, members)
+  const timestamp = await proven(generation, 'timestamp.json', (bytes) => {
+    const metadata = Metadata.fromJSON(MetadataKind.Timestamp, parse(bytes))
+    root.verifyDelegate(MetadataKind.Timestamp, metadata)
+    return metadata
+  })
+  const snapshot = await proven(generation, 'snapshot.json', (bytes) => {
+    const { version } = named(timestamp.signed.snapshotMeta, bytes)
+    const metadata = Metadata.fromJSON(MetadataKind.Snapshot, parse(bytes))
+    root.verifyDelegate(MetadataKind.Snapshot, metadata)
+    requireVersion(metadata, version)
+    return metadata
+  })
+  const targets = await loadTargetsRole(generation, snapshot, root, MetadataKind.Targets)
+  const members = await loadTargetsRole(generation, snapshot, targets, MEMBERS_ROLE)
   return { root, timestamp, snapshot, targets, members }
 }
 
-async function loadRootChain(generation: string): Promise<Metadata<Root>> {
-  const versions = (await readdir(generation))
-    .flatMap((name) => /^(\d+)\.root\.json$/.exec(name)?.[1] ?? [])
-    .map(Number)
-  let root = Metadata.fromJSON(MetadataKind.Root, await readJson(generation, '1.root.json'))
-  root.verifyDelegate(MetadataKind.Root, root)
-  for (let version = 2; version <= Math.max(...versions); version++) {
-    const next = Metadata.fromJSON(MetadataKind.Root, await readJson(generation, `${version}.root.json`))
-    root.verifyDelegate(MetadataKind.Root, next)
-    next.verifyDelegate(MetadataKind.Root, next)
-    if (next.signed.version !== version) throw new Error(`${version}.root.json has version ${next.signed.version}`)
-    root = next
-  }
-  return root
+/** What a generation keeps under `targets/`: every manifest and the member list. */
+export function targetsOf(roles: SignedRoles): readonly TargetFile[] {
+  return [...Object.values(roles.targets.signed.targets), memberList(roles.members)]
 }
 
-async function loadTargetsRole(
-  generation: string,
-  snapshot: Metadata<Snapshot>,
-  role: string,
-): Promise<Metadata<Targets>> {
-  const bytes = await readFile(join(generation, `${role}.json`))
-  const meta = snapshot.signed.meta[`${role}.json`]
-  if (meta === undefined) throw new Error(`the snapshot does not name ${role}.json`)
-  meta.verify(bytes)
-  const metadata = Metadata.fromJSON(MetadataKind.Targets, parse(bytes))
-  if (metadata.signed.version !== meta.version) throw new Error(`${role}.json has version ${metadata.signed.version}`)
-  return metadata
+/** Removes targets that no role names any more, such as earlier member lists: they would pile up in every generation. */
+export async function removeUnnamedTargets(generation: string, roles: SignedRoles): Promise<void> {
+  const named = new Set(targetsOf(roles).map(targetDigest))
+  const directory = join(generation, 'targets')
+  for (const name of await readdir(directory)) {
+    if (!named.has(name)) await rm(join(directory, name), { recursive: true })
+  }
 }
 
 /** SHA-256 of a target in hexadecimal: the name of its file, here and on the wire. */
@@ -172,18 +162,93 @@ export function targetDigest(target: TargetFile): string {
   return digest
 }
 
-async function readTarget(generation: string, target: TargetFile | undefined): Promise<Uint8Array> {
-  if (target === undefined) throw new Error(`no ${MEMBERS_TARGET} is signed`)
-  const bytes = await readFile(join(generation, 'targets', targetDigest(target)))
-  if (toHex(digestOf(bytes)) !== targetDigest(target)) throw new Error(`target ${target.path} is damaged`)
-  return bytes
+/** Proves every root by the one before it and by itself, and that the newest is the one refreshes start from. */
+async function loadRootChain(generation: string): Promise<Metadata<Root>> {
+  const names = await readdir(generation).catch((error: unknown) => {
+    if (errnoOf(error) !== 'ENOENT') throw storageError(error, generation)
+    throw new MeshError('STATE_CORRUPT', `${generation} is missing`, { detail: { path: generation }, cause: error })
+  })
+  const versions = names.flatMap((name) => /^(\d+)\.root\.json$/.exec(name)?.[1] ?? []).map(Number)
+  let root: Metadata<Root> | undefined
+  let newest: Uint8Array = new Uint8Array()
+  for (let version = 1; version <= Math.max(1, ...versions); version++) {
+    const before = root
+    root = await proven(generation, `${version}.root.json`, (bytes) => {
+      const next = Metadata.fromJSON(MetadataKind.Root, parse(bytes))
+      before?.verifyDelegate(MetadataKind.Root, next)
+      next.verifyDelegate(MetadataKind.Root, next)
+      requireVersion(next, version)
+      newest = bytes
+      return next
+    })
+  }
+  await proven(generation, 'root.json', (bytes) => {
+    if (!sameBytes(bytes, newest)) throw new Error('it is not the newest root metadata')
+  })
+  return root!
+}
+
+function loadTargetsRole(
+  generation: string,
+  snapshot: Metadata<Snapshot>,
+  delegator: Metadata<Root> | Metadata<Targets>,
+  role: string,
+): Promise<Metadata<Targets>> {
+  return proven(generation, `${role}.json`, (bytes) => {
+    const { version } = named(snapshot.signed.meta[`${role}.json`], bytes)
+    const metadata = Metadata.fromJSON(MetadataKind.Targets, parse(bytes))
+    delegator.verifyDelegate(role, metadata)
+    requireVersion(metadata, version)
+    for (const target of Object.values(metadata.signed.targets)) {
+      targetDigest(target)
+      if (target.length > MAX_METADATA_FILE_BYTES) throw new Error(`target ${target.path} is too long`)
+    }
+    if (role === MEMBERS_ROLE) memberList(metadata)
+    return metadata
+  })
+}
+
+/** The content must be what the role above names. */
+function named(meta: MetaFile | undefined, bytes: Buffer): MetaFile {
+  if (meta === undefined) throw new Error('the snapshot does not name it')
+  meta.verify(bytes)
+  return meta
+}
+
+function requireVersion(metadata: Metadata<Root | Snapshot | Targets>, version: number): void {
+  if (metadata.signed.version !== version) throw new Error(`it has version ${metadata.signed.version}, not ${version}`)
+}
+
+/** The only target of the member role that counts. */
+function memberList(members: Metadata<Targets>): TargetFile {
+  const list = members.signed.targets[MEMBERS_TARGET]
+  if (list === undefined) throw new Error('it names no member list')
+  return list
+}
+
+function provenTarget<T>(generation: string, target: TargetFile, check: (bytes: Buffer) => T): Promise<T> {
+  const digest = targetDigest(target)
+  return proven(generation, join('targets', digest), (bytes) => {
+    if (toHex(digestOf(bytes)) !== digest) throw new Error(`its content is not that of ${target.path}`)
+    return check(bytes)
+  })
+}
+
+/** Reads and checks one file of a generation. Errors: STATE_CORRUPT naming it, with what `check` threw as the cause. */
+async function proven<T>(generation: string, name: string, check: (bytes: Buffer) => T): Promise<T> {
+  const path = join(generation, name)
+  try {
+    return check(await readFile(path))
+  } catch (error) {
+    const known = storageError(error, path)
+    if (known !== error) throw known
+    const text = error instanceof Error ? error.message : String(error)
+    const why = errnoOf(error) === 'ENOENT' ? 'it is missing' : text
+    throw new MeshError('STATE_CORRUPT', `${path} is damaged: ${why}`, { detail: { path }, cause: error })
+  }
 }
 
 type Json = Parameters<typeof Metadata.fromJSON>[1]
-
-async function readJson(generation: string, name: string): Promise<Json> {
-  return parse(await readFile(join(generation, name)))
-}
 
 function parse(bytes: Buffer): Json {
   return JSON.parse(bytes.toString('utf8')) as Json

@@ -44,6 +44,24 @@ describe('InvitationBook', () => {
     )
   })
 
+  it('gives the last use to one of two that come at the same time', async () => {
+    const book = await InvitationBook.load(shelf())
+    const { secret } = await book.open({ ttlMs: 1000, uses: 1 })
+    const outcomes = await Promise.all(['a', 'b'].map((peer) => codeOf(book.redeem(secret, peer))))
+    expect(outcomes).toEqual(['OK', 'TOKEN_USED_UP'])
+  })
+
+  it('makes no invitation without an end', async () => {
+    const book = await InvitationBook.load(shelf())
+    for (const options of [
+      { ttlMs: Number.NaN, uses: 1 },
+      { ttlMs: 0, uses: 1 },
+      { ttlMs: 1, uses: 0 },
+    ]) {
+      await expect(book.open(options)).rejects.toThrow(/invitation needs/)
+    }
+  })
+
   it('does not keep the secret itself', async () => {
     const store = shelf()
     const { secret } = await (await InvitationBook.load(store)).open({ ttlMs: 1, uses: 1 })
@@ -63,10 +81,17 @@ describe('members and keys', () => {
       [member, { ...member, id: 'b' }],
       [{ ...member, role: 'boss' as 'master' }],
       [{ ...member, name: '../x' }],
+      [{ ...member, name: ['pc1'] as unknown as string }],
+      [{ ...member, id: '' }],
+      [{ ...member, site: 'lab\u001b[2J' }],
+      [{ ...member, added: 5 as unknown as string }],
     ]) {
       expect(await codeOf(() => decodeMembers(encodeMembers(list)))).toBe('METADATA_INVALID')
     }
-    expect(await codeOf(() => decodeMembers(Buffer.from('null')))).toBe('METADATA_INVALID')
+    const extra = '{"format":1,"members":[{"added":"x","boss":1,"id":"a","name":"b","role":"machine","site":"s"}]}'
+    for (const text of ['null', '[]', '{"format":1}', '{"format":1,"members":[null]}', extra]) {
+      expect(await codeOf(() => decodeMembers(Buffer.from(text))), text).toBe('METADATA_INVALID')
+    }
   })
 
   it('keeps its key, and names it as libp2p does', async () => {

@@ -1,32 +1,16 @@
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { cp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from 'vitest'
-import type { SiteSigner } from '../../../node/trust/site-signer.ts'
-import { type FetchMetadata, TrustStore } from '../../../node/trust/trust-store.ts'
+import type { FetchMetadata } from '../../../node/trust/metadata-update.ts'
+import { SiteSigner } from '../../../node/trust/site-signer.ts'
+import { TrustStore } from '../../../node/trust/trust-store.ts'
+import { MeshError } from '../../../protocol/errors.ts'
 import { codeOf } from '../../support/error-code.ts'
 import { makeManifest, makeSite } from '../../support/site.ts'
 import { useTempDir } from '../../support/temp-dir.ts'
+import { record } from './record.ts'
 
 const MEMBER = { id: 'id-1', name: 'pc1', role: 'machine', site: 'lab', added: '2026-01-01T00:00:00.000Z' } as const
-
-/** Everything a peer would serve at this moment, so that it can be replayed later. */
-async function record(trust: TrustStore): Promise<FetchMetadata> {
-  const names = ['1.root.json', 'timestamp.json']
-  for (const role of ['snapshot', 'targets', 'members']) for (let v = 1; v < 12; v++) names.push(`${v}.${role}.json`)
-  const files = new Map<string, Uint8Array>()
-  const keep = async (name: string): Promise<void> => {
-    const bytes = await trust.file(name)
-    if (bytes !== undefined) files.set(name, bytes)
-  }
-  for (const name of names) await keep(name)
-  for (const bytes of [...files.values()]) {
-    for (const [, digest] of Buffer.from(bytes)
-      .toString()
-      .matchAll(/"sha256":"([0-9a-f]{64})"/g))
-      await keep(`targets/${digest}`)
-  }
-  return async (name) => files.get(name)
-}
 
 describe('TrustStore', () => {
   const dir = useTempDir()
@@ -116,27 +100,157 @@ describe('TrustStore', () => {
     expect(await machine.refresh(fromMaster)).toBe(true)
   })
 
-  it('does not move to expired metadata, but opens and keeps what it trusts', async () => {
-    const past = Date.now() - 400 * 24 * 3600 * 1000
-    const old = await makeSite(join(here, 'old'), () => past)
-    await old.signer.publish(makeManifest())
-    const fetch: FetchMetadata = (name) => old.trust.file(name)
-    expect(await codeOf(TrustStore.join(join(here, 'late'), old.trust.siteId, fetch))).toBe('METADATA_EXPIRED')
-    const reopened = await TrustStore.open(join(here, 'old', 'trust'))
-    expect(reopened.view().newest('win')?.release).toBe(1)
-    expect(reopened.view().expires).toBeLessThan(Date.now())
+  it('keeps nothing of a join that fails, and can join afterwards', async () => {
+    const directory = join(here, 'new')
+    const without = (victim: string): FetchMetadata => {
+      return async (name) => (name.includes(victim) ? undefined : fromMaster(name))
+    }
+    for (const victim of ['1.root', 'timestamp', 'snapshot', '.targets', 'members', 'targets/']) {
+      expect(await codeOf(TrustStore.join(directory, master.trust.siteId, without(victim))), victim).toBe(
+        'METADATA_INVALID',
+      )
+      expect(await readdir(directory), victim).toEqual([])
+    }
+    expect(await codeOf(TrustStore.open(directory))).toBe('STATE_CORRUPT')
+    const other = await makeSite(join(here, 'other'))
+    expect(await codeOf(TrustStore.join(directory, other.trust.siteId, fromMaster))).toBe('METADATA_INVALID')
+    expect((await TrustStore.join(directory, master.trust.siteId, fromMaster)).view().newest('win')?.release).toBe(1)
   })
 
-  it('notices damage of its own files', async () => {
-    const generation = await readFile(join(here, 'machine', 'CURRENT'), 'utf8')
-    for (const name of ['timestamp.json', 'targets.json', 'members.json', '1.root.json']) {
-      const path = join(here, 'machine', generation, name)
-      const bytes = await readFile(path, 'utf8')
-      await writeFile(path, bytes.replace(/"expires":"\d/, '"expires":"3'))
-      expect(await codeOf(TrustStore.open(join(here, 'machine'))), name).toBe('STATE_CORRUPT')
+  it('passes on what hindered the peer, whichever file it was at', async () => {
+    await master.signer.addMember(MEMBER)
+    for (const victim of ['2.root', 'timestamp', 'snapshot', 'members.json', 'targets/']) {
+      const silent: FetchMetadata = async (name) => {
+        if (name.includes(victim)) throw new MeshError('REQUEST_TIMEOUT', `no ${name}`)
+        return fromMaster(name)
+      }
+      expect(await codeOf(machine.refresh(silent)), victim).toBe('REQUEST_TIMEOUT')
+    }
+    expect(await machine.refresh(fromMaster)).toBe(true)
+  })
+
+  it('starts again when the peer itself moves to newer metadata meanwhile', async () => {
+    await master.signer.addMember(MEMBER)
+    let moves = 2
+    const moving: FetchMetadata = async (name) => {
+      if (name.endsWith('.snapshot.json') && moves-- > 0)
+        await master.signer.addMember({ ...MEMBER, name: `pc${moves + 5}` })
+      return fromMaster(name)
+    }
+    expect(await machine.refresh(moving)).toBe(true)
+    expect(machine.view().memberById('id-1')?.name).toBe('pc5')
+    // But not forever.
+    await master.signer.addMember({ ...MEMBER, name: 'pc7' })
+    moves = 100
+    expect(await codeOf(machine.refresh(moving))).toBe('METADATA_INVALID')
+  })
+
+  it('is not held up by a peer that takes its time', async () => {
+    let answer: (() => void) | undefined
+    const asked = new Promise<void>((resolve) => {
+      const waiting = master.trust.refresh(async () => {
+        resolve()
+        await new Promise<void>((go) => {
+          answer = go
+        })
+        return undefined
+      })
+      waiting.catch(() => undefined)
+    })
+    await asked
+    await master.signer.addMember(MEMBER)
+    expect(master.trust.view().memberById('id-1')).toEqual(MEMBER)
+    answer?.()
+  })
+
+  it('serves without a gap while it changes', async () => {
+    let missing = 0
+    let busy = true
+    const reading = (async () => {
+      while (busy) {
+        if ((await fromMaster('timestamp.json')) === undefined) missing++
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+    })()
+    for (let release = 2; release < 8; release++) await master.signer.publish(makeManifest({ release }))
+    busy = false
+    await reading
+    expect(missing).toBe(0)
+  })
+
+  it('can be opened by a reader while another process changes it', async () => {
+    let busy = true
+    const reading = (async () => {
+      let opened = 0
+      for (; busy; opened++) await TrustStore.open(join(here, 'trust'))
+      return opened
+    })()
+    for (let release = 2; release < 10; release++) await master.signer.publish(makeManifest({ release }))
+    busy = false
+    expect(await reading).toBeGreaterThan(0)
+  })
+
+  it('lets a master that was put back from an older copy catch up from any machine, and go on', async () => {
+    await cp(join(here, 'trust'), join(here, 'copy'), { recursive: true })
+    await master.signer.publish(makeManifest({ release: 2 }))
+    await master.signer.addMember(MEMBER)
+    await machine.refresh(fromMaster)
+    const trust = await TrustStore.open(join(here, 'copy'))
+    const signer = await SiteSigner.open({ keysDir: join(here, 'keys'), trust })
+    expect(await trust.refresh((name) => machine.file(name))).toBe(true)
+    await signer.publish(makeManifest({ release: 3 }))
+    expect(await machine.refresh((name) => trust.file(name))).toBe(true)
+    expect(machine.view().newest('win')?.release).toBe(3)
+    expect(machine.view().memberById('id-1')).toEqual(MEMBER)
+  })
+
+  it('refuses what such a master signs without catching up', async () => {
+    await cp(join(here, 'trust'), join(here, 'copy'), { recursive: true })
+    await master.signer.publish(makeManifest({ release: 2 }))
+    await machine.refresh(fromMaster)
+    const trust = await TrustStore.open(join(here, 'copy'))
+    const signer = await SiteSigner.open({ keysDir: join(here, 'keys'), trust })
+    for (let i = 0; i < 3; i++) await signer.addMember({ ...MEMBER, id: `id-${i}`, name: `pc${i}` })
+    expect(await codeOf(machine.refresh((name) => trust.file(name)))).toBe('METADATA_ROLLBACK')
+  })
+
+  it('keeps no target that nothing names', async () => {
+    for (let i = 0; i < 5; i++) await master.signer.addMember({ ...MEMBER, id: `id-${i}`, name: `pc${i}` })
+    await machine.refresh(fromMaster)
+    for (const directory of [join(here, 'trust'), join(here, 'machine')]) {
+      const generation = join(directory, await readFile(join(directory, 'CURRENT'), 'utf8'))
+      expect(await readdir(join(generation, 'targets'))).toHaveLength(2)
+    }
+  })
+
+  it('notices damage of any of its own files and names it', async () => {
+    await master.signer.addMember(MEMBER)
+    await machine.refresh(fromMaster)
+    const directory = join(here, 'machine')
+    const generation = join(directory, await readFile(join(directory, 'CURRENT'), 'utf8'))
+    const files = (await readdir(generation, { recursive: true, withFileTypes: true })).filter((entry) =>
+      entry.isFile(),
+    )
+    expect(files).toHaveLength(8)
+    for (const path of files.map((entry) => join(entry.parentPath, entry.name))) {
+      const bytes = await readFile(path)
+      const flipped = Buffer.from(bytes)
+      flipped[flipped.length >> 1] = (flipped[flipped.length >> 1] ?? 0) ^ 1
+      for (const damage of [flipped, bytes.subarray(0, -1), Buffer.alloc(0), undefined]) {
+        if (damage === undefined) await rm(path)
+        else await writeFile(path, damage)
+        const error = await TrustStore.open(directory).catch((reason: unknown) => reason)
+        expect(error).toMatchObject({ code: 'STATE_CORRUPT', detail: { path } })
+        expect(String(error)).toContain(path)
+      }
       await writeFile(path, bytes)
     }
-    expect(await codeOf(TrustStore.open(join(here, 'machine')))).toBe('OK')
+    for (const text of ['', 'gen-000099', '../machine', 'gen-000001\n']) {
+      await writeFile(join(directory, 'CURRENT'), text)
+      expect(await codeOf(TrustStore.open(directory)), text).toBe('STATE_CORRUPT')
+    }
+    await writeFile(join(directory, 'CURRENT'), generation.slice(generation.lastIndexOf('/') + 1))
+    expect(await codeOf(TrustStore.open(directory))).toBe('OK')
   })
 
   it('serves only the files of the protocol', async () => {
@@ -147,38 +261,11 @@ describe('TrustStore', () => {
       'targets/../timestamp.json',
       'targets/',
       '/etc/passwd',
+      `${'9'.repeat(5000)}.root.json`,
       '',
     ]) {
       expect(await machine.file(name)).toBeUndefined()
     }
     expect(await machine.file('1.root.json')).toBeDefined()
-  })
-})
-
-describe('SiteSigner', () => {
-  const dir = useTempDir()
-
-  it('refuses a name twice and replaces a member that joins again', async () => {
-    const { signer, trust } = await makeSite(dir('names'))
-    await signer.addMember(MEMBER)
-    expect(await codeOf(signer.addMember({ ...MEMBER, id: 'id-2' }))).toBe('NAME_TAKEN')
-    await signer.addMember({ ...MEMBER, name: 'pc9' })
-    expect(trust.view().members.map((member) => member.name)).toEqual(['master', 'pc9'])
-  })
-
-  it('renews metadata only when half of its life is over', async () => {
-    let now = Date.now()
-    const { signer, trust } = await makeSite(dir('renew'), () => now)
-    expect(await signer.renew()).toBe(false)
-    now += 16 * 24 * 3600 * 1000
-    expect(await signer.renew()).toBe(true)
-    expect(trust.view().expires).toBeGreaterThan(now + 29 * 24 * 3600 * 1000)
-    expect(await signer.renew()).toBe(false)
-  })
-
-  it('signs a release once', async () => {
-    const { signer } = await makeSite(dir('once'))
-    await signer.publish(makeManifest())
-    await expect(signer.publish(makeManifest())).rejects.toThrow(/not new/)
   })
 })

@@ -26,6 +26,8 @@ export const MAX_RUNS_PER_HAVE = 16 * 1024
 export const MAX_WANTS_PER_MESSAGE = 4096
 /** Images one peer may say it holds. */
 export const MAX_HELD_IMAGES = 64
+/** One text in a message: a name, an address, a reason. */
+export const MAX_TEXT_BYTES = 1024
 /** Listen addresses one peer may tell of another. */
 export const MAX_ADDRESSES_PER_PEER = 16
 /** Members of one site list. */
@@ -56,8 +58,14 @@ export const STREAM_BACKLOG_BYTES = 2 * 1024 * 1024
 export const STREAM_WINDOW_BYTES = 1024 * 1024
 /** Streams of one protocol that one peer may open to us at a time. */
 export const MAX_STREAMS_PER_PROTOCOL = 8
-/** Time to open a connection. */
+/** Streams of all protocols, libp2p's own among them, that one peer may open to us at a time. */
+export const MAX_STREAMS_PER_CONNECTION = 64
+/** Time to open a connection, over all addresses of a peer. */
 export const DIAL_DEADLINE_MS = 5_000
+/** Time for one address, so that one that never answers does not use up the others' time. */
+export const ADDRESS_DIAL_DEADLINE_MS = 1_500
+/** How often a node asks by multicast who is there; everybody hears every answer. */
+export const DISCOVERY_INTERVAL_MS = 10_000
 /** Time until a new session has said hello. */
 export const HELLO_DEADLINE_MS = 5_000
 /** A peer with requests open that delivered nothing for this long is stalled: its requests go to others. */

@@ -65,7 +65,8 @@ const FAULTS = {
   STATE_NEWER: { exit: EXIT.state, advice: 'It was made by a newer version; update mesh on this machine.' },
   STATE_CORRUPT: {
     exit: EXIT.state,
-    advice: 'Move the state directory away and join again with a new token; the disk is scanned, not fetched again.',
+    advice:
+      'On the master put back a copy of its state directory. On a lab machine move it away and join again with a new token; the disk is scanned, not fetched again.',
   },
   STATE_OTHER_SITE: {
     exit: EXIT.state,

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { MAX_FRAME_HEADER_BYTES, MAX_FRAME_PAYLOAD_BYTES } from './constants.ts'
 import { MeshError } from './errors.ts'
 import { decodeMessage, encodeMessage, type Message } from './messages.ts'
@@ -9,6 +10,8 @@ const PREFIX_BYTES = 8
 export function encodeFrame(message: Message): Uint8Array[] {
   const header = encodeMessage(message)
   const payload = 'payload' in message ? message.payload : undefined
+  assert(header.byteLength <= MAX_FRAME_HEADER_BYTES, `${message.type} has a header of ${header.byteLength} bytes`)
+  assert((payload?.byteLength ?? 0) <= MAX_FRAME_PAYLOAD_BYTES, `${message.type} carries ${payload?.byteLength} bytes`)
   const start = Buffer.allocUnsafe(PREFIX_BYTES + header.byteLength)
   start.writeUInt32BE(header.byteLength, 0)
   start.writeUInt32BE(payload?.byteLength ?? 0, 4)

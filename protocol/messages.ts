@@ -1,4 +1,3 @@
-import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
 import {
   DIGEST_SIZE_BYTES,
   MAX_ADDRESSES_PER_PEER,
@@ -12,7 +11,10 @@ import {
 } from './constants.ts'
 import type { Digest } from './digest.ts'
 import { MeshError } from './errors.ts'
+import { isBlockSize } from './manifest.ts'
 import { RangeSet, type Run } from './ranges.ts'
+import { violation, WireReader } from './wire-reader.ts'
+import { WireWriter } from './wire-writer.ts'
 
 /** The grammar of the mesh protocols; docs/PROTOCOL.md gives the field numbers and who may send what when. */
 
@@ -97,111 +99,110 @@ const KINDS = {
 
 const TYPES = new Map<number, MessageType>(Object.entries(KINDS).map(([type, kind]) => [kind, type as MessageType]))
 
-const MAX_TEXT_BYTES = 1024
-const MAX_UINT32 = 0xffffffff
+/** No block index of any image is larger. */
+const MAX_BLOCKS = MAX_IMAGE_SIZE_BYTES / MIN_BLOCK_SIZE_BYTES
 
 /** The header of a frame; a block's or file's content travels as the frame's payload. */
 export function encodeMessage(message: Message): Uint8Array {
-  const writer = new BinaryWriter().tag(KINDS[message.type], WireType.LengthDelimited).fork()
-  encodeFields(writer, message)
-  return writer.join().finish()
+  const writer = new WireWriter()
+  writer.group(KINDS[message.type], message, encodeFields)
+  return writer.finish()
 }
 
 /** The inverse of {@link encodeMessage}. `payload` is kept, not copied. Errors: PROTOCOL_VIOLATION, and no other. */
 export function decodeMessage(header: Uint8Array, payload: Uint8Array): Message {
   try {
-    const reader = new BinaryReader(header)
-    const [kind, wireType] = reader.tag()
-    if (wireType !== WireType.LengthDelimited) throw violation('the header is no message')
-    const body = reader.bytes()
-    if (reader.pos !== reader.len) throw violation('bytes follow the message')
+    const reader = new WireReader(header)
+    const kind = reader.tag()
+    const body = reader.nested()
+    if (!reader.atEnd) throw violation('bytes follow the message')
     const type = TYPES.get(kind)
     if (type === undefined) throw violation(`message kind ${kind} is not known`)
     if (payload.byteLength > 0 && type !== 'block' && type !== 'file-reply')
       throw violation(`${type} carries a payload`)
-    return DECODERS[type](new BinaryReader(body), payload)
+    return DECODERS[type](body, payload)
   } catch (error) {
     if (error instanceof MeshError) throw error
     throw new MeshError('PROTOCOL_VIOLATION', 'a message is not well-formed', { cause: error })
   }
 }
 
-function encodeFields(w: BinaryWriter, m: Message): void {
+function encodeFields(w: WireWriter, m: Message): void {
   switch (m.type) {
     case 'hello':
-      uint(w, 1, m.versionMin)
-      uint(w, 2, m.versionMax)
-      bytes(w, 3, m.siteId)
-      text(w, 4, m.name)
-      group(w, 5, m.metadata, encodeVersions)
-      for (const held of m.held) group(w, 6, held, encodeHeld)
-      uint(w, 7, m.creditBytes)
-      for (const address of m.addresses) text(w, 8, address)
+      w.uint(1, m.versionMin)
+      w.uint(2, m.versionMax)
+      w.bytes(3, m.siteId)
+      w.text(4, m.name)
+      w.group(5, m.metadata, encodeVersions)
+      for (const held of m.held) w.group(6, held, encodeHeld)
+      w.uint(7, m.creditBytes)
+      for (const address of m.addresses) w.text(8, address)
       break
     case 'have':
-      bytes(w, 1, m.root)
+      w.bytes(1, m.root)
       encodeRuns(w, 2, m.gained)
       encodeRuns(w, 3, m.lost)
       break
     case 'want':
-      for (const request of m.requests) group(w, 1, request, encodeRequest)
+      for (const request of m.requests) w.group(1, request, encodeRequest)
       break
     case 'block':
-      uint(w, 1, m.id)
+      w.uint(1, m.id)
       break
     case 'missing':
     case 'cancel':
-      packed(w, 1, m.ids)
+      w.varints(1, m.ids)
       break
     case 'busy':
-      packed(w, 1, m.ids)
-      uint(w, 2, m.retryAfterMs)
+      w.varints(1, m.ids)
+      w.uint(2, m.retryAfterMs)
       break
     case 'announce':
-      group(w, 1, m.metadata, encodeVersions)
+      w.group(1, m.metadata, encodeVersions)
       break
     case 'holds':
-      for (const held of m.held) group(w, 1, held, encodeHeld)
+      for (const held of m.held) w.group(1, held, encodeHeld)
       break
     case 'peers':
-      for (const peer of m.peers) group(w, 1, peer, encodePeer)
+      for (const peer of m.peers) w.group(1, peer, encodePeer)
       break
     case 'join-request':
-      bytes(w, 1, m.siteId)
-      bytes(w, 2, m.secret)
-      text(w, 3, m.name)
+      w.bytes(1, m.siteId)
+      w.bytes(2, m.secret)
+      w.text(3, m.name)
       break
     case 'join-reply':
       if (m.error !== undefined) {
-        text(w, 1, m.error.code)
-        text(w, 2, m.error.message)
+        w.text(1, m.error.code)
+        w.text(2, m.error.message)
       }
-      text(w, 3, m.site)
+      w.text(3, m.site)
       break
     case 'file-request':
-      text(w, 1, m.name)
+      w.text(1, m.name)
       break
     case 'file-reply':
-      uint(w, 1, m.found ? 1 : 0)
+      w.uint(1, m.found ? 1 : 0)
       break
   }
 }
 
-const DECODERS: { readonly [T in MessageType]: (r: BinaryReader, payload: Uint8Array) => Message } = {
+const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Array) => Message } = {
   hello: (r) => {
     const held: HeldImage[] = []
     const addresses: string[] = []
     const hello = { versionMin: 0, versionMax: 0, siteId: new Uint8Array() as Digest, name: '', creditBytes: 0 }
     let metadata: MetadataVersions = { root: 0, timestamp: 0 }
-    fields(r, {
-      1: () => (hello.versionMin = readUint(r)),
-      2: () => (hello.versionMax = readUint(r)),
-      3: () => (hello.siteId = readDigest(r)),
-      4: () => (hello.name = readText(r)),
-      5: () => (metadata = readVersions(nested(r))),
-      6: () => limited(held, MAX_HELD_IMAGES).push(readHeld(nested(r))),
-      7: () => (hello.creditBytes = readUint(r)),
-      8: () => limited(addresses, MAX_ADDRESSES_PER_PEER).push(readText(r)),
+    r.fields({
+      1: () => (hello.versionMin = r.uint()),
+      2: () => (hello.versionMax = r.uint()),
+      3: () => (hello.siteId = r.digest()),
+      4: () => (hello.name = r.text()),
+      5: () => (metadata = readVersions(r.nested())),
+      6: () => limited(held, MAX_HELD_IMAGES).push(readHeld(r.nested())),
+      7: () => (hello.creditBytes = r.uint()),
+      8: () => limited(addresses, MAX_ADDRESSES_PER_PEER).push(r.text()),
     })
     if (hello.versionMin < 1 || hello.versionMax < hello.versionMin) throw violation('hello names no protocol version')
     required(hello.siteId, 'hello without a site')
@@ -211,21 +212,21 @@ const DECODERS: { readonly [T in MessageType]: (r: BinaryReader, payload: Uint8A
     let root: Digest = new Uint8Array()
     let gained = RangeSet.empty
     let lost = RangeSet.empty
-    fields(r, {
-      1: () => (root = readDigest(r)),
-      2: () => (gained = readRuns(nested(r))),
-      3: () => (lost = readRuns(nested(r))),
+    r.fields({
+      1: () => (root = r.digest()),
+      2: () => (gained = readRuns(r.nested())),
+      3: () => (lost = readRuns(r.nested())),
     })
     return { type: 'have', root: required(root, 'have without a root'), gained, lost }
   },
   want: (r) => {
     const requests: WantRequest[] = []
-    fields(r, { 1: () => limited(requests, MAX_WANTS_PER_MESSAGE).push(readRequest(nested(r))) })
+    r.fields({ 1: () => limited(requests, MAX_WANTS_PER_MESSAGE).push(readRequest(r.nested())) })
     return { type: 'want', requests }
   },
   block: (r, payload) => {
     let id = 0
-    fields(r, { 1: () => (id = readUint(r)) })
+    r.fields({ 1: () => (id = r.uint()) })
     return { type: 'block', id, payload }
   },
   missing: (r) => ({ type: 'missing', ids: readIds(r) }),
@@ -233,32 +234,32 @@ const DECODERS: { readonly [T in MessageType]: (r: BinaryReader, payload: Uint8A
   busy: (r) => {
     const ids: number[] = []
     let retryAfterMs = 0
-    fields(r, { 1: () => readPacked(r, ids), 2: () => (retryAfterMs = readUint(r)) })
+    r.fields({ 1: () => readPacked(r, ids), 2: () => (retryAfterMs = r.uint()) })
     return { type: 'busy', ids, retryAfterMs }
   },
   announce: (r) => {
     let metadata: MetadataVersions = { root: 0, timestamp: 0 }
-    fields(r, { 1: () => (metadata = readVersions(nested(r))) })
+    r.fields({ 1: () => (metadata = readVersions(r.nested())) })
     return { type: 'announce', metadata }
   },
   holds: (r) => {
     const held: HeldImage[] = []
-    fields(r, { 1: () => limited(held, MAX_HELD_IMAGES).push(readHeld(nested(r))) })
+    r.fields({ 1: () => limited(held, MAX_HELD_IMAGES).push(readHeld(r.nested())) })
     return { type: 'holds', held }
   },
   peers: (r) => {
     const peers: PeerAddresses[] = []
-    fields(r, { 1: () => limited(peers, MAX_MEMBERS).push(readPeer(nested(r))) })
+    r.fields({ 1: () => limited(peers, MAX_MEMBERS).push(readPeer(r.nested())) })
     return { type: 'peers', peers }
   },
   'join-request': (r) => {
     let siteId: Digest = new Uint8Array()
     let secret: Uint8Array = new Uint8Array()
     let name = ''
-    fields(r, {
-      1: () => (siteId = readDigest(r)),
-      2: () => (secret = readBytes(r, DIGEST_SIZE_BYTES)),
-      3: () => (name = readText(r)),
+    r.fields({
+      1: () => (siteId = r.digest()),
+      2: () => (secret = r.bytes(DIGEST_SIZE_BYTES)),
+      3: () => (name = r.text()),
     })
     return { type: 'join-request', siteId: required(siteId, 'join request without a site'), secret, name }
   },
@@ -266,184 +267,121 @@ const DECODERS: { readonly [T in MessageType]: (r: BinaryReader, payload: Uint8A
     let code = ''
     let message = ''
     let site = ''
-    fields(r, { 1: () => (code = readText(r)), 2: () => (message = readText(r)), 3: () => (site = readText(r)) })
+    r.fields({ 1: () => (code = r.text()), 2: () => (message = r.text()), 3: () => (site = r.text()) })
     return { type: 'join-reply', site, ...(code === '' ? {} : { error: { code, message } }) }
   },
   'file-request': (r) => {
     let name = ''
-    fields(r, { 1: () => (name = readText(r)) })
+    r.fields({ 1: () => (name = r.text()) })
     return { type: 'file-request', name }
   },
   'file-reply': (r, payload) => {
     let found = 0
-    fields(r, { 1: () => (found = readUint(r)) })
+    r.fields({ 1: () => (found = r.uint()) })
     return { type: 'file-reply', found: found === 1, payload }
   },
 }
 
-function encodeVersions(w: BinaryWriter, versions: MetadataVersions): void {
-  uint(w, 1, versions.root)
-  uint(w, 2, versions.timestamp)
+function encodeVersions(w: WireWriter, versions: MetadataVersions): void {
+  w.uint(1, versions.root)
+  w.uint(2, versions.timestamp)
 }
 
-function readVersions(r: BinaryReader): MetadataVersions {
+function readVersions(r: WireReader): MetadataVersions {
   const versions = { root: 0, timestamp: 0 }
-  fields(r, { 1: () => (versions.root = readUint(r)), 2: () => (versions.timestamp = readUint(r)) })
+  r.fields({ 1: () => (versions.root = r.uint()), 2: () => (versions.timestamp = r.uint()) })
   return versions
 }
 
-function encodeHeld(w: BinaryWriter, held: HeldImage): void {
-  bytes(w, 1, held.root)
-  uint(w, 2, held.size)
-  uint(w, 3, held.blockSize)
+function encodeHeld(w: WireWriter, held: HeldImage): void {
+  w.bytes(1, held.root)
+  w.uint(2, held.size)
+  w.uint(3, held.blockSize)
 }
 
-function readHeld(r: BinaryReader): HeldImage {
+function readHeld(r: WireReader): HeldImage {
   const held = { root: new Uint8Array() as Digest, size: 0, blockSize: 0 }
-  fields(r, {
-    1: () => (held.root = readDigest(r)),
-    2: () => (held.size = readUint(r, MAX_IMAGE_SIZE_BYTES)),
-    3: () => (held.blockSize = readUint(r, MAX_BLOCK_SIZE_BYTES)),
+  r.fields({
+    1: () => (held.root = r.digest()),
+    2: () => (held.size = r.uint(MAX_IMAGE_SIZE_BYTES)),
+    3: () => (held.blockSize = r.uint(MAX_BLOCK_SIZE_BYTES)),
   })
   required(held.root, 'held image without a root')
-  if (held.size < 1 || held.blockSize < MIN_BLOCK_SIZE_BYTES) throw violation('held image without a size')
+  if (held.size < 1 || !isBlockSize(held.blockSize)) throw violation('held image without a size')
   return held
 }
 
-function encodeRequest(w: BinaryWriter, request: WantRequest): void {
-  uint(w, 1, request.id)
-  bytes(w, 2, request.digest)
-  uint(w, 3, request.level)
-  uint(w, 4, request.index)
-  uint(w, 5, request.size)
+function encodeRequest(w: WireWriter, request: WantRequest): void {
+  w.uint(1, request.id)
+  w.bytes(2, request.digest)
+  w.uint(3, request.level)
+  w.uint(4, request.index)
+  w.uint(5, request.size)
 }
 
-function readRequest(r: BinaryReader): WantRequest {
+function readRequest(r: WireReader): WantRequest {
   const request = { id: 0, digest: new Uint8Array() as Digest, level: 0, index: 0, size: 0 }
-  fields(r, {
-    1: () => (request.id = readUint(r)),
-    2: () => (request.digest = readDigest(r)),
-    3: () => (request.level = readUint(r, 64)),
-    4: () => (request.index = readUint(r, Number.MAX_SAFE_INTEGER)),
-    5: () => (request.size = readUint(r, MAX_BLOCK_SIZE_BYTES)),
+  r.fields({
+    1: () => (request.id = r.uint()),
+    2: () => (request.digest = r.digest()),
+    3: () => (request.level = r.uint(64)),
+    4: () => (request.index = r.uint(Number.MAX_SAFE_INTEGER)),
+    5: () => (request.size = r.uint(MAX_BLOCK_SIZE_BYTES)),
   })
   required(request.digest, 'want without a digest')
-  if (request.size < MIN_BLOCK_SIZE_BYTES) throw violation('want without a size')
+  if (!isBlockSize(request.size)) throw violation('want without a block size')
   return request
 }
 
-function encodePeer(w: BinaryWriter, peer: PeerAddresses): void {
-  text(w, 1, peer.id)
-  for (const address of peer.addresses) text(w, 2, address)
+function encodePeer(w: WireWriter, peer: PeerAddresses): void {
+  w.text(1, peer.id)
+  for (const address of peer.addresses) w.text(2, address)
 }
 
-function readPeer(r: BinaryReader): PeerAddresses {
+function readPeer(r: WireReader): PeerAddresses {
   let id = ''
   const addresses: string[] = []
-  fields(r, {
-    1: () => (id = readText(r)),
-    2: () => limited(addresses, MAX_ADDRESSES_PER_PEER).push(readText(r)),
+  r.fields({
+    1: () => (id = r.text()),
+    2: () => limited(addresses, MAX_ADDRESSES_PER_PEER).push(r.text()),
   })
   return { id, addresses }
 }
 
 /** Runs are coded as pairs of varints: the gap since the last run's end, and the length. */
-function encodeRuns(w: BinaryWriter, field: number, ranges: RangeSet): void {
+function encodeRuns(w: WireWriter, field: number, ranges: RangeSet): void {
   if (ranges.isEmpty) return
-  w.tag(field, WireType.LengthDelimited).fork()
+  const pairs: number[] = []
   let at = 0
   for (const [start, end] of ranges.runs()) {
-    w.uint64(start - at).uint64(end - start)
+    pairs.push(start - at, end - start)
     at = end
   }
-  w.join()
+  w.varints(field, pairs)
 }
 
-function readRuns(r: BinaryReader): RangeSet {
+function readRuns(r: WireReader): RangeSet {
   const runs: Run[] = []
   let at = 0
-  while (r.pos < r.len) {
-    const start = at + Number(r.uint64())
-    const end = start + Number(r.uint64())
-    if (end <= start || end > MAX_IMAGE_SIZE_BYTES / MIN_BLOCK_SIZE_BYTES)
-      throw violation('a run lies outside any image')
+  while (!r.atEnd) {
+    const start = at + r.varint(MAX_BLOCKS)
+    const end = start + r.varint(MAX_BLOCKS)
+    if (end <= start || end > MAX_BLOCKS) throw violation('a run lies outside any image')
     limited(runs, MAX_RUNS_PER_HAVE).push([start, end])
     at = end
   }
   return RangeSet.from(runs)
 }
 
-function readIds(r: BinaryReader): number[] {
+function readIds(r: WireReader): number[] {
   const ids: number[] = []
-  fields(r, { 1: () => readPacked(r, ids) })
+  r.fields({ 1: () => readPacked(r, ids) })
   return ids
 }
 
-function readPacked(r: BinaryReader, ids: number[]): void {
-  const inner = nested(r)
-  while (inner.pos < inner.len) limited(ids, MAX_WANTS_PER_MESSAGE).push(inner.uint32())
-}
-
-/** Writers leave out zero and empty values, as protobuf does. */
-function uint(w: BinaryWriter, field: number, value: number): void {
-  if (value !== 0) w.tag(field, WireType.Varint).uint64(value)
-}
-
-function bytes(w: BinaryWriter, field: number, value: Uint8Array): void {
-  if (value.byteLength > 0) w.tag(field, WireType.LengthDelimited).bytes(value)
-}
-
-function text(w: BinaryWriter, field: number, value: string): void {
-  if (value !== '') w.tag(field, WireType.LengthDelimited).string(value)
-}
-
-function packed(w: BinaryWriter, field: number, values: readonly number[]): void {
-  w.tag(field, WireType.LengthDelimited).fork()
-  for (const value of values) w.uint32(value)
-  w.join()
-}
-
-function group<T>(w: BinaryWriter, field: number, value: T, encode: (w: BinaryWriter, value: T) => void): void {
-  w.tag(field, WireType.LengthDelimited).fork()
-  encode(w, value)
-  w.join()
-}
-
-/** Hands every known field to its reader and skips the others, so that later versions may add fields. */
-function fields(r: BinaryReader, readers: Readonly<Record<number, () => unknown>>): void {
-  while (r.pos < r.len) {
-    const [field, wireType] = r.tag()
-    const read = readers[field]
-    if (read === undefined) r.skip(wireType, field)
-    else if (wireType === WireType.Varint || wireType === WireType.LengthDelimited) read()
-    else throw violation(`field ${field} has wire type ${wireType}`)
-  }
-}
-
-function nested(r: BinaryReader): BinaryReader {
-  return new BinaryReader(r.bytes())
-}
-
-function readUint(r: BinaryReader, most = MAX_UINT32): number {
-  const value = Number(r.uint64())
-  if (value > most) throw violation(`${value} is more than ${most}`)
-  return value
-}
-
-function readBytes(r: BinaryReader, most: number): Uint8Array {
-  const value = r.bytes()
-  if (value.byteLength > most) throw violation(`${value.byteLength} bytes where ${most} are the most`)
-  return Uint8Array.from(value)
-}
-
-function readDigest(r: BinaryReader): Digest {
-  const value = readBytes(r, DIGEST_SIZE_BYTES)
-  if (value.byteLength !== DIGEST_SIZE_BYTES) throw violation('a digest has not 32 bytes')
-  return value
-}
-
-function readText(r: BinaryReader): string {
-  return new TextDecoder('utf-8', { fatal: true }).decode(readBytes(r, MAX_TEXT_BYTES))
+function readPacked(r: WireReader, ids: number[]): void {
+  const inner = r.nested()
+  while (!inner.atEnd) limited(ids, MAX_WANTS_PER_MESSAGE).push(inner.varint())
 }
 
 function required(digest: Digest, what: string): Digest {
@@ -455,8 +393,4 @@ function required(digest: Digest, what: string): Digest {
 function limited<T>(list: T[], most: number): T[] {
   if (list.length >= most) throw violation(`more than ${most} items in a list`)
   return list
-}
-
-function violation(why: string): MeshError {
-  return new MeshError('PROTOCOL_VIOLATION', `a message breaks the protocol: ${why}`)
 }

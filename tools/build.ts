@@ -1,4 +1,5 @@
 import { chmod, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { type BuildOptions, build } from 'esbuild'
 import { VERSION } from './version.ts'
 
@@ -21,6 +22,7 @@ const common: BuildOptions = {
   logLevel: 'warning',
 }
 
+process.chdir(join(import.meta.dirname, '..'))
 await rm('dist', { recursive: true, force: true })
 await build({ ...common, entryPoints: ['tools/mesh.ts'], outfile: 'dist/mesh.js' })
 await build({ ...common, entryPoints: ['node/disk/hash-worker.ts'], outfile: 'dist/hash-worker.js' })

@@ -1,8 +1,11 @@
-import { METADATA_PROTOCOL, REQUEST_DEADLINE_MS } from '../../protocol/constants.ts'
+import { METADATA_PROTOCOL, REQUEST_DEADLINE_MS, RETRY_MIN_MS } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import type { MetadataVersions } from '../../protocol/messages.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
 import type { TrustStore } from '../trust/trust-store.ts'
+
+/** The longest a peer whose claims came to nothing is not asked. */
+const DOUBT_MAX_MS = 10 * 60 * 1000
 
 /** Serves metadata files to one peer until it closes the stream (docs/PROTOCOL.md, metadata protocol). */
 export async function serveMetadata(stream: FrameStream, trust: TrustStore): Promise<void> {
@@ -56,27 +59,31 @@ export class MetadataSync {
   readonly #open: (peerId: string, protocol: string) => Promise<FrameStream>
   readonly #warn: (text: string) => void
   readonly #nameOf: (peerId: string) => string
+  readonly #now: () => number
   readonly #claims = new Map<string, MetadataVersions>()
-  #running: Promise<void> | undefined
+  /** Peers whose claim came to nothing, and until when they are not believed. */
+  readonly #doubted = new Map<string, { until: number; pauseMs: number }>()
+  #running: Promise<void> = Promise.resolve()
 
   constructor(options: {
     trust: TrustStore
     open: (peerId: string, protocol: string) => Promise<FrameStream>
     warn: (text: string) => void
     nameOf: (peerId: string) => string
+    now?: () => number
   }) {
     this.#trust = options.trust
     this.#open = options.open
     this.#warn = options.warn
     this.#nameOf = options.nameOf
+    this.#now = options.now ?? Date.now
   }
 
   /** A peer said which versions it has; resolves when nothing newer that was claimed is left to fetch. */
   heard(peerId: string, versions: MetadataVersions): Promise<void> {
     this.#claims.set(peerId, versions)
-    this.#running ??= this.#run().finally(() => {
-      this.#running = undefined
-    })
+    // Queued even behind a run that is about to end, which may have looked at the claims already.
+    this.#running = this.#running.then(() => this.#run())
     return this.#running
   }
 
@@ -91,16 +98,24 @@ export class MetadataSync {
       if (peerId === undefined) return
       this.#claims.delete(peerId)
       try {
-        await withMetadataFrom(
+        const newer = await withMetadataFrom(
           (protocol) => this.#open(peerId, protocol),
           (fetch) => this.#trust.refresh(fetch),
         )
+        if (newer) this.#doubted.delete(peerId)
+        else this.#doubt(peerId)
       } catch (error) {
-        this.#warn(
-          `metadata of ${this.#nameOf(peerId)} is not used: ${error instanceof Error ? error.message : String(error)}`,
-        )
+        this.#doubt(peerId)
+        const why = error instanceof Error ? error.message : String(error)
+        this.#warn(`metadata of ${this.#nameOf(peerId)} is not used: ${why}`)
       }
     }
+  }
+
+  /** A peer that claims what it does not have is asked ever less often, so that it cannot keep us from the others. */
+  #doubt(peerId: string): void {
+    const pauseMs = Math.min((this.#doubted.get(peerId)?.pauseMs ?? RETRY_MIN_MS / 2) * 2, DOUBT_MAX_MS)
+    this.#doubted.set(peerId, { until: this.#now() + pauseMs, pauseMs })
   }
 
   /** The peer with the newest claim beyond what is trusted here. */
@@ -109,6 +124,7 @@ export class MetadataSync {
     let best: string | undefined
     let bestVersions: MetadataVersions = own
     for (const [peerId, versions] of this.#claims) {
+      if ((this.#doubted.get(peerId)?.until ?? 0) > this.#now()) continue
       if (isNewer(versions, bestVersions)) {
         best = peerId
         bestVersions = versions

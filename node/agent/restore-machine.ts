@@ -133,7 +133,7 @@ class LazyNetwork {
     // The first peer's metadata tells whether there is a newer release; without a peer there is nothing to wait for long.
     const deadline = Date.now() + Math.min(METADATA_WAIT_MS, waitMs ?? METADATA_WAIT_MS)
     while (node.swarm.peers().length === 0 && Date.now() < deadline && !signal.aborted) await sleep(20)
-    await node.metadataSettled()
+    await Promise.race([node.metadataSettled(), sleep(METADATA_WAIT_MS, undefined, { ref: false })])
     return node
   }
 }

@@ -109,7 +109,7 @@ async function createMaster(state: StateDirectory, options: SeedOptions): Promis
   await state.saveMachine({ site, siteId: toHex(siteId), name, id, role: 'master', listen: options.listen ?? [] })
   options.report({
     type: 'note',
-    text: `created site ${site}; its keys are in ${state.path('keys')}: keep a copy of them in a safe place`,
+    text: `created site ${site}; keep a copy of ${state.directory} in a safe place: without it nobody can publish again`,
   })
 }
 

@@ -48,6 +48,8 @@ export interface ScannedRun {
 const RUNS_PER_WORKER = 2
 /** Runs per worker that a scan is ahead of its consumer; only their digests are kept, 2 KiB for 4 MiB. */
 const RUNS_AHEAD_PER_WORKER = 4
+/** A worker keeps one buffer and short-lived digests; without a limit its heap grows as the main one may. */
+const WORKER_HEAP = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 }
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './hash-worker.ts' : './hash-worker.js', import.meta.url)
 
 /** Threads that read and hash disks on all cores. They start when there is work for them and end with {@link close}. */
@@ -161,7 +163,7 @@ export class HashPool {
 
   #start(): Worker {
     // The flags of this process are not the worker's business; some of them (--input-type) would even stop it.
-    const worker = new Worker(WORKER, { execArgv: [] })
+    const worker = new Worker(WORKER, { execArgv: [], resourceLimits: WORKER_HEAP })
     this.#started.set(worker, 0)
     worker.on('message', (reply: HashReply) => {
       if (this.#ended !== undefined) return

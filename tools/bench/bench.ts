@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { formatTable } from '../format.ts'
@@ -33,7 +34,9 @@ async function main(): Promise<void> {
     throw new MeshError('USAGE', `there is no benchmark ${name}; see npm run bench -- --help`)
   const sizeGib = Number(values.size ?? (name === 'sparse' ? 100 : 4))
   if (!(sizeGib > 0)) throw new MeshError('USAGE', `--size ${values.size} is no number of GiB`)
-  const lab = await Lab.open()
+  // What is measured is what is installed.
+  await import('../build.ts')
+  const lab = await Lab.open({ entry: join(import.meta.dirname, '../../dist/mesh.js') })
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => void lab.close().finally(() => process.exit(130)))
   }

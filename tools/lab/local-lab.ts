@@ -5,7 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 
-const MESH = join(import.meta.dirname, '../mesh.ts')
+/** As package.json starts it: garbage of network buffers is collected early, since the machine has other work to do. */
+const NODE_FLAGS = ['--max-semi-space-size=2']
+const SOURCE = join(import.meta.dirname, '../mesh.ts')
 
 export interface MeshEvent {
   readonly event: string
@@ -32,13 +34,19 @@ export class MeshProcess {
   #waiters: (() => void)[] = []
   #ended = false
 
-  /** `through`: a command that runs it (such as faketime); `uid`, `gid`: the user it runs as. */
+  /** `through`: a command that runs it (such as faketime); `uid`, `gid`: the user it runs as; `entry`: a bundle. */
   constructor(
     args: readonly string[],
     env: NodeJS.ProcessEnv = {},
-    as: { uid?: number; gid?: number; through?: readonly string[] } = {},
+    as: { uid?: number; gid?: number; through?: readonly string[]; entry?: string | undefined } = {},
   ) {
-    const [program = '', ...rest] = [...(as.through ?? []), process.execPath, MESH, ...args]
+    const [program = '', ...rest] = [
+      ...(as.through ?? []),
+      process.execPath,
+      ...NODE_FLAGS,
+      as.entry ?? SOURCE,
+      ...args,
+    ]
     const { uid, gid } = as
     this.child = spawn(program, rest, {
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -98,12 +106,16 @@ export class Lab {
   readonly #listen = new Map<string, string>()
   #closed = false
 
-  private constructor(dir: string) {
+  readonly #entry: string | undefined
+
+  private constructor(dir: string, entry: string | undefined) {
     this.dir = dir
+    this.#entry = entry
   }
 
-  static async open(): Promise<Lab> {
-    return new Lab(await mkdtemp(join(tmpdir(), 'mesh-lab-')))
+  /** `entry`: the bundle to run instead of the source. */
+  static async open(options: { entry?: string } = {}): Promise<Lab> {
+    return new Lab(await mkdtemp(join(tmpdir(), 'mesh-lab-')), options.entry)
   }
 
   path(...parts: string[]): string {
@@ -118,6 +130,7 @@ export class Lab {
     const started = new MeshProcess(
       [...args, '--json', '--no-mdns', '--state', this.path(machine), '--listen', address],
       env,
+      { entry: this.#entry },
     )
     this.#running.set(started, machine)
     void started.exited.then(() => this.#running.delete(started))

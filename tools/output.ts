@@ -169,6 +169,6 @@ function describe(event: ProgressEvent, rate: number): string {
     if (event.doneBytes < event.totalBytes)
       parts.push(`${formatSeconds((event.totalBytes - event.doneBytes) / rate)} left`)
   }
-  if (event.peers !== undefined) parts.push(`${event.peers} peers`)
+  if (event.peers !== undefined) parts.push(event.peers === 1 ? '1 peer' : `${event.peers} peers`)
   return parts.join(', ')
 }

@@ -39,6 +39,9 @@ interface Check {
   readonly note: string
 }
 
+/** Set by Ctrl-C: what then fails because everything is stopped is no news. */
+let interrupted = false
+
 async function main(): Promise<number> {
   const { values } = parseArgs({
     options: {
@@ -59,6 +62,7 @@ async function main(): Promise<number> {
   const startedAt = performance.now()
   const lab = await Lab.open()
   const stop = (signal: NodeJS.Signals): void => {
+    interrupted = true
     say(`\n${signal}: stopping every process and removing ${lab.dir}`)
     void lab.close().finally(() => process.exit(130))
   }
@@ -224,6 +228,7 @@ function say(text: string): void {
 try {
   process.exitCode = await main()
 } catch (error) {
+  if (interrupted) await new Promise(() => undefined)
   const advice = isMeshError(error) ? `\n      ${error.advice}` : ''
   process.stderr.write(`demo: ${error instanceof Error ? error.message : String(error)}${advice}\n`)
   process.exitCode = isMeshError(error) ? error.exitCode : 1

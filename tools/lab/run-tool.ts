@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { once } from 'node:events'
 import { promisify } from 'node:util'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 
@@ -11,17 +12,24 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   losetup: 'mount',
   ip: 'iproute2',
   faketime: 'faketime',
+  'mkfs.btrfs': 'btrfs-progs',
 }
 
 const execute = promisify(execFile)
 const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` }
 
-/** Runs a program to its end and returns what it printed. Throws when it is missing (naming its package) or fails. */
-export async function runTool(name: string, args: readonly string[]): Promise<string> {
+/**
+ * Runs a program to its end and returns what it printed. Throws when it is missing (naming its package) or fails.
+ * `signal` ends the program; the call returns only when it is gone.
+ */
+export async function runTool(name: string, args: readonly string[], signal?: AbortSignal): Promise<string> {
+  signal?.throwIfAborted()
+  const running = execute(name, args, { env, maxBuffer: 64 * 1024 ** 2, ...(signal === undefined ? {} : { signal }) })
   try {
-    const { stdout } = await execute(name, args, { env, maxBuffer: 64 * 1024 ** 2 })
-    return stdout
+    return (await running).stdout
   } catch (error) {
+    const { child } = running
+    if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) await once(child, 'exit')
     if (errnoOf(error) === 'ENOENT') {
       throw new MeshError('USAGE', `the program ${name} is missing: install the package ${PACKAGES[name] ?? name}`)
     }

@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander'
 import { EXIT, MeshError } from '../protocol/errors.ts'
+import { withCommonOptions } from './command.ts'
 import { Output } from './output.ts'
 import { VERSION } from './version.ts'
 
@@ -8,15 +9,18 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
   // `npm run mesh` changes to the package's folder; paths are meant from where the user stands.
   if (process.env.npm_lifecycle_event === 'mesh' && process.env.INIT_CWD !== undefined)
     process.chdir(process.env.INIT_CWD)
-  // A reader that has seen enough (`mesh status | head -1`) is no fault.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error
-    process.exit(0)
+  // A reader that goes away (`mesh restore --json | head -1`) must neither stop the work nor decide its exit code.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', ignoreLostReader)
+  const json = args.includes('--json')
+  process.on('uncaughtException', (error) => {
+    new Output({ json, quiet: true }).unexpected(error)
+    process.exit(EXIT.unexpected)
   })
-  const program = new Command('mesh')
+  const program = withCommonOptions(new Command('mesh'))
     .description('Restores the disks of a computer lab from each other.')
     .version(VERSION)
-    .showHelpAfterError('(run with --help for help)')
+    // Usage errors are printed below, like every other error.
+    .configureOutput({ outputError: () => undefined })
     .exitOverride()
   const modules = await Promise.all([
     import('./commands/seed.ts'),
@@ -41,8 +45,12 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
       error.code === 'commander.helpDisplayed' || error.code === 'commander.version' || error.code === 'commander.help'
     if (asked && error.exitCode === 0) return
     process.exitCode = EXIT.usage
-    if (args.includes('--json')) {
-      new Output({ json: true, quiet: true }).error(new MeshError('USAGE', error.message.replace(/^error: /, '')))
-    }
+    // Without a command the help has been printed already.
+    const message = error.code === 'commander.help' ? 'no command given' : error.message.replace(/^error: /, '')
+    new Output({ json, quiet: true }).error(new MeshError('USAGE', message))
   }
+}
+
+function ignoreLostReader(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE' && error.code !== 'ERR_STREAM_DESTROYED') throw error
 }

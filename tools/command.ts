@@ -24,7 +24,10 @@ export interface Context {
 
 export const DEFAULT_STATE = '/var/lib/lab-mesh'
 
-/** Adds the options of every command; those about the network mean nothing to commands that do not use it. */
+/**
+ * Adds the options that may stand before or after the name of a command: the program reads them in both places, a
+ * command has them for its help. Those about the network mean nothing to commands that do not use it.
+ */
 export function withCommonOptions(command: Command): Command {
   return command
     .addOption(new Option('--state <dir>', 'state directory of this machine').env('MESH_STATE').default(DEFAULT_STATE))
@@ -45,10 +48,10 @@ export function action<Options extends object, Args extends unknown[]>(
   return async (...all) => {
     // Commander passes the arguments, then the options, then the command.
     const args = all.slice(0, -2) as Args
-    const options = all.at(-2) as Options & GlobalOptions
+    const options: Options & GlobalOptions = (all.at(-1) as Command).optsWithGlobals()
     const output = new Output({ json: options.json, quiet: options.quiet })
     const stop = new AbortController()
-    const end = stopOnSignals(stop)
+    const end = stopOnSignals(stop, output)
     const agent: AgentOptions = {
       stateDir: options.state,
       listen: options.listen,
@@ -69,10 +72,14 @@ export function action<Options extends object, Args extends unknown[]>(
 }
 
 /** The first signal asks the command to stop cleanly, the second ends it at once. */
-function stopOnSignals(stop: AbortController): () => void {
+function stopOnSignals(stop: AbortController, output: Output): () => void {
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   const onSignal = (signal: NodeJS.Signals): void => {
-    if (stop.signal.aborted) process.exit(128 + (osConstants.signals[signal] ?? 0))
+    if (stop.signal.aborted) {
+      // A bar hides the cursor.
+      output.close()
+      process.exit(128 + (osConstants.signals[signal] ?? 0))
+    }
     stop.abort()
   }
   for (const signal of signals) process.on(signal, onSignal)

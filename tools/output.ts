@@ -42,8 +42,9 @@ export class Output {
   }
 
   event(event: AgentEvent): void {
+    if (this.#quiet) return
     if (this.json) this.#jsonEvent(event)
-    else if (!this.#quiet) this.#humanEvent(event)
+    else this.#humanEvent(event)
   }
 
   #humanEvent(event: AgentEvent): void {
@@ -133,6 +134,7 @@ export class Output {
       })
       this.#bar.start(event.totalBytes, event.doneBytes, { facts: '' })
     }
+    this.#bar?.setTotal(event.totalBytes)
     this.#bar?.update(event.doneBytes, { facts: describe(event, this.#rate(event)) })
   }
 

@@ -1,14 +1,16 @@
 import { InvalidArgumentError } from 'commander'
 
 const DURATION_UNITS_MS = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
+/** Longer times are typing errors, and would leave the range of dates. */
+const MAX_DURATION_MS = 366 * DURATION_UNITS_MS.d
 const SIZE_UNITS = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 } as const
 
-/** `90s`, `15m`, `1h`, `2d` in milliseconds. */
+/** `90s`, `15m`, `1h`, `2d` in milliseconds; at most 366 days. */
 export function parseDuration(text: string): number {
   const match = /^(\d+)([smhd])$/.exec(text)
   const value = match === null ? 0 : Number(match[1]) * DURATION_UNITS_MS[match[2] as keyof typeof DURATION_UNITS_MS]
-  if (value === 0 || !Number.isSafeInteger(value))
-    throw new InvalidArgumentError('Give a time such as 90s, 15m, 1h or 2d.')
+  if (value === 0) throw new InvalidArgumentError('Give a time such as 90s, 15m, 1h or 2d.')
+  if (value > MAX_DURATION_MS) throw new InvalidArgumentError('Give a time of at most 366d.')
   return value
 }
 

@@ -5,7 +5,8 @@ import { controlSocketPath } from '../state/state-directory.ts'
 
 /**
  * Calls a method of the command that runs on this state directory.
- * Errors: STATE_NOT_RUNNING when none does, STATE_UNWRITABLE when it belongs to another user, and those of the method.
+ * Errors: STATE_NOT_RUNNING when none does, STATE_UNWRITABLE when it belongs to another user, and those of the method;
+ * a plain Error for what is no MeshError there.
  */
 export async function callControl<T>(stateDir: string, method: string, params: object = {}): Promise<T> {
   const reply = JSON.parse(await exchange(stateDir, `${JSON.stringify({ method, params })}\n`)) as {
@@ -14,7 +15,9 @@ export async function callControl<T>(stateDir: string, method: string, params: o
   }
   if (reply.error === undefined) return reply.result as T
   const { code, message } = reply.error
-  throw new MeshError(ERROR_CODES.find((known) => known === code) ?? 'USAGE', message)
+  const known = ERROR_CODES.find((one) => one === code)
+  // A fault of the running command itself, or a code of a newer version: no advice of ours fits.
+  throw known === undefined ? new Error(message) : new MeshError(known, message)
 }
 
 function exchange(stateDir: string, line: string): Promise<string> {

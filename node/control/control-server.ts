@@ -9,7 +9,8 @@ export type ControlMethod = (params: Readonly<Record<string, unknown>>) => Promi
 
 /**
  * Lets other commands of the same machine talk to this one, over a Unix socket in the state directory that only its owner
- * can open. One line of JSON each way: `{"method","params"}` → `{"result"}` or `{"error":{"code","message"}}`.
+ * can open. One line of JSON each way: `{"method","params"}` → `{"result"}` or `{"error":{"code","message"}}`;
+ * the code is that of a MeshError, or UNEXPECTED.
  */
 export class ControlServer {
   readonly #server: Server
@@ -68,6 +69,6 @@ async function answer(line: string, methods: Readonly<Record<string, ControlMeth
     return { result: (await method(request.params ?? {})) ?? null }
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error)
-    return { error: { code: isMeshError(error) ? error.code : 'USAGE', message } }
+    return { error: { code: isMeshError(error) ? error.code : 'UNEXPECTED', message } }
   }
 }

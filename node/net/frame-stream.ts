@@ -1,5 +1,5 @@
 import type { Stream } from '@libp2p/interface'
-import { STREAM_BACKLOG_BYTES } from '../../protocol/constants.ts'
+import { REQUEST_DEADLINE_MS, STREAM_BACKLOG_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
 import type { Message } from '../../protocol/messages.ts'
@@ -12,11 +12,14 @@ export interface FrameStream {
   readonly bytesSent: number
   /** Resolves when more may be sent. Rejects once the stream is closed or aborted. */
   send(message: Message): Promise<void>
-  /** Messages in order, until the peer closes; may be iterated once. Rejects on abort and on PROTOCOL_VIOLATION. */
+  /**
+   * Messages in order, until the peer ends its direction; may be iterated once. Rejects with the error of `abort`, and with
+   * PROTOCOL_VIOLATION, or PEERS_UNREACHABLE when the stream or the connection was lost.
+   */
   messages(): AsyncGenerator<Message>
-  /** Ends the own direction. */
+  /** Ends the own direction when the peer has taken all that was sent. Errors: REQUEST_TIMEOUT; the stream is aborted then. */
   close(): Promise<void>
-  /** Ends both directions at once; `messages` and `send` reject with `error`. */
+  /** Ends both directions at once, what has not been read is thrown away; `messages` and `send` reject with `error`. */
   abort(error: Error): void
 }
 
@@ -27,9 +30,14 @@ export class Libp2pFrameStream implements FrameStream {
   bytesSent = 0
   readonly #stream: Stream
   readonly #decoder = new FrameDecoder()
-  readonly #arrived: Message[] = []
+  /** Messages that wait for the reader, in the portions in which they came. */
+  #arrived: Message[][] = []
   #backlogBytes = 0
+  /** The peer ended its direction itself: the connection was not lost. */
+  #finished = false
+  /** Nothing more will arrive. */
   #ended = false
+  /** Nothing more can be sent. */
   #closed = false
   #failure: Error | undefined
   #wake: (() => void) | undefined
@@ -41,36 +49,45 @@ export class Libp2pFrameStream implements FrameStream {
     this.peerId = peerId
     stream.addEventListener('message', (event) => this.#receive(event.data))
     stream.addEventListener('drain', () => this.#wakeWriters())
-    stream.addEventListener('remoteCloseWrite', () => this.#end(undefined))
-    stream.addEventListener('close', (event) => {
-      this.#closed = true
-      this.#end(event.error)
+    // Data may still wait in a paused stream when the peer ends its direction; 'end' comes after it.
+    stream.addEventListener('remoteCloseWrite', () => {
+      this.#finished = true
     })
+    stream.addEventListener('end', () => this.#end())
+    stream.addEventListener('close', (event) => this.#lose(event.error))
+    // What happened before anybody listened is not told again. Data that came with the end is told in the microtask that
+    // the 'message' listener above has queued.
+    if (stream.readableEnded) queueMicrotask(() => this.#end())
+    if (stream.status === 'reset' || stream.status === 'aborted') this.#fail(this.#unreachable('was reset'))
+    else if (stream.status === 'closed') this.#lose(undefined)
   }
 
   async send(message: Message): Promise<void> {
+    const pieces = encodeFrame(message)
     if (this.#failure !== undefined) throw this.#failure
     let room = true
     try {
       // Without a pause in between, so that frames sent at the same time do not mix.
-      for (const piece of encodeFrame(message)) {
+      for (const piece of pieces) {
         this.bytesSent += piece.byteLength
         room = this.#stream.send(piece)
       }
     } catch (cause) {
-      throw new MeshError('PEERS_UNREACHABLE', `the stream to ${this.peerId} is closed`, { cause })
+      throw this.#unreachable('is closed', cause)
     }
     if (!room) await this.#drained()
   }
 
   async *messages(): AsyncGenerator<Message> {
     for (;;) {
-      const message = this.#arrived.shift()
-      if (message !== undefined) {
-        this.#backlogBytes -= weightOf(message)
-        if (this.#backlogBytes <= STREAM_BACKLOG_BYTES / 2 && this.#stream.readStatus === 'paused')
-          this.#stream.resume()
-        yield message
+      const portion = this.#arrived.shift()
+      if (portion !== undefined) {
+        for (const message of portion) {
+          if (this.#stream.status === 'aborted') break
+          this.#backlogBytes -= weightOf(message)
+          if (this.#backlogBytes <= STREAM_BACKLOG_BYTES / 2) this.#resume()
+          yield message
+        }
       } else if (this.#failure !== undefined) throw this.#failure
       else if (this.#ended) {
         if (this.#decoder.atBoundary) return
@@ -84,12 +101,18 @@ export class Libp2pFrameStream implements FrameStream {
   }
 
   async close(): Promise<void> {
-    await this.#stream.close()
+    try {
+      await this.#stream.close({ signal: AbortSignal.timeout(REQUEST_DEADLINE_MS) })
+    } catch (cause) {
+      const late = new MeshError('REQUEST_TIMEOUT', `${this.peerId} did not take what was sent to it`, { cause })
+      this.abort(late)
+      throw late
+    }
   }
 
   abort(error: Error): void {
-    this.#closed = true
-    this.#end(error)
+    this.#arrived = []
+    this.#fail(error)
     this.#stream.abort(error)
   }
 
@@ -98,12 +121,13 @@ export class Libp2pFrameStream implements FrameStream {
    * the first drain, so that a fast sender would never wait again.
    */
   async #drained(): Promise<void> {
-    while (this.#stream.writableNeedsDrain && !this.#closed) {
+    while (this.#stream.writableNeedsDrain) {
+      if (this.#failure !== undefined) throw this.#failure
+      if (this.#closed) throw this.#unreachable('was closed before it took everything')
       await new Promise<void>((resolve) => {
         this.#writers.push(resolve)
       })
     }
-    if (this.#failure !== undefined) throw this.#failure
   }
 
   #wakeWriters(): void {
@@ -112,23 +136,51 @@ export class Libp2pFrameStream implements FrameStream {
 
   #receive(data: Uint8Array | Iterable<Uint8Array>): void {
     if (this.#failure !== undefined) return
+    const messages: Message[] = []
     try {
       for (const chunk of data instanceof Uint8Array ? [data] : data) {
         this.bytesReceived += chunk.byteLength
         for (const message of this.#decoder.push(chunk)) {
           this.#backlogBytes += weightOf(message)
-          this.#arrived.push(message)
+          messages.push(message)
         }
       }
     } catch (error) {
       this.abort(error instanceof Error ? error : new Error(String(error)))
       return
     }
+    if (messages.length === 0) return
+    this.#arrived.push(messages)
     if (this.#backlogBytes > STREAM_BACKLOG_BYTES && this.#stream.readStatus === 'readable') this.#stream.pause()
     this.#wakeReader()
   }
 
-  #end(error: Error | undefined): void {
+  #resume(): void {
+    if (this.#stream.readStatus !== 'paused') return
+    try {
+      this.#stream.resume()
+    } catch (cause) {
+      // What had arrived is delivered; only the peer can no longer be told to go on.
+      this.#fail(this.#unreachable('was lost', cause))
+    }
+  }
+
+  /** Everything that will ever arrive has arrived. A machine that goes down in the middle of a block has lied to nobody. */
+  #end(): void {
+    this.#ended = true
+    if (!this.#finished && this.#stream.status === 'closed') this.#failure ??= this.#unreachable('was lost')
+    this.#wakeReader()
+  }
+
+  /** The stream is gone. Without an error, what has arrived may still be read; 'end' comes after it. */
+  #lose(error: Error | undefined): void {
+    this.#closed = true
+    if (error !== undefined) this.#fail(this.#unreachable('was reset', error))
+    else this.#wakeWriters()
+  }
+
+  #fail(error: Error): void {
+    this.#closed = true
     this.#ended = true
     this.#failure ??= error
     this.#wakeReader()
@@ -139,9 +191,38 @@ export class Libp2pFrameStream implements FrameStream {
     this.#wake?.()
     this.#wake = undefined
   }
+
+  #unreachable(what: string, cause?: unknown): MeshError {
+    return new MeshError('PEERS_UNREACHABLE', `the stream to ${this.peerId} ${what}`, { cause })
+  }
 }
 
-/** What a waiting message counts for: its payload and something for itself, so that many small ones are bounded too. */
+/** Roughly what a waiting message takes in memory, so that long lists and many small messages are bounded too. */
 function weightOf(message: Message): number {
-  return 512 + ('payload' in message ? message.payload.byteLength : 0)
+  const base = 512
+  switch (message.type) {
+    case 'block':
+    case 'file-reply':
+      return base + message.payload.byteLength
+    case 'have':
+      return base + 24 * (message.gained.runCount + message.lost.runCount)
+    case 'want':
+      return base + 256 * message.requests.length
+    case 'missing':
+    case 'cancel':
+    case 'busy':
+      return base + 16 * message.ids.length
+    case 'hello':
+      return base + 256 * message.held.length + 1024 * message.addresses.length
+    case 'holds':
+      return base + 256 * message.held.length
+    case 'peers':
+      return base + message.peers.reduce((sum, { addresses }) => sum + 256 + textWeight(addresses), 0)
+    default:
+      return base
+  }
+}
+
+function textWeight(texts: readonly string[]): number {
+  return texts.reduce((sum, text) => sum + 64 + text.length, 0)
 }

@@ -2,19 +2,23 @@ import { noise } from '@chainsafe/libp2p-noise'
 import { privateKeyFromRaw } from '@libp2p/crypto/keys'
 import { identify } from '@libp2p/identify'
 import type { Connection, PeerId } from '@libp2p/interface'
-import { mdns } from '@libp2p/mdns'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p, type Libp2p } from 'libp2p'
 import {
+  ADDRESS_DIAL_DEADLINE_MS,
   DIAL_DEADLINE_MS,
+  MAX_ADDRESSES_PER_PEER,
   MAX_MEMBERS,
+  MAX_STREAMS_PER_CONNECTION,
   MAX_STREAMS_PER_PROTOCOL,
+  REQUEST_DEADLINE_MS,
   STREAM_WINDOW_BYTES,
 } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
+import { type DiscoveryListener, discovery } from './discovery.ts'
 import { type FrameStream, Libp2pFrameStream } from './frame-stream.ts'
 import { connectionGater, type Gate } from './gate.ts'
 
@@ -36,16 +40,27 @@ export type StreamHandler = (stream: FrameStream) => Promise<void>
 export class MeshHost {
   readonly #node: Libp2p
   readonly #onError: (peerId: string, error: unknown) => void
+  readonly #onDiscover: Set<DiscoveryListener>
 
-  private constructor(node: Libp2p, onError: (peerId: string, error: unknown) => void) {
+  private constructor(
+    node: Libp2p,
+    onError: (peerId: string, error: unknown) => void,
+    onDiscover: Set<DiscoveryListener>,
+  ) {
     this.#node = node
     this.#onError = onError
+    this.#onDiscover = onDiscover
   }
 
   /** Starts listening. Errors: ADDRESS_INVALID, PORT_TAKEN. */
   static async start(options: HostOptions): Promise<MeshHost> {
     const listen = options.listen.map((address) => parseAddress(address).toString())
     const privateKey = privateKeyFromRaw(Buffer.concat([options.key.seed, options.key.publicKey]))
+    const onDiscover = new Set<DiscoveryListener>()
+    const found: DiscoveryListener = (peerId, addresses) => {
+      // Anybody on the subnet can answer; only who may be connected is worth remembering.
+      if (options.gate.admits(peerId)) for (const listener of onDiscover) listener(peerId, addresses)
+    }
     try {
       const node = await createLibp2p({
         privateKey,
@@ -54,6 +69,9 @@ export class MeshHost {
         connectionEncrypters: [noise()],
         streamMuxers: [
           yamux({
+            maxInboundStreams: MAX_STREAMS_PER_CONNECTION,
+            maxOutboundStreams: MAX_STREAMS_PER_CONNECTION,
+            // The window is not negotiated: every node has the same, and it never grows beyond the read buffer.
             streamOptions: { initialStreamWindowSize: STREAM_WINDOW_BYTES, maxStreamWindowSize: STREAM_WINDOW_BYTES },
           }),
         ],
@@ -64,16 +82,17 @@ export class MeshHost {
           maxIncomingPendingConnections: MAX_MEMBERS,
           maxConnections: MAX_MEMBERS,
           dialTimeout: DIAL_DEADLINE_MS,
+          addressDialTimeout: ADDRESS_DIAL_DEADLINE_MS,
           reconnectRetries: 0,
         },
         // Bulk data delays pings; our own deadlines are on progress.
         connectionMonitor: { abortConnectionOnPingFailure: false },
-        services: { identify: identify() },
-        ...(options.mdnsTag === undefined
-          ? {}
-          : { peerDiscovery: [mdns({ serviceTag: options.mdnsTag, interval: 5_000 })] }),
+        services: {
+          identify: identify(),
+          ...(options.mdnsTag === undefined ? {} : { discovery: discovery(options.mdnsTag, found) }),
+        },
       })
-      return new MeshHost(node, options.onError ?? (() => undefined))
+      return new MeshHost(node, options.onError ?? (() => undefined), onDiscover)
     } catch (error) {
       throw listenError(error, listen)
     }
@@ -88,43 +107,41 @@ export class MeshHost {
     return this.#node.getMultiaddrs().map(withoutPeerId)
   }
 
-  /** Connects to a peer at the first of its addresses that answers. Errors: PEERS_UNREACHABLE. */
+  /** Connects to a peer at the first of its addresses that answers. Errors: PEERS_UNREACHABLE, with the reasons. */
   async connect(peerId: string, addresses: readonly string[], signal?: AbortSignal): Promise<void> {
+    const reasons: string[] = []
     const valid = addresses.flatMap((address) => {
       try {
-        return [multiaddr(`${address}/p2p/${peerId}`)]
+        return [multiaddr(`${address.replace(PEER_ID_AT_END, '')}/p2p/${peerId}`)]
       } catch {
+        reasons.push(`${address} is no multiaddr`)
         return []
       }
     })
     try {
       if (valid.length === 0) throw new Error('no valid address is known')
-      const deadline = AbortSignal.timeout(DIAL_DEADLINE_MS)
-      await this.#node.dial(valid, { signal: signal === undefined ? deadline : AbortSignal.any([signal, deadline]) })
+      await this.#node.dial(valid, { signal: withDeadline(signal) })
     } catch (cause) {
-      const why = cause instanceof Error ? cause.message : String(cause)
-      throw new MeshError(
-        'PEERS_UNREACHABLE',
-        `${peerId} cannot be reached at ${addresses.join(', ') || 'any address'}: ${why}`,
-        {
-          cause,
-        },
-      )
+      const where = addresses.join(', ') || 'any address'
+      const why = [...new Set([...reasons, ...reasonsOf(cause)])].join('; ')
+      throw new MeshError('PEERS_UNREACHABLE', `${peerId} cannot be reached at ${where}: ${why}`, { cause })
     }
   }
 
   /** Opens a stream to a connected peer. Errors: PEERS_UNREACHABLE. */
-  async open(peerId: string, protocol: string): Promise<FrameStream> {
-    const connection = this.#node.getConnections(peerIdFromString(peerId)).find((open) => open.status === 'open')
+  async open(peerId: string, protocol: string, signal?: AbortSignal): Promise<FrameStream> {
     try {
-      if (connection === undefined) throw new Error('not connected')
-      const stream = await connection.newStream(protocol, {
-        signal: AbortSignal.timeout(DIAL_DEADLINE_MS),
+      const open = this.#node.getConnections(peerIdFromString(peerId)).find(({ status }) => status === 'open')
+      if (open === undefined) throw new Error('not connected')
+      const stream = await open.newStream(protocol, {
+        signal: withDeadline(signal),
         maxOutboundStreams: MAX_STREAMS_PER_PROTOCOL,
       })
+      // A peer that has its limit of streams agrees on the protocol first and resets the stream then.
+      if (stream.status !== 'open') throw new Error(`the peer refused it (${stream.status})`)
       return new Libp2pFrameStream(stream, peerId)
     } catch (cause) {
-      const why = cause instanceof Error ? cause.message : String(cause)
+      const why = reasonsOf(cause).join('; ')
       throw new MeshError('PEERS_UNREACHABLE', `no ${protocol} stream to ${peerId}: ${why}`, { cause })
     }
   }
@@ -134,16 +151,10 @@ export class MeshHost {
     await this.#node.handle(
       protocol,
       (stream, connection) => {
-        const frames = new Libp2pFrameStream(stream, connection.remotePeer.toString())
-        handler(frames).then(
-          () => frames.close().catch((error: unknown) => this.#onError(frames.peerId, error)),
-          (error: unknown) => {
-            frames.abort(error instanceof Error ? error : new Error(String(error)))
-            this.#onError(frames.peerId, error)
-          },
-        )
+        void this.#serve(new Libp2pFrameStream(stream, connection.remotePeer.toString()), handler)
       },
-      { maxInboundStreams: MAX_STREAMS_PER_PROTOCOL },
+      // The limit of a protocol that is served here holds for own streams too, whatever `open` asks for.
+      { maxInboundStreams: MAX_STREAMS_PER_PROTOCOL, maxOutboundStreams: MAX_STREAMS_PER_PROTOCOL },
     )
   }
 
@@ -161,7 +172,7 @@ export class MeshHost {
     const dialed = this.#node.getConnections(id).flatMap((open: Connection) => {
       return open.direction === 'outbound' ? [withoutPeerId(open.remoteAddr)] : []
     })
-    return [...new Set([...dialed, ...told])]
+    return [...new Set([...dialed, ...told])].slice(0, MAX_ADDRESSES_PER_PEER)
   }
 
   onConnect(listener: (peerId: string) => void): void {
@@ -172,11 +183,9 @@ export class MeshHost {
     this.#node.addEventListener('peer:disconnect', (event: CustomEvent<PeerId>) => listener(event.detail.toString()))
   }
 
-  /** A node of the site was seen on the network; it is not connected by that. */
-  onDiscover(listener: (peerId: string, addresses: string[]) => void): void {
-    this.#node.addEventListener('peer:discovery', (event) => {
-      listener(event.detail.id.toString(), event.detail.multiaddrs.map(withoutPeerId))
-    })
+  /** Someone the gate admits was seen on the network, each time it is seen; it is not connected by that. */
+  onDiscover(listener: DiscoveryListener): void {
+    this.#onDiscover.add(listener)
   }
 
   async disconnect(peerId: string): Promise<void> {
@@ -186,7 +195,22 @@ export class MeshHost {
   async stop(): Promise<void> {
     await this.#node.stop()
   }
+
+  async #serve(stream: FrameStream, handler: StreamHandler): Promise<void> {
+    try {
+      await handler(stream)
+      await stream.close()
+      // A peer that never ends its own direction must not keep the stream.
+      const late = new MeshError('REQUEST_TIMEOUT', `${stream.peerId} did not end its stream`)
+      setTimeout(() => stream.abort(late), REQUEST_DEADLINE_MS).unref()
+    } catch (error) {
+      stream.abort(error instanceof Error ? error : new Error(String(error)))
+      this.#onError(stream.peerId, error)
+    }
+  }
 }
+
+const PEER_ID_AT_END = /\/p2p\/[^/]+$/
 
 function parseAddress(text: string): Multiaddr {
   try {
@@ -197,24 +221,34 @@ function parseAddress(text: string): Multiaddr {
 }
 
 function withoutPeerId(address: Multiaddr): string {
-  return address.toString().replace(/\/p2p\/[^/]+$/, '')
+  return address.toString().replace(PEER_ID_AT_END, '')
 }
 
+function withDeadline(signal: AbortSignal | undefined): AbortSignal {
+  const deadline = AbortSignal.timeout(DIAL_DEADLINE_MS)
+  return signal === undefined ? deadline : AbortSignal.any([signal, deadline])
+}
+
+/** What went wrong, a line for each address that was tried. */
+function reasonsOf(error: unknown): string[] {
+  if (error instanceof AggregateError && error.errors.length > 0) return error.errors.flatMap(reasonsOf)
+  const message = error instanceof Error ? error.message : String(error)
+  return [message.split('\n', 1)[0] ?? '']
+}
+
+/** libp2p tells in one text, with a paragraph for each address, why it cannot listen. */
 function listenError(error: unknown, listen: readonly string[]): unknown {
-  const texts: string[] = []
-  const collect = (at: unknown): void => {
-    if (!(at instanceof Error)) return
-    texts.push(`${'code' in at ? String(at.code) : ''} ${at.message}`)
-    collect(at.cause)
-    if (at instanceof AggregateError || 'errors' in at) for (const inner of at.errors as unknown[]) collect(inner)
+  if (!(error instanceof Error)) return error
+  const why = (address: string): string => error.message.split(`\n  ${address}: `)[1]?.split('\n\n', 1)[0] ?? ''
+  const taken = listen.filter((address) => why(address).includes('EADDRINUSE'))
+  if (taken.length > 0) {
+    return new MeshError('PORT_TAKEN', `another program listens on ${taken.join(' and ')}`, { cause: error })
   }
-  collect(error)
-  const text = texts.join('; ')
-  if (text.includes('EADDRINUSE')) {
-    return new MeshError('PORT_TAKEN', `another program listens on ${listen.join(' or ')}`, { cause: error })
-  }
-  if (/EADDRNOTAVAIL|EACCES|no valid addresses|UnsupportedListen/i.test(text)) {
-    return new MeshError('ADDRESS_INVALID', `this machine cannot listen on ${listen.join(' or ')}`, { cause: error })
+  const failed = listen.filter((address) => why(address) !== '')
+  if (failed.length > 0) {
+    const reason = why(failed[0]!).split('\n', 1)[0]
+    const message = `this machine cannot listen on ${failed.join(' and ')}: ${reason}`
+    return new MeshError('ADDRESS_INVALID', message, { cause: error })
   }
   return error
 }

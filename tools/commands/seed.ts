@@ -40,7 +40,7 @@ export function command(): Command {
 async function run(context: Context, options: Options, disk: string): Promise<void> {
   const { seed } = await import('../../node/agent/seed.ts')
   const { output, agent } = context
-  await seed({
+  const published = await seed({
     ...agent,
     ...options,
     disk,
@@ -53,4 +53,6 @@ async function run(context: Context, options: Options, disk: string): Promise<vo
       output.result(event.published, `${what}: ${image} release ${release} (${facts})\nroot ${root}`)
     },
   })
+  // Others joined and left since; programs take the last line for the result.
+  if (output.json && !options.once) output.result(published, '')
 }

@@ -2,7 +2,7 @@ import { copyFile, open, rm, stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { Receipt } from '../../node/restore/receipt.ts'
-import { isMeshError, MeshError } from '../../protocol/errors.ts'
+import { EXIT, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { formatBytes, formatTable } from '../format.ts'
 import { firstDifference } from '../lab/compare.ts'
 import { Lab } from '../lab/local-lab.ts'
@@ -39,9 +39,6 @@ interface Check {
   readonly note: string
 }
 
-/** Set by Ctrl-C: what then fails because everything is stopped is no news. */
-let interrupted = false
-
 async function main(): Promise<number> {
   const { values } = parseArgs({
     options: {
@@ -61,17 +58,23 @@ async function main(): Promise<number> {
     throw new MeshError('USAGE', `--size ${values.size} is no number of MiB from 64 up`)
   const startedAt = performance.now()
   const lab = await Lab.open()
-  const stop = (signal: NodeJS.Signals): void => {
-    interrupted = true
-    say(`\n${signal}: stopping every process and removing ${lab.dir}`)
-    void lab.close().finally(() => process.exit(130))
+  const stop = new AbortController()
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    // A terminal and npm may both send it. Files are removed below, once nothing writes any more.
+    process.on(signal, () => {
+      if (stop.signal.aborted) return
+      say(`\n${signal}: stopping every process`)
+      stop.abort()
+      void lab.close({ keep: true })
+    })
   }
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, stop)
   try {
     const image =
-      values.image === undefined ? await freshImage(lab, sizeMib * 1024 ** 2) : await givenImage(values.image)
-    const rows = await runLab(lab, image)
-    const checks = await checkDisks(lab, image, rows)
+      values.image === undefined
+        ? await freshImage(lab, sizeMib * 1024 ** 2, stop.signal)
+        : await givenImage(values.image)
+    const rows = await runLab(lab, image, stop.signal)
+    const checks = await checkDisks(lab, image, rows, stop.signal)
     const ok = rows.every((row) => row.receipt.verified) && checks.every((check) => check.ok)
     const seconds = (performance.now() - startedAt) / 1000
     say(`\n${table(rows)}\n`)
@@ -80,31 +83,37 @@ async function main(): Promise<number> {
     say(`\n${ok ? 'Everything holds' : 'NOT everything holds'}, after ${seconds.toFixed(1)} s.`)
     const machines = rows.map(({ step, receipt }) => ({ step, ...receipt }))
     if (values.json) process.stdout.write(`${JSON.stringify({ event: 'demo', ok, seconds, machines, checks })}\n`)
-    return ok ? 0 : 1
+    return ok ? EXIT.ok : EXIT.unexpected
+  } catch (error) {
+    // Whatever failed first: it was the stop.
+    if (stop.signal.aborted) return EXIT.interrupted
+    throw error
   } finally {
-    if (values.keep) say(`kept: ${lab.dir}`)
     await lab.close({ keep: values.keep })
+    say(values.keep ? `kept: ${lab.dir}` : `removed: ${lab.dir}`)
   }
 }
 
-async function freshImage(lab: Lab, size: number): Promise<string> {
+async function freshImage(lab: Lab, size: number, signal: AbortSignal): Promise<string> {
   say(`Making an ext4 image of ${formatBytes(size)} from files of this machine`)
   const path = lab.path('model.img')
-  const made = await makeImage(path, size, lab.dir)
+  const made = await makeImage(path, size, lab.dir, signal)
   await rm(lab.path('files'), { recursive: true })
   say(`  ${made.files} files, ${formatBytes(made.bytes)}; the rest is free space`)
   return path
 }
 
-async function givenImage(path: string): Promise<string> {
-  const facts = await stat(resolve(path)).catch(() => undefined)
+async function givenImage(text: string): Promise<string> {
+  // `npm run demo` changes to the package's folder; the path is meant from where the user stands.
+  const path = resolve(process.env.npm_lifecycle_event === 'demo' ? (process.env.INIT_CWD ?? '.') : '.', text)
+  const facts = await stat(path).catch(() => undefined)
   if (facts?.isFile() !== true || facts.size === 0)
     throw new MeshError('DISK_MISSING', `${path} is no file with content`)
-  return resolve(path)
+  return path
 }
 
 /** The whole life of a small lab; every step is a real `mesh` process. */
-async function runLab(lab: Lab, image: string): Promise<Row[]> {
+async function runLab(lab: Lab, image: string, signal: AbortSignal): Promise<Row[]> {
   const { size } = await stat(image)
   for (const machine of MACHINES) await emptyDisk(lab.path(`${machine}.img`), size)
   say('The master publishes the image: mesh seed')
@@ -127,7 +136,7 @@ async function runLab(lab: Lab, image: string): Promise<Row[]> {
   const random = new Random(SESSION_SEED)
   for (const machine of DAMAGED) {
     await serving.get(machine)?.stop()
-    if (await isExt(image)) await changeFiles(lab.path(`${machine}.img`), lab.dir, random)
+    if (await isExt(image)) await changeFiles(lab.path(`${machine}.img`), lab.dir, random, signal)
     await scribble(lab.path(`${machine}.img`), size, 64, random)
   }
   say('Both restore from the other lab machines: mesh restore')
@@ -153,27 +162,32 @@ async function emptyDisk(path: string, size: number): Promise<void> {
 }
 
 /** Looks at every disk with other programs than our own. */
-async function checkDisks(lab: Lab, image: string, rows: readonly Row[]): Promise<Check[]> {
+async function checkDisks(lab: Lab, image: string, rows: readonly Row[], signal: AbortSignal): Promise<Check[]> {
   say('Every disk is compared with the image, byte for byte, and checked by e2fsck and veritysetup')
   const checks: Check[] = []
   const verity = await hasTool('veritysetup')
   if (!verity) say('  veritysetup is not installed (package cryptsetup-bin): the root is not checked by it')
   for (const machine of MACHINES) {
     const disk = lab.path(`${machine}.img`)
-    const difference = await firstDifference(image, disk)
+    const difference = await firstDifference(image, disk, signal)
     const note = difference === undefined ? 'equal to the image' : `differs at byte ${difference}`
     checks.push({ machine, check: 'bytes', ok: difference === undefined, note })
     if (await isExt(disk))
-      checks.push({ machine, check: 'e2fsck', ...(await passes('e2fsck', ['-fn', disk], 'clean')) })
+      checks.push({ machine, check: 'e2fsck', ...(await passes('e2fsck', ['-fn', disk], 'clean', signal)) })
     const receipt = rows.findLast((row) => row.machine === machine)?.receipt
     if (verity && receipt !== undefined)
-      checks.push({ machine, check: 'veritysetup', ...(await checkRoot(lab, machine, receipt)) })
+      checks.push({ machine, check: 'veritysetup', ...(await checkRoot(lab, machine, receipt, signal)) })
   }
   return checks
 }
 
 /** Our stored tree has veritysetup's layout, so it is the judge of disk, tree and root at once. */
-async function checkRoot(lab: Lab, machine: string, receipt: Receipt): Promise<{ ok: boolean; note: string }> {
+async function checkRoot(
+  lab: Lab,
+  machine: string,
+  receipt: Receipt,
+  signal: AbortSignal,
+): Promise<{ ok: boolean; note: string }> {
   const blockSize = 65536
   const padded = lab.path(`${machine}.padded`)
   await copyFile(lab.path(`${machine}.img`), padded)
@@ -193,15 +207,24 @@ async function checkRoot(lab: Lab, machine: string, receipt: Receipt): Promise<{
     'veritysetup',
     ['verify', ...shape, `--data-blocks=${receipt.blocks.total}`, padded, tree, receipt.root],
     'agrees with the root',
+    signal,
   )
   await rm(padded)
   return result
 }
 
-async function passes(tool: string, args: readonly string[], note: string): Promise<{ ok: boolean; note: string }> {
-  return runTool(tool, args).then(
+async function passes(
+  tool: string,
+  args: readonly string[],
+  note: string,
+  signal: AbortSignal,
+): Promise<{ ok: boolean; note: string }> {
+  return runTool(tool, args, signal).then(
     () => ({ ok: true, note }),
-    (error: Error) => ({ ok: false, note: error.message }),
+    (error: Error) => {
+      signal.throwIfAborted()
+      return { ok: false, note: error.message }
+    },
   )
 }
 
@@ -228,7 +251,6 @@ function say(text: string): void {
 try {
   process.exitCode = await main()
 } catch (error) {
-  if (interrupted) await new Promise(() => undefined)
   const advice = isMeshError(error) ? `\n      ${error.advice}` : ''
   process.stderr.write(`demo: ${error instanceof Error ? error.message : String(error)}${advice}\n`)
   process.exitCode = isMeshError(error) ? error.exitCode : 1

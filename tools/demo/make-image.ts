@@ -16,16 +16,17 @@ export interface MadeImage {
 }
 
 /** Makes an ext4 image of `size` bytes that holds thousands of real files of this machine, without mounting anything. */
-export async function makeImage(path: string, size: number, workDir: string): Promise<MadeImage> {
+export async function makeImage(path: string, size: number, workDir: string, signal?: AbortSignal): Promise<MadeImage> {
   const tree = join(workDir, 'files')
   await mkdir(tree)
   const budget = { bytes: size * FILL, files: Math.floor(size / BYTES_PER_FILE) }
   const made = { files: 0, bytes: 0 }
-  for (const source of SOURCES) await copyFiles(source, join(tree, source.slice(1).replaceAll('/', '-')), budget, made)
+  for (const source of SOURCES)
+    await copyFiles(source, join(tree, source.slice(1).replaceAll('/', '-')), budget, made, signal)
   const file = await open(path, 'w')
   await file.truncate(size)
   await file.close()
-  await runTool('mke2fs', ['-q', '-t', 'ext4', '-F', '-d', tree, path])
+  await runTool('mke2fs', ['-q', '-t', 'ext4', '-F', '-d', tree, path], signal)
   return made
 }
 
@@ -35,13 +36,15 @@ async function copyFiles(
   to: string,
   budget: { bytes: number; files: number },
   made: { files: number; bytes: number },
+  signal?: AbortSignal,
 ): Promise<void> {
   const entries = await readdir(from, { withFileTypes: true }).catch(() => [])
   entries.sort((a, b) => (a.name < b.name ? -1 : 1))
   await mkdir(to, { recursive: true })
   for (const entry of entries) {
+    signal?.throwIfAborted()
     if (made.bytes >= budget.bytes || made.files >= budget.files) return
-    if (entry.isDirectory()) await copyFiles(join(from, entry.name), join(to, entry.name), budget, made)
+    if (entry.isDirectory()) await copyFiles(join(from, entry.name), join(to, entry.name), budget, made, signal)
     else if (entry.isFile()) {
       const path = join(from, entry.name)
       const { size } = await stat(path)

@@ -3,7 +3,11 @@ import { open } from 'node:fs/promises'
 const STEP = 4 * 1024 ** 2
 
 /** Offset of the first byte in which two files differ over the length of `expected`; undefined if there is none. */
-export async function firstDifference(expected: string, actual: string): Promise<number | undefined> {
+export async function firstDifference(
+  expected: string,
+  actual: string,
+  signal?: AbortSignal,
+): Promise<number | undefined> {
   await using stack = new AsyncDisposableStack()
   const [a, b] = [
     stack.adopt(await open(expected), (f) => f.close()),
@@ -11,6 +15,7 @@ export async function firstDifference(expected: string, actual: string): Promise
   ]
   const [bufferA, bufferB] = [Buffer.allocUnsafe(STEP), Buffer.allocUnsafe(STEP)]
   for (let offset = 0; ; ) {
+    signal?.throwIfAborted()
     const { bytesRead } = await a.read(bufferA, 0, STEP, offset)
     if (bytesRead === 0) return undefined
     const other = await b.read(bufferB, 0, bytesRead, offset)

@@ -4,10 +4,10 @@ import type { Random } from './random.ts'
 import { runTool } from './run-tool.ts'
 
 /** Changes files inside an ext4 image the way a pupil's session does: new files, deleted ones, overwritten ones. */
-export async function changeFiles(disk: string, workDir: string, random: Random): Promise<void> {
+export async function changeFiles(disk: string, workDir: string, random: Random, signal?: AbortSignal): Promise<void> {
   const homework = join(workDir, `homework-${random.seed}`)
   await writeFile(homework, random.bytes(700 * 1024))
-  const listing = await runTool('debugfs', ['-R', 'ls -p /etc', disk])
+  const listing = await runTool('debugfs', ['-R', 'ls -p /etc', disk], signal)
   const victims = listing
     .split('\n')
     .map((line) => line.split('/'))
@@ -21,7 +21,7 @@ export async function changeFiles(disk: string, workDir: string, random: Random)
   }
   const script = join(workDir, `session-${random.seed}.debugfs`)
   await writeFile(script, `${commands.join('\n')}\n`)
-  await runTool('debugfs', ['-w', '-f', script, disk])
+  await runTool('debugfs', ['-w', '-f', script, disk], signal)
 }
 
 /** Overwrites `count` places of 4 KiB with random bytes, behind the file system's back. */

@@ -4,10 +4,17 @@ import { type BuildOptions, build } from 'esbuild'
 import { VERSION } from './version.ts'
 
 /**
- * Bundles the command into one file, since start-up counts at every boot; dynamic imports stay lazy inside it, so libp2p
- * is evaluated only when the network is needed. The hash threads have a file of their own beside it.
+ * Bundles the command, since start-up counts at every boot: what is imported dynamically lies in files of its own, so that
+ * libp2p is not even read unless the network is needed. The hash threads' file stands beside the others.
  */
-const common: BuildOptions = {
+const options: BuildOptions = {
+  entryPoints: ['tools/mesh.ts', 'node/disk/hash-worker.ts'],
+  outdir: 'dist',
+  entryNames: '[name]',
+  chunkNames: '[name]-[hash]',
+  splitting: true,
+  minifyWhitespace: true,
+  minifySyntax: true,
   bundle: true,
   platform: 'node',
   format: 'esm',
@@ -24,6 +31,5 @@ const common: BuildOptions = {
 
 process.chdir(join(import.meta.dirname, '..'))
 await rm('dist', { recursive: true, force: true })
-await build({ ...common, entryPoints: ['tools/mesh.ts'], outfile: 'dist/mesh.js' })
-await build({ ...common, entryPoints: ['node/disk/hash-worker.ts'], outfile: 'dist/hash-worker.js' })
+await build(options)
 await chmod('dist/mesh.js', 0o755)

@@ -77,6 +77,37 @@ export class Bitmap {
     return w * 32 + 31 - Math.clz32(word & -word)
   }
 
+  /** Whether every bit of [start, end) is set. */
+  hasRange(start: number, end: number): boolean {
+    for (let i = start; i < end; ) {
+      const whole = (i & 31) === 0 && end - i >= 32
+      if (whole ? this.#words[i >>> 5] !== 0xffffffff : !this.has(i)) return false
+      i += whole ? 32 : 1
+    }
+    return true
+  }
+
+  /**
+   * Bits from `first` (a multiple of 32) on, packed into bytes, least significant first; zeros behind the last one.
+   * `first` must lie inside.
+   */
+  store(first: number, into: Uint8Array): void {
+    const bytes = this.#bytesFrom(first)
+    into.set(bytes.subarray(0, into.byteLength))
+    into.fill(0, bytes.byteLength)
+  }
+
+  /** The inverse of {@link store}; bits behind the last one are dropped. */
+  load(first: number, from: Uint8Array): void {
+    const bytes = this.#bytesFrom(first)
+    const end = Math.min(this.#words.length, Math.ceil((first + from.byteLength * 8) / 32))
+    const before = this.#countWords(first >>> 5, end)
+    bytes.set(from.byteLength > bytes.byteLength ? from.subarray(0, bytes.byteLength) : from)
+    const over = this.#words.length * 32 - this.length
+    if (over > 0) this.#words[this.#words.length - 1]! &= 0xffffffff >>> over
+    this.#count += this.#countWords(first >>> 5, end) - before
+  }
+
   toRanges(): RangeSet {
     const runs: [number, number][] = []
     for (let start = this.nextSet(0); start !== -1; ) {
@@ -90,6 +121,19 @@ export class Bitmap {
   /** The set bits in ascending order, as they are when each is asked for. */
   *values(): Generator<number> {
     for (let i = this.nextSet(0); i !== -1; i = this.nextSet(i + 1)) yield i
+  }
+
+  /** Not by for-of, which takes ten times as long; there may be millions. */
+  #countWords(start: number, end: number): number {
+    let count = 0
+    for (let i = start; i < end; i++) if (this.#words[i] !== 0) count += bitsIn(this.#words[i]!)
+    return count
+  }
+
+  /** The bytes that hold the bits from `first` on: every platform that Node runs on for us is little-endian. */
+  #bytesFrom(first: number): Uint8Array {
+    assert(first % 32 === 0 && first < this.length)
+    return new Uint8Array(this.#words.buffer, first / 8)
   }
 
   #fill(start: number, end: number, value: boolean): void {

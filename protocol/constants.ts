@@ -12,7 +12,7 @@ export const MAX_IMAGE_SIZE_BYTES = 64 * 1024 ** 4
 export const DIGEST_SIZE_BYTES = 32
 
 /** Version of the exchange protocol that this code speaks; see docs/PROTOCOL.md. */
-export const EXCHANGE_PROTOCOL = '/lab-mesh/exchange/1'
+export const EXCHANGE_PROTOCOL = '/lab-mesh/exchange/2'
 export const METADATA_PROTOCOL = '/lab-mesh/metadata/1'
 export const JOIN_PROTOCOL = '/lab-mesh/join/1'
 
@@ -20,6 +20,8 @@ export const JOIN_PROTOCOL = '/lab-mesh/join/1'
 export const MAX_FRAME_HEADER_BYTES = 256 * 1024
 /** A frame's raw payload: one block, one hash page, one metadata file. */
 export const MAX_FRAME_PAYLOAD_BYTES = MAX_BLOCK_SIZE_BYTES
+/** A coded set of the granules of one block. */
+export const MAX_GRANULE_SET_BYTES = MAX_BLOCK_SIZE_BYTES / GRANULE_SIZE_BYTES / 8
 /** Runs in one have message; longer maps are sent in several messages. */
 export const MAX_RUNS_PER_HAVE = 16 * 1024
 /** Requests in one want message, ids in one missing, cancel or busy. */
@@ -108,5 +110,90 @@ export const TREE_CACHE_BYTES = 16 * 1024 * 1024
 export const MAX_LOCATIONS_PER_DIGEST = 16
 /** Blocks found by a scan at another place than they belong that a restore remembers for copying. */
 export const MAX_DISPLACED_BLOCKS = 256 * 1024
-/** Bytes written to the disk between two flushes of a restore. */
+/** Bytes, and blocks (of which perhaps only parts are written), between two flushes of a restore. */
 export const RESTORE_BATCH_BYTES = 8 * 1024 * 1024
+export const RESTORE_BATCH_BLOCKS = 4096
+/** Blocks in memory whose writes are under way, in bytes. */
+export const RESTORE_WRITING_BYTES = 8 * 1024 * 1024
+/** Of the blocks that a log calls clean, how many are hashed after a restore: this share, and at least so many. */
+export const AUDIT_SHARE = 0.005
+export const AUDIT_MIN_BLOCKS = 64
+/** If nothing had to be restored the audit takes no longer than this, so that the boot goes on; `mesh up` does the rest. */
+export const AUDIT_BOOT_BUDGET_MS = 50
+
+/** How often a serving machine looks at the log of its disk: our own bitmap, and a tracker that has to be asked. */
+export const LOG_WATCH_TICK_MS = 500
+export const TRACKER_WATCH_TICK_MS = 30_000
+/** A log that is being written may look damaged for a moment. */
+export const LOG_PEEK_TRIES = 5
+export const LOG_PEEK_PAUSE_MS = 20
+/** One read of a write log that is opened. */
+export const LOG_READ_BYTES = 1024 * 1024
+
+/**
+ * Unit in which dm-era remembers writes. Its first write in each era waits for two flushes of the metadata, and requests are
+ * cut at its bounds, so smaller is slower; and 4 bytes of metadata a unit would be 1/1024 of the disk with 4 KiB.
+ */
+export const ERA_BLOCK_BYTES = 64 * 1024
+/** Metadata per unit: its era (4 bytes) three times while a snapshot is held, and 64 eras not yet digested, of a bit each. */
+export const ERA_METADATA_BYTES_PER_BLOCK = 24
+export const ERA_METADATA_BASE_BYTES = 4 * 1024 * 1024
+/** More eras than this cannot begin between two runs of `mesh monitor`: one for each activation and each look at the log. */
+export const MAX_ERAS_BETWEEN_MONITORS = 65_536
+/** How long a look at dm-era waits for another one. */
+export const ERA_LOCK_TRIES = 200
+export const ERA_LOCK_PAUSE_MS = 50
+/** Time for one program of the system, and what it may print: the list of blocks of dm-era. */
+export const TOOL_DEADLINE_MS = 120_000
+export const TOOL_OUTPUT_BYTES = 256 * 1024 * 1024
+
+/** NBD: longest request that is served; the specification's own limit for clients that were told none. */
+export const NBD_MAX_REQUEST_BYTES = 32 * 1024 * 1024
+/** NBD: size of requests that clients are advised to use at least, and the page of the kernel's cache. */
+export const NBD_PREFERRED_BYTES = 4096
+/** NBD: connections at a time. */
+export const NBD_MAX_CONNECTIONS = 64
+/** NBD: data of one option of the handshake, and how many options a client may send. */
+export const NBD_MAX_OPTION_BYTES = 64 * 1024
+export const NBD_MAX_OPTIONS = 256
+/** NBD: time from connecting to the first request. */
+export const NBD_HANDSHAKE_DEADLINE_MS = 15_000
+/** NBD: a client that does not take its last answers within this time is disconnected when the server stops. */
+export const NBD_CLOSE_DEADLINE_MS = 5_000
+/** NBD: what one connection may have under way, in requests and in bytes (a longer single request is let through). */
+export const NBD_MAX_REQUESTS_UNDER_WAY = 64
+export const NBD_MAX_BYTES_UNDER_WAY = 32 * 1024 * 1024
+/** NBD: pieces of writes that one connection may have in the hands of threads. */
+export const NBD_MAX_PIECES_UNDER_WAY = 64
+/** NBD: buffers that are kept for the next request, over all connections. */
+export const NBD_POOL_BYTES = 32 * 1024 * 1024
+/** NBD: extents in one reply to a block status request. */
+export const NBD_MAX_EXTENTS = 64 * 1024
+/** Unit in which a qcow2 file over the disk keeps its own records: 16 MiB of them for 1 TiB. */
+export const QEMU_CLUSTER_BYTES = 512 * 1024
+/** Time for one run of qemu-img, what it may print, and how often a qemu-nbd that starts is looked for. */
+export const QEMU_TOOL_DEADLINE_MS = 120_000
+export const QEMU_OUTPUT_BYTES = 4 * 1024 * 1024
+export const QEMU_POLL_MS = 5
+/** NBD client: time to connect and agree with a server, and for the answer to one request. */
+export const NBD_CONNECT_DEADLINE_MS = 10_000
+export const NBD_REPLY_DEADLINE_MS = 30_000
+/** NBD client: time for a goodbye. */
+export const NBD_GOODBYE_DEADLINE_MS = 1_000
+/** NBD client: extents that are taken in one answer; QEMU sends up to 131,072. */
+export const NBD_MAX_EXTENTS_TAKEN = 1024 * 1024
+/** NBD client: longest request it sends; longer reads and writes are cut into parts of this length. */
+export const NBD_CLIENT_REQUEST_BYTES = 1024 * 1024
+/** NBD client: bytes one block status request asks about at most; its length has 32 bits. */
+export const NBD_STATUS_BYTES = 4 * 1024 ** 3 - 64 * 1024
+/** NBD client: requests a server may want to be multiples of at most this, to be fit for a write log. */
+export const NBD_LOG_ALIGNMENT_BYTES = 512
+/** Zeros that are written at a time. */
+export const LOG_ZERO_BYTES = 1024 * 1024
+/** Transfers up to this length are made at once, without a thread, as long as the page cache answers. */
+export const QUICK_TRANSFER_BYTES = 1024 * 1024
+/** A quick transfer that ran slower than this, plus what copying costs, had to wait for the disk (an SSD takes 0.1 ms). */
+export const QUICK_SLOW_MS = 0.1
+export const QUICK_SLOW_MS_PER_MIB = 1
+/** For this many times as long as the wait no other quick transfer is tried, so that waits take 5 % of the time at most. */
+export const QUICK_PAUSE_FACTOR = 20

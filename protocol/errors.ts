@@ -29,6 +29,11 @@ const FAULTS = {
   USAGE: { exit: EXIT.usage, advice: 'See `mesh help` or `mesh COMMAND --help`.' },
   BLOCK_SIZE_INVALID: { exit: EXIT.usage, advice: 'Give a power of two from 4096 to 1048576, for example 65536.' },
   ADDRESS_INVALID: { exit: EXIT.usage, advice: 'Give a multiaddr such as /ip4/0.0.0.0/tcp/7433.' },
+  NBD_ADDRESS_INVALID: {
+    exit: EXIT.usage,
+    advice:
+      'To serve, give unix:PATH in a directory that exists, or tcp:HOST:PORT with an address of this machine; to reach a server, nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH.',
+  },
   RANGE_INVALID: {
     exit: EXIT.usage,
     advice: 'Give OFFSET:LENGTH in bytes, both multiples of the block size, inside the disk.',
@@ -41,16 +46,40 @@ const FAULTS = {
   },
   DISK_NOT_A_DISK: { exit: EXIT.disk, advice: 'Give a regular file or a block device.' },
   DISK_EMPTY: { exit: EXIT.disk, advice: 'Give a disk, or an image file with content.' },
-  DISK_TOO_SMALL: { exit: EXIT.disk, advice: 'Use a disk at least as large as the image.' },
+  DISK_TOO_SMALL: {
+    exit: EXIT.disk,
+    advice: 'Use a disk at least as large as the image, and for a write log as large as it says.',
+  },
   DISK_TOO_LARGE: { exit: EXIT.disk, advice: 'Images are at most 64 TiB; give a smaller partition.' },
   DISK_MOUNTED: {
     exit: EXIT.disk,
     advice: 'Unmount it first, or give --force if you are sure that nothing writes to it.',
   },
+  LOG_PLACE_TAKEN: {
+    exit: EXIT.disk,
+    advice: 'Give another place with --log; if what it holds is not needed, overwrite its beginning with zeros first.',
+  },
+  DISK_NOT_OWN: { exit: EXIT.disk, advice: 'Give the disk that `mesh join --disk` was given; `mesh status` shows it.' },
   DISK_IO: { exit: EXIT.disk, advice: 'The disk failed; look at `dmesg`, and replace it if it happens again.' },
   DISK_FULL: {
     exit: EXIT.disk,
     advice: 'Free space on the file system named, then run the command again; it continues.',
+  },
+
+  TOOL_MISSING: { exit: EXIT.disk, advice: 'Install that package, then run the command again.' },
+  DISK_IN_USE: { exit: EXIT.disk, advice: 'Shut down the virtual machine that uses it, then run the command again.' },
+  QEMU_FAILED: {
+    exit: EXIT.disk,
+    advice: 'Look at what QEMU says; the image file can be removed, and is then made anew by `mesh monitor --qemu`.',
+  },
+  ERA_FAILED: {
+    exit: EXIT.disk,
+    advice: 'Look at `dmesg`; the kernel must be 5.12 or newer and have dm-era (`modprobe dm-era`).',
+  },
+  ERA_NAME_TAKEN: { exit: EXIT.disk, advice: 'Give --era another name; `dmsetup ls` shows those in use.' },
+  ERA_METADATA_INVALID: {
+    exit: EXIT.disk,
+    advice: 'Give --era-metadata an empty partition that is large enough, or leave it out.',
   },
 
   STATE_MISSING: {
@@ -111,7 +140,7 @@ const FAULTS = {
     advice: '`mesh peers` on the master lists the members; a machine becomes one with `mesh join`.',
   },
 
-  PORT_TAKEN: { exit: EXIT.network, advice: 'Stop the program that holds it, or give another --listen address.' },
+  PORT_TAKEN: { exit: EXIT.network, advice: 'Stop the program that holds it, or give another address.' },
   PEERS_UNREACHABLE: {
     exit: EXIT.network,
     advice: 'Check the cable and that other machines of this site run `mesh up`.',
@@ -119,6 +148,15 @@ const FAULTS = {
   PROTOCOL_VIOLATION: {
     exit: EXIT.network,
     advice: 'The peer speaks the protocol wrongly; update mesh there, or look at that machine.',
+  },
+  NBD_PROTOCOL: {
+    exit: EXIT.network,
+    advice: 'The other side speaks the NBD protocol wrongly; check that it is an NBD server or client, and update it.',
+  },
+  NBD_UNREACHABLE: { exit: EXIT.network, advice: 'Check the address, and that the NBD server runs there.' },
+  NBD_UNSUITABLE: {
+    exit: EXIT.network,
+    advice: 'Serve another export, or change how it is served: what is missing is named.',
   },
   REQUEST_TIMEOUT: { exit: EXIT.network, advice: 'The peer did not answer in time; try again.' },
 

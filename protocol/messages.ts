@@ -2,6 +2,7 @@ import {
   DIGEST_SIZE_BYTES,
   MAX_ADDRESSES_PER_PEER,
   MAX_BLOCK_SIZE_BYTES,
+  MAX_GRANULE_SET_BYTES,
   MAX_HELD_IMAGES,
   MAX_IMAGE_SIZE_BYTES,
   MAX_MEMBERS,
@@ -37,8 +38,10 @@ export interface WantRequest {
   /** Where the client expects the content in the tree: level 0 are blocks. A hint only: the digest decides. */
   readonly level: number
   readonly index: number
-  /** Bytes the client expects at most: the block size of its image. Counts against the server's credit. */
+  /** The block size of the client's image. */
   readonly size: number
+  /** Coded set of the granules that are wanted; no bytes for the whole block (granules.ts). */
+  readonly granules: Uint8Array
 }
 
 export interface PeerAddresses {
@@ -61,7 +64,13 @@ export type Message =
     }
   | { readonly type: 'have'; readonly root: Digest; readonly gained: RangeSet; readonly lost: RangeSet }
   | { readonly type: 'want'; readonly requests: readonly WantRequest[] }
-  | { readonly type: 'block'; readonly id: number; readonly payload: Uint8Array }
+  | {
+      readonly type: 'block'
+      readonly id: number
+      /** Coded set of the wanted granules that are zeros and left out of the payload. */
+      readonly zeros: Uint8Array
+      readonly payload: Uint8Array
+    }
   | { readonly type: 'missing'; readonly ids: readonly number[] }
   | { readonly type: 'cancel'; readonly ids: readonly number[] }
   | { readonly type: 'busy'; readonly ids: readonly number[]; readonly retryAfterMs: number }
@@ -149,6 +158,7 @@ function encodeFields(w: WireWriter, m: Message): void {
       break
     case 'block':
       w.uint(1, m.id)
+      w.bytes(2, m.zeros)
       break
     case 'missing':
     case 'cancel':
@@ -226,8 +236,9 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
   },
   block: (r, payload) => {
     let id = 0
-    r.fields({ 1: () => (id = r.uint()) })
-    return { type: 'block', id, payload }
+    let zeros: Uint8Array = new Uint8Array()
+    r.fields({ 1: () => (id = r.uint()), 2: () => (zeros = r.bytes(MAX_GRANULE_SET_BYTES)) })
+    return { type: 'block', id, zeros, payload }
   },
   missing: (r) => ({ type: 'missing', ids: readIds(r) }),
   cancel: (r) => ({ type: 'cancel', ids: readIds(r) }),
@@ -317,16 +328,25 @@ function encodeRequest(w: WireWriter, request: WantRequest): void {
   w.uint(3, request.level)
   w.uint(4, request.index)
   w.uint(5, request.size)
+  w.bytes(6, request.granules)
 }
 
 function readRequest(r: WireReader): WantRequest {
-  const request = { id: 0, digest: new Uint8Array() as Digest, level: 0, index: 0, size: 0 }
+  const request = {
+    id: 0,
+    digest: new Uint8Array() as Digest,
+    level: 0,
+    index: 0,
+    size: 0,
+    granules: new Uint8Array() as Uint8Array,
+  }
   r.fields({
     1: () => (request.id = r.uint()),
     2: () => (request.digest = r.digest()),
     3: () => (request.level = r.uint(64)),
     4: () => (request.index = r.uint(Number.MAX_SAFE_INTEGER)),
     5: () => (request.size = r.uint(MAX_BLOCK_SIZE_BYTES)),
+    6: () => (request.granules = r.bytes(MAX_GRANULE_SET_BYTES)),
   })
   required(request.digest, 'want without a digest')
   if (!isBlockSize(request.size)) throw violation('want without a block size')

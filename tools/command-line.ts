@@ -29,13 +29,14 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     import('./commands/remove.ts'),
     import('./commands/restore.ts'),
     import('./commands/up.ts'),
+    import('./commands/monitor.ts'),
+    import('./commands/log.ts'),
     import('./commands/verify.ts'),
     import('./commands/status.ts'),
     import('./commands/peers.ts'),
   ])
   for (const { command } of modules) {
-    // What a program reads with --json stays JSON, whatever was wrong with the call.
-    program.addCommand(command().exitOverride().copyInheritedSettings(program))
+    program.addCommand(inherit(command(), program))
   }
   try {
     await program.parseAsync(args, { from: 'user' })
@@ -49,6 +50,13 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     const message = error.code === 'commander.help' ? 'no command given' : error.message.replace(/^error: /, '')
     new Output({ json, quiet: true }).error(new MeshError('USAGE', message))
   }
+}
+
+/** What a program reads with --json stays JSON, whatever was wrong with the call, also of a command's own commands. */
+function inherit(command: Command, parent: Command): Command {
+  command.exitOverride().copyInheritedSettings(parent)
+  for (const one of command.commands) inherit(one, parent)
+  return command
 }
 
 function ignoreLostReader(error: NodeJS.ErrnoException): void {

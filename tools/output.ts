@@ -64,6 +64,11 @@ export class Output {
       case 'serving':
         this.#line(`serving ${event.image} release ${event.release}: ${event.blocks} blocks`)
         break
+      case 'monitoring':
+        this.#line(
+          `serving ${event.disk} at ${event.uri || 'the socket that was handed over'}; the log is ${describeLog(event)}`,
+        )
+        break
       case 'member':
         this.#line(`${event.name} joined`)
         break
@@ -162,6 +167,10 @@ export class Output {
     this.close()
     process.stderr.write(`${text}\n`)
   }
+}
+
+function describeLog({ state, dirty }: Extract<AgentEvent, { type: 'monitoring' }>): string {
+  return state === 'dirty' ? `dirty: ${dirty} granules` : state
 }
 
 function describe(event: ProgressEvent, rate: number): string {

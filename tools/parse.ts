@@ -1,8 +1,12 @@
+import { resolve } from 'node:path'
 import { InvalidArgumentError } from 'commander'
+import type { MonitorOptions } from '../node/agent/monitor.ts'
 
 const DURATION_UNITS_MS = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
 /** Longer times are typing errors, and would leave the range of dates. */
 const MAX_DURATION_MS = 366 * DURATION_UNITS_MS.d
+/** SD_LISTEN_FDS_START. */
+const FIRST_LISTEN_FD = 3
 const SIZE_UNITS = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 } as const
 
 /** `90s`, `15m`, `1h`, `2d` in milliseconds; at most 366 days. */
@@ -39,4 +43,28 @@ export function parseCount(text: string): number {
   if (!/^\d+$/.test(text) || value < 1 || value > 10_000)
     throw new InvalidArgumentError('Give a whole number from 1 to 10000.')
   return value
+}
+
+/** `unix:PATH`, `tcp:HOST:PORT`, or `systemd` for the listening socket that systemd hands over (sd_listen_fds(3)). */
+export function parseNbdAddress(text: string): MonitorOptions['address'] {
+  if (text === 'systemd') {
+    const { LISTEN_PID, LISTEN_FDS } = process.env
+    if (Number(LISTEN_PID) !== process.pid || Number(LISTEN_FDS) !== 1)
+      throw new InvalidArgumentError(
+        'systemd has handed over no socket; start it by a .socket unit with one ListenStream=.',
+      )
+    return { fd: FIRST_LISTEN_FD }
+  }
+  if (text.startsWith('unix:') && text.length > 'unix:'.length) return { unix: resolve(text.slice('unix:'.length)) }
+  const [, host, port] = /^tcp:(\[[^\]]+\]|[^:]+):(\d{1,5})$/.exec(text) ?? []
+  if (host === undefined || Number(port) > 65535)
+    throw new InvalidArgumentError('Give unix:PATH, tcp:HOST:PORT or systemd.')
+  return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) }
+}
+
+/** A name that device mapper and a path can both hold. */
+export function parseEraName(text: string): string {
+  if (!/^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}$/.test(text))
+    throw new InvalidArgumentError('Give a name of letters, digits, and any of _ . + - after the first.')
+  return text
 }

@@ -1,5 +1,6 @@
 import type { Progress } from '../restore/progress.ts'
 import type { Receipt } from '../restore/receipt.ts'
+import type { LogState } from '../writelog/write-log.ts'
 
 /** What every long-running command of the agent needs. */
 export interface AgentOptions {
@@ -21,6 +22,7 @@ export type AgentEvent =
   | { type: 'warning'; text: string }
   | { type: 'listening'; peerId: string; addresses: string[] }
   | { type: 'serving'; image: string; release: number; blocks: number }
+  | { type: 'monitoring'; disk: string; uri: string; state: LogState['state']; dirty: number; openMs: number }
   | { type: 'published'; published: Published }
   | { type: 'receipt'; receipt: Receipt }
   | { type: 'member'; id: string; name: string }

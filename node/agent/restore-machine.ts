@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
 import { METADATA_WAIT_MS } from '../../protocol/constants.ts'
 import { toHex } from '../../protocol/digest.ts'
 import { isMeshError } from '../../protocol/errors.ts'
+import type { BlockDevice } from '../disk/block-device.ts'
 import { openDevice } from '../disk/file-device.ts'
 import { HashPool } from '../disk/hash-pool.ts'
 import { assertNotMounted } from '../disk/mounts.ts'
@@ -11,10 +13,12 @@ import { restore } from '../restore/restore.ts'
 import type { DiskSource } from '../store/disk-source.ts'
 import { TreeStore } from '../store/tree-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
-import { ScanLog } from '../writelog/scan-log.ts'
 import type { AgentOptions } from './agent.ts'
-import { keepReceipt, writeDiskState } from './disk-state.ts'
+import { keepReceipt, readDiskState, writeDiskState } from './disk-state.ts'
+import { forgetLogMiss, readLogMiss } from './log-miss.ts'
+import { secureRandom } from './log-watch.ts'
 import { Machine } from './machine.ts'
+import { openWriteLog } from './machine-log.ts'
 import { MeshNode, nameOf } from './mesh-node.ts'
 
 export interface RestoreMachineOptions extends AgentOptions {
@@ -43,24 +47,8 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
   const network = stack.adopt(new LazyNetwork(machine, options), (it) => it.stop())
   let treeRefetched = false
   for (let manifest = first; ; ) {
-    const state = { image: manifest.image, release: manifest.release, root: toHex(manifest.root) }
     try {
-      const receipt = await restore({
-        device,
-        manifest,
-        trees,
-        log: new ScanLog(),
-        pool,
-        fetcher: () => network.fetcher(manifest),
-        beforeWriting: () => writeDiskState(machine.state, { state: 'partial', ...state }),
-        serving: (source) => network.offer(source),
-        progress: (progress) => options.report({ type: 'progress', ...progress, ...network.peerCount() }),
-        signal: options.signal,
-        machine: machine.config.name,
-        nameOf: (peerId) => nameOf(machine, peerId),
-      })
-      await writeDiskState(machine.state, { state: 'whole', ...state })
-      await keepReceipt(machine.state, receipt)
+      const receipt = await restoreTo(manifest, { machine, device, pool, trees, network, options })
       options.report({ type: 'receipt', receipt })
       return receipt
     } catch (error) {
@@ -76,6 +64,53 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
       network.withdraw()
     }
   }
+}
+
+interface RestoreParts {
+  readonly machine: Machine
+  readonly device: BlockDevice
+  readonly pool: HashPool
+  readonly trees: TreeStore
+  readonly network: LazyNetwork
+  readonly options: RestoreMachineOptions
+}
+
+/** One restore to one release, from the log's opening to its durable receipt. */
+async function restoreTo(manifest: VerifiedManifest, parts: RestoreParts): Promise<Receipt> {
+  const { machine, device, pool, trees, network, options } = parts
+  const { image, release } = manifest
+  const state = { image, release, root: toHex(manifest.root) }
+  const doubt = await readLogMiss(machine.state)
+  let receipt: Receipt
+  {
+    await using stack = new AsyncDisposableStack()
+    receipt = await restore({
+      device,
+      manifest,
+      trees,
+      log: await openWriteLog(options.stateDir, device, manifest, stack),
+      ...(doubt === undefined ? {} : { doubt }),
+      pool,
+      fetcher: () => network.fetcher(manifest),
+      beforeWriting: () => writeDiskState(machine.state, { state: 'partial', ...state }),
+      serving: (source) => network.offer(source),
+      onLogMiss: (block) => {
+        const text = `block ${block} was wrong though the write log called it clean; reading the whole disk`
+        options.report({ type: 'warning', text })
+      },
+      progress: (progress) => options.report({ type: 'progress', ...progress, ...network.peerCount() }),
+      signal: options.signal,
+      machine: machine.config.name,
+      nameOf: (peerId) => nameOf(machine, peerId),
+      random: secureRandom,
+    })
+    // The log is closed, durably, before anything says that the disk is whole.
+  }
+  if (!isDeepStrictEqual(await readDiskState(machine.state), { state: 'whole', ...state }))
+    await writeDiskState(machine.state, { state: 'whole', ...state })
+  await keepReceipt(machine.state, receipt)
+  if (doubt !== undefined) await forgetLogMiss(machine.state)
+  return receipt
 }
 
 /** Peers told of a newer release before anything was fetched. */

@@ -17,7 +17,9 @@ import type { AgentOptions } from './agent.ts'
 import { lastReceipt } from './disk-state.ts'
 import { DiskWatch } from './disk-watch.ts'
 import { Enrolment } from './enrolment.ts'
+import { LogWatch } from './log-watch.ts'
 import type { Machine } from './machine.ts'
+import { readLogConfig } from './machine-log.ts'
 import { MeshNode } from './mesh-node.ts'
 import { describePeers, describeStatus, type HeldStatus } from './status.ts'
 
@@ -73,6 +75,7 @@ export async function serve(
   if (offer !== undefined && source !== undefined) {
     const { manifest } = offer
     held = { manifest, source }
+    await watchLog(machine, offer, source, options, stack)
     node.hold(source)
     report({ type: 'serving', image: manifest.image, release: manifest.release, blocks: source.heldCount })
     if (master !== undefined) await watch(offer, source, pool, options, stack)
@@ -112,6 +115,22 @@ async function openSource(
     for (const block of dirty.values()) held.clear(block)
   }
   return new DiskSource({ disk: new ImageDisk(device, offer.manifest), tree, held })
+}
+
+/** Before anything is offered: what the write log calls dirty is not. */
+async function watchLog(
+  machine: Machine,
+  offer: Offer,
+  source: DiskSource,
+  { report }: AgentOptions,
+  stack: AsyncDisposableStack,
+): Promise<void> {
+  const config = await readLogConfig(machine.state.directory)
+  if (config === undefined || offer.path !== machine.config.disk) return
+  const { disk } = source
+  const log = new LogWatch({ config, state: machine.state, manifest: offer.manifest, disk, source, report })
+  await log.start()
+  stack.adopt(log, (it) => it.stop())
 }
 
 async function watch(

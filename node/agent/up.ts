@@ -1,6 +1,10 @@
+import { toHex } from '../../protocol/digest.ts'
+import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { AgentOptions } from './agent.ts'
 import { readDiskState } from './disk-state.ts'
+import { peekLog } from './log-peek.ts'
 import { Machine } from './machine.ts'
+import { readLogConfig } from './machine-log.ts'
 import { type Offer, serve } from './service.ts'
 
 /** `mesh up`: serves this machine's image to the others until the signal aborts. */
@@ -23,5 +27,13 @@ async function currentOffer(machine: Machine): Promise<Offer | undefined> {
   const path = disk?.servedFrom ?? machine.config.disk
   const restored = disk === undefined ? undefined : machine.trust.view().release(disk.image, disk.release)
   if (restored === undefined) return { manifest: machine.manifest(), path, whole: false }
-  return { manifest: restored, path, whole: disk?.state === 'whole' }
+  return { manifest: restored, path, whole: disk?.state === 'whole' || (await isLogged(machine, path, restored)) }
+}
+
+/** Whether the write log says which blocks of the release the disk holds, so that a scan is not needed. */
+async function isLogged(machine: Machine, path: string, manifest: VerifiedManifest): Promise<boolean> {
+  const config = await readLogConfig(machine.state.directory)
+  if (config === undefined || path !== machine.config.disk) return false
+  const log = await peekLog(config, path)
+  return log.state === 'known' && log.root === toHex(manifest.root)
 }

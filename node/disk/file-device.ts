@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { readSync, writeSync } from 'node:fs'
 import { constants, type FileHandle, open, readFile, stat } from 'node:fs/promises'
 import { MAX_IMAGE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
@@ -6,6 +7,7 @@ import { type ByteCount, type ByteOffset, byteCount } from '../../protocol/units
 import type { BlockDevice } from './block-device.ts'
 import { openFault, transferFault } from './device-fault.ts'
 import { deviceNumber } from './device-number.ts'
+import { QuickTransfers } from './quick-transfers.ts'
 
 /** What /sys counts the size of a block device in, whatever its own sectors are. */
 const SECTOR_BYTES = 512
@@ -49,6 +51,8 @@ class FileDevice implements BlockDevice {
   readonly size: ByteCount
   readonly kind: 'file' | 'block'
   readonly #handle: FileHandle
+  readonly #quickReads = new QuickTransfers()
+  readonly #quickWrites = new QuickTransfers()
   /** Set by a flush that failed. */
   #unflushable: MeshError | undefined
 
@@ -68,6 +72,16 @@ class FileDevice implements BlockDevice {
       if (bytesRead === 0) throw transferFault('reading', this.path, offset + done, new Error('the disk ends here'))
       done += bytesRead
     }
+  }
+
+  readNow(offset: ByteOffset, into: Uint8Array): boolean {
+    this.#assertInside(offset, into.byteLength)
+    return this.#quickReads.try(into.byteLength, () => readSync(this.#handle.fd, into, 0, into.byteLength, offset))
+  }
+
+  writeNow(offset: ByteOffset, data: Uint8Array): boolean {
+    this.#assertInside(offset, data.byteLength)
+    return this.#quickWrites.try(data.byteLength, () => writeSync(this.#handle.fd, data, 0, data.byteLength, offset))
   }
 
   async write(offset: ByteOffset, data: Uint8Array): Promise<void> {

@@ -1,5 +1,6 @@
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import { type Digest, toHex } from '../../protocol/digest.ts'
+import type { PackedBlock } from '../../protocol/granules.ts'
 import type { PeerSession } from './session.ts'
 
 /** What to fetch: items of one level of one image's tree. Level 0 are blocks. */
@@ -12,13 +13,37 @@ export interface FetchRequest {
   readonly wanted: Bitmap
   /** The digest an item must have. */
   readonly digestOf: (index: number) => Promise<Digest>
+  /** For blocks that are wrong only in part. */
+  readonly sparse?: SparseBlocks
+}
+
+/** Of which blocks only some granules are to be fetched, and where the others come from. */
+export interface SparseBlocks {
+  /** Granules of a block to ask for; undefined for all of it. */
+  granules(index: number): Bitmap | undefined
+  /** The block as it stands here, in a buffer of its own. */
+  read(index: number): Promise<Uint8Array>
 }
 
 /** A verified item. */
 export interface FetchedBlock {
   readonly index: number
+  /** All of it, also if only some granules were fetched. */
   readonly data: Uint8Array
   readonly peerId: string
+  /** Bytes of content that came over the network for it. */
+  readonly received: number
+  /** The granules that were fetched; undefined for all. */
+  readonly granules?: Bitmap
+  /** Granules that were not to be fetched turned out to be wrong here, so all of the block was. */
+  readonly neighboursWrong?: boolean
+}
+
+/** Granules of a peer that made no right block together with ours: one of the two is wrong. */
+export interface Doubted {
+  readonly peerId: string
+  readonly content: PackedBlock
+  readonly granules: Bitmap
 }
 
 /** One copy of a request that is on its way from a peer. */
@@ -32,6 +57,8 @@ export interface Ask {
 export interface Ticket {
   readonly job: FetchJob
   readonly index: number
+  /** What was asked for of a block; undefined for all of it. */
+  readonly granules: Bitmap | undefined
 }
 
 /** The state of one fetch: every item is to be asked (`pending`), asked, waiting to be taken (`ready`), or done. */
@@ -42,6 +69,8 @@ export class FetchJob {
   /** Who was asked for what, by index. */
   readonly asked = new Map<number, Ask[]>()
   readonly ready: FetchedBlock[] = []
+  /** Blocks of which all is asked for, to find out whether the peer or this disk was wrong. */
+  readonly doubted = new Map<number, Doubted>()
   /** Items that some session said it does not have (for levels without have maps). */
   readonly #refused = new Map<PeerSession<Ticket>, Set<number>>()
   failure: Error | undefined
@@ -76,6 +105,11 @@ export class FetchJob {
     return this.request.level === 0 ? held : undefined
   }
 
+  /** Granules of an item to ask for; undefined for all of it. */
+  granules(index: number): Bitmap | undefined {
+    return this.doubted.has(index) ? undefined : this.request.sparse?.granules(index)
+  }
+
   has(session: PeerSession<Ticket>, index: number): boolean {
     const available = this.available(session)
     if (available === null || this.#refused.get(session)?.has(index) === true) return false
@@ -102,6 +136,15 @@ export class FetchJob {
       this.asked.delete(index)
       this.pending.set(index)
     }
+  }
+
+  /** An item is no longer asked of anybody: `from` has answered, the others are told. It is pending again. */
+  recall(index: number, from: PeerSession<Ticket>): void {
+    for (const { session, id } of this.asked.get(index) ?? []) {
+      if (session !== from && id !== undefined) session.cancel(id)
+    }
+    this.asked.delete(index)
+    this.pending.set(index)
   }
 
   deliver(block: FetchedBlock, now: number): void {

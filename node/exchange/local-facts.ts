@@ -4,8 +4,8 @@ import { MeshError } from '../../protocol/errors.ts'
 import type { HeldImage, Message, MetadataVersions } from '../../protocol/messages.ts'
 
 /** Versions of the exchange this code speaks. */
-const VERSION_MIN = 1
-const VERSION_MAX = 1
+const VERSION_MIN = 2
+const VERSION_MAX = 2
 
 /** What a node says of itself in its hello. */
 export interface LocalFacts {

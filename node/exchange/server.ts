@@ -1,3 +1,4 @@
+import type { Bitmap } from '../../protocol/bitmap.ts'
 import {
   HELLO_DEADLINE_MS,
   MAX_RUNS_PER_HAVE,
@@ -6,6 +7,7 @@ import {
 } from '../../protocol/constants.ts'
 import type { Digest } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
+import { decodeGranules, packBlock, wantedBytes } from '../../protocol/granules.ts'
 import type { Message, PeerAddresses, WantRequest } from '../../protocol/messages.ts'
 import { RangeSet, type Run } from '../../protocol/ranges.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
@@ -92,11 +94,17 @@ export class ExchangeServer {
   }
 }
 
+/** A request that was taken on. `cost`: what it takes of the credit. */
+interface OpenRequest extends WantRequest {
+  readonly wanted: Bitmap | undefined
+  readonly cost: number
+}
+
 /** One client's stream. Its queue is bounded by the credit, its reads by SERVE_READ_AHEAD. */
 class ServerSession {
   readonly #stream: FrameStream
   readonly #options: ServerOptions
-  readonly #queue: WantRequest[] = []
+  readonly #queue: OpenRequest[] = []
   #openBytes = 0
   #reading = 0
   #greeted = false
@@ -156,10 +164,12 @@ class ServerSession {
   #want(requests: readonly WantRequest[]): void {
     const busy: number[] = []
     for (const request of requests) {
-      if (this.#openBytes + request.size > SESSION_CREDIT_BYTES) busy.push(request.id)
+      const wanted = decodeGranules(request.granules, request.size)
+      const cost = wantedBytes(wanted, request.size)
+      if (this.#openBytes + cost > SESSION_CREDIT_BYTES) busy.push(request.id)
       else {
-        this.#openBytes += request.size
-        this.#queue.push(request)
+        this.#openBytes += cost
+        this.#queue.push({ ...request, wanted, cost })
       }
     }
     if (busy.length > (SESSION_CREDIT_BYTES * CREDIT_GRACE) / 4096) {
@@ -173,7 +183,7 @@ class ServerSession {
     const cancelled = new Set(ids)
     for (let i = this.#queue.length - 1; i >= 0; i--) {
       if (!cancelled.has(this.#queue[i]!.id)) continue
-      this.#openBytes -= this.#queue[i]!.size
+      this.#openBytes -= this.#queue[i]!.cost
       this.#queue.splice(i, 1)
     }
   }
@@ -192,21 +202,22 @@ class ServerSession {
     }
   }
 
-  async #answer(request: WantRequest): Promise<void> {
+  async #answer(request: OpenRequest): Promise<void> {
     for (const holding of this.#options.holdings()) {
       // A disk that fails to read a block does not have it; the fault shows at its own restore.
-      const payload = await holding.get(request.digest, request).catch(() => undefined)
-      if (payload === undefined || payload.byteLength > request.size) continue
-      await this.#release(request, { type: 'block', id: request.id, payload })
-      this.#options.onServed?.(this.#stream.peerId, payload.byteLength)
+      const block = await holding.get(request.digest, request).catch(() => undefined)
+      if (block === undefined || block.byteLength !== request.size) continue
+      const packed = packBlock(block, request.wanted)
+      await this.#release(request, { type: 'block', id: request.id, ...packed })
+      this.#options.onServed?.(this.#stream.peerId, packed.payload.byteLength)
       return
     }
     await this.#release(request, { type: 'missing', ids: [request.id] })
   }
 
   /** The credit is free before the client can know of the answer, else its next request would find the server busy. */
-  #release(request: WantRequest, message: Message): Promise<void> {
-    this.#openBytes -= request.size
+  #release(request: OpenRequest, message: Message): Promise<void> {
+    this.#openBytes -= request.cost
     return this.#stream.send(message)
   }
 }

@@ -7,6 +7,7 @@ import {
 } from '../../protocol/constants.ts'
 import { toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
+import { encodeGranules, type PackedBlock, wantedBytes } from '../../protocol/granules.ts'
 import type { HeldImage, Message, MetadataVersions, PeerAddresses, WantRequest } from '../../protocol/messages.ts'
 import { countBlocks } from '../../protocol/units.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
@@ -14,7 +15,7 @@ import { checkHello, type Hello, helloOf, type LocalFacts } from './local-facts.
 
 /** What a session reports; answers name the request they belong to. */
 export interface SessionEvents<Ticket> {
-  block(session: PeerSession<Ticket>, ticket: Ticket, payload: Uint8Array): void
+  block(session: PeerSession<Ticket>, ticket: Ticket, content: PackedBlock): void
   missing(session: PeerSession<Ticket>, ticket: Ticket): void
   busy(session: PeerSession<Ticket>, ticket: Ticket): void
   /** What the peer holds changed. */
@@ -25,6 +26,7 @@ export interface SessionEvents<Ticket> {
 
 interface OpenRequest<Ticket> {
   readonly ticket: Ticket
+  /** Bytes of content that are asked for. */
   readonly size: number
   readonly askedAt: number
 }
@@ -124,14 +126,18 @@ export class PeerSession<Ticket> {
     return this.#openBytes + size <= Math.min(window, this.#credit)
   }
 
-  /** Asks for some content; requests of one turn of the event loop travel together. Returns the request's number. */
-  ask(ticket: Ticket, want: Omit<WantRequest, 'id'>): number {
+  /**
+   * Asks for some content, or for some granules of it; requests of one turn of the event loop travel together. Returns the
+   * request's number.
+   */
+  ask(ticket: Ticket, want: Omit<WantRequest, 'id' | 'granules'>, granules?: Bitmap): number {
     const id = this.#nextId++
+    const size = wantedBytes(granules, want.size)
     if (this.#requests.size === 0) this.progressAt = this.#now()
-    this.#requests.set(id, { ticket, size: want.size, askedAt: this.#now() })
-    this.#openBytes += want.size
+    this.#requests.set(id, { ticket, size, askedAt: this.#now() })
+    this.#openBytes += size
     if (this.#unsent.length === 0) setImmediate(() => this.#sendUnsent())
-    this.#unsent.push({ id, ...want })
+    this.#unsent.push({ id, ...want, granules: encodeGranules(granules) })
     return id
   }
 
@@ -162,7 +168,7 @@ export class PeerSession<Ticket> {
           return
         }
         if (message.payload.byteLength > request.size) throw this.#violation('more bytes than asked for')
-        this.#events.block(this, request.ticket, message.payload)
+        this.#events.block(this, request.ticket, message)
         break
       }
       case 'missing':

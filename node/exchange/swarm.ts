@@ -13,10 +13,11 @@ import {
   STALL_DISCONNECT_MS,
 } from '../../protocol/constants.ts'
 import { digestOf, sameBytes } from '../../protocol/digest.ts'
-import { MeshError } from '../../protocol/errors.ts'
+import { isMeshError, MeshError } from '../../protocol/errors.ts'
+import { type PackedBlock, unpackBlock, unpackWhole } from '../../protocol/granules.ts'
 import type { MetadataVersions, PeerAddresses } from '../../protocol/messages.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
-import { type FetchedBlock, FetchJob, type FetchRequest, type Ticket } from './fetch-job.ts'
+import { type Doubted, type FetchedBlock, FetchJob, type FetchRequest, type Ticket } from './fetch-job.ts'
 import type { LocalFacts } from './local-facts.ts'
 import { PeerLedger } from './peer-ledger.ts'
 import { pickBlock } from './picker.ts'
@@ -190,8 +191,11 @@ export class Swarm {
   }
 
   readonly #events = {
-    block: (session: PeerSession<Ticket>, { job, index }: Ticket, payload: Uint8Array) => {
-      void this.#received(session, job, index, payload)
+    block: (session: PeerSession<Ticket>, ticket: Ticket, content: PackedBlock) => {
+      this.#received(session, ticket, content).catch((error: Error) => {
+        if (isMeshError(error, 'PROTOCOL_VIOLATION')) this.#wrong(session, error.message)
+        else ticket.job.fail(error)
+      })
     },
     missing: (session: PeerSession<Ticket>, { job, index }: Ticket) => {
       job.refuse(session, index)
@@ -207,25 +211,69 @@ export class Swarm {
     peers: (list: readonly PeerAddresses[]) => this.#options.onPeers?.(list),
   }
 
-  async #received(session: PeerSession<Ticket>, job: FetchJob, index: number, payload: Uint8Array): Promise<void> {
-    const expected = await job.request.digestOf(index)
-    if (!sameBytes(digestOf(payload), expected)) {
-      this.ledger.of(session.peerId).bad++
-      const what = job.request.level === 0 ? `block ${index}` : `page ${index} of level ${job.request.level}`
-      this.#ban(session.peerId, `sent wrong bytes for ${what}`)
-      this.#loseSession(session)
-      return
-    }
-    this.#meter(session, payload.byteLength)
-    const asks = job.asked.get(index)
+  async #received(session: PeerSession<Ticket>, ticket: Ticket, content: PackedBlock): Promise<void> {
+    const { job, index, granules } = ticket
+    const { digestOf: expected, level, sparse, blockSize } = job.request
+    this.#meter(session, content.payload.byteLength)
     // Already delivered by somebody else, or the job is over.
-    if (!this.#jobs.has(job) || (asks === undefined && !job.pending.has(index))) return this.#pump()
-    for (const ask of asks ?? []) if (ask.session !== session && ask.id !== undefined) ask.session.cancel(ask.id)
-    job.asked.delete(index)
-    job.pending.clear(index)
-    this.ledger.delivered(session.peerId, payload.byteLength)
-    job.deliver({ index, data: payload, peerId: session.peerId }, this.#options.now())
+    if (!this.#isOpen(job, index)) return this.#pump()
+    let data: Uint8Array
+    if (granules === undefined) data = unpackWhole(content, blockSize)
+    else {
+      data = await sparse!.read(index)
+      unpackBlock(content, granules, data)
+    }
+    const right = sameBytes(digestOf(data), await expected(index))
+    if (!this.#isOpen(job, index)) return this.#pump()
+    if (right) this.#deliver(session, ticket, data, content.payload.byteLength)
+    else if (granules === undefined) {
+      this.#wrong(session, `sent wrong bytes for ${level === 0 ? `block ${index}` : `page ${index} of level ${level}`}`)
+    } else {
+      // The peer lied, or what stands here beside the granules is wrong: the whole block will tell.
+      job.doubted.set(index, { peerId: session.peerId, content, granules })
+      job.recall(index, session)
+    }
     this.#pump()
+  }
+
+  #isOpen(job: FetchJob, index: number): boolean {
+    return this.#jobs.has(job) && (job.asked.has(index) || job.pending.has(index))
+  }
+
+  #deliver(session: PeerSession<Ticket>, ticket: Ticket, data: Uint8Array, received: number): void {
+    const { job, index, granules } = ticket
+    job.recall(index, session)
+    job.pending.clear(index)
+    this.ledger.delivered(session.peerId, received)
+    const doubted = job.doubted.get(index)
+    const neighboursWrong = doubted !== undefined && this.#judge(doubted, index, data)
+    job.deliver(
+      {
+        index,
+        data,
+        peerId: session.peerId,
+        received,
+        ...(granules === undefined ? {} : { granules }),
+        ...(neighboursWrong ? { neighboursWrong } : {}),
+      },
+      this.#options.now(),
+    )
+  }
+
+  /** With the whole block at hand: whether the doubted granules were right. If not, the peer that sent them is banned. */
+  #judge({ peerId, content, granules }: Doubted, index: number, block: Uint8Array): boolean {
+    const claimed = Buffer.from(block)
+    unpackBlock(content, granules, claimed)
+    if (sameBytes(claimed, block)) return true
+    this.ledger.of(peerId).bad++
+    this.#ban(peerId, `sent wrong bytes for block ${index}`)
+    return false
+  }
+
+  #wrong(session: PeerSession<Ticket>, what: string): void {
+    this.ledger.of(session.peerId).bad++
+    this.#ban(session.peerId, what)
+    this.#loseSession(session)
   }
 
   #meter(session: PeerSession<Ticket>, bytes: number): void {
@@ -274,7 +322,8 @@ export class Swarm {
       (digest) => {
         if (job.asked.get(index)?.includes(ask) !== true) return
         const { level, blockSize } = job.request
-        ask.id = session.ask({ job, index }, { digest, level, index, size: blockSize })
+        const granules = job.granules(index)
+        ask.id = session.ask({ job, index, granules }, { digest, level, index, size: blockSize }, granules)
       },
       (error: Error) => job.fail(error),
     )

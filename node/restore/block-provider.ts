@@ -1,25 +1,31 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { MAX_LOCATIONS_PER_DIGEST } from '../../protocol/constants.ts'
+import { MAX_LOCATIONS_PER_DIGEST, RESTORE_BATCH_BYTES } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes, zeroDigest } from '../../protocol/digest.ts'
+import { countGranules, granuleOf } from '../../protocol/granules.ts'
 import type { ImageDisk } from '../disk/image-disk.ts'
+import type { FetchedBlock } from '../exchange/fetch-job.ts'
 import type { LocationIndex } from '../store/location-index.ts'
 import type { TreeFile } from '../store/tree-file.ts'
 import type { BlockFetcher } from './block-fetcher.ts'
+import type { DirtyBlocks } from './dirty-blocks.ts'
 import type { DisplacedBlocks } from './scan.ts'
 
-/** The right content of one dirty block, verified. `last`: the block it was fetched for, so its buffer may be kept. */
+/** The right content of one dirty block, verified. */
 export interface ProvidedBlock {
   readonly index: number
+  /** All of it. */
   readonly data: Uint8Array
+  /** Granules that have to be written; undefined for all. */
+  readonly granules?: Bitmap
 }
 
 export interface BlockProviderOptions {
   readonly disk: ImageDisk
   readonly tree: TreeFile
   /** Blocks to provide; the writer clears what it has written and flushed. */
-  readonly dirty: Bitmap
+  readonly dirty: DirtyBlocks
   readonly displaced: DisplacedBlocks
-  /** Undefined only if nothing is dirty. */
+  /** Undefined if looking for content on this disk costs more than it can spare. */
   readonly locations: LocationIndex | undefined
   readonly fetcher: () => Promise<BlockFetcher>
   readonly signal: AbortSignal
@@ -27,13 +33,15 @@ export interface BlockProviderOptions {
 
 /**
  * Decides for each dirty block where its content comes from, and gets it, cheapest first: zeros are known; content that
- * stands elsewhere on this disk is copied; the rest is fetched, each content once however many blocks have it. Everything
- * it yields has been hashed.
+ * stands elsewhere on this disk is copied; the rest is fetched, each content once however many blocks have it, and of a block
+ * that is dirty only in part only that part. Everything it yields has been hashed, whole.
  */
 export class BlockProvider {
   readonly counts = { local: 0, zero: 0, fetched: 0 }
   readonly deliveredBy = new Map<string, { blocks: number; bytes: number }>()
   bytesReceived = 0
+  /** A block that turned out to be wrong in granules that the log called clean. */
+  missed: number | undefined
   readonly #options: BlockProviderOptions
   readonly #zeros: Uint8Array
   /** To be fetched. */
@@ -45,8 +53,8 @@ export class BlockProvider {
   constructor(options: BlockProviderOptions) {
     this.#options = options
     this.#zeros = new Uint8Array(options.disk.blockSize)
-    this.#fetch = new Bitmap(options.dirty.length)
-    this.#waiting = new Bitmap(options.dirty.length)
+    this.#fetch = new Bitmap(options.dirty.blocks.length)
+    this.#waiting = new Bitmap(options.dirty.blocks.length)
   }
 
   /** Records of the peers that were asked, if any were. */
@@ -54,44 +62,74 @@ export class BlockProvider {
     return this.#fetcher?.ledger.all() ?? []
   }
 
-  /** Every dirty block once. Ends early, between two blocks, when the signal is aborted. */
+  /** Every dirty block once. Ends early, between two blocks, when the signal is aborted or a block was missed. */
   async *blocks(): AsyncGenerator<ProvidedBlock> {
     yield* this.#fromHere()
-    if (this.#fetch.count > 0 && !this.#options.signal.aborted) yield* this.#fromPeers()
+    if (this.#fetch.count > 0 && !this.#isOver) yield* this.#fromPeers()
   }
 
+  get #isOver(): boolean {
+    return this.#options.signal.aborted || this.missed !== undefined
+  }
+
+  /** A batch is gathered before any of it can be written, so that blocks which only changed places find each other. */
   async *#fromHere(): AsyncGenerator<ProvidedBlock> {
-    const { dirty, tree, signal } = this.#options
-    const zero = zeroDigest(this.#zeros.byteLength)
-    for (const index of dirty.values()) {
-      if (signal.aborted) return
-      const digest = await tree.leaf(index)
-      if (sameBytes(digest, zero)) {
-        this.counts.zero++
-        yield { index, data: this.#zeros }
-        continue
-      }
-      const data = await this.#copy(index, digest)
-      if (data === undefined) continue
-      this.counts.local++
-      yield { index, data }
+    const most = Math.max(1, RESTORE_BATCH_BYTES / this.#zeros.byteLength)
+    let found: ProvidedBlock[] = []
+    for (const index of this.#options.dirty.blocks.values()) {
+      if (this.#isOver) break
+      const block = await this.#find(index)
+      if (block !== undefined) found.push(block)
+      if (found.length < most) continue
+      yield* found
+      found = []
     }
+    yield* found
+  }
+
+  async #find(index: number): Promise<ProvidedBlock | undefined> {
+    const digest = await this.#options.tree.leaf(index)
+    if (sameBytes(digest, zeroDigest(this.#zeros.byteLength))) {
+      this.counts.zero++
+      return this.#known(index, this.#zeros)
+    }
+    const data = await this.#copy(index, digest)
+    if (data === undefined) return undefined
+    this.counts.local++
+    return this.#known(index, data)
+  }
+
+  /**
+   * A block whose right content is known: what of it has to be written. Its clean granules are looked at, too, as they are
+   * when the others are fetched.
+   */
+  async #known(index: number, data: Uint8Array): Promise<ProvidedBlock> {
+    const { disk, dirty } = this.#options
+    const granules = dirty.granulesOf(index)
+    if (granules === undefined) return { index, data }
+    const found = await disk.readBlock(index)
+    const wrong = new Bitmap(granules.length)
+    for (let i = 0; i < countGranules(data.byteLength); i++)
+      if (!sameBytes(granuleOf(found, i), granuleOf(data, i))) wrong.set(i)
+    for (const i of wrong.values()) if (!granules.has(i)) this.missed ??= index
+    return { index, data, granules: wrong }
   }
 
   /** Content found on this disk; if there is none, the block is put down for fetching. */
   async #copy(index: number, digest: Digest): Promise<Uint8Array | undefined> {
     const { dirty, displaced, locations } = this.#options
     let tries = 0
-    for await (const same of locations!.find(digest)) {
-      if (this.#fetch.has(same)) {
-        this.#waiting.set(index)
-        return undefined
+    if (locations !== undefined)
+      for await (const same of locations.find(digest)) {
+        if (this.#fetch.has(same)) {
+          this.#waiting.set(index)
+          return undefined
+        }
+        if (tries++ === MAX_LOCATIONS_PER_DIGEST) break
+        if (same === index || dirty.blocks.has(same)) continue
+        const data = await this.#readIf(same, digest)
+        if (data !== undefined) return data
       }
-      if (tries++ === MAX_LOCATIONS_PER_DIGEST) break
-      if (same === index || dirty.has(same)) continue
-      const data = await this.#readIf(same, digest)
-      if (data !== undefined) return data
-    }
     const place = displaced.find(digest)
     const data = place === undefined ? undefined : await this.#readIf(place, digest)
     if (data === undefined) this.#fetch.set(index)
@@ -104,7 +142,7 @@ export class BlockProvider {
   }
 
   async *#fromPeers(): AsyncGenerator<ProvidedBlock> {
-    const { tree, disk, signal, locations } = this.#options
+    const { tree, disk, dirty, signal, locations } = this.#options
     this.#fetcher = await this.#options.fetcher()
     const request = {
       root: tree.root,
@@ -112,23 +150,30 @@ export class BlockProvider {
       blockSize: disk.blockSize,
       wanted: this.#fetch,
       digestOf: (index: number) => tree.leaf(index),
+      sparse: {
+        granules: (index: number) => dirty.granulesOf(index),
+        read: (index: number) => disk.readBlock(index),
+      },
     }
-    for await (const { index, data, peerId } of this.#fetcher.fetch(request, signal)) {
-      this.#count(peerId, data.byteLength)
-      yield { index, data }
-      if (this.#waiting.count === 0) continue
-      for await (const same of locations!.find(await tree.leaf(index))) {
+    for await (const block of this.#fetcher.fetch(request, signal)) {
+      const { index, data, granules } = block
+      this.#count(block)
+      if (block.neighboursWrong === true) this.missed ??= index
+      yield { index, data, ...(granules === undefined ? {} : { granules }) }
+      if (this.missed !== undefined) return
+      if (this.#waiting.count === 0 || locations === undefined) continue
+      for await (const same of locations.find(await tree.leaf(index))) {
         if (!this.#waiting.clear(same)) continue
         this.counts.local++
-        yield { index: same, data }
+        yield this.#known(same, data)
       }
     }
   }
 
-  #count(peerId: string, bytes: number): void {
+  #count({ peerId, received }: FetchedBlock): void {
     this.counts.fetched++
-    this.bytesReceived += bytes
+    this.bytesReceived += received
     const peer = this.deliveredBy.get(peerId) ?? { blocks: 0, bytes: 0 }
-    this.deliveredBy.set(peerId, { blocks: peer.blocks + 1, bytes: peer.bytes + bytes })
+    this.deliveredBy.set(peerId, { blocks: peer.blocks + 1, bytes: peer.bytes + received })
   }
 }

@@ -1,55 +1,92 @@
 import type { Bitmap } from '../../protocol/bitmap.ts'
-import { RESTORE_BATCH_BYTES } from '../../protocol/constants.ts'
-import { RangeSet } from '../../protocol/ranges.ts'
+import { RESTORE_BATCH_BLOCKS, RESTORE_BATCH_BYTES, RESTORE_WRITING_BYTES } from '../../protocol/constants.ts'
+import { wantedBytes } from '../../protocol/granules.ts'
+import { RangeSet, type Run } from '../../protocol/ranges.ts'
 import type { ImageDisk } from '../disk/image-disk.ts'
 import type { DiskSource } from '../store/disk-source.ts'
 import type { WriteLog } from '../writelog/write-log.ts'
 import type { ProvidedBlock } from './block-provider.ts'
 
-/**
- * Groups blocks for writing. If the source fails, what it gave until then is still passed on before the failure is, so
- * that nothing fetched is lost.
- */
-export async function* inBatches(
-  blocks: AsyncIterable<ProvidedBlock>,
-  blockSize: number,
-): AsyncGenerator<ProvidedBlock[]> {
-  const size = Math.max(1, Math.floor(RESTORE_BATCH_BYTES / blockSize))
-  let batch: ProvidedBlock[] = []
-  let failure: { error: unknown } | undefined
-  try {
-    for await (const block of blocks) {
-      batch.push(block)
-      if (batch.length < size) continue
-      yield batch
-      batch = []
-    }
-  } catch (error) {
-    failure = { error }
-  }
-  if (batch.length > 0) yield batch
-  if (failure !== undefined) throw failure.error
+export interface BlockWriterOptions {
+  readonly disk: ImageDisk
+  readonly log: WriteLog
+  /** Blocks that may be wrong; those that were put right are cleared. */
+  readonly dirty: Bitmap
+  readonly source: DiskSource
+  /** Called after each batch. */
+  readonly report: () => void
 }
 
 /**
- * The durable order of a restore: write → flush the disk → clear the log → only then call the blocks clean and serve them
- * (docs/DURABILITY.md, "Restore").
+ * Puts right blocks on the disk in batches. The durable order: write → flush the disk → clear the log → only then call the
+ * blocks clean and serve them (docs/DURABILITY.md, "Restore").
  */
-export async function writeBatches(
-  batches: AsyncIterable<readonly ProvidedBlock[]>,
-  to: { disk: ImageDisk; log: WriteLog; dirty: Bitmap; source: DiskSource; report: () => void },
-): Promise<void> {
-  const { disk, log, dirty, source } = to
-  const perBlock = disk.blockSize / log.granuleSize
-  to.report()
-  for await (const batch of batches) {
-    await Promise.all(batch.map(({ index, data }) => disk.writeBlock(index, data)))
-    await disk.flush()
-    await log.clear(RangeSet.from(batch.map(({ index }) => [index * perBlock, (index + 1) * perBlock])))
-    for (const { index } of batch) {
-      dirty.clear(index)
-      source.gained(index)
+export class BlockWriter {
+  readonly #options: BlockWriterOptions
+  #batch: number[] = []
+  #bytes = 0
+  /** Writes under way. */
+  readonly #writes = new Set<Promise<void>>()
+  #failure: { readonly error: unknown } | undefined
+
+  constructor(options: BlockWriterOptions) {
+    this.#options = options
+  }
+
+  /** Takes all blocks. If their source fails, what it gave until then is kept before the failure is passed on. */
+  async write(blocks: AsyncIterable<ProvidedBlock>): Promise<void> {
+    this.#options.report()
+    try {
+      for await (const block of blocks) {
+        this.#begin(block)
+        while (this.#writes.size * block.data.byteLength >= RESTORE_WRITING_BYTES) await Promise.race(this.#writes)
+        if (this.#bytes >= RESTORE_BATCH_BYTES || this.#batch.length >= RESTORE_BATCH_BLOCKS) await this.#checkpoint()
+      }
+    } finally {
+      await this.#checkpoint()
     }
-    to.report()
+  }
+
+  #begin({ index, data, granules }: ProvidedBlock): void {
+    const { disk } = this.#options
+    const write = (granules === undefined ? disk.writeBlock(index, data) : disk.writeGranules(index, data, granules))
+      // Reported by the checkpoint, which nothing gets past.
+      .catch((error: unknown) => {
+        this.#failure ??= { error }
+      })
+      .finally(() => this.#writes.delete(write))
+    this.#batch.push(index)
+    this.#bytes += wantedBytes(granules, data.byteLength)
+    this.#writes.add(write)
+  }
+
+  async #checkpoint(): Promise<void> {
+    const { disk, log, dirty, source, report } = this.#options
+    await Promise.all(this.#writes)
+    if (this.#failure !== undefined) throw this.#failure.error
+    if (this.#batch.length === 0) return
+    const batch = this.#batch
+    this.#batch = []
+    this.#bytes = 0
+    await disk.flush()
+    for (const index of batch) dirty.clear(index)
+    await log.clear(this.#clearable(batch))
+    for (const index of batch) source.gained(index)
+    report()
+  }
+
+  /** Granules of the log of which nothing is dirty any more; one may hold several blocks, or be part of one. */
+  #clearable(batch: readonly number[]): RangeSet {
+    const { disk, log, dirty } = this.#options
+    const { blockSize } = disk
+    const runs: Run[] = []
+    for (const index of batch) {
+      const first = Math.floor((index * blockSize) / log.granuleSize)
+      const end = Math.ceil(((index + 1) * blockSize) / log.granuleSize)
+      const blockAfter = Math.min(Math.ceil((end * log.granuleSize) / blockSize), dirty.length)
+      const nextDirty = dirty.nextSet(Math.floor((first * log.granuleSize) / blockSize))
+      if (nextDirty === -1 || nextDirty >= blockAfter) runs.push([first, end])
+    }
+    return RangeSet.from(runs)
   }
 }

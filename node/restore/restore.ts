@@ -1,7 +1,8 @@
 import { pipe } from 'it-pipe'
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { toHex } from '../../protocol/digest.ts'
+import { AUDIT_BOOT_BUDGET_MS } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
+import { RangeSet } from '../../protocol/ranges.ts'
 import type { BlockDevice } from '../disk/block-device.ts'
 import type { HashPool } from '../disk/hash-pool.ts'
 import { ImageDisk } from '../disk/image-disk.ts'
@@ -11,11 +12,13 @@ import type { TreeFile } from '../store/tree-file.ts'
 import type { TreeStore } from '../store/tree-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { LogState, WriteLog } from '../writelog/write-log.ts'
+import { audit } from './audit.ts'
 import type { BlockFetcher } from './block-fetcher.ts'
 import { BlockProvider } from './block-provider.ts'
-import { inBatches, writeBatches } from './block-writer.ts'
+import { BlockWriter } from './block-writer.ts'
+import { DirtyBlocks } from './dirty-blocks.ts'
 import type { ReportProgress } from './progress.ts'
-import type { Receipt, ReceiptPeer } from './receipt.ts'
+import { type Receipt, ReceiptBook } from './receipt.ts'
 import { DisplacedBlocks, scanDisk } from './scan.ts'
 import { ensureTree } from './tree-fetch.ts'
 import { assertLargeEnough } from './verify.ts'
@@ -26,6 +29,8 @@ export interface RestoreOptions {
   readonly manifest: VerifiedManifest
   readonly trees: TreeStore
   readonly log: WriteLog
+  /** Why the log must not be believed, whatever it says. */
+  readonly doubt?: string
   readonly pool: HashPool
   /** Called when something has to come from peers; a restore that needs nothing never touches the network. */
   readonly fetcher: () => Promise<BlockFetcher>
@@ -33,120 +38,157 @@ export interface RestoreOptions {
   readonly beforeWriting: () => Promise<void>
   /** Called when verified blocks of this disk can be served to others, which ends with the restore. */
   readonly serving?: (source: DiskSource) => void
+  /** Called when a block that the log called clean was found wrong; the whole disk is scanned then. */
+  readonly onLogMiss?: (block: number) => void
   readonly progress: ReportProgress
   readonly signal: AbortSignal
   /** Name of this machine and of a peer, for the receipt. */
   readonly machine: string
   readonly nameOf: (peerId: string) => string
   readonly now?: () => number
+  /** Chooses the blocks that are audited, in [0, 1). */
+  readonly random: () => number
 }
 
 /**
- * Brings a disk back to a release: which blocks → where from → fetch → verify → write → flush → checkpoint.
+ * Brings a disk back to a release: which blocks → where from → fetch → verify → write → flush → clear the log. With a log
+ * that can be believed only what it calls dirty is looked at, and a sample of the rest; any doubt ends in a scan.
  * Killed at any moment, it is simply run again. Errors: DISK_TOO_SMALL (nothing changed), DISK_IO, BLOCKS_UNAVAILABLE,
- * PEERS_UNREACHABLE, INTERRUPTED; what was fetched until then is written, flushed and checkpointed.
+ * PEERS_UNREACHABLE, INTERRUPTED; what was fetched until then is written, flushed and cleared in the log.
  */
 export async function restore(options: RestoreOptions): Promise<Receipt> {
   const { device, manifest, now = Date.now } = options
   const startedAt = now()
   assertLargeEnough(device, manifest)
-  const logState = await options.log.open()
-  const { tree, received: treeBytes } = await ensureTree({ ...options, facts: manifest })
+  const logState = await openLog(options)
+  const { tree, received } = await ensureTree({ ...options, facts: manifest })
   try {
     const disk = new ImageDisk(device, manifest)
-    const found = await findDirty(options, logState, tree)
-    const dirtyCount = found.dirty.count
-    const source = new DiskSource({ disk, tree, held: heldBlocks(found.dirty, manifest) })
-    const provider = new BlockProvider({
-      disk,
-      tree,
-      dirty: found.dirty,
-      displaced: found.displaced,
-      locations: dirtyCount === 0 ? undefined : await LocationIndex.build(tree),
-      fetcher: options.fetcher,
-      signal: options.signal,
-    })
-    if (dirtyCount > 0) {
-      await options.beforeWriting()
-      options.serving?.(source)
-    }
-    const report = (): void => {
-      const doneBytes = (dirtyCount - found.dirty.count) * manifest.blockSize
-      options.progress({ phase: 'restore', doneBytes, totalBytes: dirtyCount * manifest.blockSize })
-    }
-    await pipe(
-      () => provider.blocks(),
-      (blocks) => inBatches(blocks, manifest.blockSize),
-      (batches) => writeBatches(batches, { disk, log: options.log, dirty: found.dirty, source, report }),
-    )
-    if (options.signal.aborted) throw new MeshError('INTERRUPTED', `the restore of ${device.path} was interrupted`)
-    const { local, zero, fetched } = provider.counts
-    return {
-      event: 'receipt',
-      verified: found.dirty.count === 0,
-      image: manifest.image,
-      release: manifest.release,
-      root: toHex(manifest.root),
-      blocks: { total: tree.geometry.blockCount, dirty: dirtyCount, local, zero, fetched },
-      bytes: {
-        read: found.bytesRead + disk.bytesRead,
-        written: disk.bytesWritten,
-        received: treeBytes + provider.bytesReceived,
-      },
-      peers: await listPeers(options, provider),
-      log: {
-        source: options.log.source,
-        state: logState.state,
-        reason: logState.state === 'unknown' ? logState.reason : '',
-      },
-      seconds: (now() - startedAt) / 1000,
-      machine: options.machine,
-      startedAt: new Date(startedAt).toISOString(),
-      beyondImage: device.size - manifest.size,
-    }
+    const book = new ReceiptBook({ options, tree, disk, startedAt, received, logState })
+    const run = new RestoreRun(options, tree, disk, book)
+    if (logState.state === 'unknown') await run.fromScan()
+    else await run.fromLog()
+    return book.receipt(now())
   } finally {
     await tree.close()
   }
 }
 
-interface Dirt {
-  readonly dirty: Bitmap
-  readonly displaced: DisplacedBlocks
-  readonly bytesRead: number
+/** Whatever casts doubt on the log is durable before anything is done about it. */
+async function openLog({ log, doubt }: RestoreOptions): Promise<LogState> {
+  const state = await log.open()
+  if (state.state === 'unknown' || doubt === undefined) return state
+  await log.doubt(doubt)
+  return { state: 'unknown', reason: doubt }
 }
 
-/** The blocks that may differ: from the log if it can be believed, else by a scan. */
-async function findDirty(options: RestoreOptions, logState: LogState, tree: TreeFile): Promise<Dirt> {
-  const { manifest, log, device } = options
-  if (logState.state === 'unknown') {
-    return scanDisk({ ...options, path: device.path, tree, preserve: manifest.preserve, phase: 'scan' })
-  }
-  const dirty = new Bitmap(tree.geometry.blockCount)
-  const perBlock = manifest.blockSize / log.granuleSize
-  for (const [start, end] of (await log.dirty()).runs()) {
-    const last = Math.min(Math.ceil(end / perBlock), dirty.length)
-    if (start / perBlock < last) dirty.setRange(Math.floor(start / perBlock), last)
-  }
-  for (const [start, end] of manifest.preserve.runs()) dirty.clearRange(start, end)
-  return { dirty, displaced: new DisplacedBlocks(), bytesRead: 0 }
-}
+/** One restore under way, once its tree is there. */
+class RestoreRun {
+  readonly #options: RestoreOptions
+  readonly #tree: TreeFile
+  readonly #disk: ImageDisk
+  readonly #book: ReceiptBook
 
-function heldBlocks(dirty: Bitmap, manifest: VerifiedManifest): Bitmap {
-  const held = new Bitmap(dirty.length)
-  held.setRange(0, held.length)
-  for (const set of [dirty.toRanges(), manifest.preserve])
-    for (const [start, end] of set.runs()) held.clearRange(start, end)
-  return held
-}
+  constructor(options: RestoreOptions, tree: TreeFile, disk: ImageDisk, book: ReceiptBook) {
+    this.#options = options
+    this.#tree = tree
+    this.#disk = disk
+    this.#book = book
+  }
 
-async function listPeers(options: RestoreOptions, provider: BlockProvider): Promise<ReceiptPeer[]> {
-  const peers = new Map<string, ReceiptPeer>()
-  for (const [id, { blocks, bytes }] of provider.deliveredBy) {
-    peers.set(id, { id, name: options.nameOf(id), blocks, bytes, bad: 0 })
+  async fromLog(): Promise<void> {
+    const { log, manifest } = this.#options
+    const dirty = DirtyBlocks.fromLog(await log.dirty(), log.granuleSize, manifest)
+    const clean = this.#others(dirty)
+    const missed = (await this.#putRight(dirty, new DisplacedBlocks())) ?? (await this.#audit(clean))
+    if (missed === undefined) return this.#finish(dirty)
+    this.#book.missed = missed
+    this.#options.onLogMiss?.(missed)
+    await log.doubt(`block ${missed} changed without the log’s knowledge`)
+    await this.fromScan()
   }
-  for (const { id, bad } of provider.ledger()) {
-    const known = peers.get(id) ?? { id, name: options.nameOf(id), blocks: 0, bytes: 0 }
-    if (bad > 0) peers.set(id, { ...known, bad })
+
+  /** From the moment that the scan's result is durable in the log, a restore that is cut off goes on from there. */
+  async fromScan(): Promise<void> {
+    const { log, device, manifest } = this.#options
+    const {
+      dirty: blocks,
+      displaced,
+      bytesRead,
+    } = await scanDisk({
+      ...this.#options,
+      path: device.path,
+      tree: this.#tree,
+      preserve: manifest.preserve,
+      phase: 'scan',
+    })
+    this.#book.bytesRead += bytesRead
+    const dirty = DirtyBlocks.fromScan(blocks)
+    await log.reset(dirty.asGranules(log.granuleSize, manifest.blockSize))
+    await this.#putRight(dirty, displaced)
+    await this.#finish(dirty)
   }
-  return [...peers.values()]
+
+  /** Everything is right and flushed: the log begins anew, if there was anything in it. */
+  async #finish({ blocks }: DirtyBlocks): Promise<void> {
+    this.#book.left = blocks.count
+    if (blocks.count === 0 && this.#book.dirty > 0) await this.#options.log.reset(RangeSet.empty)
+  }
+
+  /** Writes every dirty block anew. Returns a block that was wrong though the log called it clean, if one was met. */
+  async #putRight(dirty: DirtyBlocks, displaced: DisplacedBlocks): Promise<number | undefined> {
+    const { log, device, signal, beforeWriting, serving } = this.#options
+    const count = dirty.blocks.count
+    this.#book.dirty += count
+    if (count === 0) return undefined
+    const source = new DiskSource({ disk: this.#disk, tree: this.#tree, held: this.#others(dirty) })
+    const provider = new BlockProvider({
+      ...this.#options,
+      disk: this.#disk,
+      tree: this.#tree,
+      dirty,
+      displaced,
+      locations: await this.#locations(dirty),
+    })
+    this.#book.providers.push(provider)
+    await beforeWriting()
+    serving?.(source)
+    const report = (): void => this.#progress(count - dirty.blocks.count, count)
+    const writer = new BlockWriter({ disk: this.#disk, log, dirty: dirty.blocks, source, report })
+    await pipe(
+      () => provider.blocks(),
+      (blocks) => writer.write(blocks),
+    )
+    if (signal.aborted) throw new MeshError('INTERRUPTED', `the restore of ${device.path} was interrupted`)
+    return provider.missed
+  }
+
+  /** To know where content stands on the disk costs reading the tree: worth it if more than that is dirty. */
+  #locations(dirty: DirtyBlocks): Promise<LocationIndex> | undefined {
+    const { blockSize, fileSize } = this.#tree.geometry
+    return dirty.bytes(blockSize) >= fileSize ? LocationIndex.build(this.#tree) : undefined
+  }
+
+  /** If something was restored the boot waits anyway, and all of the sample is looked at. */
+  async #audit(clean: Bitmap): Promise<number | undefined> {
+    const { random, signal } = this.#options
+    const budget = this.#book.dirty === 0 ? { budgetMs: AUDIT_BOOT_BUDGET_MS } : {}
+    const { audited, wrong } = await audit({ disk: this.#disk, tree: this.#tree, clean, random, signal, ...budget })
+    this.#book.audited += audited
+    return wrong
+  }
+
+  /** Blocks that are not dirty, and not preserved. */
+  #others(dirty: DirtyBlocks): Bitmap {
+    const others = new Bitmap(dirty.blocks.length)
+    others.setRange(0, others.length)
+    for (const set of [dirty.blocks.toRanges(), this.#options.manifest.preserve])
+      for (const [start, end] of set.runs()) others.clearRange(start, end)
+    return others
+  }
+
+  #progress(done: number, total: number): void {
+    const { blockSize } = this.#disk
+    this.#options.progress({ phase: 'restore', doneBytes: done * blockSize, totalBytes: total * blockSize })
+  }
 }

@@ -18,15 +18,17 @@ export class DiskSource implements Holding {
   readonly size: ByteCount
   readonly blockSize: ByteCount
   readonly tree: TreeFile
-  readonly #disk: ImageDisk
+  readonly disk: ImageDisk
   readonly #held: Bitmap
   readonly #listeners = new Set<(change: HoldingChange) => void>()
+  /** Told of a block that was held and is not what it should be; it is no longer held then. */
+  onMismatch: ((index: number) => void) | undefined
   #index: Promise<LocationIndex> | undefined
   /** Blocks whose state changed since the listeners were last told. */
   #touched: number[] = []
 
   constructor(options: { disk: ImageDisk; tree: TreeFile; held: Bitmap }) {
-    this.#disk = options.disk
+    this.disk = options.disk
     this.#held = options.held
     this.tree = options.tree
     this.root = options.tree.root
@@ -89,12 +91,15 @@ export class DiskSource implements Holding {
 
   async #readProven(index: number, digest: Digest): Promise<Uint8Array | undefined> {
     // A block that cannot be read is as lost as one that changed.
-    const block = await this.#disk.readBlock(index).catch((error: unknown) => {
+    const block = await this.disk.readBlock(index).catch((error: unknown) => {
       if (isMeshError(error, 'DISK_IO')) return undefined
       throw error
     })
     if (block !== undefined && sameBytes(digestOf(block), digest)) return block
-    this.lost(index)
+    if (this.#held.has(index)) {
+      this.lost(index)
+      this.onMismatch?.(index)
+    }
     return undefined
   }
 

@@ -37,6 +37,15 @@ export class ScanLog implements WriteLog {
     this.#dirty = this.#dirty.subtract(granules)
   }
 
+  async reset(dirty: RangeSet): Promise<void> {
+    this.#assertOpen()
+    this.#dirty = dirty
+  }
+
+  async doubt(): Promise<void> {
+    this.#assertOpen()
+  }
+
   async close(): Promise<void> {
     this.#closed = true
   }

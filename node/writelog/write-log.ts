@@ -2,8 +2,7 @@ import type { RangeSet } from '../../protocol/ranges.ts'
 
 /** What a log says of the disk when it is opened. `unknown` is treated as dirty everywhere: the disk is scanned. */
 export type LogState =
-  | { readonly state: 'clean' }
-  | { readonly state: 'dirty' }
+  | { readonly state: 'clean' | 'dirty'; readonly unclean?: boolean }
   | { readonly state: 'unknown'; readonly reason: string }
 
 export type LogSource = 'scan' | 'nbd' | 'dm-era' | 'qemu'
@@ -25,5 +24,12 @@ export interface WriteLog {
   mark(granules: RangeSet): Promise<void>
   /** Called after the disk was flushed: these granules equal the release. Durable not later than {@link close}. */
   clear(granules: RangeSet): Promise<void>
+  /**
+   * Begins anew after a look at the whole disk: exactly these granules may differ from the release, whatever the log said or
+   * doubted before. Durable when it resolves.
+   */
+  reset(dirty: RangeSet): Promise<void>
+  /** The log was found wrong: it is unknown, with this reason, until the next {@link reset}. Durable when it resolves. */
+  doubt(reason: string): Promise<void>
   close(): Promise<void>
 }

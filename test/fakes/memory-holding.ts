@@ -2,23 +2,24 @@ import type { Holding, HoldingChange, Position } from '../../node/store/block-so
 import { Bitmap } from '../../protocol/bitmap.ts'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
-import { byteCount } from '../../protocol/units.ts'
+import { type ByteCount, byteCount } from '../../protocol/units.ts'
 
 /** An image in memory that is (partly) held; `gain` as a restoring machine does. */
 export class MemoryHolding implements Holding {
   readonly root: Digest
   readonly size
-  readonly blockSize = byteCount(4096)
+  readonly blockSize: ByteCount
   readonly blocks: readonly Uint8Array[]
   readonly #held: Bitmap
   readonly #listeners = new Set<(change: HoldingChange) => void>()
   /** Blocks given out, by index. */
   readonly served = new Map<number, number>()
 
-  constructor(blocks: readonly Uint8Array[], held: Iterable<number>) {
+  constructor(blocks: readonly Uint8Array[], held: Iterable<number>, blockSize = 4096) {
     this.blocks = blocks
+    this.blockSize = byteCount(blockSize)
     this.root = digestOf(Buffer.concat(blocks.map((block) => digestOf(block))))
-    this.size = byteCount(blocks.length * 4096)
+    this.size = byteCount(blocks.length * blockSize)
     this.#held = new Bitmap(blocks.length)
     for (const index of held) this.#held.set(index)
   }

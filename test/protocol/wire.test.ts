@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { MAX_FRAME_PAYLOAD_BYTES, MAX_RUNS_PER_HAVE } from '../../protocol/constants.ts'
+import { MAX_FRAME_PAYLOAD_BYTES, MAX_GRANULE_SET_BYTES, MAX_RUNS_PER_HAVE } from '../../protocol/constants.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
 import { decodeJoinToken, encodeJoinToken } from '../../protocol/join-token.ts'
@@ -24,6 +24,7 @@ const ranges = fc
 const ids = fc.array(uint, { maxLength: 20 })
 const addresses = fc.array(fc.constantFrom('/ip4/10.0.0.7/tcp/7433', '/ip6/fe80::1/tcp/1'), { maxLength: 4 })
 const payload = fc.uint8Array({ maxLength: 300 })
+const granules = fc.uint8Array({ maxLength: MAX_GRANULE_SET_BYTES })
 
 const messages: fc.Arbitrary<Message> = fc.oneof(
   fc.record({
@@ -41,11 +42,18 @@ const messages: fc.Arbitrary<Message> = fc.oneof(
   fc.record({
     type: fc.constant('want' as const),
     requests: fc.array(
-      fc.record({ id: uint, digest, level: fc.nat(5), index: fc.nat(2 ** 40), size: fc.constantFrom(4096, 65536) }),
+      fc.record({
+        id: uint,
+        digest,
+        level: fc.nat(5),
+        index: fc.nat(2 ** 40),
+        size: fc.constantFrom(4096, 65536),
+        granules,
+      }),
       { maxLength: 5 },
     ),
   }),
-  fc.record({ type: fc.constant('block' as const), id: uint, payload }),
+  fc.record({ type: fc.constant('block' as const), id: uint, zeros: granules, payload }),
   fc.record({ type: fc.constantFrom('missing' as const, 'cancel' as const), ids }),
   fc.record({ type: fc.constant('busy' as const), ids, retryAfterMs: uint }),
   fc.record({ type: fc.constant('announce' as const), metadata: versions }),

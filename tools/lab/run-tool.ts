@@ -13,6 +13,17 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   ip: 'iproute2',
   faketime: 'faketime',
   'mkfs.btrfs': 'btrfs-progs',
+  nbdinfo: 'libnbd-bin',
+  nbdcopy: 'libnbd-bin',
+  nbdsh: 'python3-libnbd',
+  nbdkit: 'nbdkit',
+  fio: 'fio',
+  'qemu-img': 'qemu-utils',
+  'qemu-io': 'qemu-utils',
+  'qemu-nbd': 'qemu-utils',
+  'qemu-storage-daemon': 'qemu-utils',
+  'systemd-socket-activate': 'systemd',
+  era_restore: 'thin-provisioning-tools',
 }
 
 const execute = promisify(execFile)

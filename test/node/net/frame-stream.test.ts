@@ -69,7 +69,7 @@ describe('frame stream', () => {
     const accept = await acceptStreams(host)
     const peer = await rawPeer(host)
     const requests = Array.from({ length: MAX_WANTS_PER_MESSAGE }, (_, id) => {
-      return { id, digest: Buffer.alloc(32, 1), level: 0, index: id, size: 65536 }
+      return { id, digest: Buffer.alloc(32, 1), level: 0, index: id, size: 65536, granules: new Uint8Array() }
     })
     const gained = RangeSet.from(Array.from({ length: 16384 }, (_, i): [number, number] => [2 * i, 2 * i + 1]))
     const lists: Message[] = [

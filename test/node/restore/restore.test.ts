@@ -85,7 +85,7 @@ describe('restore', () => {
         this.asked.push(index)
         const data = Buffer.alloc(BLOCK)
         image.copy(data, 0, index * BLOCK, Math.min((index + 1) * BLOCK, SIZE))
-        yield { index, data, peerId: 'peer' }
+        yield { index, data, peerId: 'peer', received: BLOCK }
       }
     }
   }
@@ -93,7 +93,7 @@ describe('restore', () => {
   async function run(
     disk: string,
     fetcher: ImageFetcher | undefined,
-    over: Partial<RestoreOptions> = {},
+    over: Partial<Omit<RestoreOptions, 'random'>> = {},
     wrap: (device: BlockDevice) => BlockDevice = (device) => device,
   ) {
     const device = await openDevice(disk, { writable: true })
@@ -113,6 +113,7 @@ describe('restore', () => {
         signal,
         machine: 'pc1',
         nameOf: (id) => id,
+        random: () => random.next(),
         ...over,
       })
     } finally {
@@ -247,6 +248,8 @@ describe('restore', () => {
         ]),
       mark: async () => undefined,
       clear: async (granules) => void events.push(`clear ${[...granules.runs()].join(' ')}`),
+      reset: async (granules) => void events.push(`reset ${granules.count}`),
+      doubt: async () => undefined,
       close: async () => undefined,
     }
     const disk = fresh()
@@ -283,10 +286,13 @@ describe('restore', () => {
       recording,
     )
     await new Promise((resolve) => setImmediate(resolve))
-    expect(events).toEqual(['partial', 'write 1', 'write 2', 'flush', 'clear 4,12', 'serve 1 2'])
-    // Only what the log named was looked at.
-    expect(receipt).toMatchObject({ blocks: { dirty: 2 }, log: { source: 'nbd', state: 'dirty' } })
-    expect(receipt.bytes.read).toBe(0)
+    // Peers are told a moment later, whatever happens meanwhile.
+    const served = events.indexOf('serve 1 2')
+    expect(served).toBeGreaterThan(events.indexOf('clear 4,12'))
+    expect(events.toSpliced(served, 1)).toEqual(['partial', 'write 1', 'write 2', 'flush', 'clear 4,12', 'reset 0'])
+    // Nothing was read but the sample of the others, which is all of so small an image.
+    expect(receipt).toMatchObject({ blocks: { dirty: 2, audited: BLOCKS - 2 }, log: { source: 'nbd', state: 'dirty' } })
+    expect(receipt.bytes.read).toBe(SIZE - 2 * BLOCK)
   })
 
   it('refuses a disk that is too small before it changes anything', async () => {
@@ -328,7 +334,7 @@ describe('restore', () => {
           }
           pages++
           // 60 blocks of 4 KiB have one page, the root.
-          yield { index, data: stored.subarray(0, BLOCK), peerId: 'peer' }
+          yield { index, data: stored.subarray(0, BLOCK), peerId: 'peer', received: BLOCK }
         }
       },
     }

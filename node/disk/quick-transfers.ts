@@ -1,0 +1,34 @@
+import {
+  QUICK_PAUSE_FACTOR,
+  QUICK_SLOW_MS,
+  QUICK_SLOW_MS_PER_MIB,
+  QUICK_TRANSFER_BYTES,
+} from '../../protocol/constants.ts'
+
+/**
+ * Decides which transfers are made at once by the main thread: to hand one to another thread costs five times what copying
+ * a few KiB from or to the page cache does. Once one had to wait for the disk, none is tried for a while, so that this
+ * thread goes on with other things nearly all of the time.
+ */
+export class QuickTransfers {
+  /** When one may be tried again, in milliseconds of `performance.now()`. */
+  #from = 0
+
+  /** Whether all of `length` bytes were transferred. Nothing is concluded from an error: a second attempt tells. */
+  try(length: number, transfer: () => number): boolean {
+    if (length > QUICK_TRANSFER_BYTES) return false
+    const begun = performance.now()
+    if (begun < this.#from) return false
+    let done = 0
+    try {
+      done = transfer()
+    } catch {
+      return false
+    }
+    const ended = performance.now()
+    const took = ended - begun
+    if (took > QUICK_SLOW_MS + (length / 1024 ** 2) * QUICK_SLOW_MS_PER_MIB)
+      this.#from = ended + took * QUICK_PAUSE_FACTOR
+    return done === length
+  }
+}

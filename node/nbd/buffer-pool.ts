@@ -1,0 +1,30 @@
+import { NBD_POOL_BYTES } from '../../protocol/constants.ts'
+
+/** Below this an allocation costs less than keeping the buffer. */
+const MIN_KEPT_BYTES = 2048
+
+/** Buffers for requests, kept for the next request of about the same length: fresh large ones cost a page fault per 4 KiB. */
+export class BufferPool {
+  readonly #free = new Map<number, Buffer[]>()
+  #kept = 0
+
+  /** At least `length` bytes, with any content. */
+  take(length: number): Buffer {
+    if (length < MIN_KEPT_BYTES) return Buffer.allocUnsafe(length)
+    const size = 2 ** Math.ceil(Math.log2(length))
+    const kept = this.#free.get(size)?.pop()
+    if (kept === undefined) return Buffer.allocUnsafeSlow(size)
+    this.#kept -= size
+    return kept
+  }
+
+  /** Gives back what {@link take} returned. */
+  give(buffer: Buffer): void {
+    const size = buffer.byteLength
+    if (size < MIN_KEPT_BYTES || this.#kept + size > NBD_POOL_BYTES) return
+    this.#kept += size
+    const free = this.#free.get(size)
+    if (free === undefined) this.#free.set(size, [buffer])
+    else free.push(buffer)
+  }
+}

@@ -1,0 +1,104 @@
+import { NBD_PREFERRED_BYTES } from '../../protocol/constants.ts'
+import type { DoneSoon } from './nbd-export.ts'
+import type { NbdRequest } from './nbd-request.ts'
+
+/** Writes a piece of a request's data; the piece is the callee's. */
+export type WritePiece = (offset: number, data: Uint8Array) => DoneSoon
+
+/**
+ * A write whose data is being received. Pieces of it are written while the rest still comes in, without being copied; but
+ * only whole pages, because to write a part of a page the kernel must read the rest of it from the disk.
+ */
+export class IncomingWrite {
+  readonly request: NbdRequest
+  readonly #write: WritePiece
+  readonly #onDone: (incoming: IncomingWrite) => void
+  #received = 0
+  /** A page that came in two chunks, as far as it is here. */
+  #page: Buffer | undefined
+  #pageBytes = 0
+  #pending = 0
+  #failed = false
+  #error: unknown
+
+  /** `onDone`: called whenever the last piece that was begun is written; not for pieces that are written at once. */
+  constructor(request: NbdRequest, write: WritePiece, onDone: (incoming: IncomingWrite) => void) {
+    this.request = request
+    this.#write = write
+    this.#onDone = onDone
+  }
+
+  /** All data is here. */
+  get complete(): boolean {
+    return this.#received === this.request.length
+  }
+
+  /** Pieces being written. */
+  get pending(): number {
+    return this.#pending
+  }
+
+  /** Why a piece could not be written. */
+  get failure(): { readonly error: unknown } | undefined {
+    return this.#failed ? { error: this.#error } : undefined
+  }
+
+  /** Takes some of what `chunk` has from `at` on; how much. The chunk must not be used by anyone else. */
+  take(chunk: Buffer, at: number): number {
+    const left = this.request.length - this.#received
+    const available = Math.min(left, chunk.byteLength - at)
+    const position = this.request.offset + this.#received
+    if (this.#page !== undefined) return this.#fillPage(this.#page, chunk, at, available)
+    const cut = available === left ? 0 : (position + available) % NBD_PREFERRED_BYTES
+    if (cut >= available) {
+      this.#page = Buffer.allocUnsafe(NBD_PREFERRED_BYTES)
+      return this.#fillPage(this.#page, chunk, at, available)
+    }
+    const taken = available - cut
+    this.#received += taken
+    this.#pass(position, chunk.subarray(at, at + taken))
+    return taken
+  }
+
+  #fillPage(page: Buffer, chunk: Buffer, at: number, available: number): number {
+    const position = this.request.offset + this.#received
+    const taken = Math.min(available, NBD_PREFERRED_BYTES - (position % NBD_PREFERRED_BYTES))
+    chunk.copy(page, this.#pageBytes, at, at + taken)
+    this.#pageBytes += taken
+    this.#received += taken
+    const end = position + taken
+    if (end % NBD_PREFERRED_BYTES === 0 || this.complete) {
+      const bytes = page.subarray(0, this.#pageBytes)
+      this.#page = undefined
+      this.#pageBytes = 0
+      this.#pass(end - bytes.byteLength, bytes)
+    }
+    return taken
+  }
+
+  #pass(offset: number, bytes: Uint8Array): void {
+    if (this.#failed) return
+    try {
+      const writing = this.#write(offset, bytes)
+      if (writing === undefined) return
+      this.#pending++
+      writing.then(
+        () => this.#passed(),
+        (error: unknown) => this.#passed({ error }),
+      )
+    } catch (error) {
+      this.#fail(error)
+    }
+  }
+
+  #passed(failure?: { error: unknown }): void {
+    if (failure !== undefined) this.#fail(failure.error)
+    this.#pending--
+    this.#onDone(this)
+  }
+
+  #fail(error: unknown): void {
+    if (!this.#failed) this.#error = error
+    this.#failed = true
+  }
+}

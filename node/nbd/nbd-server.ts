@@ -1,0 +1,73 @@
+import { once } from 'node:events'
+import { createServer, type Server } from 'node:net'
+import { NBD_MAX_CONNECTIONS } from '../../protocol/constants.ts'
+import { BufferPool } from './buffer-pool.ts'
+import { NbdConnection } from './nbd-connection.ts'
+import type { NbdExport } from './nbd-export.ts'
+import { listenAt, type NbdAddress } from './nbd-listen.ts'
+
+export interface NbdServerOptions {
+  readonly exports: readonly NbdExport[]
+  /** Told of faults: of a client (NBD_PROTOCOL, when it is disconnected) and of the export (DISK_IO and others). */
+  readonly onFault?: (client: string, error: unknown) => void
+}
+
+/**
+ * Serves disks to NBD clients by the fixed newstyle protocol with structured replies
+ * (https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md). Whoever can connect can read and write: a Unix
+ * socket is open to its owner only; TCP has no protection of its own.
+ */
+export class NbdServer {
+  readonly #server: Server
+  readonly #options: NbdServerOptions
+  readonly #pool = new BufferPool()
+  readonly #connections = new Set<NbdConnection>()
+  #numbered = 0
+  #closing = false
+
+  private constructor(server: Server, options: NbdServerOptions) {
+    this.#server = server
+    this.#options = options
+    server.maxConnections = NBD_MAX_CONNECTIONS
+    server.on('connection', (socket) => {
+      if (this.#closing) return socket.destroy()
+      const client = `client ${++this.#numbered}`
+      const onFault = (error: unknown): void => this.#fault(client, error)
+      const connection = new NbdConnection(socket, { exports: options.exports, pool: this.#pool, onFault })
+      this.#connections.add(connection)
+      void connection.ended.then(() => this.#connections.delete(connection))
+      return undefined
+    })
+    // Those who are connected are served on.
+    server.on('error', (error) => this.#fault('a new client', error))
+    server.on('drop', () => this.#fault('a new client', new Error(`refused, as ${NBD_MAX_CONNECTIONS} are connected`)))
+  }
+
+  /** Errors: PORT_TAKEN, NBD_ADDRESS_INVALID. */
+  static async listen(address: NbdAddress, options: NbdServerOptions): Promise<NbdServer> {
+    const server = createServer({ noDelay: true, allowHalfOpen: true })
+    await listenAt(server, address)
+    return new NbdServer(server, options)
+  }
+
+  /** As a client gives it: `nbd://HOST:PORT` or `nbd+unix:///?socket=PATH`; '' for a Unix socket that was handed over. */
+  get uri(): string {
+    const address = this.#server.address()
+    if (address === null || address === '') return ''
+    if (typeof address === 'string') return `nbd+unix:///?socket=${encodeURIComponent(address).replaceAll('%2F', '/')}`
+    return `nbd://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
+  }
+
+  /** Answers what is under way, then closes every connection; nothing is done to the exports after it resolves. */
+  async close(): Promise<void> {
+    this.#closing = true
+    const closed = once(this.#server, 'close')
+    this.#server.close()
+    await Promise.all([...this.#connections].map((connection) => connection.close()))
+    await closed
+  }
+
+  #fault(client: string, error: unknown): void {
+    this.#options.onFault?.(client, error)
+  }
+}

@@ -1,0 +1,309 @@
+import type { Socket } from 'node:net'
+import {
+  NBD_MAX_BYTES_UNDER_WAY,
+  NBD_MAX_EXTENTS,
+  NBD_MAX_PIECES_UNDER_WAY,
+  NBD_MAX_REQUESTS_UNDER_WAY,
+} from '../../protocol/constants.ts'
+import { isMeshError } from '../../protocol/errors.ts'
+import type { BufferPool } from './buffer-pool.ts'
+import type { Agreement } from './handshake.ts'
+import { IncomingWrite } from './incoming-write.ts'
+import { COMMAND, COMMAND_FLAG, NBD_ERROR, REQUEST_BYTES } from './nbd-protocol.ts'
+import { errorChunk, readHeaderBytes, simpleReply, statusChunk, writeReadHeader } from './nbd-reply.ts'
+import { carriesData, checkRequest, isChange, type NbdRequest, parseRequest } from './nbd-request.ts'
+
+/** What becomes of requests that were received and not begun: they are served, refused (ESHUTDOWN), or forgotten. */
+export type Farewell = 'serve' | 'refuse' | 'forget'
+
+/**
+ * Serves one connection after the handshake: requests in, replies out, in any order. What is under way is bounded in number
+ * and bytes, replies that wait for a slow reader included; beyond that the socket is not read.
+ */
+export class Transmission {
+  readonly #socket: Socket
+  readonly #agreement: Agreement
+  readonly #pool: BufferPool
+  readonly #onFault: (error: unknown) => void
+  /** A request header that came in two chunks, as far as it is here. */
+  readonly #header = Buffer.alloc(REQUEST_BYTES)
+  #headerBytes = 0
+  #incoming: IncomingWrite | undefined
+  /** A write that is refused when its data has been skipped, and how much of that is still to come. */
+  #refused: { request: NbdRequest; error: number; skipBytes: number } | undefined
+  /** Received and not begun. */
+  readonly #queue: NbdRequest[] = []
+  /** Begun and not answered, or the answer has not left. */
+  #requests = 0
+  /** Data of these in memory. */
+  #bytes = 0
+  /** Pieces of writes that threads are writing. */
+  #pieces = 0
+  /** A thread is writing some of the chunk that came in last. */
+  #kept = false
+  /** Nothing more is read. */
+  #leaving = false
+  readonly #finished = Promise.withResolvers<void>()
+
+  /** `onFault`: told of errors of the export. */
+  constructor(socket: Socket, agreement: Agreement, pool: BufferPool, onFault: (error: unknown) => void) {
+    this.#socket = socket
+    this.#agreement = agreement
+    this.#pool = pool
+    this.#onFault = onFault
+  }
+
+  /**
+   * Takes bytes from the client. True if they are not needed any more; else they are the callee's.
+   * Errors: NBD_PROTOCOL; the connection is to be closed then.
+   */
+  push(chunk: Buffer): boolean {
+    this.#kept = false
+    // Answers to what comes in together leave together.
+    this.#socket.cork()
+    try {
+      for (let at = 0; at < chunk.byteLength && !this.#leaving; ) {
+        if (this.#incoming !== undefined) at += this.#receive(this.#incoming, chunk, at)
+        else if (this.#refused !== undefined) at += this.#skip(chunk.byteLength - at)
+        else at += this.#readHeader(chunk, at)
+      }
+    } finally {
+      this.#socket.uncork()
+    }
+    return !this.#kept
+  }
+
+  /** Resolves when nothing is read or under way any more. */
+  get finished(): Promise<void> {
+    return this.#finished.promise
+  }
+
+  /** Stops reading. May be called again with another farewell. */
+  finish(farewell: Farewell): void {
+    this.#leaving = true
+    const incoming = this.#incoming
+    this.#incoming = undefined
+    if (incoming !== undefined && incoming.pending === 0) this.#done(incoming.request)
+    if (farewell !== 'serve') {
+      for (const request of this.#queue.splice(0)) {
+        if (farewell === 'refuse') this.#refuse(request, NBD_ERROR.shutdown)
+      }
+    }
+    this.#checkFinished()
+  }
+
+  #readHeader(chunk: Buffer, at: number): number {
+    if (this.#headerBytes === 0 && chunk.byteLength - at >= REQUEST_BYTES) {
+      this.#begin(parseRequest(chunk, at))
+      return REQUEST_BYTES
+    }
+    const taken = Math.min(REQUEST_BYTES - this.#headerBytes, chunk.byteLength - at)
+    chunk.copy(this.#header, this.#headerBytes, at, at + taken)
+    this.#headerBytes += taken
+    if (this.#headerBytes === REQUEST_BYTES) {
+      this.#headerBytes = 0
+      this.#begin(parseRequest(this.#header, 0))
+    }
+    return taken
+  }
+
+  #begin(request: NbdRequest): void {
+    const { command, length } = request
+    if (command === COMMAND.disconnect) {
+      this.finish('serve')
+      return
+    }
+    const error = checkRequest(request, this.#agreement)
+    if (error !== 0) {
+      if (command === COMMAND.write && length > 0) this.#refused = { request, error, skipBytes: length }
+      else this.#refuse(request, error)
+    } else if (command === COMMAND.write) {
+      this.#beginWrite(request)
+    } else if (this.#queue.length > 0 || !this.#hasRoom(request)) {
+      this.#queue.push(request)
+      this.#socket.pause()
+    } else this.#run(request)
+  }
+
+  #skip(available: number): number {
+    const refused = this.#refused!
+    const taken = Math.min(available, refused.skipBytes)
+    refused.skipBytes -= taken
+    if (refused.skipBytes === 0) {
+      this.#refused = undefined
+      this.#refuse(refused.request, refused.error)
+    }
+    return taken
+  }
+
+  /** Answers that nothing was done. */
+  #refuse(request: NbdRequest, error: number): void {
+    // It keeps no data in memory, however much it asked for.
+    const refused = { ...request, length: 0 }
+    this.#requests++
+    this.#sendError(refused, error)
+    if (!this.#hasRoom(refused)) this.#socket.pause()
+  }
+
+  /** A write is begun at once: what it takes up counts from here on, and its mark is made while its data comes in. */
+  #beginWrite(request: NbdRequest): void {
+    if (!this.#hasRoom(request)) this.#socket.pause()
+    this.#requests++
+    this.#bytes += costOf(request)
+    const { export: served } = this.#agreement
+    this.#incoming = new IncomingWrite(
+      request,
+      (offset, data) => this.#writePiece(offset, data),
+      (incoming) => this.#pieceDone(incoming),
+    )
+    try {
+      served.announceWrite(request.offset, request.length)
+    } catch {
+      // The write itself fails as well, and tells.
+    }
+  }
+
+  #writePiece(offset: number, data: Uint8Array): Promise<void> | undefined {
+    const writing = this.#agreement.export.write(offset, data)
+    if (writing === undefined) return undefined
+    this.#kept = true
+    if (++this.#pieces >= NBD_MAX_PIECES_UNDER_WAY) this.#socket.pause()
+    return writing
+  }
+
+  #pieceDone(incoming: IncomingWrite): void {
+    this.#pieces--
+    if (incoming.pending === 0) {
+      if (incoming.complete) this.#endWrite(incoming)
+      // The client left in the middle of it.
+      else if (this.#incoming !== incoming) this.#done(incoming.request)
+    }
+    this.#proceed()
+  }
+
+  #receive(incoming: IncomingWrite, chunk: Buffer, at: number): number {
+    const taken = incoming.take(chunk, at)
+    if (incoming.complete) {
+      this.#incoming = undefined
+      if (incoming.pending === 0) this.#endWrite(incoming)
+    }
+    return taken
+  }
+
+  #endWrite({ request, failure }: IncomingWrite): void {
+    if (failure !== undefined) this.#fail(request, failure.error)
+    else this.#endChange(request)
+  }
+
+  #hasRoom(request: NbdRequest): boolean {
+    if (this.#requests === 0) return true
+    return this.#requests < NBD_MAX_REQUESTS_UNDER_WAY && this.#bytes + costOf(request) <= NBD_MAX_BYTES_UNDER_WAY
+  }
+
+  /** The request was answered and the answer has left, or nobody waits for it any more. */
+  #done(request: NbdRequest): void {
+    this.#requests--
+    this.#bytes -= costOf(request)
+    this.#proceed()
+    this.#checkFinished()
+  }
+
+  /** Goes on with what waited for room. */
+  #proceed(): void {
+    while (this.#queue.length > 0 && this.#hasRoom(this.#queue[0]!)) this.#run(this.#queue.shift()!)
+    if (
+      this.#queue.length === 0 &&
+      this.#requests < NBD_MAX_REQUESTS_UNDER_WAY &&
+      this.#pieces < NBD_MAX_PIECES_UNDER_WAY &&
+      this.#socket.isPaused()
+    )
+      this.#socket.resume()
+  }
+
+  #checkFinished(): void {
+    if (this.#leaving && this.#requests === 0 && this.#queue.length === 0) this.#finished.resolve()
+  }
+
+  #run(request: NbdRequest): void {
+    this.#requests++
+    this.#bytes += costOf(request)
+    if (request.command === COMMAND.read) this.#read(request)
+    else if (request.command === COMMAND.blockStatus) this.#blockStatus(request)
+    else
+      this.#perform(request).then(
+        () => this.#endChange(request),
+        (error: unknown) => this.#fail(request, error),
+      )
+  }
+
+  async #perform({ command, offset, length }: NbdRequest): Promise<void> {
+    const { export: served } = this.#agreement
+    if (command === COMMAND.writeZeroes) await served.writeZeroes(offset, length)
+    else if (command === COMMAND.trim) await served.trim(offset, length)
+    else if (command === COMMAND.flush) await served.flush()
+    // Nothing is read ahead for a cache request: the kernel's own read-ahead does that.
+  }
+
+  #endChange(request: NbdRequest): void {
+    const answer = (): void => this.#send(simpleReply(request, 0), request)
+    if ((request.flags & COMMAND_FLAG.fua) === 0 || !isChange(request.command)) answer()
+    else this.#agreement.export.flush().then(answer, (error: unknown) => this.#fail(request, error))
+  }
+
+  #read(request: NbdRequest): void {
+    const { structured, export: served } = this.#agreement
+    const { offset, length } = request
+    const head = readHeaderBytes(structured)
+    const buffer = this.#pool.take(head + length)
+    const answer = (): void => {
+      writeReadHeader(buffer, request, structured)
+      this.#send(buffer.subarray(0, head + length), request, buffer)
+    }
+    const fail = (error: unknown): void => {
+      this.#pool.give(buffer)
+      this.#fail(request, error)
+    }
+    try {
+      const reading = served.read(offset, buffer.subarray(head, head + length))
+      if (reading === undefined) answer()
+      else reading.then(answer, fail)
+    } catch (error) {
+      fail(error)
+    }
+  }
+
+  #blockStatus(request: NbdRequest): void {
+    const { contexts } = this.#agreement
+    const { offset, length, flags } = request
+    const most = (flags & COMMAND_FLAG.reqOne) !== 0 ? 1 : NBD_MAX_EXTENTS
+    try {
+      const chunks = contexts.map((context, i) =>
+        statusChunk(request, i + 1, context.extents(offset, length, most), i === contexts.length - 1),
+      )
+      this.#send(Buffer.concat(chunks), request)
+    } catch (error) {
+      this.#fail(request, error)
+    }
+  }
+
+  #fail(request: NbdRequest, error: unknown): void {
+    this.#onFault(error)
+    this.#sendError(request, isMeshError(error, 'DISK_FULL') ? NBD_ERROR.noSpace : NBD_ERROR.io)
+  }
+
+  #sendError(request: NbdRequest, error: number): void {
+    this.#send(this.#agreement.structured ? errorChunk(request, error) : simpleReply(request, error), request)
+  }
+
+  #send(bytes: Uint8Array, request: NbdRequest, pooled?: Buffer): void {
+    this.#socket.write(bytes, () => {
+      if (pooled !== undefined) this.#pool.give(pooled)
+      this.#done(request)
+    })
+  }
+}
+
+/** Bytes of data that a request may keep in memory. */
+function costOf({ command, length }: NbdRequest): number {
+  return carriesData(command) ? length : 0
+}

@@ -1,0 +1,72 @@
+import { Bitmap } from '../../protocol/bitmap.ts'
+import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
+import { countGranules } from '../../protocol/granules.ts'
+import type { Manifest } from '../../protocol/manifest.ts'
+import { RangeSet } from '../../protocol/ranges.ts'
+
+type Image = Pick<Manifest, 'size' | 'blockSize' | 'preserve'>
+
+/**
+ * The blocks of an image that may be wrong, and of those that a log knows better, which granules. Blocks that are preserved
+ * are never among them. Memory: one bit for each block, and one for each granule if a log is the source.
+ */
+export class DirtyBlocks {
+  /** Blocks that may be wrong; the writer clears what it has put right. */
+  readonly blocks: Bitmap
+  readonly #granules: Bitmap | undefined
+  readonly #perBlock: number
+
+  private constructor(blocks: Bitmap, granules: Bitmap | undefined, perBlock: number) {
+    this.blocks = blocks
+    this.#granules = granules
+    this.#perBlock = perBlock
+  }
+
+  /** Blocks that a scan found wrong. */
+  static fromScan(blocks: Bitmap): DirtyBlocks {
+    return new DirtyBlocks(blocks, undefined, 0)
+  }
+
+  /** `dirty`: granules of `granuleSize` bytes, also behind the image, as a log has them. */
+  static fromLog(dirty: RangeSet, granuleSize: number, image: Image): DirtyBlocks {
+    const blocks = new Bitmap(Math.ceil(image.size / image.blockSize))
+    const fine = granuleSize < image.blockSize && image.blockSize > GRANULE_SIZE_BYTES
+    const granules = fine ? new Bitmap(Math.ceil(image.size / GRANULE_SIZE_BYTES)) : undefined
+    for (const [start, end] of dirty.runs()) {
+      const from = start * granuleSize
+      const to = Math.min(end * granuleSize, image.size)
+      if (from >= to) break
+      blocks.setRange(Math.floor(from / image.blockSize), Math.ceil(to / image.blockSize))
+      granules?.setRange(Math.floor(from / GRANULE_SIZE_BYTES), Math.ceil(to / GRANULE_SIZE_BYTES))
+    }
+    for (const [start, end] of image.preserve.runs()) blocks.clearRange(start, end)
+    return new DirtyBlocks(blocks, granules, countGranules(image.blockSize))
+  }
+
+  /** Granules of 4 KiB of a dirty block that may be wrong, as a set of that block's granules; undefined for all of them. */
+  granulesOf(index: number): Bitmap | undefined {
+    if (this.#granules === undefined) return undefined
+    const first = index * this.#perBlock
+    const end = Math.min(first + this.#perBlock, this.#granules.length)
+    if (this.#granules.hasRange(first, end)) return undefined
+    const granules = new Bitmap(this.#perBlock)
+    for (let at = this.#granules.nextSet(first); at !== -1 && at < end; at = this.#granules.nextSet(at + 1))
+      granules.set(at - first)
+    return granules
+  }
+
+  /** Bytes that may be wrong. */
+  bytes(blockSize: number): number {
+    return this.#granules === undefined ? this.blocks.count * blockSize : this.#granules.count * GRANULE_SIZE_BYTES
+  }
+
+  /** The dirty blocks as granules of a log. */
+  asGranules(granuleSize: number, blockSize: number): RangeSet {
+    return RangeSet.from(
+      [...this.blocks.toRanges().runs()].map(([start, end]) => [
+        Math.floor((start * blockSize) / granuleSize),
+        Math.ceil((end * blockSize) / granuleSize),
+      ]),
+    )
+  }
+}

@@ -1,0 +1,417 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { Bitmap } from '../../protocol/bitmap.ts'
+import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
+import { type Digest, toHex } from '../../protocol/digest.ts'
+import { RangeSet } from '../../protocol/ranges.ts'
+import { byteOffset } from '../../protocol/units.ts'
+import type { BlockDevice } from '../disk/block-device.ts'
+import type { DiskFacts } from '../disk/disk-identity.ts'
+import { countGranules, type LogContents, readLog } from './log-file.ts'
+import {
+  BITS_PER_SECTOR,
+  EPOCH_BYTES,
+  encodeHeader,
+  type LogHeader,
+  LogLayout,
+  SECTOR_BYTES,
+  SECTOR_PAYLOAD_BYTES,
+  sealSector,
+} from './log-layout.ts'
+import type { LogSource, LogState, WriteLog } from './write-log.ts'
+
+export interface DurableBitmapOptions {
+  /** Where the log is kept, at least {@link logFileSize} bytes; not on the disk it speaks of, or outside its image. */
+  readonly storage: BlockDevice
+  /** The disk it speaks of. */
+  readonly disk: DiskFacts
+  /**
+   * The release that clean granules are to equal. Without it (while the disk is only written, not restored) the log is
+   * taken for whatever release it names.
+   */
+  readonly release?: { readonly release: number; readonly root: Digest }
+  /** Who marks. */
+  readonly source: Exclude<LogSource, 'scan'>
+  /** For a new log; an existing one with another granule is unknown. */
+  readonly granuleSize?: number
+  readonly now?: () => number
+}
+
+const NEVER_RESTORED = 'no restore has been made under this log yet'
+
+/** Bytes of storage that the log of a disk needs: 1/30720 of the disk, for granules of 4 KiB. */
+export function logFileSize(diskSize: number, granuleSize = GRANULE_SIZE_BYTES): number {
+  return new LogLayout(countGranules(diskSize, granuleSize)).fileSize
+}
+
+/**
+ * The own write log: a bitmap in memory and on stable storage (docs/DURABILITY.md, "The log file"). A granule that is marked
+ * already costs nothing; first marks that come together share one flush. Every method fails once the storage has failed:
+ * what cannot be logged must not be written. Errors: DISK_IO, DISK_FULL.
+ */
+export class DurableBitmap implements WriteLog {
+  readonly source: LogSource
+  readonly granuleSize: number
+  readonly #options: DurableBitmapOptions
+  readonly #layout: LogLayout
+  #header: LogHeader
+  /** What the disk looked like when the log was closed; '' if it was not. */
+  #closedOver = ''
+  #marked: Bitmap
+  /** Sectors of bits that belong to this epoch. */
+  #touched: Bitmap
+  /** Sectors of the file that differ from what was written last, by position. */
+  #stale = new Set<number>()
+  /** Sectors of bits with marks that the next flush, and the one that is under way, will make durable. */
+  #marking = new Set<number>()
+  #flushing = new Set<number>()
+  /** All file operations happen one after the other; the end of the last one. */
+  #tail: Promise<void> = Promise.resolve()
+  #current: Promise<void> | undefined
+  #next: Promise<void> | undefined
+  #opened = false
+  #closed = false
+  /** The storage holds this log: marks of a log that is unknown because the storage holds something else stay in memory. */
+  #attached = false
+  /** What the log says can be believed. */
+  #known = false
+  /** Flushes of the storage since it was opened, for benchmarks. */
+  flushes = 0
+
+  constructor(options: DurableBitmapOptions) {
+    const { disk, source, granuleSize = GRANULE_SIZE_BYTES } = options
+    this.#options = options
+    this.source = source
+    this.granuleSize = granuleSize
+    this.#layout = new LogLayout(countGranules(disk.size, granuleSize))
+    this.#marked = new Bitmap(this.#layout.granules)
+    this.#touched = new Bitmap(this.#layout.bitSectors)
+    this.#header = this.#newHeader({ doubt: NEVER_RESTORED })
+  }
+
+  /** Makes storage into a log that is unknown, with that reason, until the first {@link reset}. Durable when it resolves. */
+  async format(reason = NEVER_RESTORED): Promise<void> {
+    assert(!this.#opened, 'a log is formatted before it is opened')
+    await this.#begin(this.#newHeader({ doubt: reason }), RangeSet.empty)
+  }
+
+  /** Granules of the disk. */
+  get granules(): number {
+    return this.#layout.granules
+  }
+
+  /** When the epoch began, in milliseconds since 1970; 0 before the first restore. */
+  get since(): number {
+    return this.#header.since
+  }
+
+  /** The period of a change tracker that was given to {@link reset} last; '' if none was. */
+  get period(): string {
+    return this.#header.period
+  }
+
+  /** The release it speaks of; root '' before the first restore. */
+  get release(): { readonly release: number; readonly root: string } {
+    const { release, root } = this.#header
+    return { release, root }
+  }
+
+  async open(): Promise<LogState> {
+    assert(!this.#closed && !this.#opened, 'a log is opened once')
+    this.#opened = true
+    const found = await this.#read()
+    // What holds no log is left alone until a restore begins anew.
+    if (typeof found === 'string') return { state: 'unknown', reason: found }
+    const refused = this.#refuse(found.header)
+    if (refused === undefined) return this.#take(found)
+    // Marks from now on are not kept, so this log must not be believed when all is as it was before: when the disk has its
+    // old size again, say, or its name.
+    await this.#writeHeader({ ...found.header, doubt: refused })
+    return { state: 'unknown', reason: refused }
+  }
+
+  async dirty(): Promise<RangeSet> {
+    this.#assertOpen()
+    return this.#marked.toRanges()
+  }
+
+  /** How many granules are marked. */
+  get dirtyCount(): number {
+    return this.#marked.count
+  }
+
+  async mark(granules: RangeSet): Promise<void> {
+    this.#assertOpen()
+    const waits = [...granules.runs()].map(([start, end]) => this.markRun(start, end))
+    await Promise.all(waits)
+  }
+
+  /** {@link mark} for one run; undefined if it is durable already, which is the usual case and must cost nothing. */
+  markRun(start: number, end: number): Promise<void> | undefined {
+    assert(start >= 0 && end <= this.#layout.granules, `granules [${start}, ${end})`)
+    this.#assertOpen()
+    let fresh = false
+    let flushing = false
+    for (let at = start; at < end; ) {
+      const sector = Math.floor(at / BITS_PER_SECTOR)
+      const stop = Math.min(end, (sector + 1) * BITS_PER_SECTOR)
+      if (!this.#marked.hasRange(at, stop)) this.#mark(sector, at, stop)
+      fresh ||= this.#marking.has(sector)
+      flushing ||= this.#flushing.has(sector)
+      at = stop
+    }
+    if (fresh) return this.#flushSoon()
+    return flushing ? this.#current : undefined
+  }
+
+  /** Whether every granule of [start, end) is marked; not whether that is durable. */
+  isMarked(start: number, end: number): boolean {
+    return this.#marked.hasRange(start, end)
+  }
+
+  /** The next granule at or after `from` that is marked (or is not), or the number of granules. */
+  nextChange(from: number, marked: boolean): number {
+    const at = marked ? this.#marked.nextSet(from) : this.#marked.nextClear(from)
+    return at === -1 ? this.#layout.granules : at
+  }
+
+  /** Of a log that is unknown nothing is cleared: its marks tell what differs from another release than was restored. */
+  async clear(granules: RangeSet): Promise<void> {
+    this.#assertOpen()
+    if (!this.#known) return
+    const inside = granules.intersect(RangeSet.of(0, this.#layout.granules))
+    for (const [start, end] of inside.runs()) {
+      for (let at = start; at < end; ) {
+        const sector = Math.floor(at / BITS_PER_SECTOR)
+        const stop = Math.min(end, (sector + 1) * BITS_PER_SECTOR)
+        if (this.#touched.has(sector)) {
+          this.#marked.clearRange(at, stop)
+          this.#stale.add(this.#layout.bitsAt + sector)
+        }
+        at = stop
+      }
+    }
+    await this.#serially(() => this.#writeStale())
+  }
+
+  /** `period`: the change tracker's, if the log goes with one. What lies behind the disk's end counts for nothing. */
+  async reset(dirty: RangeSet, period = ''): Promise<void> {
+    this.#assertOpen()
+    const { now = Date.now, release } = this.#options
+    assert(release !== undefined, 'a log is reset for a release')
+    const header = this.#newHeader({
+      release: release.release,
+      root: toHex(release.root),
+      since: now(),
+      period,
+      inUse: true,
+    })
+    await this.#begin(header, dirty.intersect(RangeSet.of(0, this.#layout.granules)))
+    this.#known = true
+  }
+
+  /** Whether the disk was written between the log's last closing and its opening, as far as that can be seen. */
+  async writtenSinceClosed(): Promise<boolean> {
+    return this.#closedOver !== '' && (await this.#options.disk.changedSince(this.#closedOver)) === true
+  }
+
+  /** What is marked holds all of the change tracker's periods before this one. Durable when it resolves. */
+  async enter(period: string): Promise<void> {
+    this.#assertOpen()
+    await this.#serially(async () => {
+      this.#header = { ...this.#header, period }
+      if (this.#attached) await this.#writeHeader(this.#header)
+    })
+  }
+
+  /** From now on nothing may be concluded from the log, until the next {@link reset}. Durable when it resolves. */
+  async doubt(reason: string): Promise<void> {
+    this.#assertOpen()
+    assert(reason !== '', 'a doubt has a reason')
+    this.#known = false
+    await this.#serially(async () => {
+      this.#header = { ...this.#header, doubt: reason }
+      if (this.#attached) await this.#writeHeader(this.#header)
+    })
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    if (!this.#opened || !this.#attached) return
+    await this.#serially(async () => {
+      await this.#writeStale()
+      await this.#flush()
+      this.#header = { ...this.#header, inUse: false, stamp: await this.#options.disk.stamp() }
+      await this.#writeHeader(this.#header)
+    })
+  }
+
+  #newHeader(part: Partial<LogHeader>): LogHeader {
+    return {
+      disk: this.#options.disk.identity,
+      source: this.#options.source,
+      diskSize: this.#options.disk.size,
+      granuleSize: this.granuleSize,
+      epoch: randomBytes(EPOCH_BYTES).toString('hex'),
+      area: 0,
+      release: 0,
+      root: '',
+      since: 0,
+      inUse: false,
+      stamp: '',
+      period: '',
+      doubt: '',
+      ...part,
+    }
+  }
+
+  async #read(): Promise<LogContents | string> {
+    const { storage } = this.#options
+    if (this.#fits) return readLog(storage)
+    return `${storage.path} is too small for the log: ${storage.size} of ${this.#layout.fileSize} bytes`
+  }
+
+  get #fits(): boolean {
+    return this.#options.storage.size >= this.#layout.fileSize
+  }
+
+  /** Goes on with the log that was found. */
+  async #take(found: LogContents): Promise<LogState> {
+    this.#attached = true
+    this.#marked = found.marked
+    this.#touched = found.touched
+    this.#closedOver = found.header.inUse ? '' : found.header.stamp
+    const doubt = found.doubt !== '' ? found.doubt : await this.#behindItsBack()
+    // A doubt outlives this opening; so does the fact that the disk may be written from now on.
+    this.#header = { ...found.header, inUse: true, doubt }
+    await this.#serially(() => this.#writeHeader(this.#header))
+    const reason = doubt !== '' ? doubt : this.#otherRelease()
+    if (reason !== undefined) return { state: 'unknown', reason }
+    this.#known = true
+    return { state: this.#marked.count === 0 ? 'clean' : 'dirty', unclean: found.header.inUse }
+  }
+
+  /** Why the log is of something else. */
+  #refuse(header: LogHeader): string | undefined {
+    const { disk } = this.#options
+    if (header.disk !== disk.identity) return 'the log is of another disk'
+    if (header.source !== this.source) return `the log was kept by ${header.source}, not by ${this.source}`
+    if (header.diskSize !== disk.size)
+      return `the disk has ${disk.size} bytes, and had ${header.diskSize} when the log was begun`
+    if (header.granuleSize !== this.granuleSize)
+      return `the log has granules of ${header.granuleSize} bytes, not ${this.granuleSize}`
+    return undefined
+  }
+
+  #otherRelease(): string | undefined {
+    const wanted = this.#options.release
+    if (wanted === undefined || toHex(wanted.root) === this.#header.root) return undefined
+    return `the log is of release ${this.#header.release}, not ${wanted.release}`
+  }
+
+  /** What is written past our own monitor shows in the stamp; what a change tracker sees is not in the bitmap yet. */
+  async #behindItsBack(): Promise<string> {
+    if (this.source !== 'nbd') return ''
+    return (await this.writtenSinceClosed()) ? 'the disk was written after the log was closed' : ''
+  }
+
+  #mark(sector: number, start: number, end: number): void {
+    this.#marked.setRange(start, end)
+    this.#marking.add(sector)
+    this.#stale.add(this.#layout.bitsAt + sector)
+    if (this.#touched.set(sector))
+      this.#stale.add(this.#layout.summaryAt(this.#header.area) + Math.floor(sector / BITS_PER_SECTOR))
+  }
+
+  /** The flush that makes everything durable that is marked by now; all who ask before it begins share it. */
+  #flushSoon(): Promise<void> {
+    this.#next ??= this.#serially(async () => {
+      this.#current = this.#next
+      this.#next = undefined
+      this.#flushing = this.#marking
+      this.#marking = new Set()
+      await this.#writeStale()
+      await this.#flush()
+      this.#flushing = new Set()
+    })
+    return this.#next
+  }
+
+  /**
+   * A new epoch: bits and an empty summary go where the epoch in force does not look, or where it takes them for granules
+   * that may all be dirty; when they are durable the header switches over, in one sector.
+   */
+  async #begin(header: LogHeader, dirty: RangeSet): Promise<void> {
+    await this.#serially(async () => {
+      assert(this.#marking.size === 0, 'a log is reset while nothing is written')
+      this.#attached = this.#fits
+      const area = this.#header.area === 0 ? 1 : 0
+      this.#header = { ...header, area }
+      this.#marked = Bitmap.fromRanges(this.#layout.granules, dirty)
+      this.#touched = new Bitmap(this.#layout.bitSectors)
+      this.#stale = new Set()
+      for (let i = 0; i < this.#layout.summarySectors; i++) this.#stale.add(this.#layout.summaryAt(area) + i)
+      for (const [start, end] of dirty.runs()) {
+        const [first, last] = [Math.floor(start / BITS_PER_SECTOR), Math.ceil(end / BITS_PER_SECTOR)]
+        this.#touched.setRange(first, last)
+        for (let sector = first; sector < last; sector++) this.#stale.add(this.#layout.bitsAt + sector)
+      }
+      await this.#writeStale()
+      await this.#flush()
+      if (this.#attached) await this.#writeHeader(this.#header)
+    })
+  }
+
+  /** Durable when it resolves. */
+  async #writeHeader(header: LogHeader): Promise<void> {
+    this.flushes++
+    await this.#options.storage.write(byteOffset(0), encodeHeader(header))
+    await this.#options.storage.flush()
+  }
+
+  /** Writes what is stale; neighbours together. */
+  async #writeStale(): Promise<void> {
+    if (!this.#attached) return this.#stale.clear()
+    const positions = [...this.#stale].sort((a, b) => a - b)
+    this.#stale.clear()
+    const writes: Promise<void>[] = []
+    for (let i = 0; i < positions.length; ) {
+      const first = positions[i]!
+      let count = 1
+      while (positions[i + count] === first + count) count++
+      const sectors = Buffer.allocUnsafe(count * SECTOR_BYTES)
+      for (let j = 0; j < count; j++) this.#fill(sectors.subarray(j * SECTOR_BYTES, (j + 1) * SECTOR_BYTES), first + j)
+      writes.push(this.#options.storage.write(byteOffset(first * SECTOR_BYTES), sectors))
+      i += count
+    }
+    await Promise.all(writes)
+  }
+
+  #fill(sector: Buffer, position: number): void {
+    const { bitsAt } = this.#layout
+    const payload = sector.subarray(0, SECTOR_PAYLOAD_BYTES)
+    if (position >= bitsAt) this.#marked.store((position - bitsAt) * BITS_PER_SECTOR, payload)
+    else this.#touched.store((position - this.#layout.summaryAt(this.#header.area)) * BITS_PER_SECTOR, payload)
+    sealSector(sector, Buffer.from(this.#header.epoch, 'hex'), position)
+  }
+
+  async #flush(): Promise<void> {
+    if (!this.#attached) return
+    this.flushes++
+    await this.#options.storage.flush()
+  }
+
+  /** After a failure nothing is tried again: what the storage holds is no longer known. */
+  #serially(work: () => Promise<void>): Promise<void> {
+    const done = this.#tail.then(work)
+    this.#tail = done
+    // Whoever waits for it gets the failure; so does everybody after.
+    done.catch(() => undefined)
+    return done
+  }
+
+  #assertOpen(): void {
+    assert(this.#opened && !this.#closed, 'the write log is not open')
+  }
+}

@@ -1,0 +1,89 @@
+import { open, stat } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { LOG_READ_BYTES } from '../../protocol/constants.ts'
+import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { byteOffset } from '../../protocol/units.ts'
+import type { BlockDevice } from '../disk/block-device.ts'
+import { openDevice } from '../disk/file-device.ts'
+import { openNbdDevice } from '../nbd/nbd-device.ts'
+import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
+import { isLogOrNothing, SECTOR_BYTES } from './log-layout.ts'
+
+/** Storage for a write log. `made`: why it holds no log yet, if it had to be made. */
+export interface LogStorage {
+  readonly storage: BlockDevice
+  readonly made?: string
+}
+
+/**
+ * Opens what a log is kept in: a file, made `size` bytes large and filled with zeros if it is missing or too short, so
+ * that a later mark need not wait for the file system's own records; a block device; or, at an `nbd://` address, whatever
+ * an NBD server on another machine keeps. Errors: those of openDevice and openNbdDevice, STATE_UNWRITABLE, DISK_FULL,
+ * DISK_TOO_SMALL.
+ */
+export async function openLogStorage(where: string, size: number): Promise<LogStorage> {
+  const remote = isNbdAddress(where)
+  const made = remote ? undefined : await makeFile(where, size)
+  const storage = remote ? await openNbdDevice(where, { writable: true }) : await openDevice(where, { writable: true })
+  if (storage.size < size) {
+    await storage.close()
+    throw new MeshError('DISK_TOO_SMALL', `${where} has ${storage.size} bytes; the write log needs ${size}`)
+  }
+  return { storage, ...(made === undefined ? {} : { made }) }
+}
+
+/**
+ * A place that is to become a log must hold nothing yet, or a log; and not be the disk that the log is of.
+ * Errors: LOG_PLACE_TAKEN, and those of {@link openStoredLog}.
+ */
+export async function assertPlaceFree(where: string, disk: string): Promise<void> {
+  const taken = (what: string): MeshError => new MeshError('LOG_PLACE_TAKEN', `${where} ${what}; no log is kept there`)
+  if (!isNbdAddress(where)) {
+    const [place, own] = await Promise.all([stat(where).catch(() => undefined), stat(disk)])
+    if (place === undefined || (place.isFile() && place.size === 0)) return
+    const same = place.isBlockDevice() ? place.rdev === own.rdev : place.dev === own.dev && place.ino === own.ino
+    if (same && (place.isFile() || place.isBlockDevice())) throw taken('is the disk itself')
+  }
+  const storage = await openStoredLog(where)
+  try {
+    const sector = Buffer.alloc(SECTOR_BYTES)
+    await storage.read(byteOffset(0), sector.subarray(0, Math.min(SECTOR_BYTES, storage.size)))
+    if (!isLogOrNothing(sector)) throw taken('holds something else')
+  } finally {
+    await storage.close()
+  }
+}
+
+/** Opens a log to look at it. Errors: those of openDevice and openNbdDevice. */
+export function openStoredLog(where: string): Promise<BlockDevice> {
+  return isNbdAddress(where) ? openNbdDevice(where, { writable: false }) : openDevice(where, { writable: false })
+}
+
+export function isNbdAddress(where: string): boolean {
+  return /^nbds?(\+\w+)?:/.test(where)
+}
+
+async function makeFile(path: string, size: number): Promise<string | undefined> {
+  try {
+    const found = await stat(path).catch((error: unknown) => {
+      if (errnoOf(error) === 'ENOENT') return undefined
+      throw error
+    })
+    if (found !== undefined && (!found.isFile() || found.size >= size)) return undefined
+    const file = await open(path, 'w', 0o600)
+    try {
+      const zeros = Buffer.alloc(Math.min(size, LOG_READ_BYTES))
+      for (let at = 0; at < size; at += zeros.byteLength)
+        await file.write(zeros, 0, Math.min(zeros.byteLength, size - at), at)
+      await file.datasync()
+    } finally {
+      await file.close()
+    }
+    await fsyncDirectory(dirname(path))
+    return found === undefined
+      ? 'no restore has been made under this log yet'
+      : `the log file was cut short: ${found.size} of ${size} bytes`
+  } catch (error) {
+    throw storageError(error, path)
+  }
+}

@@ -1,0 +1,254 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmod, chown, mkdtemp, open, realpath, rename, rm, stat } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import {
+  NBD_CONNECT_DEADLINE_MS,
+  QEMU_CLUSTER_BYTES,
+  QEMU_OUTPUT_BYTES,
+  QEMU_POLL_MS,
+} from '../../protocol/constants.ts'
+import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
+import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
+import { type DirtyExtents, readDirtyExtents } from './dirty-extents.ts'
+import { failed, optionValue, qemuImg, toolEnv, toolError } from './qemu-tools.ts'
+
+const SECTOR_BYTES = 512
+const QCOW2_MAGIC = Buffer.from('QFI\xfb', 'latin1')
+
+/** What `qemu-img info` tells of a qcow2 file. */
+export interface QemuImageInfo {
+  /** Bytes. */
+  readonly size: number
+  /** Path of the external data file, if the image has one that is a plain copy of the disk. */
+  readonly rawDataFile: string | undefined
+  readonly bitmaps: readonly QemuBitmapInfo[]
+}
+
+export interface QemuBitmapInfo {
+  readonly name: string
+  /** Bytes. */
+  readonly granularity: number
+  /** It was not stored, because QEMU is running or was killed; or it is damaged. */
+  readonly inUse: boolean
+  /** It records what is written. */
+  readonly enabled: boolean
+}
+
+/**
+ * A qcow2 file whose content is in a raw file beside it, the managed disk. It holds what QEMU adds: persistent dirty bitmaps,
+ * and which clusters read as zeros. The latter would hide what a restore writes to the raw file, which QEMU's manual warns of
+ * (qemu-img(1), `data_file_raw`); so whenever that may have happened the file is made anew ({@link renew}).
+ */
+export class QemuImage {
+  readonly path: string
+  readonly #disk: string
+
+  /** `disk`: path of the managed disk. */
+  constructor(path: string, disk: string) {
+    this.path = resolve(path)
+    this.#disk = disk
+  }
+
+  /**
+   * What the file holds, or why it cannot be told. `running`: also while QEMU writes to it, and without
+   * keeping a machine from being started. Errors: DISK_IN_USE (QEMU is running), TOOL_MISSING.
+   */
+  async info(options: { running?: boolean } = {}): Promise<QemuImageInfo | string> {
+    const found = await stat(this.path).catch(() => undefined)
+    if (found === undefined) return `${this.path} is missing`
+    if (!found.isFile()) return `${this.path} is not a file`
+    const share = options.running === true ? ['--force-share'] : []
+    try {
+      return this.#parse(await qemuImg('info', '--output=json', '-f', 'qcow2', ...share, this.path))
+    } catch (error) {
+      if (isMeshError(error, 'QEMU_FAILED')) return error.message
+      throw error
+    }
+  }
+
+  /** Why this is not an image over the managed disk; undefined if it is. */
+  async strange(info: QemuImageInfo): Promise<string | undefined> {
+    const { rawDataFile } = info
+    if (rawDataFile === undefined) return `${this.path} does not keep its content in a raw file`
+    if (await isSameDisk(rawDataFile, this.#disk)) return undefined
+    return `${this.path} keeps its content in ${rawDataFile}, which is not ${this.#disk}`
+  }
+
+  /**
+   * What the file holds if it is an image over the managed disk; undefined if it is missing, damaged, or over a disk that is
+   * gone, so that nothing is lost by {@link renew}. Errors: DISK_IN_USE, TOOL_MISSING; QEMU_FAILED if it is something else.
+   */
+  async own(): Promise<QemuImageInfo | undefined> {
+    const info = await this.info()
+    const why = typeof info === 'string' ? await this.#foreign() : await this.strange(info)
+    if (why === undefined) return typeof info === 'string' ? undefined : info
+    const lost = typeof info !== 'string' && info.rawDataFile !== undefined && !(await exists(info.rawDataFile))
+    if (lost) return undefined
+    throw new MeshError('QEMU_FAILED', `${why}; it is not touched`)
+  }
+
+  /**
+   * Makes the file anew over the disk as it is, `size` bytes, every byte of it read from there; with the bitmaps of the old one
+   * that are good, and a fresh one. The old file is in force until the new one is durable. Errors: those of {@link own},
+   * DISK_FULL, STATE_UNWRITABLE.
+   */
+  async renew(size: number, bitmap: string, granularity: number): Promise<void> {
+    if (size % SECTOR_BYTES !== 0)
+      throw new MeshError('QEMU_FAILED', `${this.#disk} has ${size} bytes; QEMU wants whole sectors of ${SECTOR_BYTES}`)
+    const old = await this.own()
+    const path = await realpath(this.path).catch(() => this.path)
+    const [fresh, scratch] = [`${path}.mesh-new`, `${path}.mesh-scratch`]
+    const kept = old?.size === size ? old.bitmaps.filter(({ inUse }) => !inUse) : []
+    try {
+      await build(fresh, scratch, size)
+      try {
+        for (const one of kept) await carryOver(path, fresh, one)
+      } catch (error) {
+        if (!isMeshError(error, 'QEMU_FAILED')) throw error
+        // One that cannot be read may have been added as an empty one.
+        await build(fresh, scratch, size)
+      }
+      await qemuImg('bitmap', '--add', '-g', `${granularity}`, '-f', 'qcow2', fresh, bitmap)
+      await qemuImg('amend', '-q', '-f', 'qcow2', '-o', `data_file=${optionValue(resolve(this.#disk))}`, fresh)
+      await makeLike(path, fresh)
+      // A machine that was started meanwhile has the old file open, and would go on with it.
+      await this.info()
+      await rename(fresh, path)
+      await fsyncDirectory(dirname(path))
+    } catch (error) {
+      throw storageError(error, this.path)
+    } finally {
+      await rm(fresh, { force: true })
+      await rm(scratch, { force: true })
+    }
+  }
+
+  /** Errors: DISK_IN_USE, QEMU_FAILED, TOOL_MISSING. */
+  async removeBitmap(name: string): Promise<void> {
+    await qemuImg('bitmap', '--remove', '-f', 'qcow2', this.path, name)
+  }
+
+  /**
+   * Reads a bitmap that is stored in the file. `running`: without keeping a machine from being started.
+   * Errors: QEMU_FAILED, TOOL_MISSING, those of the NBD client.
+   */
+  async readBitmap(name: string, options: { running?: boolean } = {}): Promise<DirtyExtents> {
+    const directory = await mkdtemp(join(tmpdir(), 'mesh-qemu-'))
+    const socket = join(directory, 'nbd.sock')
+    // It ends when its only client leaves, so also when this process is killed.
+    const share = options.running === true ? ',force-share=on' : ''
+    const image = `driver=qcow2,file.driver=file,file.filename=${optionValue(this.path)}${share}`
+    const args = ['--read-only', `--bitmap=${name}`, `--socket=${socket}`, '--image-opts', image]
+    const child = spawn('qemu-nbd', args, { stdio: ['ignore', 'ignore', 'pipe'], env: toolEnv() })
+    let said = ''
+    child.stderr.on('data', (data: Buffer) => {
+      if (said.length < QEMU_OUTPUT_BYTES) said += data.toString()
+    })
+    const ended = once(child, 'close').catch((error: unknown) => error)
+    try {
+      const gone = ended.then((end) => {
+        throw end instanceof Error ? toolError('qemu-nbd', end) : failed('qemu-nbd', args, said)
+      })
+      gone.catch(() => undefined)
+      return await Promise.race([readWhenUp(socket, name), gone])
+    } finally {
+      child.kill()
+      await ended
+      await rm(directory, { recursive: true, force: true })
+    }
+  }
+
+  /** Why a file that QEMU cannot read may be something else than a damaged image. */
+  async #foreign(): Promise<string | undefined> {
+    if (!(await exists(this.path))) return undefined
+    const start = Buffer.alloc(QCOW2_MAGIC.byteLength)
+    const file = await open(this.path)
+    try {
+      await file.read(start, 0, start.byteLength, 0)
+    } finally {
+      await file.close()
+    }
+    return start.equals(QCOW2_MAGIC) ? undefined : `${this.path} is not a qcow2 file`
+  }
+
+  #parse(json: string): QemuImageInfo {
+    const told = JSON.parse(json) as QemuImgInfo
+    const { data } = told['format-specific']
+    const file = data['data-file']
+    return {
+      size: told['virtual-size'],
+      rawDataFile: data['data-file-raw'] === true && file !== undefined ? resolve(dirname(this.path), file) : undefined,
+      bitmaps: (data.bitmaps ?? []).map(({ name, granularity, flags }) => ({
+        name,
+        granularity,
+        inUse: flags.includes('in-use'),
+        enabled: flags.includes('auto'),
+      })),
+    }
+  }
+}
+
+/** The part of the JSON of `qemu-img info` that is used here. */
+interface QemuImgInfo {
+  readonly 'virtual-size': number
+  readonly 'format-specific': {
+    readonly data: {
+      readonly 'data-file'?: string
+      readonly 'data-file-raw'?: boolean
+      readonly bitmaps?: readonly { name: string; granularity: number; flags: readonly string[] }[]
+    }
+  }
+}
+
+/** To make an image empties its data file, so it is made over another one, and told of the disk at the end. */
+async function build(fresh: string, scratch: string, size: number): Promise<void> {
+  await rm(fresh, { force: true })
+  const options = [`data_file=${optionValue(scratch)}`, 'data_file_raw=on', `cluster_size=${QEMU_CLUSTER_BYTES}`]
+  await qemuImg('create', '-q', '-f', 'qcow2', '-o', options.join(','), fresh, `${size}`)
+}
+
+async function carryOver(from: string, to: string, bitmap: QemuBitmapInfo): Promise<void> {
+  const { name, granularity, enabled } = bitmap
+  const how = ['--add', '--merge', name, ...(enabled ? [] : ['--disable'])]
+  await qemuImg('bitmap', ...how, '-g', `${granularity}`, '-b', from, '-F', 'qcow2', '-f', 'qcow2', to, name)
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined
+}
+
+/** Whatever the paths are. */
+async function isSameDisk(one: string, other: string): Promise<boolean> {
+  const [a, b] = await Promise.all([stat(one).catch(() => undefined), stat(other)])
+  if (a === undefined) return false
+  return b.isBlockDevice() ? a.isBlockDevice() && a.rdev === b.rdev : a.ino === b.ino && a.dev === b.dev
+}
+
+/** Owner and mode of the file that is replaced, and everything on stable storage. */
+async function makeLike(old: string, fresh: string): Promise<void> {
+  const facts = await stat(old).catch(() => undefined)
+  if (facts !== undefined) {
+    await chown(fresh, facts.uid, facts.gid)
+    await chmod(fresh, facts.mode & 0o7777)
+  }
+  const file = await open(fresh, 'r+')
+  try {
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+}
+
+async function readWhenUp(socket: string, bitmap: string): Promise<DirtyExtents> {
+  for (const deadline = Date.now() + NBD_CONNECT_DEADLINE_MS; ; await sleep(QEMU_POLL_MS)) {
+    try {
+      return await readDirtyExtents(`nbd+unix:///?socket=${encodeURIComponent(socket)}`, bitmap)
+    } catch (error) {
+      const notYet = errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ECONNREFUSED'
+      if (!notYet || Date.now() > deadline) throw error
+    }
+  }
+}

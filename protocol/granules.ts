@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict'
+import { Bitmap } from './bitmap.ts'
+import { GRANULE_SIZE_BYTES } from './constants.ts'
+import { violation } from './wire-reader.ts'
+
+/**
+ * Blocks travel in granules of 4 KiB (docs/PROTOCOL.md, "Granules"): a client may ask for some granules of a block, and
+ * granules of zeros are named instead of sent. A set of granules is coded as bytes, least significant bit first; no bytes at
+ * all stand for the usual case: all of the block is wanted, none of it is zeros.
+ */
+
+const ZEROS = Buffer.alloc(GRANULE_SIZE_BYTES)
+
+/** What answers a request: the wanted granules in order, without those named as zeros. */
+export interface PackedBlock {
+  readonly payload: Uint8Array
+  /** Coded set of the granules left out. */
+  readonly zeros: Uint8Array
+}
+
+export function countGranules(blockSize: number): number {
+  return blockSize / GRANULE_SIZE_BYTES
+}
+
+/** `undefined`, for the whole block, becomes no bytes. */
+export function encodeGranules(granules: Bitmap | undefined): Uint8Array {
+  if (granules === undefined) return new Uint8Array()
+  const bytes = new Uint8Array(Math.ceil(granules.length / 8))
+  granules.store(0, bytes)
+  return bytes
+}
+
+/** The inverse of {@link encodeGranules}. Errors: PROTOCOL_VIOLATION if the set is empty, or not one of such a block. */
+export function decodeGranules(bytes: Uint8Array, blockSize: number): Bitmap | undefined {
+  if (bytes.byteLength === 0) return undefined
+  const count = countGranules(blockSize)
+  if (bytes.byteLength !== Math.ceil(count / 8)) throw violation('a set of granules has the wrong length')
+  const granules = new Bitmap(count)
+  granules.load(0, bytes)
+  if (granules.count === 0) throw violation('a set of granules is empty')
+  return granules
+}
+
+/** Bytes of content that a request asks for. */
+export function wantedBytes(granules: Bitmap | undefined, blockSize: number): number {
+  return granules === undefined ? blockSize : granules.count * GRANULE_SIZE_BYTES
+}
+
+/** `block` itself is the payload where it can be. */
+export function packBlock(block: Uint8Array, wanted: Bitmap | undefined): PackedBlock {
+  const zeros = new Bitmap(countGranules(block.byteLength))
+  const parts: Uint8Array[] = []
+  for (let i = 0; i < zeros.length; i++) {
+    if (wanted !== undefined && !wanted.has(i)) continue
+    const granule = granuleOf(block, i)
+    if (ZEROS.equals(granule)) zeros.set(i)
+    else parts.push(granule)
+  }
+  const payload = parts.length === zeros.length ? block : Buffer.concat(parts)
+  return { payload, zeros: encodeGranules(zeros.count === 0 ? undefined : zeros) }
+}
+
+/**
+ * The inverse of {@link packBlock}: puts the wanted granules where they belong in `into`, a whole block.
+ * Errors: PROTOCOL_VIOLATION if the payload is not as long as what was asked, or zeros were not asked for.
+ */
+export function unpackBlock({ payload, zeros }: PackedBlock, wanted: Bitmap | undefined, into: Uint8Array): void {
+  const left = decodeGranules(zeros, into.byteLength)
+  let at = 0
+  for (let i = 0; i < countGranules(into.byteLength); i++) {
+    const asked = wanted === undefined || wanted.has(i)
+    if (left?.has(i) === true) {
+      if (!asked) throw violation('granules that were not asked for')
+      granuleOf(into, i).fill(0)
+    } else if (asked) {
+      if (at + GRANULE_SIZE_BYTES > payload.byteLength) throw violation('fewer bytes than asked for')
+      granuleOf(into, i).set(payload.subarray(at, at + GRANULE_SIZE_BYTES))
+      at += GRANULE_SIZE_BYTES
+    }
+  }
+  if (at !== payload.byteLength) throw violation('more bytes than asked for')
+}
+
+/** The content of an answer to a request for a whole block; the payload itself if nothing was left out. */
+export function unpackWhole(packed: PackedBlock, blockSize: number): Uint8Array {
+  if (packed.zeros.byteLength === 0 && packed.payload.byteLength === blockSize) return packed.payload
+  const block = Buffer.allocUnsafeSlow(blockSize)
+  unpackBlock(packed, undefined, block)
+  return block
+}
+
+/** Granule `i` of a block; not a copy. */
+export function granuleOf(block: Uint8Array, i: number): Uint8Array {
+  assert(block.byteLength % GRANULE_SIZE_BYTES === 0)
+  return block.subarray(i * GRANULE_SIZE_BYTES, (i + 1) * GRANULE_SIZE_BYTES)
+}

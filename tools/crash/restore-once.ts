@@ -1,0 +1,49 @@
+import type { BlockDevice } from '../../node/disk/block-device.ts'
+import type { HashPool } from '../../node/disk/hash-pool.ts'
+import type { Receipt } from '../../node/restore/receipt.ts'
+import { restore } from '../../node/restore/restore.ts'
+import type { DiskSource } from '../../node/store/disk-source.ts'
+import type { WriteLog } from '../../node/writelog/write-log.ts'
+import { isMeshError } from '../../protocol/errors.ts'
+import { ImageFetcher } from './image-fetcher.ts'
+import type { Model, Release } from './model.ts'
+
+export interface RestoreOnceOptions {
+  readonly device: BlockDevice
+  /** Not opened yet. */
+  readonly log: WriteLog
+  readonly model: Model
+  readonly release: Release
+  readonly pool: HashPool
+  /** Blocks after which the peers have no more. */
+  readonly blocksToFetch: number
+  readonly serving: (source: DiskSource) => void
+  /** A block that the log called clean is wrong. */
+  readonly onLogMiss: (block: number) => void
+  /** Chooses what is audited, in [0, 1). */
+  readonly random: () => number
+}
+
+/** One restore as the agent makes it, log closed at the end. Undefined if it ended because peers had no more blocks. */
+export async function restoreOnce(options: RestoreOnceOptions): Promise<Receipt | undefined> {
+  const { log, model, release, blocksToFetch } = options
+  try {
+    const receipt = await restore({
+      ...options,
+      manifest: release.manifest,
+      trees: model.trees,
+      fetcher: async () => new ImageFetcher(release.image, blocksToFetch),
+      beforeWriting: async () => undefined,
+      progress: () => undefined,
+      signal: new AbortController().signal,
+      machine: 'pc1',
+      nameOf: (id) => id,
+    })
+    await log.close()
+    return receipt
+  } catch (error) {
+    if (!isMeshError(error, 'BLOCKS_UNAVAILABLE')) throw error
+    await log.close()
+    return undefined
+  }
+}

@@ -4,17 +4,20 @@ import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { formatTable } from '../format.ts'
 import { Lab } from '../lab/local-lab.ts'
 import { benchRestore, benchSeed, benchSparse, type Figure } from './benches.ts'
+import { benchMonitor } from './monitor-bench.ts'
 
 const HELP = `npm run bench -- NAME [--size GIB] [--json]
 
   seed     hash and publish a cached file, against SHA-256 of the same blocks on all cores
   restore  provision one machine from one master, then restore by scan a disk that is clean
   sparse   seed and restore a sparse file (default 100 GiB): peak memory
+  monitor  the NBD server of mesh monitor against nbdkit (default 1 GiB), first writes, and opening a log of 1 TiB
 
 Disks are made in the system's temporary directory; TMPDIR names another one.
 `
 
-const BENCHES = { seed: benchSeed, restore: benchRestore, sparse: benchSparse } as const
+const BENCHES = { seed: benchSeed, restore: benchRestore, sparse: benchSparse, monitor: benchMonitor } as const
+const DEFAULT_GIB: Readonly<Record<string, number>> = { sparse: 100, monitor: 1 }
 
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
@@ -32,7 +35,7 @@ async function main(): Promise<void> {
   }
   if (!Object.hasOwn(BENCHES, name))
     throw new MeshError('USAGE', `there is no benchmark ${name}; see npm run bench -- --help`)
-  const sizeGib = Number(values.size ?? (name === 'sparse' ? 100 : 4))
+  const sizeGib = Number(values.size ?? DEFAULT_GIB[name] ?? 4)
   if (!(sizeGib > 0)) throw new MeshError('USAGE', `--size ${values.size} is no number of GiB`)
   // What is measured is what is installed.
   await import('../build.ts')
@@ -50,15 +53,21 @@ async function main(): Promise<void> {
 }
 
 function table(figures: readonly Figure[]): string {
-  const rows = figures.map(({ what, seconds, mibPerSecond, cpuSeconds, peakMib, ratio }) => [
-    what,
-    seconds.toFixed(2),
-    String(Math.round(mibPerSecond)),
-    cpuSeconds?.toFixed(2) ?? '',
-    peakMib === undefined ? '' : String(Math.round(peakMib)),
-    ratio?.toFixed(2) ?? '',
+  const rounded = (value: number | undefined): string => (value === undefined ? '' : String(Math.round(value)))
+  const rows = figures.map((figure) => [
+    figure.what,
+    figure.seconds.toFixed(figure.seconds < 1 ? 4 : 2),
+    rounded(figure.mibPerSecond),
+    figure.cpuSeconds?.toFixed(2) ?? '',
+    rounded(figure.peakMib),
+    figure.ratio?.toFixed(2) ?? '',
+    rounded(figure.perSecond),
+    rounded(figure.flushesPerThousand),
   ])
-  return formatTable([['what', 'seconds', 'MiB/s', 'CPU s', 'peak MiB', 'of limit'], ...rows])
+  const head = ['what', 'seconds', 'MiB/s', 'CPU s', 'peak MiB', 'of limit', 'requests/s', 'flushes/1000']
+  // Most benchmarks fill only some of the columns.
+  const filled = head.map((_, column) => rows.some((row) => row[column] !== ''))
+  return formatTable([head, ...rows].map((row) => row.filter((_, column) => filled[column])))
 }
 
 try {

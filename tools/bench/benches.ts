@@ -12,6 +12,10 @@ export interface Figure {
   readonly cpuSeconds?: number
   readonly peakMib?: number
   readonly ratio?: number
+  /** Requests per second. */
+  readonly perSecond?: number
+  /** Flushes of the write log per thousand writes. */
+  readonly flushesPerThousand?: number
 }
 
 const MIB = 1024 ** 2
@@ -131,7 +135,7 @@ async function measure(running: MeshProcess): Promise<Measured> {
 }
 
 /** Linux keeps both in /proc: VmHWM, and user and system time in ticks of 10 ms. */
-async function peakOf(pid: number | undefined): Promise<{ cpuSeconds?: number; peakMib?: number }> {
+export async function peakOf(pid: number | undefined): Promise<{ cpuSeconds?: number; peakMib?: number }> {
   const [status, stat] = await Promise.all([
     readFile(`/proc/${pid}/status`, 'utf8').catch(() => ''),
     readFile(`/proc/${pid}/stat`, 'utf8').catch(() => ''),
@@ -167,7 +171,7 @@ async function hashLimit(size: number): Promise<number> {
 }
 
 /** Incompressible content without repeats: one random chunk, each block of it stamped with its place. */
-async function makeFile(path: string, size: number): Promise<void> {
+export async function makeFile(path: string, size: number): Promise<void> {
   const chunk = Buffer.from(new Random(3).bytes(CHUNK))
   const file = await open(path, 'w')
   try {
@@ -180,7 +184,7 @@ async function makeFile(path: string, size: number): Promise<void> {
   }
 }
 
-async function makeHole(path: string, size: number): Promise<void> {
+export async function makeHole(path: string, size: number): Promise<void> {
   const file = await open(path, 'w')
   await file.truncate(size)
   await file.close()

@@ -1,0 +1,30 @@
+import { spawnSync } from 'node:child_process'
+import { hasTool } from '../../tools/lab/run-tool.ts'
+
+/** Debian packages of the programs that the slow suite calls, here or in its guests. */
+const PACKAGES: Readonly<Record<string, string>> = {
+  'qemu-system-x86_64': 'qemu-system-x86',
+  'apt-get': 'apt',
+  'dpkg-deb': 'dpkg',
+  cpio: 'cpio',
+  busybox: 'busybox-static',
+  dmsetup: 'dmsetup',
+  era_invalidate: 'thin-provisioning-tools',
+  losetup: 'mount',
+  blockdev: 'util-linux',
+  mke2fs: 'e2fsprogs',
+}
+
+/** Installs what is missing, as root on Debian; elsewhere fails and says what is to be installed. */
+export async function installPackages(): Promise<void> {
+  const missing: string[] = []
+  for (const [tool, name] of Object.entries(PACKAGES)) if (!(await hasTool(tool))) missing.push(name)
+  if (missing.length === 0) return
+  console.log(`installing ${missing.join(', ')}`)
+  spawnSync('apt-get', ['update', '-q'], { stdio: 'ignore' })
+  const { status } = spawnSync('apt-get', ['install', '-y', '-q', '--no-install-recommends', ...missing], {
+    stdio: 'ignore',
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+  })
+  if (status !== 0) throw new Error(`install these Debian packages first: ${missing.join(', ')}`)
+}

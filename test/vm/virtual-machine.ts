@@ -1,0 +1,137 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import type { Kernel } from './kernel.ts'
+
+/** A line of the guest's that is meant for us: `@@ {"event":…}`. */
+export interface GuestEvent {
+  readonly event: string
+  readonly [key: string]: unknown
+}
+
+const MARK = '@@ '
+/** A guest that has not begun by then hangs before its first program, as an emulated one does now and then. */
+const BOOT_DEADLINE_MS = 60_000
+const BOOT_TRIES = 3
+/** Longest time for any one thing in a guest, which is emulated and slow. */
+const EVENT_DEADLINE_MS = 120_000
+const KEPT_LINES = 60
+
+export interface VirtualMachineOptions {
+  readonly kernel: Kernel
+  readonly initramfs: string
+  /** QEMU's -drive options of /dev/vda, /dev/vdb and so on. */
+  readonly drives: readonly string[]
+  /** Told to the guest on its kernel's command line, as mesh.NAME=VALUE. */
+  readonly tell: Readonly<Record<string, string | number>>
+}
+
+/** A guest that is emulated, not accelerated, so that it runs everywhere; whoever ends us ends it, too. */
+export class VirtualMachine {
+  static readonly #running = new Set<VirtualMachine>()
+  readonly #child: ChildProcess
+  readonly #lines: string[] = []
+  readonly #events: GuestEvent[] = []
+  readonly #exited: Promise<void>
+  #ended = false
+  #wake: () => void = () => undefined
+
+  /** A guest whose program has begun. */
+  static async boot(options: VirtualMachineOptions): Promise<VirtualMachine> {
+    for (let tries = 1; ; tries++) {
+      const machine = new VirtualMachine(options)
+      try {
+        await machine.event('booted', BOOT_DEADLINE_MS)
+        return machine
+      } catch (error) {
+        await machine.kill()
+        if (tries === BOOT_TRIES) throw error
+        console.log(`    boot ${tries} came to nothing: ${(error as Error).message.split('\n')[0]}`)
+      }
+    }
+  }
+
+  private constructor({ kernel, initramfs, drives, tell }: VirtualMachineOptions) {
+    const told = Object.entries(tell).map(([name, value]) => `mesh.${name}=${value}`)
+    const args = [
+      ...['-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '2', '-m', '1280', '-nodefaults', '-no-user-config'],
+      ...['-display', 'none', '-monitor', 'none', '-serial', 'stdio', '-no-reboot'],
+      ...['-kernel', kernel.image, '-initrd', initramfs],
+      ...['-append', `console=ttyS0 quiet panic=-1 ${told.join(' ')}`],
+      ...drives.flatMap((drive) => ['-drive', `${drive},if=virtio,discard=unmap`]),
+    ]
+    this.#child = spawn('qemu-system-x86_64', args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    VirtualMachine.#running.add(this)
+    for (const stream of [this.#child.stdout!, this.#child.stderr!])
+      createInterface({ input: stream }).on('line', (line) => this.#take(line))
+    this.#exited = new Promise((resolve) => {
+      const end = (): void => {
+        VirtualMachine.#running.delete(this)
+        this.#ended = true
+        this.#wake()
+        resolve()
+      }
+      this.#child.once('error', (error) => {
+        this.#lines.push(error.message)
+        end()
+      })
+      this.#child.once('close', end)
+    })
+  }
+
+  /** For a signal handler: ends every guest at once. */
+  static killAll(): void {
+    for (const machine of VirtualMachine.#running) machine.#child.kill('SIGKILL')
+  }
+
+  /** The next event of this name, in the order in which they came. An event `failed`, or the guest's end, is an error. */
+  async event(name: string, deadlineMs = EVENT_DEADLINE_MS): Promise<GuestEvent> {
+    const deadline = Date.now() + deadlineMs
+    for (;;) {
+      for (let event = this.#events.shift(); event !== undefined; event = this.#events.shift()) {
+        if (event.event === 'failed') throw new Error(`the guest failed: ${String(event.message)}\n${this.#tail()}`)
+        if (event.event === name) return event
+      }
+      if (this.#ended) throw new Error(`the guest ended before ${name}:\n${this.#tail()}`)
+      const left = deadline - Date.now()
+      if (left <= 0) throw new Error(`no ${name} from the guest within ${deadlineMs / 1000} s:\n${this.#tail()}`)
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, left)
+        this.#wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+  }
+
+  /** As if the plug were pulled. */
+  async kill(): Promise<void> {
+    this.#child.kill('SIGKILL')
+    await this.#exited
+  }
+
+  /** Waits until the guest has switched itself off. */
+  async ended(): Promise<void> {
+    await this.#exited
+  }
+
+  #take(line: string): void {
+    // The console ends lines with a carriage return, and the kernel may write in the middle of one.
+    const text = line.replace(/\r$/, '')
+    const at = text.indexOf(MARK)
+    if (at === -1) {
+      this.#lines.push(text)
+      if (this.#lines.length > KEPT_LINES) this.#lines.shift()
+      if (process.env.MESH_VM_DEBUG !== undefined) console.log(`    | ${text}`)
+    } else {
+      this.#events.push(JSON.parse(text.slice(at + MARK.length)) as GuestEvent)
+      if (process.env.MESH_VM_DEBUG !== undefined)
+        console.log(`    | ${(performance.now() / 1000).toFixed(1)} ${text.slice(0, 300)}`)
+      this.#wake()
+    }
+  }
+
+  #tail(): string {
+    return this.#lines.join('\n')
+  }
+}

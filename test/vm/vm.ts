@@ -1,0 +1,80 @@
+import { spawnSync } from 'node:child_process'
+import { rmSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { Lab } from '../../tools/lab/local-lab.ts'
+import { Random } from '../../tools/lab/random.ts'
+import { eraScenario } from './era-scenario.ts'
+import { buildInitramfs } from './initramfs.ts'
+import { fetchKernel } from './kernel.ts'
+import { nbdScenario } from './nbd-scenario.ts'
+import { installPackages } from './packages.ts'
+import { VirtualMachine, type VirtualMachineOptions } from './virtual-machine.ts'
+
+/**
+ * `npm run vm [-- --seed N --runs N] [nbd] [era]`: the slow suite. A real kernel (Debian's, emulated by QEMU, so that it runs
+ * everywhere) uses a disk until the plug is pulled; then the write log must know of every change.
+ */
+const ROOT = join(import.meta.dirname, '../..')
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { seed: { type: 'string' }, runs: { type: 'string', default: '1' } },
+})
+const firstSeed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed)
+const wanted = positionals.length === 0 ? ['nbd', 'era'] : positionals
+const seconds = (since: number): string => `${((performance.now() - since) / 1000).toFixed(1)} s`
+
+const begun = performance.now()
+await installPackages()
+const work = await mkdtemp(join(tmpdir(), 'mesh-vm-'))
+const labs = new Set<Lab>()
+let counts = { passed: 0, failed: 0 }
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void stop(signal))
+try {
+  if (spawnSync(process.execPath, [join(ROOT, 'tools/build.ts')], { stdio: 'inherit' }).status !== 0)
+    throw new Error('the build failed')
+  const kernel = await fetchKernel()
+  const initramfs = await buildInitramfs(kernel, work)
+  console.log(`the guest is built: ${seconds(begun)}`)
+  for (let run = 0; run < Number(values.runs); run++)
+    for (const name of wanted) await runScenario(name, firstSeed + run, { kernel, initramfs })
+} finally {
+  await rm(work, { recursive: true, force: true })
+}
+console.log(`${counts.passed} passed, ${counts.failed} failed in ${seconds(begun)}`)
+process.exitCode = counts.failed === 0 && counts.passed > 0 ? 0 : 1
+
+async function runScenario(
+  name: string,
+  seed: number,
+  parts: Omit<VirtualMachineOptions, 'drives' | 'tell'>,
+): Promise<void> {
+  console.log(`--- ${name}, seed ${seed} (repeat with npm run vm -- --seed ${seed} ${name})`)
+  const at = performance.now()
+  const lab = await Lab.open({ entry: join(ROOT, 'dist/mesh.js') })
+  labs.add(lab)
+  try {
+    const random = new Random(seed)
+    const told =
+      name === 'nbd' ? await nbdScenario({ ...parts, lab }, random) : await eraScenario(parts, lab.dir, random)
+    console.log(`    passed in ${seconds(at)}: ${told}`)
+    counts = { ...counts, passed: counts.passed + 1 }
+  } catch (error) {
+    console.log(`    FAILED after ${seconds(at)}: ${error instanceof Error ? error.stack : String(error)}`)
+    counts = { ...counts, failed: counts.failed + 1 }
+  } finally {
+    VirtualMachine.killAll()
+    await lab.close()
+    labs.delete(lab)
+  }
+}
+
+async function stop(signal: NodeJS.Signals): Promise<void> {
+  VirtualMachine.killAll()
+  await Promise.all([...labs].map((lab) => lab.close()))
+  rmSync(work, { recursive: true, force: true })
+  console.log(`interrupted by ${signal}`)
+  process.exit(130)
+}

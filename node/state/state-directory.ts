@@ -1,5 +1,5 @@
 import { closeSync, openSync } from 'node:fs'
-import { access, constants, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { access, constants, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Level } from 'level'
 import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
@@ -65,10 +65,11 @@ export class StateDirectory {
     const database = await openDatabase(directory)
     try {
       const holder = { pid: process.pid, command: options.command ?? process.argv.slice(2, 3).join('') }
-      await writeFileAtomic(join(directory, 'holder.json'), JSON.stringify(holder))
+      // Only people read it, so it need not last: no flush at every boot for it.
+      await writeFile(join(directory, 'holder.json'), JSON.stringify(holder))
     } catch (error) {
       await database.close()
-      throw error
+      throw storageError(error, directory)
     }
     return new StateDirectory(directory, database, machine)
   }

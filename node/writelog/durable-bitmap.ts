@@ -75,6 +75,8 @@ export class DurableBitmap implements WriteLog {
   #attached = false
   /** What the log says can be believed. */
   #known = false
+  /** A clean log was opened by a restore, and nothing was marked since: its header does not say that it is in use. */
+  #untouched = false
   /** Flushes of the storage since it was opened, for benchmarks. */
   flushes = 0
 
@@ -240,9 +242,11 @@ export class DurableBitmap implements WriteLog {
     this.#closed = true
     if (!this.#opened || !this.#attached) return
     await this.#serially(async () => {
+      const stamp = await this.#options.disk.stamp()
+      if (this.#untouched && stamp === this.#header.stamp) return
       await this.#writeStale()
       await this.#flush()
-      this.#header = { ...this.#header, inUse: false, stamp: await this.#options.disk.stamp() }
+      this.#header = { ...this.#header, inUse: false, stamp }
       await this.#writeHeader(this.#header)
     })
   }
@@ -283,13 +287,23 @@ export class DurableBitmap implements WriteLog {
     this.#touched = found.touched
     this.#closedOver = found.header.inUse ? '' : found.header.stamp
     const doubt = found.doubt !== '' ? found.doubt : await this.#behindItsBack()
-    // A doubt outlives this opening; so does the fact that the disk may be written from now on.
-    this.#header = { ...found.header, inUse: true, doubt }
-    await this.#serially(() => this.#writeHeader(this.#header))
+    this.#header = { ...found.header, doubt }
     const reason = doubt !== '' ? doubt : this.#otherRelease()
+    const clean = this.#marked.count === 0
+    // A restore that finds nothing to do writes nothing to the disk, and should cost no flush.
+    this.#untouched = this.#options.release !== undefined && reason === undefined && clean && !found.header.inUse
+    // A doubt outlives this opening; so does the fact that the disk may be written from now on.
+    if (!this.#untouched) await this.#serially(() => this.#use())
     if (reason !== undefined) return { state: 'unknown', reason }
     this.#known = true
-    return { state: this.#marked.count === 0 ? 'clean' : 'dirty', unclean: found.header.inUse }
+    return { state: clean ? 'clean' : 'dirty', unclean: found.header.inUse }
+  }
+
+  /** The header says that the log is in use. Durable when it resolves. */
+  async #use(): Promise<void> {
+    this.#untouched = false
+    this.#header = { ...this.#header, inUse: true }
+    await this.#writeHeader(this.#header)
   }
 
   /** Why the log is of something else. */
@@ -331,6 +345,7 @@ export class DurableBitmap implements WriteLog {
       this.#next = undefined
       this.#flushing = this.#marking
       this.#marking = new Set()
+      if (this.#untouched) await this.#use()
       await this.#writeStale()
       await this.#flush()
       this.#flushing = new Set()
@@ -346,6 +361,7 @@ export class DurableBitmap implements WriteLog {
     await this.#serially(async () => {
       assert(this.#marking.size === 0, 'a log is reset while nothing is written')
       this.#attached = this.#fits
+      this.#untouched = false
       const area = this.#header.area === 0 ? 1 : 0
       this.#header = { ...header, area }
       this.#marked = Bitmap.fromRanges(this.#layout.granules, dirty)

@@ -8,7 +8,7 @@ import { Random } from '../lab/random.ts'
 export interface Figure {
   readonly what: string
   readonly seconds: number
-  readonly mibPerSecond: number
+  readonly mibPerSecond?: number
   readonly cpuSeconds?: number
   readonly peakMib?: number
   readonly ratio?: number
@@ -41,32 +41,6 @@ export async function benchSeed(lab: Lab, size: number): Promise<Figure[]> {
   ]
 }
 
-/** Provisioning over loopback, and a restore by scan of the clean disk that results. */
-export async function benchRestore(lab: Lab, size: number): Promise<Figure[]> {
-  await makeFile(lab.path('model.img'), size)
-  await makeHole(lab.path('m1.img'), size)
-  const limit = await hashLimit(Math.min(size, 4 * 1024 * MIB))
-  const master = await lab.serve('master', ['seed', lab.path('model.img')])
-  await lab.ok('m1', ['join', await lab.invite('master'), '--disk', lab.path('m1.img'), '--name', 'm1'])
-  const provision = await measure(await lab.start('m1', ['restore']))
-  const clean = await measure(await lab.start('m1', ['restore']))
-  const verify = await measure(await lab.start('m1', ['verify']))
-  const serving = await peakOf(master.child.pid)
-  const scan = figure('restore by scan, nothing dirty', size, clean.seconds, clean)
-  const audit = figure('verify', size, verify.seconds, verify)
-  return [
-    figure('provision from one master over loopback', size, provision.seconds, provision),
-    {
-      what: 'the master meanwhile',
-      seconds: provision.seconds,
-      mibPerSecond: size / MIB / provision.seconds,
-      ...serving,
-    },
-    { ...scan, ratio: scan.mibPerSecond / limit },
-    { ...audit, ratio: audit.mibPerSecond / limit },
-  ]
-}
-
 /** A sparse file: what counts is that memory does not grow with it. */
 export async function benchSparse(lab: Lab, size: number): Promise<Figure[]> {
   await makeHole(lab.path('model.img'), size)
@@ -92,19 +66,19 @@ export async function benchSparse(lab: Lab, size: number): Promise<Figure[]> {
   ]
 }
 
-interface Measured {
+export interface Measured {
   readonly seconds: number
   readonly cpuSeconds?: number
   readonly peakMib?: number
   readonly result: Readonly<Record<string, unknown>>
 }
 
-function figure(
+export function figure(
   what: string,
   size: number,
   seconds: number,
   cost: { cpuSeconds?: number; peakMib?: number } = {},
-): Figure {
+): Figure & { readonly mibPerSecond: number } {
   const { cpuSeconds, peakMib } = cost
   return {
     what,
@@ -116,7 +90,7 @@ function figure(
 }
 
 /** Wall time, CPU time and peak resident memory of a process, from its start to its end. */
-async function measure(running: MeshProcess): Promise<Measured> {
+export async function measure(running: MeshProcess): Promise<Measured> {
   const startedAt = performance.now()
   let cost: { cpuSeconds?: number; peakMib?: number } = {}
   let ended = false
@@ -147,7 +121,7 @@ export async function peakOf(pid: number | undefined): Promise<{ cpuSeconds?: nu
 }
 
 /** MiB/s of one-shot SHA-256 over blocks in memory, on all cores at once: nothing that hashes can be faster. */
-async function hashLimit(size: number): Promise<number> {
+export async function hashLimit(size: number): Promise<number> {
   const threads = availableParallelism()
   const blocks = Math.floor(size / BLOCK / threads)
   const source = `const { hash } = require('node:crypto'); const { parentPort } = require('node:worker_threads')

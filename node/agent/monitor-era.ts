@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto'
-import { open, rm, stat, writeFile } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { rm, stat, writeFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
 import {
   ERA_BLOCK_BYTES,
   ERA_METADATA_BASE_BYTES,
@@ -12,7 +12,7 @@ import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { byteOffset } from '../../protocol/units.ts'
 import { openDevice } from '../disk/file-device.ts'
 import { assertNotMounted } from '../disk/mounts.ts'
-import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
+import { storageError, writeZeros } from '../state/atomic-file.ts'
 import { StateDirectory } from '../state/state-directory.ts'
 import { ERA_BLOCK_SECTORS, ERA_SYSTEM, EraDevice, type EraSystem } from '../writelog/era-device.ts'
 import type { LogState } from '../writelog/write-log.ts'
@@ -193,7 +193,7 @@ async function makeMetadata(place: MetadataPlace, first: number, options: Monito
   try {
     await writeFile(xml, `${superblock}<era_array><era block="0" era="0"/></era_array></superblock>`)
     const target = isFile ? path : fresh
-    await zeroFile(target, size)
+    await writeZeros(target, size)
     await run('era_restore', ['--quiet', '-i', xml, '-o', target])
     if (!isFile) await copyTo(path, fresh)
   } catch (error) {
@@ -205,20 +205,6 @@ async function makeMetadata(place: MetadataPlace, first: number, options: Monito
 
 function notEmpty(path: string): MeshError {
   return new MeshError('ERA_METADATA_INVALID', `${path} holds something else`, { detail: { path } })
-}
-
-/** Written out, so that there is room for every later write: one that finds none would fail the user's. */
-async function zeroFile(path: string, size: number): Promise<void> {
-  const file = await open(path, 'w', 0o600)
-  try {
-    const zeros = Buffer.alloc(LOG_READ_BYTES)
-    for (let at = 0; at < size; at += zeros.byteLength)
-      await file.write(zeros, 0, Math.min(zeros.byteLength, size - at), at)
-    await file.datasync()
-  } finally {
-    await file.close()
-  }
-  await fsyncDirectory(dirname(path))
 }
 
 async function copyTo(path: string, file: string): Promise<void> {

@@ -2,6 +2,9 @@ import { open, rename, rm } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 
+/** Zeros that are written at a time. */
+const ZEROS_BYTES = 1024 * 1024
+
 /** The last replacement under way of each path. */
 const replacing = new Map<string, Promise<void>>()
 
@@ -46,6 +49,20 @@ export async function writeDurable(path: string, bytes: Uint8Array | string, mod
   } finally {
     await file.close()
   }
+}
+
+/** Makes a file of `size` zeros, all written out, so that there is room for every later write; durable when it resolves. */
+export async function writeZeros(path: string, size: number): Promise<void> {
+  const file = await open(path, 'w', 0o600)
+  try {
+    const zeros = Buffer.alloc(Math.min(size, ZEROS_BYTES))
+    for (let at = 0; at < size; at += zeros.byteLength)
+      await file.write(zeros, 0, Math.min(zeros.byteLength, size - at), at)
+    await file.datasync()
+  } finally {
+    await file.close()
+  }
+  await fsyncDirectory(dirname(path))
 }
 
 /** Makes the names in a directory durable: created, renamed and removed entries. */

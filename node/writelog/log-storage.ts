@@ -1,12 +1,10 @@
-import { open, stat } from 'node:fs/promises'
-import { dirname } from 'node:path'
-import { LOG_READ_BYTES } from '../../protocol/constants.ts'
+import { stat } from 'node:fs/promises'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { byteOffset } from '../../protocol/units.ts'
 import type { BlockDevice } from '../disk/block-device.ts'
 import { openDevice } from '../disk/file-device.ts'
 import { openNbdDevice } from '../nbd/nbd-device.ts'
-import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
+import { storageError, writeZeros } from '../state/atomic-file.ts'
 import { isLogOrNothing, SECTOR_BYTES } from './log-layout.ts'
 
 /** Storage for a write log. `made`: why it holds no log yet, if it had to be made. */
@@ -70,16 +68,7 @@ async function makeFile(path: string, size: number): Promise<string | undefined>
       throw error
     })
     if (found !== undefined && (!found.isFile() || found.size >= size)) return undefined
-    const file = await open(path, 'w', 0o600)
-    try {
-      const zeros = Buffer.alloc(Math.min(size, LOG_READ_BYTES))
-      for (let at = 0; at < size; at += zeros.byteLength)
-        await file.write(zeros, 0, Math.min(zeros.byteLength, size - at), at)
-      await file.datasync()
-    } finally {
-      await file.close()
-    }
-    await fsyncDirectory(dirname(path))
+    await writeZeros(path, size)
     return found === undefined
       ? 'no restore has been made under this log yet'
       : `the log file was cut short: ${found.size} of ${size} bytes`

@@ -69,6 +69,7 @@ class KeptTrees extends TreeStore {
     for (const { manifest } of releases) {
       const tree = await TreeFile.open(trees.pathOf(manifest), manifest)
       await tree.leaves(0, tree.geometry.blockCount)
+      await tree.close()
       tree.close = async () => undefined
       trees.#kept.set(toHex(manifest.root), tree)
     }

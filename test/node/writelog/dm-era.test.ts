@@ -1,10 +1,17 @@
 import { open, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { describe, expect, it, type TestContext } from 'vitest'
+import { describe, expect, it, onTestFinished, type TestContext } from 'vitest'
 import { DmEra, type EraOrigin } from '../../../node/writelog/dm-era.ts'
+import { DurableBitmap, logFileSize } from '../../../node/writelog/durable-bitmap.ts'
 import { EraDevice } from '../../../node/writelog/era-device.ts'
 import { MAX_PERIOD_BYTES } from '../../../node/writelog/log-layout.ts'
+import { openLogStorage } from '../../../node/writelog/log-storage.ts'
+import { TrackedLog } from '../../../node/writelog/tracked-log.ts'
+import { RangeSet } from '../../../protocol/ranges.ts'
+import { runTool } from '../../../tools/lab/run-tool.ts'
+import { writeLogCompliance } from '../../compliance/write-log.ts'
 import { ScriptedEra } from '../../fakes/scripted-era.ts'
+import { imaginedDisk } from '../../support/log-disk.ts'
 import { attachLoop } from '../../support/real-devices.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
@@ -12,13 +19,14 @@ const FIRST = 70_000
 const SECTORS = (4 * 1024 ** 2) / 512
 
 interface Setup {
+  readonly directory: string
   readonly kernel: ScriptedEra
   readonly place: { name: string; metadata: string; disk: string }
   readonly device: EraDevice
   readonly tracker: (origin?: Partial<EraOrigin>, release?: string) => DmEra
 }
 
-async function setUp(context: TestContext): Promise<Setup> {
+async function setUp(attach: (file: string) => Promise<string>): Promise<Setup> {
   const directory = await temporaryDirectory()
   const [diskFile, metadata] = [join(directory, 'disk'), join(directory, 'metadata')]
   for (const path of [diskFile, metadata]) {
@@ -27,15 +35,46 @@ async function setUp(context: TestContext): Promise<Setup> {
     if (path === metadata) await file.write('metadata')
     await file.close()
   }
-  const disk = await attachLoop(diskFile, context)
+  const disk = await attach(diskFile)
   const kernel = new ScriptedEra()
   kernel.era = FIRST
-  const place = { name: 'lab', metadata: await attachLoop(metadata, context), disk }
+  const place = { name: 'lab', metadata: await attach(metadata), disk }
   const device = new EraDevice(place, kernel.system(directory))
   const tracker = (origin: Partial<EraOrigin> = {}, release?: string): DmEra =>
     new DmEra({ ...place, first: FIRST, last: FIRST, ...origin }, kernel.system(directory, release))
-  return { kernel, place, device, tracker }
+  return { directory, kernel, place, device, tracker }
 }
+
+/** Over loop devices, where there are any. */
+const loops =
+  (context: TestContext) =>
+  (file: string): Promise<string> =>
+    attachLoop(file, context)
+
+/** A log that has begun with nothing dirty. */
+writeLogCompliance('TrackedLog over dm-era', async () => {
+  const { tracker, directory } = await setUp(async (file) => {
+    const device = (await runTool('losetup', ['--find', '--show', file])).trim()
+    onTestFinished(async () => void (await runTool('losetup', ['--detach', device])))
+    return device
+  })
+  const size = SECTORS * 512
+  const disk = imaginedDisk(size)
+  const release = { release: 1, root: new Uint8Array(32).fill(1) }
+  const start = async (): Promise<TrackedLog> => {
+    const { granuleSize } = tracker()
+    const { storage, made } = await openLogStorage(join(directory, 'log'), logFileSize(size, granuleSize))
+    onTestFinished(() => storage.close())
+    const bitmap = new DurableBitmap({ storage, disk, source: 'dm-era', granuleSize, release })
+    if (made !== undefined) await bitmap.format(made)
+    return new TrackedLog(bitmap, tracker())
+  }
+  const first = await start()
+  await first.open()
+  await first.reset(RangeSet.empty)
+  await first.close()
+  return { log: await start(), granules: size / first.granuleSize, again: start }
+})
 
 /** What changed, as blocks, or why that is not known. */
 async function changes(tracker: DmEra, period: string): Promise<number[] | string> {
@@ -52,7 +91,7 @@ function having(kernel: ScriptedEra, facts: Partial<ScriptedEra>, broken?: [stri
 
 describe('DmEra', () => {
   it('knows what was written since a period began, active or not, over crashes', async (context) => {
-    const { kernel, device, tracker } = await setUp(context)
+    const { kernel, device, tracker } = await setUp(loops(context))
     const period = await tracker().begin()
     expect(period).toMatch(new RegExp(`^${FIRST}\\.\\d+\\.${SECTORS}$`))
     await device.activate()
@@ -72,7 +111,7 @@ describe('DmEra', () => {
   })
 
   it('reads the metadata over a device that takes no writes, not over the disk, and removes both', async (context) => {
-    const { kernel, place, tracker } = await setUp(context)
+    const { kernel, place, tracker } = await setUp(loops(context))
     await tracker().begin()
     const tables = kernel.ran.filter((line) => line.startsWith('dmsetup create'))
     expect(tables[0]).toContain(`0 ${SECTORS} error`)
@@ -82,7 +121,7 @@ describe('DmEra', () => {
   })
 
   it('removes what a killed look left behind, a snapshot too', async (context) => {
-    const { kernel, tracker } = await setUp(context)
+    const { kernel, tracker } = await setUp(loops(context))
     const period = await tracker().begin()
     kernel.devices.set('lab-log', { number: '253:8', table: '', suspended: false, discardMax: 0 })
     kernel.devices.set('lab-nothing', { number: '253:9', table: '', suspended: false, discardMax: 0 })
@@ -94,7 +133,7 @@ describe('DmEra', () => {
   })
 
   it('drops the snapshot although it could not be read', async (context) => {
-    const { kernel, tracker } = await setUp(context)
+    const { kernel, tracker } = await setUp(loops(context))
     const period = await tracker().begin()
     kernel.broken.set('era_invalidate', 'metadata contains errors')
     expect(await changes(tracker(), period)).toMatch(/metadata contains errors/)
@@ -103,7 +142,7 @@ describe('DmEra', () => {
   })
 
   it('lets the kernel make no metadata of its own', async (context) => {
-    const { kernel, place, tracker } = await setUp(context)
+    const { kernel, place, tracker } = await setUp(loops(context))
     const period = await tracker().begin()
     await writeFile(place.metadata, Buffer.alloc(8192))
     kernel.ran.length = 0
@@ -112,7 +151,7 @@ describe('DmEra', () => {
   })
 
   it('lets looks at a time wait for each other', async (context) => {
-    const { kernel, tracker } = await setUp(context)
+    const { kernel, tracker } = await setUp(loops(context))
     const period = await tracker().begin()
     kernel.write(1)
     const all = await Promise.all([1, 2, 3].map(() => changes(tracker(), period)))
@@ -135,7 +174,7 @@ describe('DmEra', () => {
     ['a snapshot refused', /no space/, ({ kernel }) => having(kernel, {}, ['take_metadata_snap', 'no space'])],
     ['metadata in use', /in use by dm-7/, ({ kernel }) => having(kernel, { holders: ['dm-7'] })],
   ])('does not know after %s', async ([, reason, change], context) => {
-    const setup = await setUp(context)
+    const setup = await setUp(loops(context))
     const period = await setup.tracker().begin()
     const { origin, release, period: other = period } = change(setup)
     expect(await changes(setup.tracker(origin, release), other)).toMatch(reason)
@@ -150,7 +189,7 @@ describe('DmEra', () => {
     ['has other blocks', /blocks of 8 sectors/, ({ table }) => ({ table: table.replace(/128$/, '8') })],
     ['keeps its metadata elsewhere', /elsewhere/, ({ table }) => ({ table: table.replace(/era \S+/, 'era 8:1') })],
   ])('does not know while the device %s', async ([, reason, change], context) => {
-    const { kernel, device, tracker } = await setUp(context)
+    const { kernel, device, tracker } = await setUp(loops(context))
     const period = await tracker().begin()
     await device.activate()
     expect(await changes(tracker(), period)).toEqual([])
@@ -160,7 +199,7 @@ describe('DmEra', () => {
   })
 
   it('begins no period where it cannot, which the next look is told', async (context) => {
-    const { kernel, tracker } = await setUp(context)
+    const { kernel, tracker } = await setUp(loops(context))
     kernel.broken.set('dmsetup', `${'long '.repeat(40)}reason`)
     const period = await tracker().begin()
     expect(Buffer.byteLength(period)).toBeLessThanOrEqual(MAX_PERIOD_BYTES)
@@ -169,7 +208,7 @@ describe('DmEra', () => {
   })
 
   it('lets the disk refuse discards while the device is made, and no longer', async (context) => {
-    const { kernel, device } = await setUp(context)
+    const { kernel, device } = await setUp(loops(context))
     const before = kernel.diskDiscardMax
     expect(before).toBeGreaterThan(0)
     await device.activate()

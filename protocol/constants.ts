@@ -121,9 +121,12 @@ export const AUDIT_MIN_BLOCKS = 64
 /** If nothing had to be restored the audit takes no longer than this, so that the boot goes on; `mesh up` does the rest. */
 export const AUDIT_BOOT_BUDGET_MS = 50
 
-/** How often a serving machine looks at the log of its disk: our own bitmap, and a tracker that has to be asked. */
+/**
+ * How often a serving machine looks at the log of its disk: our own bitmap, and a tracker that has to be asked, which takes
+ * time and with dm-era makes first writes slow again. Blocks are hashed before they are sent in any case.
+ */
 export const LOG_WATCH_TICK_MS = 500
-export const TRACKER_WATCH_TICK_MS = 30_000
+export const TRACKER_WATCH_TICK_MS = 5 * 60_000
 /** A log that is being written may look damaged for a moment. */
 export const LOG_PEEK_TRIES = 5
 export const LOG_PEEK_PAUSE_MS = 20

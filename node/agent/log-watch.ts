@@ -39,7 +39,9 @@ export class LogWatch {
   #timer: NodeJS.Timeout | undefined
   /** What the log's storage looked like when it was read last. */
   #stamp = ''
-  #refreshing: Promise<boolean> | undefined
+  /** A look that has not begun, and the end of the last one. */
+  #next: Promise<Bitmap | undefined> | undefined
+  #last: Promise<unknown> = Promise.resolve()
   #auditing: Promise<void> = Promise.resolve()
   readonly #missed = new Set<number>()
 
@@ -50,7 +52,7 @@ export class LogWatch {
   /** Resolves when nothing dirty is offered any more; then goes on watching, and audits a sample of the rest. */
   async start(): Promise<void> {
     this.#options.source.onMismatch = (block) => void this.#mismatch(block).catch((error) => this.#warn(error))
-    if (!(await this.#refresh())) return
+    if ((await this.#lookSoon()) === undefined) return
     const tickMs = this.#options.config.source === 'nbd' ? LOG_WATCH_TICK_MS : TRACKER_WATCH_TICK_MS
     this.#timer = setInterval(() => void this.#tick().catch((error) => this.#warn(error)), tickMs)
     this.#auditing = this.#audit().catch((error) => this.#warn(error))
@@ -59,42 +61,42 @@ export class LogWatch {
   async stop(): Promise<void> {
     clearInterval(this.#timer)
     this.#stop.abort()
-    await Promise.allSettled([this.#auditing, this.#refreshing])
+    await Promise.allSettled([this.#auditing, this.#last])
   }
 
   /** A log in a file is read only if it was written. */
   async #tick(): Promise<void> {
     const stamp = await stampOf(this.#options.config.storage)
     if (stamp !== '' && stamp === this.#stamp) return
-    await this.#refresh()
+    await this.#lookSoon()
     this.#stamp = stamp
   }
 
-  /** Takes what the log calls dirty off the offer. False if the log does not know. Calls at a time share one look. */
-  #refresh(): Promise<boolean> {
-    this.#refreshing ??= this.#look().finally(() => {
-      this.#refreshing = undefined
+  /** A look at the log that begins from now on; all who ask before it begins share it, since a tracker's may take seconds. */
+  #lookSoon(): Promise<Bitmap | undefined> {
+    this.#next ??= this.#last.then(() => {
+      this.#next = undefined
+      return this.#look()
     })
-    return this.#refreshing
+    this.#last = this.#next.catch(() => undefined)
+    return this.#next
   }
 
-  async #look(): Promise<boolean> {
+  /** Takes what the log calls dirty off the offer, and returns it; undefined if the log does not know. */
+  async #look(): Promise<Bitmap | undefined> {
     const { config, disk, manifest, source } = this.#options
     const log = await peekLog(config, disk.device.path)
-    if (log.state === 'unknown' || log.root !== toHex(manifest.root)) return false
-    for (const index of DirtyBlocks.fromLog(log.dirty, log.granuleSize, manifest).blocks.values()) source.lost(index)
-    return true
+    if (log.state === 'unknown' || log.root !== toHex(manifest.root)) return undefined
+    const { blocks } = DirtyBlocks.fromLog(log.dirty, log.granuleSize, manifest)
+    for (const index of blocks.values()) source.lost(index)
+    return blocks
   }
 
   /** A block is not what it should be: was that logged, in the meantime? */
   async #mismatch(block: number): Promise<void> {
-    const { config, disk, manifest, state, report } = this.#options
-    // A look that is under way may have begun before the block was written.
-    await this.#refreshing
-    const log = await peekLog(config, disk.device.path)
-    if (log.state === 'unknown' || log.root !== toHex(manifest.root)) return
-    const { blocks } = DirtyBlocks.fromLog(log.dirty, log.granuleSize, manifest)
-    if (blocks.has(block) || this.#missed.has(block)) return
+    const { disk, state, report } = this.#options
+    const dirty = await this.#lookSoon()
+    if (dirty === undefined || dirty.has(block) || this.#missed.has(block)) return
     this.#missed.add(block)
     await recordLogMiss(state, block)
     const text = `block ${block} of ${disk.device.path} changed without the write log’s knowledge; the next restore will read the whole disk`

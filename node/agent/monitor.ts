@@ -3,6 +3,7 @@ import { basename } from 'node:path'
 import { MeshError } from '../../protocol/errors.ts'
 import { openDevice } from '../disk/file-device.ts'
 import { assertNotMounted } from '../disk/mounts.ts'
+import type { NbdExport } from '../nbd/nbd-export.ts'
 import type { NbdAddress } from '../nbd/nbd-listen.ts'
 import { NbdServer } from '../nbd/nbd-server.ts'
 import { StateDirectory } from '../state/state-directory.ts'
@@ -45,6 +46,16 @@ export async function monitor(options: MonitorOptions): Promise<Monitored> {
   await assertOwnDisk(disk, state)
   await assertNotMounted(disk, options)
   const device = stack.adopt(await openDevice(disk, { writable: !readOnly }), (it) => it.close())
+  const disks = Promise.withResolvers<NbdExport[]>()
+  // An address that cannot be had must leave the log that there is alone, so it is taken first; clients wait for the log.
+  const server = await NbdServer.listen(options.address, {
+    exports: disks.promise,
+    onFault: (client, error) => report({ type: 'warning', text: `${client}: ${textOf(error)}` }),
+  })
+  stack.defer(async () => {
+    disks.resolve([])
+    await server.close()
+  })
   const known = await readLogConfig(stateDir)
   const storage = options.storage ?? known?.storage ?? defaultLogStorage(stateDir)
   const log = await setUpLog(stateDir, { source: 'nbd', storage: logPlace(storage) }, device, stack)
@@ -53,10 +64,7 @@ export async function monitor(options: MonitorOptions): Promise<Monitored> {
   const openMs = performance.now() - openedFrom
   if (logged.state === 'unknown')
     report({ type: 'note', text: `the next restore will read the whole disk: ${logged.reason}` })
-  const server = await NbdServer.listen(options.address, {
-    exports: [new LoggedDisk({ name: basename(disk), device, log, readOnly })],
-    onFault: (client, error) => report({ type: 'warning', text: `${client}: ${textOf(error)}` }),
-  })
+  disks.resolve([new LoggedDisk({ name: basename(disk), device, log, readOnly })])
   report({ type: 'monitoring', disk, uri: server.uri, state: logged.state, dirty: log.dirtyCount, openMs })
   if (!signal.aborted)
     await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))

@@ -12,7 +12,7 @@ const MIN_RELEASED_BYTES = 32 * 1024
 /** One client, from connecting until nothing of what it asked for is under way. */
 export class NbdConnection {
   readonly #socket: Socket
-  readonly #exports: readonly NbdExport[]
+  readonly #exports: readonly NbdExport[] | Promise<readonly NbdExport[]>
   readonly #pool: BufferPool
   readonly #onFault: (error: unknown) => void
   readonly #reader = new ByteReader()
@@ -23,7 +23,11 @@ export class NbdConnection {
 
   constructor(
     socket: Socket,
-    options: { exports: readonly NbdExport[]; pool: BufferPool; onFault: (error: unknown) => void },
+    options: {
+      exports: readonly NbdExport[] | Promise<readonly NbdExport[]>
+      pool: BufferPool
+      onFault: (error: unknown) => void
+    },
   ) {
     this.#socket = socket
     this.#exports = options.exports
@@ -52,7 +56,7 @@ export class NbdConnection {
     const deadline = setTimeout(() => socket.destroy(), NBD_HANDSHAKE_DEADLINE_MS)
     try {
       const send = (bytes: Buffer): void => void socket.write(bytes)
-      const agreement = await negotiate(this.#reader, send, this.#exports)
+      const agreement = await negotiate(this.#reader, send, await this.#exports)
       clearTimeout(deadline)
       if (agreement !== undefined) {
         this.#transmission = new Transmission(socket, agreement, this.#pool, this.#onFault)

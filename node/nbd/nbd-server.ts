@@ -7,7 +7,8 @@ import type { NbdExport } from './nbd-export.ts'
 import { listenAt, type NbdAddress } from './nbd-listen.ts'
 
 export interface NbdServerOptions {
-  readonly exports: readonly NbdExport[]
+  /** Clients that come before they are there are kept waiting; none at all ends them. */
+  readonly exports: readonly NbdExport[] | Promise<readonly NbdExport[]>
   /** Told of faults: of a client (NBD_PROTOCOL, when it is disconnected) and of the export (DISK_IO and others). */
   readonly onFault?: (client: string, error: unknown) => void
 }
@@ -23,14 +24,14 @@ export class NbdServer {
   readonly #pool = new BufferPool()
   readonly #connections = new Set<NbdConnection>()
   #numbered = 0
-  #closing = false
+  #closed: Promise<void> | undefined
 
   private constructor(server: Server, options: NbdServerOptions) {
     this.#server = server
     this.#options = options
     server.maxConnections = NBD_MAX_CONNECTIONS
     server.on('connection', (socket) => {
-      if (this.#closing) return socket.destroy()
+      if (this.#closed !== undefined) return socket.destroy()
       const client = `client ${++this.#numbered}`
       const onFault = (error: unknown): void => this.#fault(client, error)
       const connection = new NbdConnection(socket, { exports: options.exports, pool: this.#pool, onFault })
@@ -59,8 +60,12 @@ export class NbdServer {
   }
 
   /** Answers what is under way, then closes every connection; nothing is done to the exports after it resolves. */
-  async close(): Promise<void> {
-    this.#closing = true
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
     const closed = once(this.#server, 'close')
     this.#server.close()
     await Promise.all([...this.#connections].map((connection) => connection.close()))

@@ -205,6 +205,18 @@ describe('a restore from the write log', () => {
     }
     expect(await readFile(precious, 'utf8')).toBe('do not lose this')
     expect((await readFile(disk)).equals(image)).toBe(true)
+    // A call that fails changes nothing of the log that there is.
+    const before = await lab.ok('pc1', ['log', 'show'])
+    const nowhere = await lab.run('pc1', [
+      'monitor',
+      disk,
+      '--nbd',
+      `unix:${lab.path('no', 'such')}`,
+      '--log',
+      `${disk}.log`,
+    ])
+    expect(nowhere).toMatchObject({ code: 2, result: { code: 'NBD_ADDRESS_INVALID' } })
+    expect(await lab.ok('pc1', ['log', 'show'])).toEqual(before)
     const [a, b] = [lab.path('log-a'), lab.path('log-b')]
     await session([], 'SIGTERM', ['--log', a])
     expect(await restore()).toMatchObject({ log: { source: 'nbd', state: 'unknown' } })

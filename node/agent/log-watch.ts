@@ -11,7 +11,7 @@ import type { StateDirectory } from '../state/state-directory.ts'
 import type { DiskSource } from '../store/disk-source.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { AgentEvent } from './agent.ts'
-import { recordLogMiss } from './log-miss.ts'
+import { recordLogDoubt } from './log-doubt.ts'
 import { peekLog } from './log-peek.ts'
 import type { LogConfig } from './machine-log.ts'
 
@@ -98,7 +98,7 @@ export class LogWatch {
     const dirty = await this.#lookSoon()
     if (dirty === undefined || dirty.has(block) || this.#missed.has(block)) return
     this.#missed.add(block)
-    await recordLogMiss(state, block)
+    await recordLogDoubt(state, `block ${block} changed without the log’s knowledge`)
     const text = `block ${block} of ${disk.device.path} changed without the write log’s knowledge; the next restore will read the whole disk`
     report({ type: 'warning', text })
   }

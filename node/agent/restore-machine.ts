@@ -15,10 +15,10 @@ import { TreeStore } from '../store/tree-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { AgentOptions } from './agent.ts'
 import { keepReceipt, readDiskState, writeDiskState } from './disk-state.ts'
-import { forgetLogMiss, readLogMiss } from './log-miss.ts'
+import { forgetLogDoubt, readLogDoubt, recordLogDoubt } from './log-doubt.ts'
 import { secureRandom } from './log-watch.ts'
 import { Machine } from './machine.ts'
-import { openWriteLog } from './machine-log.ts'
+import { openWriteLog, readLogConfig } from './machine-log.ts'
 import { MeshNode, nameOf } from './mesh-node.ts'
 
 export interface RestoreMachineOptions extends AgentOptions {
@@ -80,19 +80,26 @@ async function restoreTo(manifest: VerifiedManifest, parts: RestoreParts): Promi
   const { machine, device, pool, trees, network, options } = parts
   const { image, release } = manifest
   const state = { image, release, root: toHex(manifest.root) }
-  const doubt = await readLogMiss(machine.state)
+  const doubt = await readLogDoubt(machine.state)
+  // A log that cannot be had now may be back for the next restore, which must not go by it if this one is cut off.
+  let aside = false
   let receipt: Receipt
   {
     await using stack = new AsyncDisposableStack()
+    const log = await openWriteLog(options.stateDir, device, manifest, stack)
+    aside = log.source === 'scan' && (await readLogConfig(options.stateDir)) !== undefined
     receipt = await restore({
       device,
       manifest,
       trees,
-      log: await openWriteLog(options.stateDir, device, manifest, stack),
+      log,
       ...(doubt === undefined ? {} : { doubt }),
       pool,
       fetcher: () => network.fetcher(manifest),
-      beforeWriting: () => writeDiskState(machine.state, { state: 'partial', ...state }),
+      beforeWriting: async () => {
+        if (aside) await recordLogDoubt(machine.state, 'a restore without the log was cut off')
+        await writeDiskState(machine.state, { state: 'partial', ...state })
+      },
       serving: (source) => network.offer(source),
       onLogMiss: (block) => {
         const text = `block ${block} was wrong though the write log called it clean; reading the whole disk`
@@ -109,7 +116,7 @@ async function restoreTo(manifest: VerifiedManifest, parts: RestoreParts): Promi
   if (!isDeepStrictEqual(await readDiskState(machine.state), { state: 'whole', ...state }))
     await writeDiskState(machine.state, { state: 'whole', ...state })
   await keepReceipt(machine.state, receipt)
-  if (doubt !== undefined) await forgetLogMiss(machine.state)
+  if (doubt !== undefined || aside) await forgetLogDoubt(machine.state)
   return receipt
 }
 

@@ -1,10 +1,11 @@
-import { open, readFile, rename, stat, utimes, writeFile } from 'node:fs/promises'
+import { open, readFile, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import type { Receipt } from '../../node/restore/receipt.ts'
 import { Lab, type MeshProcess } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { runTool } from '../../tools/lab/run-tool.ts'
 import { BLOCK, dirty, joinMachine, startMaster } from '../support/fixtures.ts'
+import { nbdkit } from '../support/nbd-process.ts'
 import { testSeed } from '../support/seed.ts'
 
 const GRANULE = 4096
@@ -226,5 +227,42 @@ describe('a restore from the write log', () => {
     expect(await restore()).toMatchObject({ log: { state: 'unknown' }, blocks: { dirty: 1 } })
     await rename(a, `${a}.gone`)
     expect(await restore()).toMatchObject({ log: { source: 'nbd', state: 'unknown' }, blocks: { dirty: 0 } })
+  })
+  it('goes on without a log on another machine that is off, and by it when that is back', async () => {
+    const remote = lab.path('remote.sock')
+    const keep = lab.path('remote.log')
+    await writeFile(keep, Buffer.alloc(1024 ** 2))
+    const keeper = await nbdkit('file', keep)
+    await symlink(keeper.socket, remote)
+    const uri = `nbd+unix:///?socket=${remote}`
+    await session([], 'SIGTERM', ['--log', uri])
+    expect(await restore()).toMatchObject({ log: { source: 'nbd', state: 'unknown' } })
+    await session([40, 41], 'SIGTERM')
+    await keeper.end()
+    await tamper(90 * 16)
+    const reason = expect.stringMatching(/the write log cannot be had: .* cannot be reached/)
+    expect(await restore()).toMatchObject({ log: { source: 'scan', state: 'unknown', reason }, blocks: { dirty: 2 } })
+    await rm(remote)
+    await symlink((await nbdkit('file', keep)).socket, remote)
+    // What was put right without it is still marked, and right already; what it never knew of is right, too.
+    const receipt = await restore()
+    expect(receipt).toMatchObject({ log: { source: 'nbd' }, blocks: { fetched: expect.any(Number) } })
+    expect(await restore()).toMatchObject({ log: { source: 'nbd', state: 'clean' } })
+
+    // One that was cut off without the log has found what that may not know of.
+    await session([50], 'SIGKILL')
+    await rm(remote)
+    await tamper(91 * 16)
+    await lab.stop('master')
+    // Nobody has the blocks, so it ends half-way.
+    expect(await lab.run('pc1', ['restore', '--wait', '1s'])).toMatchObject({ code: 6 })
+    await lab.serve('master', ['up'])
+    await symlink((await nbdkit('file', lab.path('remote.log'))).socket, remote)
+    const doubt = expect.stringMatching(/^a restore without the log was cut off/)
+    expect(await restore()).toMatchObject({
+      log: { source: 'nbd', state: 'unknown', reason: doubt },
+      blocks: { dirty: 2 },
+    })
+    expect(await restore()).toMatchObject({ log: { source: 'nbd', state: 'clean' } })
   })
 })

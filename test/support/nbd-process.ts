@@ -20,8 +20,11 @@ export interface NbdProcess {
 
 /** Starts a program that serves NBD on a Unix socket, and waits until it accepts connections. Ended with the test. */
 export async function startNbd(command: string, args: (socket: string) => readonly string[]): Promise<NbdProcess> {
-  const socket = `${await temporaryDirectory()}/nbd.sock`
-  const child = spawn(command, args(socket), { stdio: ['ignore', 'ignore', 'pipe'] })
+  const directory = await temporaryDirectory()
+  const socket = `${directory}/nbd.sock`
+  // What a killed nbdkit leaves of its scripts goes with the test.
+  const env = { ...process.env, TMPDIR: directory }
+  const child = spawn(command, args(socket), { stdio: ['ignore', 'ignore', 'pipe'], env })
   const gone = once(child, 'exit')
   let said = ''
   child.stderr?.on('data', (data: Buffer) => {

@@ -58,6 +58,8 @@ export const FETCH_WINDOW_BYTES = 16 * 1024 * 1024
 export const STREAM_BACKLOG_BYTES = 2 * 1024 * 1024
 /** Receive window of a yamux stream: the same on every node, and at most libp2p's read buffer of 4 MiB. */
 export const STREAM_WINDOW_BYTES = 1024 * 1024
+/** What is sent in one turn of the event loop travels together, until it is so many bytes: a quarter of the window. */
+export const SEND_GATHER_BYTES = 256 * 1024
 /** Streams of one protocol that one peer may open to us at a time. */
 export const MAX_STREAMS_PER_PROTOCOL = 8
 /** Streams of all protocols, libp2p's own among them, that one peer may open to us at a time. */

@@ -67,7 +67,9 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'node/restore',
     'node/control',
   ],
-  tools: ['protocol', 'node/agent', 'tools'],
+  tools: ['protocol', 'node/agent', 'tools', 'tools/bench'],
+  // The transport is measured alone.
+  'tools/bench': ['protocol', 'node/net', 'tools'],
   // The crash campaign takes machines apart.
   'tools/crash': [
     'protocol',
@@ -84,11 +86,12 @@ const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
   'node/exchange': ['node/net', 'node/store'],
   'node/restore': ['node/exchange', 'node/trust'],
   tools: ['node/restore'],
+  'tools/bench': ['node/restore'],
   'tools/crash': ['node/exchange'],
 }
 
 const folderOf = (path: string): string =>
-  /^(node|tools\/crash)\//.test(path) ? path.split('/').slice(0, 2).join('/') : path.split('/')[0]!
+  /^(node|tools\/(crash|bench))\//.test(path) ? path.split('/').slice(0, 2).join('/') : path.split('/')[0]!
 const isOurs = (path: string): boolean => /^(protocol|node|tools|test)\//.test(path)
 
 describe('the code keeps its order', () => {
@@ -132,14 +135,13 @@ describe('the code keeps its order', () => {
     for (const path of sources.filter((path) => path.startsWith('protocol/'))) {
       expect(text(path), path).not.toMatch(/Date\.now|Math\.random|process\.|randomBytes|setTimeout/)
     }
-    const libp2p = imports.filter(({ from, to }) => /libp2p|multiformats/.test(to) && !from.startsWith('node/net/'))
+    // A benchmark compares with libp2p as it comes.
+    const knows = (path: string): boolean => path.startsWith('node/net/') || path === 'tools/bench/stock-end.ts'
+    const libp2p = imports.filter(({ from, to }) => /libp2p|multiformats/.test(to) && !knows(from))
     expect(libp2p).toEqual([])
     const eager = imports.filter(
       ({ from, to, typeOnly }) =>
-        to === 'node/net/host.ts' &&
-        !typeOnly &&
-        !text(from).includes("await import('../net/host.ts')") &&
-        !text(from).includes("import('../net/host.ts')"),
+        to === 'node/net/host.ts' && !typeOnly && !/import\('(\.\.\/)+(node\/)?net\/host\.ts'\)/.test(text(from)),
     )
     expect(eager).toEqual([])
   })
@@ -151,6 +153,7 @@ describe('the code keeps its order', () => {
       'tools/test.ts',
       'tools/demo/demo.ts',
       'tools/bench/bench.ts',
+      'tools/bench/transport-peer.ts',
       'tools/crash/crash.ts',
       'tools/crash/crash-worker.ts',
       'tools/crash/kill-victim.ts',

@@ -1,5 +1,5 @@
 import type { Stream } from '@libp2p/interface'
-import { REQUEST_DEADLINE_MS, STREAM_BACKLOG_BYTES } from '../../protocol/constants.ts'
+import { REQUEST_DEADLINE_MS, SEND_GATHER_BYTES, STREAM_BACKLOG_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
 import type { Message } from '../../protocol/messages.ts'
@@ -30,6 +30,9 @@ export class Libp2pFrameStream implements FrameStream {
   bytesSent = 0
   readonly #stream: Stream
   readonly #decoder = new FrameDecoder()
+  /** Frames that leave together at the end of this turn of the event loop. */
+  #gathered: Uint8Array[] = []
+  #gatheredBytes = 0
   /** Messages that wait for the reader, in the portions in which they came. */
   #arrived: Message[][] = []
   #backlogBytes = 0
@@ -63,19 +66,17 @@ export class Libp2pFrameStream implements FrameStream {
   }
 
   async send(message: Message): Promise<void> {
-    const pieces = encodeFrame(message)
     if (this.#failure !== undefined) throw this.#failure
-    let room = true
-    try {
-      // Without a pause in between, so that frames sent at the same time do not mix.
-      for (const piece of pieces) {
-        this.bytesSent += piece.byteLength
-        room = this.#stream.send(piece)
-      }
-    } catch (cause) {
-      throw this.#unreachable('is closed', cause)
+    if (this.#closed || this.#stream.writeStatus !== 'writable') throw this.#unreachable('is closed')
+    // Every send of its own would cost a frame of yamux and of noise, and a window update in return.
+    if (this.#gathered.length === 0) setImmediate(() => this.#flush())
+    for (const piece of encodeFrame(message)) {
+      this.bytesSent += piece.byteLength
+      this.#gatheredBytes += piece.byteLength
+      this.#gathered.push(piece)
     }
-    if (!room) await this.#drained()
+    if (this.#gatheredBytes >= SEND_GATHER_BYTES) this.#flush()
+    await this.#drained()
   }
 
   async *messages(): AsyncGenerator<Message> {
@@ -101,6 +102,7 @@ export class Libp2pFrameStream implements FrameStream {
   }
 
   async close(): Promise<void> {
+    this.#flush()
     try {
       await this.#stream.close({ signal: AbortSignal.timeout(REQUEST_DEADLINE_MS) })
     } catch (cause) {
@@ -112,8 +114,21 @@ export class Libp2pFrameStream implements FrameStream {
 
   abort(error: Error): void {
     this.#arrived = []
+    this.#gathered = []
     this.#fail(error)
     this.#stream.abort(error)
+  }
+
+  #flush(): void {
+    const frames = this.#gathered
+    if (frames.length === 0) return
+    this.#gathered = []
+    this.#gatheredBytes = 0
+    try {
+      this.#stream.send(Buffer.concat(frames))
+    } catch (cause) {
+      this.#fail(this.#unreachable('is closed', cause))
+    }
   }
 
   /**

@@ -1,4 +1,3 @@
-import { noise } from '@chainsafe/libp2p-noise'
 import { privateKeyFromRaw } from '@libp2p/crypto/keys'
 import { identify } from '@libp2p/identify'
 import type { Connection, PeerId } from '@libp2p/interface'
@@ -21,6 +20,7 @@ import { MeshError } from '../../protocol/errors.ts'
 import { type DiscoveryListener, discovery } from './discovery.ts'
 import { type FrameStream, Libp2pFrameStream } from './frame-stream.ts'
 import { connectionGater, type Gate } from './gate.ts'
+import { gatheredNoise } from './gathered-noise.ts'
 
 export interface HostOptions {
   /** Raw Ed25519 key, 32 bytes each. */
@@ -66,7 +66,7 @@ export class MeshHost {
         privateKey,
         addresses: { listen },
         transports: [tcp()],
-        connectionEncrypters: [noise()],
+        connectionEncrypters: [gatheredNoise()],
         streamMuxers: [
           yamux({
             maxInboundStreams: MAX_STREAMS_PER_CONNECTION,

@@ -6,19 +6,27 @@ import { Lab } from '../lab/local-lab.ts'
 import { benchSeed, benchSparse, type Figure } from './benches.ts'
 import { benchMonitor } from './monitor-bench.ts'
 import { benchRestore } from './restore-bench.ts'
+import { benchTransport } from './transport-bench.ts'
 
 const HELP = `npm run bench -- NAME [--size GIB] [--json]
 
-  seed     hash and publish a cached file, against SHA-256 of the same blocks on all cores
-  restore  provision one machine, restore it by scan and from its write log: clean, and 2 % dirtied (default 1 GiB)
-  sparse   seed and restore a sparse file (default 100 GiB): peak memory
-  monitor  the NBD server of mesh monitor against nbdkit (default 1 GiB), first writes, and opening a log of 1 TiB
+  seed       hash and publish a cached file, against SHA-256 of the same blocks on all cores
+  restore    provision one machine, restore it by scan and from its write log: clean, and 2 % dirtied (default 1 GiB)
+  sparse     seed and restore a sparse file (default 100 GiB): peak memory
+  monitor    the NBD server of mesh monitor against nbdkit (default 1 GiB), first writes, and opening a log of 1 TiB
+  transport  one connection over loopback (default 0.25 GiB), against libp2p with noise and yamux as they come
 
 Disks are made in the system's temporary directory; TMPDIR names another one.
 `
 
-const BENCHES = { seed: benchSeed, restore: benchRestore, sparse: benchSparse, monitor: benchMonitor } as const
-const DEFAULT_GIB: Readonly<Record<string, number>> = { sparse: 100, monitor: 1, restore: 1 }
+const BENCHES = {
+  seed: benchSeed,
+  restore: benchRestore,
+  sparse: benchSparse,
+  monitor: benchMonitor,
+  transport: benchTransport,
+} as const
+const DEFAULT_GIB: Readonly<Record<string, number>> = { sparse: 100, monitor: 1, restore: 1, transport: 0.25 }
 
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({

@@ -92,6 +92,27 @@ describe('frame stream', () => {
     }
   })
 
+  it('sends what comes in one turn together, up to a limit', async () => {
+    const host = await start('a')
+    const accept = await acceptStreams(host)
+    const peer = await rawPeer(host)
+    const raw = await peer.open(PROTOCOL)
+    const arrived: number[] = []
+    raw.addEventListener('message', ({ data }) => arrived.push(data.byteLength))
+    raw.send(Buffer.concat(encodeFrame(request('hello'))))
+    const server = await accept()
+    for (let i = 0; i < 50; i++) void server.send(reply(1000))
+    await expect.poll(() => arrived).toEqual([server.bytesSent])
+    await server.send(request('at the end of a turn'))
+    await server.send(request('still the same'))
+    const before = server.bytesSent
+    await expect.poll(() => arrived.slice(1)).toEqual([before - arrived[0]!])
+    // What is much does not wait for the end of the turn, nor does the sender run ahead of the stream.
+    for (let i = 0; i < 100; i++) await server.send(reply(65536))
+    await expect.poll(() => arrived.reduce((sum, bytes) => sum + bytes)).toBe(server.bytesSent)
+    expect(Math.max(...arrived)).toBeLessThan(STREAM_WINDOW_BYTES)
+  })
+
   it('delivers everything that was sent before the end, also to a reader that comes late', async () => {
     const [a, b] = [await start('a'), await start('b')]
     const [client, server] = await streamBetween(a, b)

@@ -42,6 +42,8 @@ export class MeshNode {
   readonly #dialer: Dialer
   readonly #sync: MetadataSync
   readonly #holdings: Holding[] = []
+  /** Connected peers that are, or were, members. */
+  readonly #members = new Set<string>()
   #stopping = false
 
   /** libp2p is loaded here and not before. Errors: PORT_TAKEN, ADDRESS_INVALID. */
@@ -169,6 +171,7 @@ export class MeshNode {
     })
     host.onDisconnect((peerId) => {
       this.swarm.removePeer(peerId)
+      this.#members.delete(peerId)
       if (isMember(peerId) && !this.#stopping) {
         this.#report({ type: 'peer', id: peerId, name: nameOf(this.#machine, peerId), up: false })
       }
@@ -179,6 +182,7 @@ export class MeshNode {
   }
 
   #memberUp(peerId: string): void {
+    this.#members.add(peerId)
     this.#report({ type: 'peer', id: peerId, name: nameOf(this.#machine, peerId), up: true })
     this.swarm.addPeer(peerId)
   }
@@ -186,9 +190,11 @@ export class MeshNode {
   #trustChanged(isMember: (peerId: string) => boolean): void {
     if (this.#stopping) return
     for (const peerId of this.#host.connected()) {
-      // Who has just been enrolled is connected already; who was removed must go.
-      if (isMember(peerId)) this.swarm.addPeer(peerId)
-      else void this.#host.disconnect(peerId)
+      // Who has just been enrolled is connected already; who was removed must go; who is being enrolled is neither.
+      if (isMember(peerId)) {
+        this.#members.add(peerId)
+        this.swarm.addPeer(peerId)
+      } else if (this.#members.delete(peerId)) void this.#host.disconnect(peerId)
     }
     this.#server.announce()
     this.#dialer.retry()

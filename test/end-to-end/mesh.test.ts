@@ -53,10 +53,11 @@ describe('a lab of real processes', () => {
     })
 
     const token = await lab.invite('master')
-    for (const machine of machines) {
-      const joined = await lab.ok(machine, ['join', token, '--disk', lab.path(`${machine}.img`), '--name', machine])
-      expect(joined).toMatchObject({ event: 'joined', name: machine, image: 'model' })
-    }
+    // At the same moment, as a class that is switched on.
+    const join = (machine: string) =>
+      lab.ok(machine, ['join', token, '--disk', lab.path(`${machine}.img`), '--name', machine])
+    for (const [i, joined] of (await Promise.all(machines.map(join))).entries())
+      expect(joined).toMatchObject({ event: 'joined', name: machines[i], image: 'model' })
     const receipts = (await Promise.all(machines.map((machine) => lab.ok(machine, ['restore'])))) as Receipt[]
     for (const [i, receipt] of receipts.entries()) {
       expect(receipt).toMatchObject({

@@ -157,6 +157,7 @@ describe('the code keeps its order', () => {
       'tools/crash/crash.ts',
       'tools/crash/crash-worker.ts',
       'tools/crash/kill-victim.ts',
+      'tools/netlab/netlab.ts',
       'node/disk/hash-worker.ts',
     ]
     const reached = new Set([...imports, ...tests.flatMap(importsOf)].map(({ to }) => to))

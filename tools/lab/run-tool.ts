@@ -11,6 +11,8 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   veritysetup: 'cryptsetup-bin',
   losetup: 'mount',
   ip: 'iproute2',
+  tc: 'iproute2',
+  setpriv: 'util-linux',
   faketime: 'faketime',
   'mkfs.btrfs': 'btrfs-progs',
   nbdinfo: 'libnbd-bin',

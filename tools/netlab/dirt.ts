@@ -1,0 +1,67 @@
+import { open, writeFile } from 'node:fs/promises'
+import type { Random } from '../lab/random.ts'
+import { runTool } from '../lab/run-tool.ts'
+import { GRANULE } from './model-image.ts'
+
+/** How a session's writes lie on the disk: single granules of 4 KiB anywhere, or runs of 1 MiB. */
+export const DIRT_KINDS = ['uniform', 'clustered'] as const
+export type DirtKind = (typeof DIRT_KINDS)[number]
+
+const RUN_GRANULES = 256
+/** Places that are tried for a run of one length. */
+const TRIES = 100
+
+/** One write, in bytes; `fill` is what every byte of it becomes. */
+export interface Write {
+  readonly offset: number
+  readonly length: number
+  readonly fill: number
+}
+
+/** Writes that do not overlap, at any granule, and together are `share` (at most a half) of the disk. */
+export function planDirt(kind: DirtKind, granules: number, share: number, random: Random): Write[] {
+  const wanted = Math.max(1, Math.round(granules * share))
+  const longest = kind === 'uniform' ? 1 : RUN_GRANULES
+  const taken = new Uint8Array(granules)
+  const writes: Write[] = []
+  for (let left = wanted; left > 0; ) {
+    const [start, end] = findPlace(Math.min(longest, left), taken, random)
+    taken.fill(1, start, end)
+    left -= end - start
+    writes.push({ offset: start * GRANULE, length: (end - start) * GRANULE, fill: 1 + random.below(255) })
+  }
+  return writes
+}
+
+/** A free run of granules; where one of this length is hard to find, a shorter one. */
+function findPlace(granules: number, taken: Uint8Array, random: Random): [start: number, end: number] {
+  let length = granules
+  for (let tries = 1; ; tries++) {
+    const start = random.below(taken.length - length + 1)
+    if (!taken.subarray(start, start + length).includes(1)) return [start, start + length]
+    if (tries % TRIES === 0) length = Math.ceil(length / 2)
+  }
+}
+
+/** As the system of a machine that keeps no log does it. */
+export async function writeToFile(disk: string, writes: readonly Write[]): Promise<void> {
+  const file = await open(disk, 'r+')
+  try {
+    for (const { offset, length, fill } of writes) await file.write(Buffer.alloc(length, fill), 0, length, offset)
+  } finally {
+    await file.close()
+  }
+}
+
+/** Through a monitor's socket; `script` is a file that is made for it. */
+export async function writeThroughNbd(
+  socket: string,
+  writes: readonly Write[],
+  script: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const commands = writes.map(({ offset, length, fill }) => `aio_write -q -P ${fill} ${offset} ${length}`)
+  await writeFile(script, `${[...commands, 'aio_flush', 'flush', 'quit'].join('\n')}\n`)
+  const uri = `nbd+unix:///?socket=${socket}`
+  await runTool('sh', ['-c', 'exec qemu-io -f raw "$1" < "$2"', 'sh', uri, script], signal)
+}

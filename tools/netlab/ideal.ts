@@ -1,0 +1,55 @@
+import { hash } from 'node:crypto'
+import { open } from 'node:fs/promises'
+import { GRANULE } from './model-image.ts'
+
+const STEP = 1024 * GRANULE
+
+/**
+ * What the content alone asks of the network, in bytes: zeros, and what a machine has anywhere on its disk, need not
+ * come; each piece of 4 KiB comes once. Hash trees, metadata and headers are not in it.
+ */
+export interface Need {
+  /** What must come into each machine. */
+  readonly into: readonly number[]
+  /** What no machine has: it must leave the source once. */
+  readonly fromSource: number
+}
+
+/** Compares the disks, as they are before the restore, with the image they are to hold. */
+export async function findNeed(image: string, disks: readonly string[], signal: AbortSignal): Promise<Need> {
+  const wanted = await granulesOf(image, signal)
+  const nowhere = new Set(wanted)
+  const into: number[] = []
+  for (const disk of disks) {
+    const missing = wanted.difference(await granulesOf(disk, signal))
+    into.push(missing.size * GRANULE)
+    for (const piece of nowhere) if (!missing.has(piece)) nowhere.delete(piece)
+  }
+  return { into, fromSource: nowhere.size * GRANULE }
+}
+
+/** Seconds that the slowest of the links needs at its full rate; rates in bits per second. */
+export function idealSeconds(need: Need, rates: { readonly machine: number; readonly source: number }): number {
+  return Math.max((Math.max(...need.into) * 8) / rates.machine, (need.fromSource * 8) / rates.source)
+}
+
+/** Digests of all different granules of a file that are not zeros. */
+async function granulesOf(path: string, signal: AbortSignal): Promise<Set<string>> {
+  const found = new Set<string>()
+  const zero = hash('sha256', Buffer.alloc(GRANULE), 'base64')
+  const buffer = Buffer.alloc(STEP)
+  const file = await open(path)
+  try {
+    for (let offset = 0; ; offset += STEP) {
+      signal.throwIfAborted()
+      const { bytesRead } = await file.read(buffer, 0, STEP, offset)
+      if (bytesRead === 0) break
+      for (let at = 0; at < bytesRead; at += GRANULE)
+        found.add(hash('sha256', buffer.subarray(at, Math.min(at + GRANULE, bytesRead)), 'base64'))
+    }
+  } finally {
+    await file.close()
+  }
+  found.delete(zero)
+  return found
+}

@@ -1,0 +1,35 @@
+import type { DirtKind } from './dirt.ts'
+
+/** Where the image can be had besides the machines: on the LAN, behind the uplink, or in both places. */
+export const SOURCES = ['master', 'central', 'both'] as const
+export type SourceKind = (typeof SOURCES)[number]
+
+export const LOGS = ['known', 'none'] as const
+
+export interface LabOptions {
+  readonly scenario: 'provision' | 'restore' | 'update'
+  readonly machines: number
+  /** Bytes of the image. */
+  readonly size: number
+  /** Bits per second of each port of the LAN and of the uplink; undefined: not limited. */
+  readonly rate?: number
+  readonly uplink?: number
+  readonly from: SourceKind
+  readonly seed: number
+  readonly mdns: boolean
+  /** Whether the bundle is made and run; else the sources. */
+  readonly build: boolean
+  /** Part of the image that is dirtied, or that the next release changes. */
+  readonly share: number
+  readonly dirt: DirtKind
+  readonly log: (typeof LOGS)[number]
+}
+
+/** The machine that publishes. */
+export function publisherOf({ from }: Pick<LabOptions, 'from'>): 'master' | 'central' {
+  return from === 'central' ? 'central' : 'master'
+}
+
+export function machineNames(count: number): string[] {
+  return Array.from({ length: count }, (_, i) => `pc${i + 1}`)
+}

@@ -1,0 +1,89 @@
+import { createCipheriv, createHash } from 'node:crypto'
+import { open } from 'node:fs/promises'
+import type { Random } from '../lab/random.ts'
+
+export const GRANULE = 4096
+const AES_BLOCK = 16
+const ZERO_SHARE = 0.2
+const REPEAT_SHARE = 0.05
+/** Runs of zeros, of repeats and of changes: 4 KiB to 2 MiB, every order of magnitude as often as the others. */
+const LONGEST_RUN = 512
+const STEP = 1024
+const ZERO = -1
+
+/**
+ * What stands in each granule of 4 KiB: the number of an incompressible piece, or -1 for zeros. A piece that stands in
+ * two places is a repeat.
+ */
+export type Layout = Int32Array
+
+/** A layout with 20 % zeros and 5 % repeats, in runs of 4 KiB to 2 MiB at any granule. */
+export function modelLayout(granules: number, random: Random): Layout {
+  const layout = Int32Array.from({ length: granules }, (_, i) => i)
+  // What is a repeat, or is repeated, stays as it is.
+  const settled = new Uint8Array(granules)
+  spread(granules, Math.round(granules * ZERO_SHARE), random, (at) => {
+    if (layout[at] === ZERO) return false
+    layout[at] = ZERO
+    return true
+  })
+  const content = granules - Math.round(granules * ZERO_SHARE)
+  const repeats = Math.min(Math.round(granules * REPEAT_SHARE), Math.floor(content / 4))
+  let [from, last] = [0, -2]
+  spread(granules, repeats, random, (at) => {
+    // Each run of repeats goes on reading where its source begins.
+    from = at === last + 1 ? from + 1 : random.below(granules)
+    last = at
+    if (from >= granules || from === at || settled[at] === 1 || settled[from] === 1) return false
+    if (layout[at] === ZERO || layout[from] === ZERO) return false
+    layout[at] = layout[from]!
+    settled[at] = 1
+    settled[from] = 1
+    return true
+  })
+  return layout
+}
+
+/** The next release: `share` of the granules hold new pieces, in runs as above. */
+export function changedLayout(before: Layout, share: number, random: Random): Layout {
+  const layout = Int32Array.from(before)
+  spread(layout.length, Math.round(layout.length * share), random, (at) => {
+    if (layout[at]! >= layout.length) return false
+    layout[at] = layout.length + at
+    return true
+  })
+  return layout
+}
+
+/** Calls `change` for granules in runs at random places until it has said so often that it did something. */
+function spread(granules: number, count: number, random: Random, change: (at: number) => boolean): void {
+  for (let done = 0; done < count; ) {
+    const start = random.below(granules)
+    const length = Math.ceil(LONGEST_RUN ** random.next())
+    for (let at = start; at < Math.min(start + length, granules) && done < count; at++) if (change(at)) done++
+  }
+}
+
+/** Writes the image. The pieces are a key stream, so that nothing compresses them: the same seed gives the same bytes. */
+export async function writeImage(path: string, layout: Layout, seed: number): Promise<void> {
+  const key = createHash('sha256').update(`mesh lab ${seed}`).digest().subarray(0, 16)
+  const file = await open(path, 'w')
+  try {
+    await file.truncate(layout.length * GRANULE)
+    for (let at = 0; at < layout.length; ) {
+      const first = layout[at]!
+      let length = 1
+      while (length < STEP && first !== ZERO && layout[at + length] === first + length) length++
+      if (first !== ZERO) await file.write(pieces(key, first, length), 0, length * GRANULE, at * GRANULE)
+      at += length
+    }
+  } finally {
+    await file.close()
+  }
+}
+
+function pieces(key: Uint8Array, first: number, count: number): Buffer {
+  const counter = Buffer.alloc(AES_BLOCK)
+  counter.writeBigUInt64BE(BigInt(first) * BigInt(GRANULE / AES_BLOCK), 8)
+  return createCipheriv('aes-128-ctr', key, counter).update(Buffer.alloc(count * GRANULE))
+}

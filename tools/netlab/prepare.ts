@@ -1,0 +1,117 @@
+import { constants, copyFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { makeHole } from '../bench/benches.ts'
+import { Random } from '../lab/random.ts'
+import { type LabOptions, machineNames, publisherOf } from './lab-options.ts'
+import { GRANULE, type Layout, modelLayout, writeImage } from './model-image.ts'
+import type { ShapedLab } from './shaped-lab.ts'
+
+export const IMAGE = 'lab'
+const SOURCE_NUMBER = 253
+/** Commands that prepare machines, at a time. */
+const AT_ONCE = 4
+const MEET_MS = 120_000
+
+/** What a scenario works with. */
+export interface Prepared {
+  readonly lab: ShapedLab
+  readonly options: LabOptions
+  readonly machines: readonly string[]
+  readonly layout: Layout
+}
+
+/**
+ * A scenario brings the machines to where the measured phase begins: all of them run `mesh restore` at the same moment.
+ * Nothing is shaped while it prepares.
+ */
+export interface Scenario {
+  /** What the disks are to hold at the end, and the release that this is. */
+  readonly target: string
+  readonly release: number
+  /** Seconds of publishing, where that is part of the scenario. */
+  readonly publishSeconds?: number
+}
+
+/** The machines on their network, the image, and its source, which serves it. */
+export async function prepareLab(lab: ShapedLab, options: LabOptions): Promise<Prepared> {
+  const layout = modelLayout(options.size / GRANULE, new Random(options.seed))
+  await writeImage(lab.path('model.img'), layout, options.seed)
+  const machines = machineNames(options.machines)
+  const publisher = publisherOf(options)
+  await lab.add(publisher, SOURCE_NUMBER, publisher === 'central' ? 'uplink' : 'lan')
+  for (const [i, machine] of machines.entries()) await lab.add(machine, i + 1, 'lan')
+  await lab.serve(publisher, ['seed', lab.path('model.img'), '--image', IMAGE])
+  if (options.from === 'both') {
+    await lab.add('central', SOURCE_NUMBER, 'uplink')
+    await copyOfModel(lab, 'central')
+    await enrol(lab, publisher, ['central'])
+    await lab.ok('central', ['restore'])
+    await lab.serve('central', ['up'])
+  }
+  return { lab, options, machines, layout }
+}
+
+/** All machines join, whose disks are there. */
+export async function enrol(lab: ShapedLab, publisher: string, machines: readonly string[]): Promise<void> {
+  const { token } = await lab.ok(publisher, ['invite', '--uses', String(machines.length)])
+  await eachOf(machines, async (machine) => {
+    await lab.ok(machine, ['join', String(token), '--disk', lab.disk(machine), '--name', machine])
+  })
+}
+
+export async function blankDisks({ lab, options, machines }: Prepared): Promise<void> {
+  for (const machine of machines) await makeHole(lab.disk(machine), options.size)
+}
+
+export async function copyOfModel(lab: ShapedLab, machine: string): Promise<void> {
+  await copyFile(lab.path('model.img'), lab.disk(machine), constants.COPYFILE_FICLONE)
+}
+
+/** Machines that hold the image already: their first restore finds nothing to do. With a log, it begins there. */
+export async function provisionedMachines(prepared: Prepared, log: 'known' | 'none'): Promise<void> {
+  const { lab, options, machines } = prepared
+  for (const machine of machines) await copyOfModel(lab, machine)
+  await enrol(lab, publisherOf(options), machines)
+  await eachOf(machines, async (machine) => {
+    if (log === 'known') {
+      await startMonitor(lab, machine)
+      await lab.stop(machine)
+    }
+    await lab.ok(machine, ['restore'])
+  })
+}
+
+/** `mesh up` on all machines, until each has met all others; like every day before, so that they know where others are. */
+export async function serveAll({ lab, machines }: Prepared): Promise<void> {
+  const started = await Promise.all(machines.map((machine) => lab.serve(machine, ['up'])))
+  const met = started.flatMap((running, i) =>
+    machines
+      .filter((_, other) => other !== i)
+      .map((name) => running.when(({ event, up, name: met }) => event === 'peer' && up === true && met === name)),
+  )
+  const late = new AbortController()
+  const deadline = sleep(MEET_MS, undefined, { signal: late.signal }).then(() => {
+    throw new Error(`the machines did not all meet within ${MEET_MS / 1000} s`)
+  })
+  await Promise.race([Promise.all(met), deadline]).finally(() => late.abort())
+}
+
+export async function stopAll({ lab, machines }: Prepared): Promise<void> {
+  await Promise.all(machines.map((machine) => lab.stop(machine)))
+}
+
+/** Returns the socket of the monitor. */
+export async function startMonitor(lab: ShapedLab, machine: string): Promise<string> {
+  const socket = lab.path(`${machine}.nbd`)
+  await lab.serve(machine, ['monitor', lab.disk(machine), '--nbd', `unix:${socket}`], 'monitoring')
+  return socket
+}
+
+/** A few at a time. */
+export async function eachOf<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const queue = [...items]
+  const worker = async (): Promise<void> => {
+    for (let item = queue.shift(); item !== undefined; item = queue.shift()) await work(item)
+  }
+  await Promise.all(Array.from({ length: AT_ONCE }, worker))
+}

@@ -1,0 +1,128 @@
+import type { Receipt } from '../../node/restore/receipt.ts'
+import { measure, peakOf } from '../bench/benches.ts'
+import { firstDifference } from '../lab/compare.ts'
+import { findNeed, idealSeconds, type Need } from './ideal.ts'
+import { type LabOptions, publisherOf } from './lab-options.ts'
+import type { Traffic } from './network.ts'
+import { type Prepared, prepareLab, type Scenario } from './prepare.ts'
+import { provision } from './provision.ts'
+import { restore } from './restore.ts'
+import { ShapedLab } from './shaped-lab.ts'
+import { update } from './update.ts'
+
+const SCENARIOS = { provision, restore, update } as const
+
+/** One machine in the measured phase. */
+export interface MachineRun {
+  readonly machine: string
+  /** From the common start to the end of its process. */
+  readonly seconds: number
+  readonly cpuSeconds: number
+  readonly peakMib: number
+  readonly receipt: Receipt
+  readonly traffic: Traffic
+}
+
+/** The publisher in the measured phase. */
+export interface SourceRun {
+  readonly cpuSeconds: number
+  readonly peakMib: number
+}
+
+export interface LabResult {
+  readonly options: LabOptions
+  readonly machines: readonly MachineRun[]
+  readonly source: SourceRun
+  /** What the master and `central` sent and received in the measured phase. */
+  readonly master?: Traffic
+  readonly central?: Traffic
+  readonly need: Need
+  /** Undefined if nothing is shaped. */
+  readonly idealSeconds?: number
+  readonly publishSeconds?: number
+}
+
+/**
+ * Prepares a scenario, measures it, and compares every disk afterwards. Fails if a disk differs or a receipt does not say
+ * what it must. Whatever happens, nothing is left. `say` tells people what is being done.
+ */
+export async function runLab(
+  options: LabOptions,
+  signal: AbortSignal,
+  say: (line: string) => void,
+): Promise<LabResult> {
+  // What is measured is what is installed.
+  if (options.build) await import('../build.ts')
+  const lab = await ShapedLab.open({ mdns: options.mdns, built: options.build }, signal)
+  try {
+    say(`preparing ${options.machines} machines, seed ${options.seed}`)
+    const prepared = await prepareLab(lab, options)
+    const scenario = await SCENARIOS[options.scenario](prepared, signal)
+    const disks = prepared.machines.map((machine) => lab.disk(machine))
+    const need = await findNeed(scenario.target, disks, signal)
+    say('measuring')
+    const measured = await measurePhase(prepared)
+    say('comparing')
+    for (const run of measured.machines) checkReceipt(run, options, scenario)
+    for (const disk of disks) {
+      const at = await firstDifference(scenario.target, disk, signal)
+      if (at !== undefined) throw new Error(`${disk} differs from the image at byte ${at}`)
+    }
+    return { options, ...measured, need, ...idealOf(options, need), ...publishing(scenario) }
+  } finally {
+    await lab.close()
+  }
+}
+
+/** From the start of all restores at once to the end of the last. */
+async function measurePhase({
+  lab,
+  options,
+  machines,
+}: Prepared): Promise<Pick<LabResult, 'machines' | 'source' | 'master' | 'central'>> {
+  const { rate, uplink } = options
+  await lab.network.shape({ lan: rate, uplink })
+  const publisher = lab.running(publisherOf(options))
+  const [trafficBefore, costBefore] = [await lab.network.traffic(), await peakOf(publisher)]
+  const startedAt = performance.now()
+  const runs = await Promise.all(
+    machines.map(async (machine) => {
+      const { cpuSeconds = 0, peakMib = 0, result } = await measure(lab.start(machine, ['restore']))
+      const seconds = (performance.now() - startedAt) / 1000
+      return { machine, seconds, cpuSeconds, peakMib, receipt: result as unknown as Receipt }
+    }),
+  )
+  const [after, cost] = [await lab.network.traffic(), await peakOf(publisher)]
+  const crossed = (name: string): Traffic | undefined => {
+    const [from, to] = [trafficBefore.get(name), after.get(name)]
+    if (from === undefined || to === undefined) return undefined
+    return { sent: to.sent - from.sent, received: to.received - from.received }
+  }
+  const [master, central] = [crossed('master'), crossed('central')]
+  return {
+    machines: runs.map((run) => ({ ...run, traffic: crossed(run.machine)! })),
+    source: { cpuSeconds: (cost.cpuSeconds ?? 0) - (costBefore.cpuSeconds ?? 0), peakMib: cost.peakMib ?? 0 },
+    ...(master === undefined ? {} : { master }),
+    ...(central === undefined ? {} : { central }),
+  }
+}
+
+function checkReceipt({ machine, receipt }: MachineRun, options: LabOptions, { release }: Scenario): void {
+  const { verified, log } = receipt
+  if (!verified || receipt.release !== release)
+    throw new Error(`${machine} restored release ${receipt.release}, verified: ${verified}`)
+  const expected = options.scenario === 'restore' && options.log === 'known' ? 'dirty' : 'unknown'
+  if (log.state !== expected || log.missed !== undefined)
+    throw new Error(`the log of ${machine} was ${JSON.stringify(log)}, not ${expected}`)
+}
+
+function idealOf(options: LabOptions, need: Need): { idealSeconds?: number } {
+  const machine = options.rate ?? Number.POSITIVE_INFINITY
+  const source = (options.from === 'central' ? options.uplink : options.rate) ?? Number.POSITIVE_INFINITY
+  const seconds = idealSeconds(need, { machine, source: Math.min(machine, source) })
+  return seconds > 0 ? { idealSeconds: seconds } : {}
+}
+
+function publishing({ publishSeconds }: Scenario): { publishSeconds?: number } {
+  return publishSeconds === undefined ? {} : { publishSeconds }
+}

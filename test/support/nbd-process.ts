@@ -6,6 +6,7 @@ import { onTestFinished } from 'vitest'
 import { temporaryDirectory } from './temporary.ts'
 
 const START_MS = 10_000
+const END_MS = 5_000
 
 /** A real NBD server, or QEMU, in a process of its own. */
 export interface NbdProcess {
@@ -20,11 +21,8 @@ export interface NbdProcess {
 
 /** Starts a program that serves NBD on a Unix socket, and waits until it accepts connections. Ended with the test. */
 export async function startNbd(command: string, args: (socket: string) => readonly string[]): Promise<NbdProcess> {
-  const directory = await temporaryDirectory()
-  const socket = `${directory}/nbd.sock`
-  // What a killed nbdkit leaves of its scripts goes with the test.
-  const env = { ...process.env, TMPDIR: directory }
-  const child = spawn(command, args(socket), { stdio: ['ignore', 'ignore', 'pipe'], env })
+  const socket = `${await temporaryDirectory()}/nbd.sock`
+  const child = spawn(command, args(socket), { stdio: ['ignore', 'ignore', 'pipe'] })
   const gone = once(child, 'exit')
   let said = ''
   child.stderr?.on('data', (data: Buffer) => {
@@ -34,7 +32,12 @@ export async function startNbd(command: string, args: (socket: string) => readon
     child.kill(signal)
     await gone
   }
-  onTestFinished(() => end('SIGKILL'))
+  onTestFinished(async () => {
+    // Not killed at once: nbdkit removes its scripts when it is asked to end.
+    const late = setTimeout(() => child.kill('SIGKILL'), END_MS)
+    await end()
+    clearTimeout(late)
+  })
   for (const deadline = Date.now() + START_MS; !(await accepts(socket)); await sleep(10)) {
     if (child.exitCode !== null || Date.now() > deadline) throw new Error(`${command} does not serve: ${said}`)
   }

@@ -99,8 +99,6 @@ export const MAX_CONTROL_BYTES = 4 * 1024 * 1024
 export const CONTROL_DEADLINE_MS = 15_000
 /** Default port of a mesh node. */
 export const DEFAULT_PORT = 7433
-/** Default life of an invitation. */
-export const DEFAULT_INVITATION_MS = 60 * 60 * 1000
 
 /** One read of a scan: long enough for the disk to stream, short enough to share between workers. */
 export const SCAN_RUN_BYTES = 4 * 1024 * 1024

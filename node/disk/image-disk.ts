@@ -31,7 +31,7 @@ export class ImageDisk {
     const block = Buffer.allocUnsafeSlow(this.blockSize)
     const length = this.lengthOf(index)
     block.fill(0, length)
-    await this.device.read(this.#offset(index), block.subarray(0, length))
+    await this.#read(this.#offset(index), block.subarray(0, length))
     this.bytesRead += length
     return block
   }
@@ -46,7 +46,7 @@ export class ImageDisk {
     if (this.device.kind === 'file' && sameBytes(data, this.#zeros)) {
       if (sameBytes(await this.readBlock(index), this.#zeros)) return
     }
-    await this.device.write(this.#offset(index), data.subarray(0, length))
+    await this.#write(this.#offset(index), data.subarray(0, length))
     this.bytesWritten += length
   }
 
@@ -58,7 +58,7 @@ export class ImageDisk {
     for (const [first, last] of granules.toRanges().runs()) {
       const [start, end] = [first * GRANULE_SIZE_BYTES, Math.min(last * GRANULE_SIZE_BYTES, length)]
       if (start >= end) break
-      writes.push(this.device.write(byteOffset(this.#offset(index) + start), data.subarray(start, end)))
+      writes.push(this.#write(byteOffset(this.#offset(index) + start), data.subarray(start, end)))
       this.bytesWritten += end - start
     }
     await Promise.all(writes)
@@ -72,6 +72,15 @@ export class ImageDisk {
   lengthOf(index: number): number {
     assert(index >= 0 && index < this.blockCount, `block ${index} of ${this.blockCount}`)
     return Math.min(this.blockSize, this.size - index * this.blockSize)
+  }
+
+  /** What the page cache answers costs less than handing it to a thread. */
+  async #read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+    if (this.device.readNow?.(offset, into) !== true) await this.device.read(offset, into)
+  }
+
+  async #write(offset: ByteOffset, data: Uint8Array): Promise<void> {
+    if (this.device.writeNow?.(offset, data) !== true) await this.device.write(offset, data)
   }
 
   #offset(index: number): ByteOffset {

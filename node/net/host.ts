@@ -1,6 +1,5 @@
 import { privateKeyFromRaw } from '@libp2p/crypto/keys'
-import { identify } from '@libp2p/identify'
-import type { Connection, PeerId } from '@libp2p/interface'
+import type { PeerId } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
@@ -9,7 +8,6 @@ import { createLibp2p, type Libp2p } from 'libp2p'
 import {
   ADDRESS_DIAL_DEADLINE_MS,
   DIAL_DEADLINE_MS,
-  MAX_ADDRESSES_PER_PEER,
   MAX_MEMBERS,
   MAX_STREAMS_PER_CONNECTION,
   MAX_STREAMS_PER_PROTOCOL,
@@ -17,10 +15,10 @@ import {
   STREAM_WINDOW_BYTES,
 } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
+import { batchedNoise } from './batched-noise.ts'
 import { type DiscoveryListener, discovery } from './discovery.ts'
 import { type FrameStream, Libp2pFrameStream } from './frame-stream.ts'
 import { connectionGater, type Gate } from './gate.ts'
-import { gatheredNoise } from './gathered-noise.ts'
 
 export interface HostOptions {
   /** Raw Ed25519 key, 32 bytes each. */
@@ -36,7 +34,7 @@ export interface HostOptions {
 
 export type StreamHandler = (stream: FrameStream) => Promise<void>
 
-/** One libp2p node: TCP, noise, yamux, identify, and multicast DNS. The only thing in the code that knows libp2p. */
+/** One libp2p node: TCP, noise, yamux, and multicast DNS. The only thing in the code that knows libp2p. */
 export class MeshHost {
   readonly #node: Libp2p
   readonly #onError: (peerId: string, error: unknown) => void
@@ -66,7 +64,7 @@ export class MeshHost {
         privateKey,
         addresses: { listen },
         transports: [tcp()],
-        connectionEncrypters: [gatheredNoise()],
+        connectionEncrypters: [batchedNoise()],
         streamMuxers: [
           yamux({
             maxInboundStreams: MAX_STREAMS_PER_CONNECTION,
@@ -87,10 +85,8 @@ export class MeshHost {
         },
         // Bulk data delays pings; our own deadlines are on progress.
         connectionMonitor: { abortConnectionOnPingFailure: false },
-        services: {
-          identify: identify(),
-          ...(options.mdnsTag === undefined ? {} : { discovery: discovery(options.mdnsTag, found) }),
-        },
+        // Nobody is asked to identify: hello says all there is to know, and every stream of every connection costs time.
+        services: { ...(options.mdnsTag === undefined ? {} : { discovery: discovery(options.mdnsTag, found) }) },
       })
       return new MeshHost(node, options.onError ?? (() => undefined), onDiscover)
     } catch (error) {
@@ -160,19 +156,6 @@ export class MeshHost {
 
   connected(): string[] {
     return this.#node.getPeers().map(String)
-  }
-
-  /** Addresses a connected peer was reached at or says it listens on. */
-  async addressesOf(peerId: string): Promise<string[]> {
-    const id = peerIdFromString(peerId)
-    const told = await this.#node.peerStore.get(id).then(
-      (peer) => peer.addresses.map((address) => withoutPeerId(address.multiaddr)),
-      () => [],
-    )
-    const dialed = this.#node.getConnections(id).flatMap((open: Connection) => {
-      return open.direction === 'outbound' ? [withoutPeerId(open.remoteAddr)] : []
-    })
-    return [...new Set([...dialed, ...told])].slice(0, MAX_ADDRESSES_PER_PEER)
   }
 
   onConnect(listener: (peerId: string) => void): void {

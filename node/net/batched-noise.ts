@@ -1,0 +1,18 @@
+import { type NoiseComponents, type NoiseExtensions, noise } from '@chainsafe/libp2p-noise'
+import { type ConnectionEncrypter, serviceCapabilities } from '@libp2p/interface'
+import { batched } from './batched-connection.ts'
+import { noiseCrypto } from './noise-crypto.ts'
+
+/** Noise with our cryptography, over connections that are read and written in large pieces. The bytes are the same. */
+export function batchedNoise(): (components: NoiseComponents) => ConnectionEncrypter<NoiseExtensions> {
+  return (components) => {
+    const inner = noise({ crypto: noiseCrypto })(components)
+    const encrypter = {
+      protocol: inner.protocol,
+      [serviceCapabilities]: ['@libp2p/connection-encryption'],
+      secureInbound: (connection, options) => inner.secureInbound(batched(connection), options),
+      secureOutbound: (connection, options) => inner.secureOutbound(batched(connection), options),
+    } satisfies ConnectionEncrypter<NoiseExtensions> & Record<symbol, readonly string[]>
+    return encrypter
+  }
+}

@@ -110,6 +110,8 @@ export const DEFAULT_PORT = 7433
 export const SCAN_RUN_BYTES = 4 * 1024 * 1024
 /** Most threads that hash. */
 export const MAX_HASH_WORKERS = 4
+/** A thread costs as much CPU time as hashing this: for less a command that hashes itself starts none. */
+export const HASH_WORKER_WORTH_BYTES = 128 * 1024 * 1024
 /** Hash pages kept in memory per open tree. */
 export const TREE_CACHE_BYTES = 16 * 1024 * 1024
 /** Positions of one content that are tried before it is called missing. */

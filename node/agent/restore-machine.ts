@@ -42,7 +42,7 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
   const first = machine.manifest(options.image, options.release)
   await assertNotMounted(path, options)
   const device = stack.adopt(await openDevice(path, { writable: true }), (it) => it.close())
-  const pool = stack.adopt(new HashPool(), (it) => it.close())
+  const pool = stack.adopt(new HashPool({ here: true }), (it) => it.close())
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
   const network = stack.adopt(new LazyNetwork(machine, options), (it) => it.stop())
   let treeRefetched = false

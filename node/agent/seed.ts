@@ -136,7 +136,7 @@ async function publish(machine: Machine, options: SeedOptions, size: number): Pr
   const trees = new TreeStore(await state.subdirectory('trees'))
   const path = await servedPath(machine, options, image)
   const progress: ReportProgress = (at) => options.report({ type: 'progress', ...at })
-  const pool = new HashPool()
+  const pool = new HashPool({ here: true })
   const tree = await buildTree({
     path,
     size,

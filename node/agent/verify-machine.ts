@@ -10,9 +10,11 @@ export async function verifyMachine(
   options: AgentOptions & { readonly image?: string; readonly release?: number },
 ): Promise<VerifyReport> {
   await using stack = new AsyncDisposableStack()
+  const pool = stack.adopt(new HashPool({ here: true }), (it) => it.close())
+  // While the state is read the other cores have nothing to do.
+  pool.prepare(Number.POSITIVE_INFINITY)
   const machine = stack.adopt(await Machine.open(options.stateDir, { readOnly: true }), (it) => it.close())
   const device = stack.adopt(await openDevice(machine.diskPath, { writable: false }), (it) => it.close())
-  const pool = stack.adopt(new HashPool(), (it) => it.close())
   return await verifyDisk({
     device,
     manifest: machine.manifest(options.image, options.release),

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict'
 import { availableParallelism } from 'node:os'
+import { setImmediate as turn } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
-import { MAX_HASH_WORKERS, SCAN_RUN_BYTES } from '../../protocol/constants.ts'
+import { HASH_WORKER_WORTH_BYTES, MAX_HASH_WORKERS, SCAN_RUN_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import { countBlocks } from '../../protocol/units.ts'
 import { openFault, transferFault } from './device-fault.ts'
+import { RunHasher } from './run-hasher.ts'
 
 /** A part of a disk: from byte `offset`, `length` bytes, in blocks of `blockSize`. */
 export interface HashRun {
@@ -52,21 +54,46 @@ const RUNS_AHEAD_PER_WORKER = 4
 const WORKER_HEAP = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 }
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './hash-worker.ts' : './hash-worker.js', import.meta.url)
 
+export interface HashPoolOptions {
+  /** Threads that hash. @default as many as there are cores, up to MAX_HASH_WORKERS */
+  readonly workers?: number
+  /**
+   * One of them is the thread that calls: for a command that has nothing else to do meanwhile, since it blocks for a run at
+   * a time. Others are started only if there is enough for them, see HASH_WORKER_WORTH_BYTES. @default false
+   */
+  readonly here?: boolean
+}
+
 /** Threads that read and hash disks on all cores. They start when there is work for them and end with {@link close}. */
 export class HashPool {
+  /** Threads that hash, this one included if it does. */
   readonly workers: number
+  /** What hashes in this thread, and whether it is at work. */
+  readonly #here: RunHasher | undefined
+  #busyHere = false
   /** Started workers, and how many runs each has. */
   readonly #started = new Map<Worker, number>()
   readonly #queue: Pending[] = []
   readonly #running = new Map<number, Pending>()
+  /** How many threads may be started. */
+  #allowed: number
   #nextId = 0
   #nextScan = 0
   /** Why nothing can be hashed any more. */
   #ended: Error | undefined
 
-  constructor(options: { workers?: number } = {}) {
+  constructor(options: HashPoolOptions = {}) {
     this.workers = options.workers ?? Math.min(availableParallelism(), MAX_HASH_WORKERS)
     assert(this.workers >= 1)
+    this.#here = options.here === true ? new RunHasher() : undefined
+    this.#allowed = this.#here === undefined ? this.workers : 0
+  }
+
+  /** Starts the threads that hashing `bytes` is worth, so that they run when the work comes. */
+  prepare(bytes: number): void {
+    assert(this.#ended === undefined)
+    this.#allowed = Math.max(this.#allowed, this.#worth(bytes))
+    while (this.#started.size < this.#allowed) this.#start()
   }
 
   /**
@@ -94,6 +121,7 @@ export class HashPool {
     const scan = this.#nextScan++
     const inFlight: { first: number; digests: Promise<Uint8Array> }[] = []
     const runs = scanRuns(image, options.skip ?? RangeSet.empty)
+    this.#allowed = Math.max(this.#allowed, this.#worth(image.size))
     try {
       for (;;) {
         while (inFlight.length < this.workers * RUNS_AHEAD_PER_WORKER) {
@@ -138,10 +166,18 @@ export class HashPool {
 
   /** Lets the workers close the disk of a scan that has ended. */
   #release(scan: number): void {
+    this.#here?.release(scan)
     for (const worker of this.#started.keys()) worker.postMessage({ ended: scan })
   }
 
+  /** Threads beside this one that hashing so much is worth. */
+  #worth(bytes: number): number {
+    if (this.#here === undefined) return this.workers
+    return Math.min(this.workers - 1, Math.floor(bytes / HASH_WORKER_WORTH_BYTES))
+  }
+
   #dispatch(): void {
+    if (this.#here !== undefined && !this.#busyHere && this.#queue.length > 0) void this.#hashHere(this.#here)
     while (this.#queue.length > 0) {
       const worker = this.#leastBusy()
       if (worker === undefined) return
@@ -158,13 +194,35 @@ export class HashPool {
     let best: Worker | undefined
     let load = RUNS_PER_WORKER
     for (const [worker, runs] of this.#started) if (runs < load) [best, load] = [worker, runs]
-    return load === 0 || this.#started.size === this.workers ? best : this.#start()
+    if (load === 0 || this.#started.size >= this.#allowed) return best
+    const started = this.#start()
+    return this.#started.get(started)! < RUNS_PER_WORKER ? started : best
+  }
+
+  /** Hashes what waits, run after run; messages, signals and those who wait for digests have their turn in between. */
+  async #hashHere(hasher: RunHasher): Promise<void> {
+    this.#busyHere = true
+    await turn()
+    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+      this.#running.set(next.id, next)
+      this.#settle(hasher.hash(next))
+      await turn()
+    }
+    this.#busyHere = false
   }
 
   #start(): Worker {
     // The flags of this process are not the worker's business; some of them (--input-type) would even stop it.
     const worker = new Worker(WORKER, { execArgv: [], resourceLimits: WORKER_HEAP })
-    this.#started.set(worker, 0)
+    if (this.#here === undefined) this.#started.set(worker, 0)
+    else {
+      // Until the thread runs, which takes as long as many runs, this one does them.
+      this.#started.set(worker, RUNS_PER_WORKER)
+      worker.once('online', () => {
+        this.#started.set(worker, 0)
+        this.#dispatch()
+      })
+    }
     worker.on('message', (reply: HashReply) => {
       if (this.#ended !== undefined) return
       this.#started.set(worker, this.#started.get(worker)! - 1)

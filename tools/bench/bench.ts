@@ -3,14 +3,16 @@ import { parseArgs } from 'node:util'
 import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { formatTable } from '../format.ts'
 import { Lab } from '../lab/local-lab.ts'
-import { benchSeed, benchSparse, type Figure } from './benches.ts'
+import { benchSparse, type Figure } from './benches.ts'
+import { benchScan, benchSeed } from './hash-bench.ts'
 import { benchMonitor } from './monitor-bench.ts'
 import { benchRestore } from './restore-bench.ts'
 import { benchTransport } from './transport-bench.ts'
 
 const HELP = `npm run bench -- NAME [--size GIB] [--json]
 
-  seed       hash and publish a cached file, against SHA-256 of the same blocks on all cores
+  seed       hash and publish a cached file, against SHA-256 of as many bytes on all cores (default 4 GiB)
+  scan       restore a clean cached disk without a write log, and verify it, against the same (default 4 GiB)
   restore    provision one machine, restore it by scan and from its write log: clean, and 2 % dirtied (default 1 GiB)
   sparse     seed and restore a sparse file (default 100 GiB): peak memory
   monitor    the NBD server of mesh monitor against nbdkit (default 1 GiB), first writes, and opening a log of 1 TiB
@@ -21,6 +23,7 @@ Disks are made in the system's temporary directory; TMPDIR names another one.
 
 const BENCHES = {
   seed: benchSeed,
+  scan: benchScan,
   restore: benchRestore,
   sparse: benchSparse,
   monitor: benchMonitor,

@@ -1,6 +1,4 @@
 import { open, readFile } from 'node:fs/promises'
-import { availableParallelism } from 'node:os'
-import { Worker } from 'node:worker_threads'
 import type { Lab, MeshProcess } from '../lab/local-lab.ts'
 import { Random } from '../lab/random.ts'
 
@@ -22,24 +20,6 @@ const MIB = 1024 ** 2
 const BLOCK = 65536
 const CHUNK = 16 * MIB
 const POLL_MS = 50
-
-/** `mesh seed --once` of a file in the page cache, against SHA-256 alone. */
-export async function benchSeed(lab: Lab, size: number): Promise<Figure[]> {
-  await makeFile(lab.path('model.img'), size)
-  const limit = await hashLimit(Math.min(size, 4 * 1024 * MIB))
-  const seed = await measure(await lab.start('master', ['seed', lab.path('model.img'), '--once']))
-  const seconds = Number(seed.result.seconds)
-  const whole = figure('mesh seed, the whole command', size, seed.seconds, seed)
-  return [
-    {
-      what: `SHA-256 of 64 KiB blocks on ${availableParallelism()} cores`,
-      seconds: size / MIB / limit,
-      mibPerSecond: limit,
-    },
-    { ...figure('mesh seed, hashing and signing', size, seconds), ratio: size / MIB / seconds / limit },
-    { ...whole, ratio: whole.mibPerSecond / limit },
-  ]
-}
 
 /** A sparse file: what counts is that memory does not grow with it. */
 export async function benchSparse(lab: Lab, size: number): Promise<Figure[]> {
@@ -118,30 +98,6 @@ export async function peakOf(pid: number | undefined): Promise<{ cpuSeconds?: nu
   const times = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
   if (peakKib === undefined || times.length < 13) return {}
   return { peakMib: Number(peakKib) / 1024, cpuSeconds: (Number(times[11]) + Number(times[12])) / 100 }
-}
-
-/** MiB/s of one-shot SHA-256 over blocks in memory, on all cores at once: nothing that hashes can be faster. */
-export async function hashLimit(size: number): Promise<number> {
-  const threads = availableParallelism()
-  const blocks = Math.floor(size / BLOCK / threads)
-  const source = `const { hash } = require('node:crypto'); const { parentPort } = require('node:worker_threads')
-    const data = Buffer.alloc(${CHUNK}, 1); for (let i = 0; i < data.length; i += 4096) data[i] = i / 4096
-    parentPort.on('message', () => {
-      for (let i = 0; i < ${blocks}; i++) hash('sha256', data.subarray((i % 256) * ${BLOCK}, (i % 256 + 1) * ${BLOCK}), 'buffer')
-      parentPort.postMessage('done')
-    })
-    parentPort.postMessage('ready')`
-  const workers = Array.from({ length: threads }, () => new Worker(source, { eval: true }))
-  const all = (): Promise<unknown> =>
-    Promise.all(workers.map((worker) => new Promise((resolve) => worker.once('message', resolve))))
-  await all()
-  const startedAt = performance.now()
-  const done = all()
-  for (const worker of workers) worker.postMessage('go')
-  await done
-  const seconds = (performance.now() - startedAt) / 1000
-  await Promise.all(workers.map((worker) => worker.terminate()))
-  return (blocks * threads * BLOCK) / MIB / seconds
 }
 
 /** Incompressible content without repeats: one random chunk, each block of it stamped with its place. */

@@ -3,7 +3,8 @@ import { rm } from 'node:fs/promises'
 import type { Receipt } from '../../node/restore/receipt.ts'
 import type { Lab } from '../lab/local-lab.ts'
 import { runTool } from '../lab/run-tool.ts'
-import { type Figure, figure, hashLimit, makeFile, makeHole, measure, peakOf } from './benches.ts'
+import { type Figure, figure, makeFile, makeHole, measure, peakOf } from './benches.ts'
+import { hashLimit } from './hash-limit.ts'
 
 const MIB = 1024 ** 2
 const BLOCK = 65536
@@ -16,7 +17,7 @@ const SHARE = 0.02
 export async function benchRestore(lab: Lab, size: number): Promise<Figure[]> {
   await makeFile(lab.path('model.img'), size)
   await makeHole(lab.path('m1.img'), size)
-  const limit = await hashLimit(Math.min(size, 4 * 1024 * MIB))
+  const { mibPerSecond: limit } = await hashLimit(Math.min(size, 4 * 1024 * MIB))
   const master = await lab.serve('master', ['seed', lab.path('model.img')])
   await lab.ok('m1', ['join', await lab.invite('master'), '--disk', lab.path('m1.img'), '--name', 'm1'])
   const provision = await measure(await lab.start('m1', ['restore']))

@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 import fc from 'fast-check'
 import { afterAll, describe, expect, it } from 'vitest'
 import { HashPool } from '../../../node/disk/hash-pool.ts'
-import { SCAN_RUN_BYTES } from '../../../protocol/constants.ts'
+import { HASH_WORKER_WORTH_BYTES, SCAN_RUN_BYTES } from '../../../protocol/constants.ts'
 import { digestOf, toHex, zeroDigest } from '../../../protocol/digest.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'
 import { Random } from '../../../tools/lab/random.ts'
@@ -181,6 +181,25 @@ describe('a pool', () => {
     expect(await workerThreads()).toBe(before + 1)
     await scanned(path, { size: 2 * SCAN_RUN_BYTES, blockSize: 4096 }, {}, own)
     expect(await workerThreads()).toBe(before + 2)
+    await own.close()
+    expect(await workerThreads()).toBe(before)
+  })
+
+  it('hashes in this thread, with others only if there is enough for them', async () => {
+    const path = join(await temporaryDirectory(), 'disk.img')
+    const content = random.bytes(2 * SCAN_RUN_BYTES + 100)
+    await writeFile(path, content)
+    const image = { size: content.byteLength, blockSize: 65_536 }
+    const before = await workerThreads()
+    const own = new HashPool({ workers: 2, here: true })
+    expect(await scanned(path, image, {}, own)).toEqual(expected(content, 65_536))
+    expect(await openCount(path)).toBe(0)
+    expect(await workerThreads()).toBe(before)
+    await truncate(path, HASH_WORKER_WORTH_BYTES)
+    const large = await scanned(path, { size: HASH_WORKER_WORTH_BYTES, blockSize: 65_536 }, {}, own)
+    expect([...large.keys()]).toEqual(Array.from({ length: HASH_WORKER_WORTH_BYTES / 65_536 }, (_, i) => i))
+    expect(new Set([...large.values()].slice(130))).toEqual(new Set([toHex(zeroDigest(65_536))]))
+    expect(await workerThreads()).toBe(before + 1)
     await own.close()
     expect(await workerThreads()).toBe(before)
   })

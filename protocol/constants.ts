@@ -45,6 +45,33 @@ export const SERVE_READ_AHEAD = 4
 export const MIN_PEER_WINDOW_BYTES = 1024 * 1024
 /** A peer is asked for as much as it delivers in this time. */
 export const PEER_WINDOW_MS = 500
+/** Level of zstd that blocks are compressed at: 3 is a quarter slower for 3 % fewer bytes, negative levels are no faster. */
+export const COMPRESSION_LEVEL = 1
+/** A compressed answer is sent only if it is at most this part of the plain one. */
+export const COMPRESSED_AT_MOST = 0.9
+/** zstd: binary logarithm of the largest window a client takes memory for; a block is no larger. */
+export const COMPRESSION_WINDOW_LOG = Math.log2(MAX_BLOCK_SIZE_BYTES)
+/** Bytes of a block, in evenly spread pieces, that tell whether compressing it is worth trying. */
+export const PROBE_PIECES = 16
+export const PROBE_PIECE_BYTES = 64
+/** Answers a server compresses at a time, over all clients; and how many wait for that before others are sent plain. */
+export const MAX_PACKING = 2
+export const MAX_WAITING_TO_PACK = 16
+/** What compressing and unpacking one answer costs besides its bytes: the way to a thread and back, making a context. */
+export const PACK_OVERHEAD_MS = 0.2
+export const UNPACK_OVERHEAD_MS = 0.06
+/** Until it was measured a link has 100 Mbit/s, bytes per second. */
+export const ASSUMED_LINK_RATE = 12.5e6
+/** Likewise what zstd does on one core of a small machine (bytes of content per second), and to what part it compresses. */
+export const ASSUMED_PACK_RATE = 200e6
+export const ASSUMED_UNPACK_RATE = 400e6
+export const ASSUMED_RATIO = 0.5
+/** A link is being used to the full while so many bytes are asked for; its rate is taken over this time, or so many bytes. */
+export const LINK_BUSY_BYTES = 128 * 1024
+export const LINK_METER_MS = 100
+export const LINK_METER_BYTES = 4 * 1024 * 1024
+/** Answers so large tell the speed of zstd, in bytes; smaller ones are mostly overhead. */
+export const COMPRESSION_SAMPLE_BYTES = 32 * 1024
 /** How often a fetch looks for stalled peers, missing holders and slow last requests. */
 export const FETCH_TICK_MS = 200
 /** A request this old may be asked of a second peer when nothing else is left to ask. */

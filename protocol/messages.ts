@@ -63,13 +63,21 @@ export type Message =
       readonly addresses: readonly string[]
     }
   | { readonly type: 'have'; readonly root: Digest; readonly gained: RangeSet; readonly lost: RangeSet }
-  | { readonly type: 'want'; readonly requests: readonly WantRequest[] }
+  | {
+      readonly type: 'want'
+      readonly requests: readonly WantRequest[]
+      /** Answers of at least so many bytes may come compressed; 0: none. */
+      readonly packFrom: number
+    }
   | {
       readonly type: 'block'
       readonly id: number
       /** Coded set of the wanted granules that are zeros and left out of the payload. */
       readonly zeros: Uint8Array
       readonly payload: Uint8Array
+      readonly coding: Coding
+      /** Microseconds that compressing took; 0 if it is plain. */
+      readonly packedUs: number
     }
   | { readonly type: 'missing'; readonly ids: readonly number[] }
   | { readonly type: 'cancel'; readonly ids: readonly number[] }
@@ -85,6 +93,10 @@ export type Message =
     }
   | { readonly type: 'file-request'; readonly name: string }
   | { readonly type: 'file-reply'; readonly found: boolean; readonly payload: Uint8Array }
+
+/** How the payload of a block is coded: as it is, or with zstd (RFC 8878). */
+export const CODING = { plain: 0, zstd: 1 } as const
+export type Coding = (typeof CODING)[keyof typeof CODING]
 
 export type MessageType = Message['type']
 
@@ -155,10 +167,13 @@ function encodeFields(w: WireWriter, m: Message): void {
       break
     case 'want':
       for (const request of m.requests) w.group(1, request, encodeRequest)
+      w.uint(2, m.packFrom)
       break
     case 'block':
       w.uint(1, m.id)
       w.bytes(2, m.zeros)
+      w.uint(3, m.coding)
+      w.uint(4, m.packedUs)
       break
     case 'missing':
     case 'cancel':
@@ -231,14 +246,25 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
   },
   want: (r) => {
     const requests: WantRequest[] = []
-    r.fields({ 1: () => limited(requests, MAX_WANTS_PER_MESSAGE).push(readRequest(r.nested())) })
-    return { type: 'want', requests }
+    let packFrom = 0
+    r.fields({
+      1: () => limited(requests, MAX_WANTS_PER_MESSAGE).push(readRequest(r.nested())),
+      2: () => (packFrom = r.uint()),
+    })
+    return { type: 'want', requests, packFrom }
   },
   block: (r, payload) => {
     let id = 0
     let zeros: Uint8Array = new Uint8Array()
-    r.fields({ 1: () => (id = r.uint()), 2: () => (zeros = r.bytes(MAX_GRANULE_SET_BYTES)) })
-    return { type: 'block', id, zeros, payload }
+    let coding: Coding = CODING.plain
+    let packedUs = 0
+    r.fields({
+      1: () => (id = r.uint()),
+      2: () => (zeros = r.bytes(MAX_GRANULE_SET_BYTES)),
+      3: () => (coding = r.uint(CODING.zstd) as Coding),
+      4: () => (packedUs = r.uint()),
+    })
+    return { type: 'block', id, zeros, payload, coding, packedUs }
   },
   missing: (r) => ({ type: 'missing', ids: readIds(r) }),
   cancel: (r) => ({ type: 'cancel', ids: readIds(r) }),

@@ -68,8 +68,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'node/control',
   ],
   tools: ['protocol', 'node/agent', 'tools', 'tools/bench'],
-  // The transport is measured alone.
-  'tools/bench': ['protocol', 'node/net', 'tools'],
+  // Transport and compression are measured alone.
+  'tools/bench': ['protocol', 'node/net', 'node/exchange', 'tools'],
   // The crash campaign takes machines apart.
   'tools/crash': [
     'protocol',

@@ -31,7 +31,7 @@ export interface FetchedBlock {
   /** All of it, also if only some granules were fetched. */
   readonly data: Uint8Array
   readonly peerId: string
-  /** Bytes of content that came over the network for it. */
+  /** Bytes of content that came over the network for it, compressed or not. */
   readonly received: number
   /** The granules that were fetched; undefined for all. */
   readonly granules?: Bitmap

@@ -12,6 +12,7 @@ import type { Message, PeerAddresses, WantRequest } from '../../protocol/message
 import { RangeSet, type Run } from '../../protocol/ranges.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
 import type { Holding } from '../store/block-source.ts'
+import { BlockPacker } from './block-packer.ts'
 import { checkHello, type Hello, helloOf, type LocalFacts } from './local-facts.ts'
 
 /** Bytes of open requests beyond the credit that are answered `busy`; more is a violation. */
@@ -31,6 +32,7 @@ export interface ServerOptions {
 export class ExchangeServer {
   readonly #options: ServerOptions
   readonly #sessions = new Set<ServerSession>()
+  readonly #packer = new BlockPacker()
   /** Holdings whose changes are passed on, with the function that ends that. */
   readonly #watched = new Map<Holding, () => void>()
 
@@ -41,7 +43,7 @@ export class ExchangeServer {
 
   /** Serves one stream until the client closes it. */
   async serve(stream: FrameStream): Promise<void> {
-    const session = new ServerSession(stream, this.#options)
+    const session = new ServerSession(stream, this.#options, this.#packer)
     this.#sessions.add(session)
     try {
       await session.run()
@@ -98,20 +100,24 @@ export class ExchangeServer {
 interface OpenRequest extends WantRequest {
   readonly wanted: Bitmap | undefined
   readonly cost: number
+  /** Bytes from which on the answer may be compressed. */
+  readonly packFrom: number
 }
 
 /** One client's stream. Its queue is bounded by the credit, its reads by SERVE_READ_AHEAD. */
 class ServerSession {
   readonly #stream: FrameStream
   readonly #options: ServerOptions
+  readonly #packer: BlockPacker
   readonly #queue: OpenRequest[] = []
   #openBytes = 0
   #reading = 0
   #greeted = false
 
-  constructor(stream: FrameStream, options: ServerOptions) {
+  constructor(stream: FrameStream, options: ServerOptions, packer: BlockPacker) {
     this.#stream = stream
     this.#options = options
+    this.#packer = packer
   }
 
   async run(): Promise<void> {
@@ -126,7 +132,7 @@ class ServerSession {
           const hello = checkHello(message, peerId, this.#options.local())
           clearTimeout(timer)
           await this.#greet(hello)
-        } else if (message.type === 'want') this.#want(message.requests)
+        } else if (message.type === 'want') this.#want(message.requests, message.packFrom)
         else if (message.type === 'cancel') this.#cancel(message.ids)
         else throw new MeshError('PROTOCOL_VIOLATION', `${peerId} sent ${message.type} to a server`)
       }
@@ -161,7 +167,7 @@ class ServerSession {
     this.post({ type: 'peers', peers: this.#options.peers() })
   }
 
-  #want(requests: readonly WantRequest[]): void {
+  #want(requests: readonly WantRequest[], packFrom: number): void {
     const busy: number[] = []
     for (const request of requests) {
       const wanted = decodeGranules(request.granules, request.size)
@@ -169,7 +175,7 @@ class ServerSession {
       if (this.#openBytes + cost > SESSION_CREDIT_BYTES) busy.push(request.id)
       else {
         this.#openBytes += cost
-        this.#queue.push({ ...request, wanted, cost })
+        this.#queue.push({ ...request, wanted, cost, packFrom })
       }
     }
     if (busy.length > (SESSION_CREDIT_BYTES * CREDIT_GRACE) / 4096) {
@@ -207,7 +213,7 @@ class ServerSession {
       // A disk that fails to read a block does not have it; the fault shows at its own restore.
       const block = await holding.get(request.digest, request).catch(() => undefined)
       if (block === undefined || block.byteLength !== request.size) continue
-      const packed = packBlock(block, request.wanted)
+      const packed = await this.#packer.pack(packBlock(block, request.wanted), request.packFrom)
       await this.#release(request, { type: 'block', id: request.id, ...packed })
       this.#options.onServed?.(this.#stream.peerId, packed.payload.byteLength)
       return

@@ -7,21 +7,24 @@ import {
 } from '../../protocol/constants.ts'
 import { toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
-import { encodeGranules, type PackedBlock, wantedBytes } from '../../protocol/granules.ts'
+import { encodeGranules, wantedBytes } from '../../protocol/granules.ts'
 import type { HeldImage, Message, MetadataVersions, PeerAddresses, WantRequest } from '../../protocol/messages.ts'
 import { countBlocks } from '../../protocol/units.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
+import { type ArrivedBlock, CompressedLink } from './compressed-link.ts'
 import { checkHello, type Hello, helloOf, type LocalFacts } from './local-facts.ts'
 
 /** What a session reports; answers name the request they belong to. */
 export interface SessionEvents<Ticket> {
-  block(session: PeerSession<Ticket>, ticket: Ticket, content: PackedBlock): void
+  block(session: PeerSession<Ticket>, ticket: Ticket, content: ArrivedBlock): void
   missing(session: PeerSession<Ticket>, ticket: Ticket): void
   busy(session: PeerSession<Ticket>, ticket: Ticket): void
   /** What the peer holds changed. */
   have(session: PeerSession<Ticket>): void
   versions(peerId: string, versions: MetadataVersions): void
   peers(list: readonly PeerAddresses[]): void
+  /** What all peers together send, bytes per second. */
+  totalRate(): number
 }
 
 interface OpenRequest<Ticket> {
@@ -41,6 +44,8 @@ export class PeerSession<Ticket> {
   /** When the peer last delivered something, or was first asked after being idle. */
   progressAt: number
   stalled = false
+  /** What is known of the link to the peer, and so whether it should compress. */
+  readonly link = new CompressedLink()
   readonly #stream: FrameStream
   readonly #events: SessionEvents<Ticket>
   readonly #now: () => number
@@ -168,7 +173,8 @@ export class PeerSession<Ticket> {
           return
         }
         if (message.payload.byteLength > request.size) throw this.#violation('more bytes than asked for')
-        this.#events.block(this, request.ticket, message)
+        const content = this.link.arrived(message, request.size, this.#openBytes, this.#now())
+        this.#events.block(this, request.ticket, content)
         break
       }
       case 'missing':
@@ -239,8 +245,9 @@ export class PeerSession<Ticket> {
   #sendUnsent(): void {
     const requests = this.#unsent
     this.#unsent = []
+    const packFrom = this.link.packFrom(this.#events.totalRate())
     for (let at = 0; at < requests.length; at += MAX_WANTS_PER_MESSAGE) {
-      this.#post({ type: 'want', requests: requests.slice(at, at + MAX_WANTS_PER_MESSAGE) })
+      this.#post({ type: 'want', requests: requests.slice(at, at + MAX_WANTS_PER_MESSAGE), packFrom })
     }
   }
 

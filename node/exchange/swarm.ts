@@ -14,9 +14,10 @@ import {
 } from '../../protocol/constants.ts'
 import { digestOf, sameBytes } from '../../protocol/digest.ts'
 import { isMeshError, MeshError } from '../../protocol/errors.ts'
-import { type PackedBlock, unpackBlock, unpackWhole } from '../../protocol/granules.ts'
+import { unpackBlock, unpackWhole } from '../../protocol/granules.ts'
 import type { MetadataVersions, PeerAddresses } from '../../protocol/messages.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
+import type { ArrivedBlock } from './compressed-link.ts'
 import { type Doubted, type FetchedBlock, FetchJob, type FetchRequest, type Ticket } from './fetch-job.ts'
 import type { LocalFacts } from './local-facts.ts'
 import { PeerLedger } from './peer-ledger.ts'
@@ -191,7 +192,7 @@ export class Swarm {
   }
 
   readonly #events = {
-    block: (session: PeerSession<Ticket>, ticket: Ticket, content: PackedBlock) => {
+    block: (session: PeerSession<Ticket>, ticket: Ticket, content: ArrivedBlock) => {
       this.#received(session, ticket, content).catch((error: Error) => {
         if (isMeshError(error, 'PROTOCOL_VIOLATION')) this.#wrong(session, error.message)
         else ticket.job.fail(error)
@@ -209,9 +210,10 @@ export class Swarm {
     have: () => this.#pump(),
     versions: (peerId: string, versions: MetadataVersions) => this.#options.onVersions?.(peerId, versions),
     peers: (list: readonly PeerAddresses[]) => this.#options.onPeers?.(list),
+    totalRate: () => this.#sessions().reduce((sum, { openBytes, link }) => sum + (openBytes > 0 ? link.rate : 0), 0),
   }
 
-  async #received(session: PeerSession<Ticket>, ticket: Ticket, content: PackedBlock): Promise<void> {
+  async #received(session: PeerSession<Ticket>, ticket: Ticket, content: ArrivedBlock): Promise<void> {
     const { job, index, granules } = ticket
     const { digestOf: expected, level, sparse, blockSize } = job.request
     this.#meter(session, content.payload.byteLength)
@@ -225,7 +227,7 @@ export class Swarm {
     }
     const right = sameBytes(digestOf(data), await expected(index))
     if (!this.#isOpen(job, index)) return this.#pump()
-    if (right) this.#deliver(session, ticket, data, content.payload.byteLength)
+    if (right) this.#deliver(session, ticket, data, content.wireBytes)
     else if (granules === undefined) {
       this.#wrong(session, `sent wrong bytes for ${level === 0 ? `block ${index}` : `page ${index} of level ${level}`}`)
     } else {

@@ -6,7 +6,7 @@ import { MAX_FRAME_PAYLOAD_BYTES, MAX_GRANULE_SET_BYTES, MAX_RUNS_PER_HAVE } fro
 import { isMeshError } from '../../protocol/errors.ts'
 import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
 import { decodeJoinToken, encodeJoinToken } from '../../protocol/join-token.ts'
-import { decodeMessage, encodeMessage, type Message } from '../../protocol/messages.ts'
+import { CODING, decodeMessage, encodeMessage, type Message } from '../../protocol/messages.ts'
 import { RangeSet, type Run } from '../../protocol/ranges.ts'
 
 const digest = fc.uint8Array({ minLength: 32, maxLength: 32 })
@@ -52,8 +52,16 @@ const messages: fc.Arbitrary<Message> = fc.oneof(
       }),
       { maxLength: 5 },
     ),
+    packFrom: uint,
   }),
-  fc.record({ type: fc.constant('block' as const), id: uint, zeros: granules, payload }),
+  fc.record({
+    type: fc.constant('block' as const),
+    id: uint,
+    zeros: granules,
+    payload,
+    coding: fc.constantFrom(CODING.plain, CODING.zstd),
+    packedUs: uint,
+  }),
   fc.record({ type: fc.constantFrom('missing' as const, 'cancel' as const), ids }),
   fc.record({ type: fc.constant('busy' as const), ids, retryAfterMs: uint }),
   fc.record({ type: fc.constant('announce' as const), metadata: versions }),

@@ -4,7 +4,9 @@ import { describe, expect, it } from 'vitest'
 import { Random } from '../../tools/lab/random.ts'
 import { DIRT_KINDS, planDirt, writeToFile } from '../../tools/netlab/dirt.ts'
 import { findNeed, idealSeconds } from '../../tools/netlab/ideal.ts'
-import { changedLayout, GRANULE, modelLayout, writeImage } from '../../tools/netlab/model-image.ts'
+import { changedLayout, GRANULE, modelLayout, randomPieces, writeImage } from '../../tools/netlab/model-image.ts'
+import { systemPieces } from '../../tools/netlab/system-files.ts'
+import { codeOf } from '../support/error-code.ts'
 import { testSeed } from '../support/seed.ts'
 import { useTempDir } from '../support/temp-dir.ts'
 
@@ -21,8 +23,8 @@ describe('the image of the lab', () => {
     const different = new Set(layout.filter((piece) => piece !== -1)).size
     expect(zeros).toBe(Math.round(GRANULES * 0.2))
     expect(GRANULES - zeros - different).toBe(Math.round(GRANULES * 0.05))
-    await writeImage(dir('one.img'), layout, seed)
-    await writeImage(dir('blank.img'), new Int32Array(GRANULES).fill(-1), seed)
+    await writeImage(dir('one.img'), layout, randomPieces(seed))
+    await writeImage(dir('blank.img'), new Int32Array(GRANULES).fill(-1), randomPieces(seed))
     const need = await findNeed(dir('one.img'), [dir('blank.img')], signal)
     expect(need).toEqual({ into: [different * GRANULE], fromSource: different * GRANULE })
     const bytes = await readFile(dir('one.img'))
@@ -36,10 +38,30 @@ describe('the image of the lab', () => {
       ['b.img', seed],
       ['c.img', seed + 1],
     ] as const)
-      await writeImage(dir(name), modelLayout(256, new Random(own)), own)
+      await writeImage(dir(name), modelLayout(256, new Random(own)), randomPieces(own))
     const [a, b, c] = await Promise.all(['a.img', 'b.img', 'c.img'].map((name) => readFile(dir(name))))
     expect(a!.equals(b!)).toBe(true)
     expect(a!.equals(c!)).toBe(false)
+  })
+
+  it('of system content compresses as a system does, has the same zeros, and is the same again', async () => {
+    const layout = modelLayout(GRANULES, new Random(testSeed('lab image of system files')))
+    await writeImage(dir('one.img'), layout, await systemPieces(GRANULES))
+    await writeImage(dir('two.img'), layout, await systemPieces(2 * GRANULES))
+    const [one, two] = await Promise.all(['one.img', 'two.img'].map((name) => readFile(dir(name))))
+    expect(one!.equals(two!)).toBe(true)
+    const empty = Buffer.alloc(GRANULE)
+    for (const [at, piece] of layout.entries()) {
+      if (piece === -1) expect(one!.subarray(at * GRANULE, (at + 1) * GRANULE).equals(empty)).toBe(true)
+    }
+    expect(zstdCompressSync(one!).length).toBeLessThan(0.9 * 0.8 * GRANULES * GRANULE)
+    // Pieces are the same wherever a read begins.
+    const pieces = await systemPieces(GRANULES)
+    expect(Buffer.concat([await pieces(5, 2), await pieces(7, 90)])).toEqual(await pieces(5, 92))
+  })
+
+  it('of system content is refused if this machine has not enough of it', async () => {
+    expect(await codeOf(systemPieces(2 ** 40))).toBe('USAGE')
   })
 
   it('changes exactly its share from release to release', async () => {
@@ -48,8 +70,8 @@ describe('the image of the lab', () => {
     const after = changedLayout(before, 0.1, new Random(seed + 1))
     const changed = after.filter((piece, at) => piece !== before[at]).length
     expect(changed).toBe(Math.round(GRANULES * 0.1))
-    await writeImage(dir('r1.img'), before, seed)
-    await writeImage(dir('r2.img'), after, seed)
+    await writeImage(dir('r1.img'), before, randomPieces(seed))
+    await writeImage(dir('r2.img'), after, randomPieces(seed))
     const { into } = await findNeed(dir('r2.img'), [dir('r1.img')], signal)
     expect(into).toEqual([changed * GRANULE])
   })

@@ -4,6 +4,7 @@ import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { formatTable } from '../format.ts'
 import { Lab } from '../lab/local-lab.ts'
 import { benchSparse, type Figure } from './benches.ts'
+import { benchCompression } from './compression-bench.ts'
 import { benchScan, benchSeed } from './hash-bench.ts'
 import { benchMonitor } from './monitor-bench.ts'
 import { benchRestore } from './restore-bench.ts'
@@ -17,6 +18,7 @@ const HELP = `npm run bench -- NAME [--size GIB] [--json]
   sparse     seed and restore a sparse file (default 100 GiB): peak memory
   monitor    the NBD server of mesh monitor against nbdkit (default 1 GiB), first writes, and opening a log of 1 TiB
   transport  one connection over loopback (default 0.25 GiB), against libp2p with noise and yamux as they come
+  compression  blocks of random bytes and of system files (default 0.0625 GiB): what compressing costs, and when it is chosen
 
 Disks are made in the system's temporary directory; TMPDIR names another one.
 `
@@ -28,8 +30,15 @@ const BENCHES = {
   sparse: benchSparse,
   monitor: benchMonitor,
   transport: benchTransport,
+  compression: benchCompression,
 } as const
-const DEFAULT_GIB: Readonly<Record<string, number>> = { sparse: 100, monitor: 1, restore: 1, transport: 0.25 }
+const DEFAULT_GIB: Readonly<Record<string, number>> = {
+  sparse: 100,
+  monitor: 1,
+  restore: 1,
+  transport: 0.25,
+  compression: 0.0625,
+}
 
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
@@ -75,8 +84,23 @@ function table(figures: readonly Figure[]): string {
     figure.ratio?.toFixed(2) ?? '',
     rounded(figure.perSecond),
     rounded(figure.flushesPerThousand),
+    figure.cpuMsPerMib?.toFixed(2) ?? '',
+    figure.wireRatio?.toFixed(3) ?? '',
+    rounded(figure.packFrom),
   ])
-  const head = ['what', 'seconds', 'MiB/s', 'CPU s', 'peak MiB', 'of limit', 'requests/s', 'flushes/1000']
+  const head = [
+    'what',
+    'seconds',
+    'MiB/s',
+    'CPU s',
+    'peak MiB',
+    'of limit',
+    'requests/s',
+    'flushes/1000',
+    'CPU ms/MiB',
+    'wire/content',
+    'packed from',
+  ]
   // Most benchmarks fill only some of the columns.
   const filled = head.map((_, column) => rows.some((row) => row[column] !== ''))
   return formatTable([head, ...rows].map((row) => row.filter((_, column) => filled[column])))

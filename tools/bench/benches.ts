@@ -14,6 +14,12 @@ export interface Figure {
   readonly perSecond?: number
   /** Flushes of the write log per thousand writes. */
   readonly flushesPerThousand?: number
+  /** Milliseconds of processor time for a MiB of content. */
+  readonly cpuMsPerMib?: number
+  /** Bytes as they travel ÷ bytes of content. */
+  readonly wireRatio?: number
+  /** Bytes from which on answers are compressed; 0: none. */
+  readonly packFrom?: number
 }
 
 const MIB = 1024 ** 2

@@ -4,6 +4,9 @@ import type { DirtKind } from './dirt.ts'
 export const SOURCES = ['master', 'central', 'both'] as const
 export type SourceKind = (typeof SOURCES)[number]
 
+/** What the image is made of: bytes that nothing compresses, or the files of this machine's system. */
+export const CONTENTS = ['random', 'system'] as const
+
 export const LOGS = ['known', 'none'] as const
 
 export interface LabOptions {
@@ -15,6 +18,7 @@ export interface LabOptions {
   readonly rate?: number
   readonly uplink?: number
   readonly from: SourceKind
+  readonly content: (typeof CONTENTS)[number]
   readonly seed: number
   readonly mdns: boolean
   /** Whether the bundle is made and run; else the sources. */

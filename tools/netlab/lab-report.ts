@@ -9,7 +9,7 @@ export function asJson(result: LabResult): object {
   const { options, machines, master, central, need, source, idealSeconds, publishSeconds } = result
   const seconds = machines.map((run) => run.seconds)
   const received = machines.map((run) => run.traffic.received)
-  const { scenario, size, rate, uplink, from, seed, mdns, share, dirt, log } = options
+  const { scenario, size, rate, uplink, from, content, seed, mdns, share, dirt, log } = options
   return {
     event: 'lab',
     scenario,
@@ -18,6 +18,7 @@ export function asJson(result: LabResult): object {
     rate: rate ?? null,
     ...(from === 'master' ? {} : { uplink: uplink ?? null }),
     from,
+    content,
     seed,
     mdns,
     ...(scenario === 'provision' ? {} : { share }),
@@ -67,7 +68,7 @@ export function asText(result: LabResult): string {
 }
 
 function heading(options: LabOptions): string {
-  const { scenario, machines, size, share, dirt, log, from, rate, uplink, seed } = options
+  const { scenario, machines, size, content, share, dirt, log, from, rate, uplink, seed } = options
   const links = [`LAN ${formatRate(rate)}`, ...(from === 'master' ? [] : [`uplink ${formatRate(uplink)}`])]
   const percent = `${Number((share * 100).toFixed(3))} %`
   const what = {
@@ -76,7 +77,7 @@ function heading(options: LabOptions): string {
     update: `, ${percent} changed`,
   }[scenario]
   const many = machines === 1 ? '1 machine' : `${machines} machines`
-  return `${scenario}: ${many}, ${size / MIB} MiB${what}, from ${from}, ${links.join(', ')}, seed ${seed}`
+  return `${scenario}: ${many}, ${size / MIB} MiB ${content}${what}, from ${from}, ${links.join(', ')}, seed ${seed}`
 }
 
 function figure(what: string, measured: number, ideal?: number): string[] {

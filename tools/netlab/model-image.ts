@@ -12,10 +12,13 @@ const STEP = 1024
 const ZERO = -1
 
 /**
- * What stands in each granule of 4 KiB: the number of an incompressible piece, or -1 for zeros. A piece that stands in
- * two places is a repeat.
+ * What stands in each granule of 4 KiB: the number of a piece, or -1 for zeros. A piece that stands in two places is a
+ * repeat.
  */
 export type Layout = Int32Array
+
+/** The content of `count` pieces from number `first` on. */
+export type Pieces = (first: number, count: number) => Promise<Uint8Array>
 
 /** A layout with 20 % zeros and 5 % repeats, in runs of 4 KiB to 2 MiB at any granule. */
 export function modelLayout(granules: number, random: Random): Layout {
@@ -64,9 +67,7 @@ function spread(granules: number, count: number, random: Random, change: (at: nu
   }
 }
 
-/** Writes the image. The pieces are a key stream, so that nothing compresses them: the same seed gives the same bytes. */
-export async function writeImage(path: string, layout: Layout, seed: number): Promise<void> {
-  const key = createHash('sha256').update(`mesh lab ${seed}`).digest().subarray(0, 16)
+export async function writeImage(path: string, layout: Layout, pieces: Pieces): Promise<void> {
   const file = await open(path, 'w')
   try {
     await file.truncate(layout.length * GRANULE)
@@ -74,7 +75,7 @@ export async function writeImage(path: string, layout: Layout, seed: number): Pr
       const first = layout[at]!
       let length = 1
       while (length < STEP && first !== ZERO && layout[at + length] === first + length) length++
-      if (first !== ZERO) await file.write(pieces(key, first, length), 0, length * GRANULE, at * GRANULE)
+      if (first !== ZERO) await file.write(await pieces(first, length), 0, length * GRANULE, at * GRANULE)
       at += length
     }
   } finally {
@@ -82,8 +83,12 @@ export async function writeImage(path: string, layout: Layout, seed: number): Pr
   }
 }
 
-function pieces(key: Uint8Array, first: number, count: number): Buffer {
-  const counter = Buffer.alloc(AES_BLOCK)
-  counter.writeBigUInt64BE(BigInt(first) * BigInt(GRANULE / AES_BLOCK), 8)
-  return createCipheriv('aes-128-ctr', key, counter).update(Buffer.alloc(count * GRANULE))
+/** A key stream, so that nothing compresses it: the same seed gives the same bytes. */
+export function randomPieces(seed: number): Pieces {
+  const key = createHash('sha256').update(`mesh lab ${seed}`).digest().subarray(0, 16)
+  return async (first, count) => {
+    const counter = Buffer.alloc(AES_BLOCK)
+    counter.writeBigUInt64BE(BigInt(first) * BigInt(GRANULE / AES_BLOCK), 8)
+    return createCipheriv('aes-128-ctr', key, counter).update(Buffer.alloc(count * GRANULE))
+  }
 }

@@ -2,7 +2,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { EXIT, isMeshError } from '../../protocol/errors.ts'
 import { parseSize } from '../parse.ts'
 import { DIRT_KINDS } from './dirt.ts'
-import { type LabOptions, LOGS, SOURCES } from './lab-options.ts'
+import { CONTENTS, type LabOptions, LOGS, SOURCES } from './lab-options.ts'
 import { asJson, asText } from './lab-report.ts'
 import { runLab } from './run-lab.ts'
 
@@ -20,6 +20,7 @@ interface Flags {
   rate: number
   uplink?: number
   from?: LabOptions['from']
+  content: LabOptions['content']
   seed: number
   mdns: boolean
   build: boolean
@@ -66,6 +67,11 @@ function common(parent: Command, name: LabOptions['scenario'], description: stri
         .choices(SOURCES)
         .default('master'),
     )
+    .addOption(
+      new Option('--content <kind>', "of the image: incompressible, or this machine's /usr/lib and /usr/share")
+        .choices(CONTENTS)
+        .default('random'),
+    )
     .option('--seed <n>', 'the same seed gives the same image and the same dirt', parseSeed, 1)
     .option('--mdns', 'machines also look for one another by multicast DNS', false)
     .option('--no-build', 'run the sources instead of the bundle')
@@ -83,9 +89,9 @@ function optionsOf(scenario: LabOptions['scenario'], flags: Flags): LabOptions {
   const { rate, uplink = UPLINK, from = 'master', share = 0, dirt = 'uniform', log = 'known' } = flags
   if (from === 'master' && flags.uplink !== undefined)
     throw new CommanderError(EXIT.usage, 'lab.uplink', '--uplink goes with --from central or --from both')
-  const { machines, size, seed, mdns, build } = flags
+  const { machines, size, content, seed, mdns, build } = flags
   const limits = { ...(rate > 0 ? { rate } : {}), ...(uplink > 0 ? { uplink } : {}) }
-  return { scenario, machines, size, ...limits, from, seed, mdns, build, share, dirt, log }
+  return { scenario, machines, size, ...limits, from, content, seed, mdns, build, share, dirt, log }
 }
 
 async function run(options: LabOptions, json: boolean): Promise<void> {

@@ -3,8 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { makeHole } from '../bench/benches.ts'
 import { Random } from '../lab/random.ts'
 import { type LabOptions, machineNames, publisherOf } from './lab-options.ts'
-import { GRANULE, type Layout, modelLayout, writeImage } from './model-image.ts'
+import { GRANULE, type Layout, modelLayout, type Pieces, randomPieces, writeImage } from './model-image.ts'
 import type { ShapedLab } from './shaped-lab.ts'
+import { systemPieces } from './system-files.ts'
 
 export const IMAGE = 'lab'
 const SOURCE_NUMBER = 253
@@ -18,6 +19,7 @@ export interface Prepared {
   readonly options: LabOptions
   readonly machines: readonly string[]
   readonly layout: Layout
+  readonly pieces: Pieces
 }
 
 /**
@@ -35,7 +37,9 @@ export interface Scenario {
 /** The machines on their network, the image, and its source, which serves it. */
 export async function prepareLab(lab: ShapedLab, options: LabOptions): Promise<Prepared> {
   const layout = modelLayout(options.size / GRANULE, new Random(options.seed))
-  await writeImage(lab.path('model.img'), layout, options.seed)
+  // The next release has pieces of its own.
+  const pieces = options.content === 'system' ? await systemPieces(2 * layout.length) : randomPieces(options.seed)
+  await writeImage(lab.path('model.img'), layout, pieces)
   const machines = machineNames(options.machines)
   const publisher = publisherOf(options)
   await lab.add(publisher, SOURCE_NUMBER, publisher === 'central' ? 'uplink' : 'lan')
@@ -48,7 +52,7 @@ export async function prepareLab(lab: ShapedLab, options: LabOptions): Promise<P
     await lab.ok('central', ['restore'])
     await lab.serve('central', ['up'])
   }
-  return { lab, options, machines, layout }
+  return { lab, options, machines, layout, pieces }
 }
 
 /** All machines join, whose disks are there. */

@@ -9,10 +9,10 @@ const NEWS_MS = 60_000
 
 /** The next release is published while all machines run; they hear of it, and are restarted at the same moment. */
 export async function update(prepared: Prepared, signal: AbortSignal): Promise<Scenario> {
-  const { lab, options, machines, layout } = prepared
+  const { lab, options, machines, layout, pieces } = prepared
   await provisionedMachines(prepared, 'none')
   const target = lab.path('model-2.img')
-  await writeImage(target, changedLayout(layout, options.share, new Random(options.seed + 1)), options.seed)
+  await writeImage(target, changedLayout(layout, options.share, new Random(options.seed + 1)), pieces)
   await serveAll(prepared)
   const publisher = publisherOf(options)
   const before = new Map<string, string>()

@@ -277,7 +277,7 @@ describe('Swarm', () => {
       ['rude', (m) => (m.type === 'hello' ? { type: 'announce', metadata: { root: 1, timestamp: 1 } } : m), {}],
       ['foreign', (m) => m, { siteId: Buffer.alloc(32, 2) }],
       ['future', (m) => (m.type === 'hello' ? { ...m, versionMin: 7, versionMax: 9 } : m), {}],
-      ['confused', (m) => (m.type === 'block' ? { type: 'want', requests: [] } : m), {}],
+      ['confused', (m) => (m.type === 'block' ? { type: 'want', requests: [], packFrom: 0 } : m), {}],
     ]
     for (const [name, change, local] of bad) net.serve(name, source, change, local)
     net.serve('good', source)
@@ -437,7 +437,7 @@ describe('ExchangeServer', () => {
       granules: new Uint8Array(),
     }))
     requests[0]!.digest = Buffer.alloc(32, 9)
-    await client.send({ type: 'want', requests })
+    await client.send({ type: 'want', requests, packFrom: 0 })
     const counts: Record<string, number> = {}
     for await (const message of client.messages()) {
       const ids = 'ids' in message ? message.ids.length : 1
@@ -453,7 +453,10 @@ describe('ExchangeServer', () => {
   })
 
   it('ends the stream of a client that does not begin with hello, or sends what only servers send', async () => {
-    for (const opening of [[{ type: 'want', requests: [] }], [hello, { type: 'missing', ids: [1] }]] as Message[][]) {
+    for (const opening of [
+      [{ type: 'want', requests: [], packFrom: 0 }],
+      [hello, { type: 'missing', ids: [1] }],
+    ] as Message[][]) {
       const [client, end] = streamPair('client', 'server')
       const serving = codeOf(server.serve(end))
       for (const message of opening) await client.send(message)

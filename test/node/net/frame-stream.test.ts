@@ -73,7 +73,7 @@ describe('frame stream', () => {
     })
     const gained = RangeSet.from(Array.from({ length: 16384 }, (_, i): [number, number] => [2 * i, 2 * i + 1]))
     const lists: Message[] = [
-      { type: 'want', requests },
+      { type: 'want', requests, packFrom: 0 },
       { type: 'have', root: Buffer.alloc(32, 1), gained, lost: RangeSet.empty },
       { type: 'peers', peers: Array.from({ length: 4000 }, () => ({ id: '', addresses: Array(16).fill('') })) },
       { type: 'cancel', ids: [] },

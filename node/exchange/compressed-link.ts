@@ -1,0 +1,128 @@
+import assert from 'node:assert/strict'
+import { constants, zstdDecompressSync } from 'node:zlib'
+import {
+  ASSUMED_LINK_RATE,
+  ASSUMED_PACK_RATE,
+  ASSUMED_RATIO,
+  ASSUMED_UNPACK_RATE,
+  COMPRESSION_SAMPLE_BYTES,
+  COMPRESSION_WINDOW_LOG,
+  GRANULE_SIZE_BYTES,
+  LINK_BUSY_BYTES,
+  LINK_METER_BYTES,
+  LINK_METER_MS,
+} from '../../protocol/constants.ts'
+import type { PackedBlock } from '../../protocol/granules.ts'
+import { CODING, type Message } from '../../protocol/messages.ts'
+import { violation } from '../../protocol/wire-reader.ts'
+import { smallestToPack } from './compression-policy.ts'
+
+type BlockMessage = Extract<Message, { type: 'block' }>
+
+/** An answer whose payload is plain again. */
+export interface ArrivedBlock extends PackedBlock {
+  /** Length of the payload as it travelled. */
+  readonly wireBytes: number
+}
+
+/** Weight of the newest measurement in what is measured. */
+const WEIGHT = 0.2
+/** Of one that is slower: mostly a thread that had to wait for a core, which says nothing of zstd. */
+const SLOWER_WEIGHT = 0.02
+/** Each plain answer takes what is known of compression so far back to what was assumed: what was slow once is tried again. */
+const FORGET = 0.01
+
+/** What a client knows of the link to one peer and of compressing on it; unpacks what comes. */
+export class CompressedLink {
+  /** Measured bytes per second while the peer had enough to send; 0 until then. */
+  #rate = 0
+  #packRate = ASSUMED_PACK_RATE
+  #unpackRate = ASSUMED_UNPACK_RATE
+  #ratio = ASSUMED_RATIO
+  #meter: { since: number; bytes: number } | undefined
+
+  /** Bytes per second on the wire; 0 until measured. */
+  get rate(): number {
+    return this.#rate
+  }
+
+  /** From which size on answers should be compressed; 0: none. `totalRate`: what all peers send, bytes per second. */
+  packFrom(totalRate: number): number {
+    return smallestToPack({
+      linkRate: this.#rate || ASSUMED_LINK_RATE,
+      totalRate,
+      packRate: this.#packRate,
+      unpackRate: this.#unpackRate,
+      ratio: this.#ratio,
+    })
+  }
+
+  /**
+   * The content of an answer to a request for `wanted` bytes, while `open` bytes more are asked for. Errors: PROTOCOL_VIOLATION
+   * if it does not unpack to what was wanted.
+   */
+  arrived(message: BlockMessage, wanted: number, open: number, now: number): ArrivedBlock {
+    const { payload, zeros, coding, packedUs } = message
+    this.#measure(payload.byteLength, open, now)
+    if (coding === CODING.plain) {
+      this.#packRate += FORGET * (ASSUMED_PACK_RATE - this.#packRate)
+      this.#unpackRate += FORGET * (ASSUMED_UNPACK_RATE - this.#unpackRate)
+      this.#ratio += FORGET * (ASSUMED_RATIO - this.#ratio)
+      return { payload, zeros, wireBytes: payload.byteLength }
+    }
+    const begun = performance.now()
+    const content = unpackPayload(payload, wanted - countOnes(zeros) * GRANULE_SIZE_BYTES)
+    this.#learn(payload.byteLength, content.byteLength, packedUs, (performance.now() - begun) * 1000)
+    return { payload: content, zeros, wireBytes: payload.byteLength }
+  }
+
+  #learn(packed: number, plain: number, packedUs: number, unpackedUs: number): void {
+    this.#ratio += WEIGHT * (packed / plain - this.#ratio)
+    if (plain < COMPRESSION_SAMPLE_BYTES) return
+    if (packedUs > 0) this.#packRate = moved(this.#packRate, (plain * 1e6) / packedUs)
+    if (unpackedUs > 0) this.#unpackRate = moved(this.#unpackRate, (plain * 1e6) / unpackedUs)
+  }
+
+  /** Counts only while the peer has so much to send that the link is what limits it. */
+  #measure(bytes: number, open: number, now: number): void {
+    if (this.#meter !== undefined) {
+      this.#meter.bytes += bytes
+      const took = now - this.#meter.since
+      if (took >= LINK_METER_MS || (took > 0 && this.#meter.bytes >= LINK_METER_BYTES)) {
+        const rate = (this.#meter.bytes * 1000) / took
+        this.#rate = this.#rate === 0 ? rate : this.#rate + WEIGHT * (rate - this.#rate)
+        this.#meter = undefined
+      }
+    }
+    if (open < LINK_BUSY_BYTES) this.#meter = undefined
+    else this.#meter ??= { since: now, bytes: 0 }
+  }
+}
+
+function moved(rate: number, measured: number): number {
+  return rate + (measured > rate ? WEIGHT : SLOWER_WEIGHT) * (measured - rate)
+}
+
+/** Takes memory for `length` bytes and a window of zstd, whatever the payload says of itself. Errors: PROTOCOL_VIOLATION. */
+function unpackPayload(payload: Uint8Array, length: number): Uint8Array {
+  assert(length % GRANULE_SIZE_BYTES === 0)
+  if (length <= 0) throw violation('compressed bytes where only zeros are left')
+  let content: Uint8Array
+  try {
+    content = zstdDecompressSync(payload, {
+      maxOutputLength: length,
+      chunkSize: length,
+      params: { [constants.ZSTD_d_windowLogMax]: COMPRESSION_WINDOW_LOG },
+    })
+  } catch {
+    throw violation('compressed bytes that do not unpack, or to more than was asked for')
+  }
+  if (content.byteLength !== length) throw violation('compressed bytes that unpack to less than was asked for')
+  return content
+}
+
+function countOnes(set: Uint8Array): number {
+  let count = 0
+  for (let byte of set) for (; byte > 0; byte &= byte - 1) count++
+  return count
+}

@@ -19,6 +19,13 @@ export class Bitmap {
     return bitmap
   }
 
+  copy(): Bitmap {
+    const copy = new Bitmap(this.length)
+    copy.#words.set(this.#words)
+    copy.#count = this.#count
+    return copy
+  }
+
   /** How many bits are set. */
   get count(): number {
     return this.#count

@@ -76,6 +76,23 @@ export const COMPRESSION_SAMPLE_BYTES = 32 * 1024
 export const FETCH_TICK_MS = 200
 /** A request this old may be asked of a second peer when nothing else is left to ask. */
 export const ENDGAME_AGE_MS = 400
+/** The items of an image are divided among the machines that fetch it in groups of consecutive ones, so many at most. */
+export const SHARE_GROUPS = 64 * 1024
+/** Items of other machines' shares that a machine whose own is all asked may have on their way from one source. */
+export const STRAY_ITEMS = 1
+/** Sources are spared as long as more than this part of what is to be asked is theirs alone. */
+export const SOURCE_ONLY_SHARE = 1 / 8
+/** A machine that holds part of an image and gained nothing for this long is not fetching it. */
+export const FETCHER_SILENT_MS = 5_000
+/** Starting points tried, and items looked at from each, for one choice of what to ask. */
+export const PICK_PROBES = 4
+export const PICK_SAMPLE = 32
+/** Open requests looked at for one that is to be asked twice. */
+export const DUPLICATE_SAMPLE = 64
+/** A request is asked twice only if that brings it so many times sooner. */
+export const DUPLICATE_FACTOR = 2
+/** What a peer is taken to deliver before that is known. */
+export const UNKNOWN_BYTES_PER_SECOND = 1024 * 1024
 /** First and longest pause before a broken session, or a peer that could not be dialled, is tried again. */
 export const RETRY_MIN_MS = 500
 export const RETRY_MAX_MS = 15_000

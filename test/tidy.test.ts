@@ -70,6 +70,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   tools: ['protocol', 'node/agent', 'tools', 'tools/bench'],
   // Transport and compression are measured alone.
   'tools/bench': ['protocol', 'node/net', 'node/exchange', 'tools'],
+  // The simulation runs the picker alone.
+  'tools/simulate': ['protocol', 'node/exchange', 'tools'],
   // The crash campaign takes machines apart.
   'tools/crash': [
     'protocol',
@@ -91,7 +93,7 @@ const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
 }
 
 const folderOf = (path: string): string =>
-  /^(node|tools\/(crash|bench))\//.test(path) ? path.split('/').slice(0, 2).join('/') : path.split('/')[0]!
+  /^(node|tools\/(crash|bench|simulate))\//.test(path) ? path.split('/').slice(0, 2).join('/') : path.split('/')[0]!
 const isOurs = (path: string): boolean => /^(protocol|node|tools|test)\//.test(path)
 
 describe('the code keeps its order', () => {
@@ -157,6 +159,7 @@ describe('the code keeps its order', () => {
       'tools/crash/crash.ts',
       'tools/crash/crash-worker.ts',
       'tools/crash/kill-victim.ts',
+      'tools/simulate/simulate.ts',
       'tools/netlab/netlab.ts',
       'node/disk/hash-worker.ts',
     ]

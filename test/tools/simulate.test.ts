@@ -1,0 +1,41 @@
+import { describe, expect, it } from 'vitest'
+import { runScenario } from '../../tools/simulate/run-scenario.ts'
+import { SCENARIOS, type ScenarioName } from '../../tools/simulate/scenarios.ts'
+
+/**
+ * What 60 machines and 500 blocks come to, with margin: each machine's share is 8 blocks, so the ends weigh more than in a
+ * lab (`npm run simulate -- --blocks 4000`).
+ */
+const LIMITS: Readonly<Record<ScenarioName, { last: number; source: number; useless: number }>> = {
+  provision: { last: 1.6, source: 1.6, useless: 0.02 },
+  'two-sources': { last: 1.5, source: 2.5, useless: 0.08 },
+  restore: { last: 2.5, source: 0.01, useless: 0.1 },
+  churn: { last: 1.7, source: 1.7, useless: 0.05 },
+  slow: { last: 2.8, source: 2.2, useless: 0.2 },
+  liars: { last: 1.8, source: 1.8, useless: 0.05 },
+  stalls: { last: 1.9, source: 1.9, useless: 0.02 },
+}
+
+describe('the simulated lab', () => {
+  it.each(Object.keys(SCENARIOS) as ScenarioName[])('ends, near the optimum: %s', (scenario) => {
+    const result = runScenario({ scenario, machines: 60, blocks: 500, offerMs: 100, seed: 1 })
+    expect(result.unfinished).toEqual([])
+    const { last, source, useless } = LIMITS[scenario]
+    expect(result.last).toBeLessThan(last)
+    expect(result.source).toBeLessThan(source)
+    expect(result.useless).toBeLessThan(useless)
+  })
+
+  it('comes within a tenth of the optimum when shares are large', () => {
+    const result = runScenario({ scenario: 'provision', machines: 8, blocks: 2000, offerMs: 100, seed: 1 })
+    expect(result.last).toBeLessThan(1.1)
+    expect(result.source).toBeLessThan(1.1)
+    expect(result.median).toBeLessThanOrEqual(result.last)
+  })
+
+  it('is the same every time', () => {
+    const options = { scenario: 'churn', machines: 10, blocks: 200, offerMs: 100, seed: 7 } as const
+    expect(runScenario(options)).toEqual(runScenario(options))
+    expect(runScenario({ ...options, seed: 8 })).not.toEqual({ ...runScenario(options), seed: 8 })
+  })
+})

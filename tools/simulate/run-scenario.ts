@@ -1,0 +1,58 @@
+import { Random } from '../lab/random.ts'
+import { imageMs, type LabPlan, SCENARIOS, type ScenarioName } from './scenarios.ts'
+import { SimulatedLab } from './simulated-lab.ts'
+
+/** A run that takes so many times the image's time (of the slowest link) has failed. */
+const LIMIT = 30
+
+export interface ScenarioOptions {
+  readonly scenario: ScenarioName
+  readonly machines: number
+  readonly blocks: number
+  readonly offerMs: number
+  readonly seed: number
+}
+
+export interface ScenarioResult extends ScenarioOptions {
+  /** Time of the last, and of the median machine: times what it needs at best. */
+  readonly last: number
+  readonly median: number
+  /** Bytes out of all sources: times the image. */
+  readonly source: number
+  /** Blocks that came twice or wrong: part of what came. */
+  readonly useless: number
+  /** Machines that should have got everything, and did not. */
+  readonly unfinished: readonly string[]
+}
+
+const BLOCK_BYTES = 64 * 1024
+/** 100 Mbit/s. */
+const BYTES_PER_MS = 12_500
+const LATENCY_MS = 0.5
+
+/** The same options give the same result. */
+export function runScenario(options: ScenarioOptions): ScenarioResult {
+  const { scenario, machines, blocks, offerMs, seed } = options
+  const random = new Random(seed)
+  const plan: LabPlan = { blocks, offerMs, blockBytes: BLOCK_BYTES, bytesPerMs: BYTES_PER_MS, latencyMs: LATENCY_MS }
+  const planned = SCENARIOS[scenario].plan(machines, plan, random)
+  const lab = new SimulatedLab(plan, planned, random)
+  lab.run(imageMs(plan) * LIMIT)
+  const fetching = lab.machines.flatMap((machine, i) => {
+    const { optimumMs } = planned[i]!
+    return optimumMs === 0 || machine.isBad ? [] : [{ machine, optimumMs }]
+  })
+  const rounds = fetching
+    .map(({ machine, optimumMs }) => (machine.doneAt ?? Number.POSITIVE_INFINITY) / optimumMs)
+    .sort((a, b) => a - b)
+  const sum = (of: (machine: (typeof lab.machines)[number]) => number): number =>
+    lab.machines.reduce((total, machine) => total + of(machine), 0)
+  return {
+    ...options,
+    last: rounds.at(-1)!,
+    median: rounds[Math.floor(rounds.length / 2)]!,
+    source: sum((machine) => (machine.name.startsWith('source') ? machine.sentBlocks : 0)) / blocks,
+    useless: sum((machine) => machine.uselessBlocks) / sum((machine) => machine.receivedBlocks),
+    unfinished: fetching.filter(({ machine }) => machine.doneAt === undefined).map(({ machine }) => machine.name),
+  }
+}

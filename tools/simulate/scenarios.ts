@@ -1,0 +1,124 @@
+import { Bitmap } from '../../protocol/bitmap.ts'
+import type { Random } from '../lab/random.ts'
+import type { LabFacts, MachineFacts } from './simulated-lab.ts'
+
+/** A machine, and when it could be done at best, whatever the others do. */
+export interface Planned extends MachineFacts {
+  readonly optimumMs: number
+}
+
+export interface Scenario {
+  readonly what: string
+  /** What the optimum of one machine is. */
+  readonly optimum: string
+  plan(machines: number, lab: LabPlan, random: Random): Planned[]
+}
+
+export interface LabPlan extends LabFacts {
+  /** Of a link that is not slow, in each direction. */
+  readonly bytesPerMs: number
+}
+
+/** Time to send the image once over an ordinary link. */
+export function imageMs({ blocks, blockBytes, bytesPerMs }: LabPlan): number {
+  return (blocks * blockBytes) / bytesPerMs
+}
+
+const ONCE = 'the image once over a link'
+
+export const SCENARIOS = {
+  provision: {
+    what: 'empty machines, one source',
+    optimum: ONCE,
+    plan: (machines, lab) => [...sources(1, lab), ...empty(machines, lab)],
+  },
+  'two-sources': {
+    what: 'empty machines, two sources',
+    optimum: ONCE,
+    plan: (machines, lab) => [...sources(2, lab), ...empty(machines, lab)],
+  },
+  restore: {
+    what: '2 % of each machine are dirty, elsewhere on each; the source is the last to be asked',
+    optimum: 'what is dirty once over a link, and the time until it is offered (batches end a little sooner)',
+    plan: (machines, lab, random) => [
+      ...sources(1, lab).map((source) => ({ ...source, reluctant: true })),
+      ...empty(machines, lab).map((machine) => {
+        const have = full(lab)
+        const dirty = Math.ceil(lab.blocks / 50)
+        while (have.length - have.count < dirty) have.clear(random.below(lab.blocks))
+        return { ...machine, have, optimumMs: (imageMs(lab) * dirty) / lab.blocks + lab.offerMs }
+      }),
+    ],
+  },
+  churn: {
+    what: 'of empty machines one in five goes away, and comes back later',
+    optimum: `${ONCE}, and the time away`,
+    plan: (machines, lab, random) => [
+      ...sources(1, lab),
+      ...empty(machines, lab).map((machine, i) => {
+        if (i % 5 !== 0) return machine
+        const fromMs = imageMs(lab) * random.next() * 0.8
+        const awayMs = imageMs(lab) * (0.1 + random.next() * 0.4)
+        return {
+          ...machine,
+          away: { fromMs, untilMs: fromMs + awayMs },
+          optimumMs: machine.optimumMs + awayMs,
+        }
+      }),
+    ],
+  },
+  slow: {
+    what: 'of empty machines one in ten has a link of a tenth',
+    optimum: `${ONCE}, its own`,
+    plan: (machines, lab) => [
+      ...sources(1, lab),
+      ...empty(machines, lab).map((machine, i) =>
+        i % 10 === 0 ? { ...machine, bytesPerMs: lab.bytesPerMs / 10, optimumMs: machine.optimumMs * 10 } : machine,
+      ),
+    ],
+  },
+  liars: {
+    what: 'of empty machines one in ten sends wrong bytes',
+    optimum: ONCE,
+    plan: (machines, lab) => [
+      ...sources(1, lab),
+      ...empty(machines, lab).map((machine, i) => (i % 10 === 0 ? { ...machine, lies: true } : machine)),
+    ],
+  },
+  stalls: {
+    what: 'of empty machines one in ten falls silent at some time',
+    optimum: ONCE,
+    plan: (machines, lab, random) => [
+      ...sources(1, lab),
+      ...empty(machines, lab).map((machine, i) =>
+        i % 10 === 0 ? { ...machine, stallsAtMs: imageMs(lab) * random.next() * 0.8 } : machine,
+      ),
+    ],
+  },
+} satisfies Record<string, Scenario>
+
+export type ScenarioName = keyof typeof SCENARIOS
+
+function full({ blocks }: LabFacts): Bitmap {
+  const all = new Bitmap(blocks)
+  all.setRange(0, blocks)
+  return all
+}
+
+function sources(count: number, lab: LabPlan): Planned[] {
+  return Array.from({ length: count }, (_, i) => ({
+    name: `source${i + 1}`,
+    bytesPerMs: lab.bytesPerMs,
+    have: full(lab),
+    optimumMs: 0,
+  }))
+}
+
+function empty(count: number, lab: LabPlan): Planned[] {
+  return Array.from({ length: count }, (_, i) => ({
+    name: `pc${i + 1}`,
+    bytesPerMs: lab.bytesPerMs,
+    have: new Bitmap(lab.blocks),
+    optimumMs: imageMs(lab),
+  }))
+}

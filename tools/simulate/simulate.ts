@@ -1,0 +1,86 @@
+import { parseArgs } from 'node:util'
+import { isMeshError, MeshError } from '../../protocol/errors.ts'
+import { formatTable } from '../format.ts'
+import { runScenario, type ScenarioResult } from './run-scenario.ts'
+import { SCENARIOS, type ScenarioName } from './scenarios.ts'
+
+const HELP = `npm run simulate -- [--machines N] [--scenario NAME] [--blocks N] [--offer-ms N] [--seed S] [--json]
+
+A lab in one process: the real picker on each machine, simulated links of 100 Mbit/s, simulated time.
+Prints how long the last and the median machine took (times what each needs at best), what the sources sent
+(times the image), and which part of what came was of no use.
+
+  --machines N     without the sources (default 60)
+  --scenario NAME  one of them (default: all):
+${Object.entries(SCENARIOS)
+  .map(([name, { what, optimum }]) => `      ${name.padEnd(12)} ${what};\n${' '.repeat(19)}at best: ${optimum}\n`)
+  .join('')}  --blocks N       of 64 KiB (default 2000)
+  --offer-ms N     from the receipt of a block until others are told (default 100)
+  --seed S         the same seed gives the same result (default 1)
+  --json           print one line of JSON for each scenario
+
+Exits with 1 if some machine does not get everything.
+`
+
+function main(): void {
+  const { values } = parseArgs({
+    options: {
+      machines: { type: 'string', default: '60' },
+      scenario: { type: 'string' },
+      blocks: { type: 'string', default: '2000' },
+      'offer-ms': { type: 'string', default: '100' },
+      seed: { type: 'string', default: '1' },
+      json: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  })
+  if (values.help) return void process.stdout.write(HELP)
+  const { scenario } = values
+  if (scenario !== undefined && !Object.hasOwn(SCENARIOS, scenario))
+    throw new MeshError('USAGE', `there is no scenario ${scenario}; see npm run simulate -- --help`)
+  const names = (scenario === undefined ? Object.keys(SCENARIOS) : [scenario]) as ScenarioName[]
+  const facts = {
+    machines: natural('--machines', values.machines, 1),
+    blocks: natural('--blocks', values.blocks, 1),
+    offerMs: natural('--offer-ms', values['offer-ms'], 0),
+    seed: natural('--seed', values.seed, 0),
+  }
+  const results = names.map((name) => {
+    const result = runScenario({ scenario: name, ...facts })
+    if (values.json) process.stdout.write(`${JSON.stringify({ event: 'simulate', ...result })}\n`)
+    return result
+  })
+  const { machines, blocks, offerMs, seed } = facts
+  if (!values.json)
+    process.stdout.write(
+      `${machines} machines, ${blocks} blocks, offered after ${offerMs} ms, seed ${seed}\n\n${table(results)}\n`,
+    )
+  if (results.some(({ unfinished }) => unfinished.length > 0)) process.exitCode = 1
+}
+
+function table(results: readonly ScenarioResult[]): string {
+  return formatTable([
+    ['', 'last ÷ best', 'median ÷ best', 'sources ÷ image', 'useless', 'unfinished'],
+    ...results.map(({ scenario, last, median, source, useless, unfinished }) => [
+      scenario,
+      last.toFixed(3),
+      median.toFixed(3),
+      source.toFixed(3),
+      `${(useless * 100).toFixed(2)} %`,
+      unfinished.length === 0 ? '' : unfinished.join(' '),
+    ]),
+  ])
+}
+
+function natural(option: string, text: string, least: number): number {
+  if (!/^\d{1,7}$/.test(text) || Number(text) < least)
+    throw new MeshError('USAGE', `${option} ${text} is no whole number from ${least} to 9999999`)
+  return Number(text)
+}
+
+try {
+  main()
+} catch (error) {
+  process.stderr.write(`simulate: ${error instanceof Error ? error.message : String(error)}\n`)
+  process.exitCode = isMeshError(error) ? error.exitCode : 1
+}

@@ -1,0 +1,296 @@
+import { BlockPicker } from '../../node/exchange/block-picker.ts'
+import { Bitmap } from '../../protocol/bitmap.ts'
+import { FETCH_TICK_MS, PROGRESS_DEADLINE_MS } from '../../protocol/constants.ts'
+import { RangeSet, type Run } from '../../protocol/ranges.ts'
+import type { MachineFacts, SimulatedLab } from './simulated-lab.ts'
+
+/** What a peer is asked for at a time: what it delivers in this time, within these bounds, in blocks. */
+const WINDOW_MS = 300
+const WINDOW_MIN = 2
+const WINDOW_START = 4
+const WINDOW_MAX = 64
+/** Blocks asked of all peers together. */
+const IN_FLIGHT_MAX = 128
+
+/** One machine's connection to another, from the side that asks. */
+interface Link {
+  readonly to: SimulatedMachine
+  asked: number
+  window: number
+  received: number
+  bytesPerMs: number | undefined
+  progressAt: number
+  /** It delivered nothing for too long, and is not asked until it does. */
+  stalled: boolean
+}
+
+/** A machine of a simulated lab: its link, its queue of requests, and the real picker. */
+export class SimulatedMachine {
+  readonly facts: MachineFacts
+  readonly name: string
+  /** Verified blocks, and those that others may ask for. */
+  readonly have: Bitmap
+  readonly offered: Bitmap
+  online = false
+  doneAt: number | undefined
+  sentBlocks = 0
+  /** Blocks that came although they were here already, or wrong. */
+  uselessBlocks = 0
+  receivedBlocks = 0
+  readonly #lab: SimulatedLab
+  #picker: BlockPicker
+  readonly #links = new Map<SimulatedMachine, Link>()
+  readonly #banned = new Set<SimulatedMachine>()
+  #inFlight = 0
+  /** Requests by client, served in turn. */
+  readonly #requests = new Map<SimulatedMachine, number[]>()
+  #sending = false
+  #downFreeAt = 0
+  #unoffered: number[] = []
+
+  constructor(facts: MachineFacts, lab: SimulatedLab) {
+    this.facts = facts
+    this.name = facts.name
+    this.#lab = lab
+    this.have = facts.have.copy()
+    this.offered = facts.have.copy()
+    this.#picker = this.#newPicker()
+  }
+
+  /** Nothing more is expected of it. */
+  get isOver(): boolean {
+    return this.doneAt !== undefined || this.isBad
+  }
+
+  get isBad(): boolean {
+    return this.facts.lies === true || this.facts.stallsAtMs !== undefined
+  }
+
+  get #stalls(): boolean {
+    return this.#lab.events.now >= (this.facts.stallsAtMs ?? Number.POSITIVE_INFINITY)
+  }
+
+  start(): void {
+    this.#comes()
+    const { away } = this.facts
+    if (away === undefined) return
+    this.#lab.events.after(away.fromMs, () => this.#goes())
+    this.#lab.events.after(away.untilMs, () => this.#comes())
+  }
+
+  tick(): void {
+    if (this.#stalls) return
+    const { blockBytes } = this.#lab.facts
+    for (const link of [...this.#links.values()]) {
+      const rate = (link.received * blockBytes) / FETCH_TICK_MS
+      if (link.asked > 0 || link.received > 0) {
+        link.bytesPerMs = link.bytesPerMs === undefined ? rate : (link.bytesPerMs + rate) / 2
+        const fits = Math.ceil((link.bytesPerMs * WINDOW_MS) / blockBytes)
+        link.window = Math.min(WINDOW_MAX, Math.max(WINDOW_MIN, fits))
+        if (!link.stalled) this.#picker.setSpeed(link.to.name, link.bytesPerMs * 1000)
+      }
+      link.received = 0
+      if (link.asked > 0 && this.#lab.events.now - link.progressAt >= PROGRESS_DEADLINE_MS) this.#stall(link)
+    }
+    this.#pumpAll()
+  }
+
+  #newPicker(): BlockPicker {
+    const { blocks, blockBytes } = this.#lab.facts
+    const wanted = new Bitmap(blocks)
+    for (let i = this.have.nextClear(0); i !== -1; i = this.have.nextClear(i + 1)) wanted.set(i)
+    return new BlockPicker({ wanted, itemBytes: blockBytes, self: this.name, random: () => this.#lab.random.next() })
+  }
+
+  #comes(): void {
+    this.online = true
+    this.have.clearRange(0, this.have.length)
+    for (const i of this.offered.values()) this.have.set(i)
+    this.#picker = this.#newPicker()
+    this.#noteDone()
+    for (const other of this.#lab.online()) {
+      if (other === this) continue
+      this.#connect(other)
+      other.#connect(this)
+    }
+    this.#lab.events.after(0, () => this.#pumpAll())
+  }
+
+  #goes(): void {
+    this.online = false
+    for (const other of this.#lab.online()) other.#disconnect(this)
+    this.#links.clear()
+    this.#requests.clear()
+    this.#inFlight = 0
+    this.#unoffered = []
+  }
+
+  #connect(to: SimulatedMachine): void {
+    if (this.#links.has(to) || this.#banned.has(to)) return
+    const progressAt = this.#lab.events.now
+    this.#links.set(to, {
+      to,
+      asked: 0,
+      window: WINDOW_START,
+      received: 0,
+      bytesPerMs: undefined,
+      progressAt,
+      stalled: false,
+    })
+    this.#introduce(to)
+    this.#lab.events.after(this.#lab.facts.latencyMs, () => this.#pumpAll())
+  }
+
+  #introduce(to: SimulatedMachine): void {
+    this.#picker.addPeer(to.name, { have: to.offered }, this.#lab.events.now)
+    if (to.facts.reluctant === true) this.#picker.setReluctant(to.name, true)
+  }
+
+  /** What it was asked for is asked of others; if it comes after all it is welcome. */
+  #stall(link: Link): void {
+    link.stalled = true
+    this.#inFlight -= link.asked
+    link.asked = 0
+    this.#picker.removePeer(link.to.name)
+  }
+
+  #disconnect(to: SimulatedMachine): void {
+    const link = this.#links.get(to)
+    if (link === undefined) return
+    this.#links.delete(to)
+    this.#requests.delete(to)
+    to.#requests.delete(this)
+    this.#inFlight -= link.asked
+    this.#picker.removePeer(to.name)
+    this.#lab.events.after(0, () => this.#pumpAll())
+  }
+
+  /** Another machine offers more. */
+  #hears(from: SimulatedMachine, ranges: readonly Run[]): void {
+    const link = this.#links.get(from)
+    if (link === undefined || link.stalled) return
+    this.#picker.gained(from.name, ranges, this.#lab.events.now)
+    this.#pump(link)
+  }
+
+  /** One request of each peer in turn, beginning somewhere else each time, so that not all ask the same peer first. */
+  #pumpAll(): void {
+    if (!this.online) return
+    const links = [...this.#links.values()]
+    const start = this.#lab.random.below(links.length)
+    let asking = [...links.slice(start), ...links.slice(0, start)]
+    while (asking.length > 0) asking = asking.filter((link) => this.#askOne(link))
+  }
+
+  #pump(link: Link): void {
+    while (this.#askOne(link));
+  }
+
+  /** False if the peer is not to be asked for more now. */
+  #askOne(link: Link): boolean {
+    if (this.#stalls || link.stalled || link.asked >= link.window || this.#inFlight >= IN_FLIGHT_MAX) return false
+    if (this.#picker.pending + this.#picker.asked === 0) return false
+    const { events, facts } = this.#lab
+    let index = this.#picker.next(link.to.name, events.now)
+    if (index === -1) index = this.#picker.duplicate(link.to.name, events.now)
+    if (index === -1) return false
+    this.#picker.markAsked(index, link.to.name, events.now)
+    if (link.asked === 0) link.progressAt = events.now
+    link.asked++
+    this.#inFlight++
+    events.after(facts.latencyMs, () => link.to.#isAsked(this, index))
+    return true
+  }
+
+  #isAsked(by: SimulatedMachine, index: number): void {
+    if (!this.online || this.#stalls) return
+    const queue = this.#requests.get(by)
+    if (queue === undefined) this.#requests.set(by, [index])
+    else queue.push(index)
+    if (!this.#sending) this.#send()
+  }
+
+  /** Sends one block; each client in turn. */
+  #send(): void {
+    const next = this.#requests.entries().next().value
+    this.#sending = next !== undefined && !this.#stalls
+    if (next === undefined || this.#stalls) return
+    const [to, queue] = next
+    const index = queue.shift()!
+    this.#requests.delete(to)
+    if (queue.length > 0) this.#requests.set(to, queue)
+    const { events, facts } = this.#lab
+    this.sentBlocks++
+    const sentAfter = facts.blockBytes / this.facts.bytesPerMs
+    events.after(sentAfter, () => this.#send())
+    events.after(to.#arrivesAfter(sentAfter + facts.latencyMs), () => to.#receive(this, index))
+  }
+
+  /** When a block is here that is sent by then and has to wait for those before it. */
+  #arrivesAfter(sentAfter: number): number {
+    const { now } = this.#lab.events
+    const takes = this.#lab.facts.blockBytes / this.facts.bytesPerMs
+    this.#downFreeAt = Math.max(this.#downFreeAt + takes, now + sentAfter)
+    return this.#downFreeAt - now
+  }
+
+  #receive(from: SimulatedMachine, index: number): void {
+    const link = this.#links.get(from)
+    if (link === undefined || !this.online || this.#stalls) return
+    this.receivedBlocks++
+    link.received++
+    link.progressAt = this.#lab.events.now
+    if (link.stalled) {
+      link.stalled = false
+      this.#introduce(from)
+    }
+    const wrong = from.facts.lies === true
+    if (wrong || this.have.has(index)) this.uselessBlocks++
+    if (wrong) {
+      this.#banned.add(from)
+      this.#disconnect(from)
+      return
+    }
+    if (this.#picker.askersOf(index).includes(from.name)) {
+      link.asked--
+      this.#inFlight--
+    }
+    const others = new Set(this.#picker.delivered(index, from.name))
+    for (const other of this.#links.values()) if (others.has(other.to.name)) this.#cancel(other, index)
+    if (this.have.set(index)) this.#offerSoon(index)
+    this.#pump(link)
+  }
+
+  #cancel(link: Link, index: number): void {
+    link.asked--
+    this.#inFlight--
+    this.#lab.events.after(this.#lab.facts.latencyMs, () => {
+      const queue = link.to.#requests.get(this)
+      const at = queue?.indexOf(index) ?? -1
+      if (queue === undefined || at === -1) return
+      queue.splice(at, 1)
+      if (queue.length === 0) link.to.#requests.delete(this)
+    })
+  }
+
+  /** Blocks that come within one batch are offered together. */
+  #offerSoon(index: number): void {
+    this.#unoffered.push(index)
+    if (this.#unoffered.length > 1) return
+    const { offerMs, latencyMs } = this.#lab.facts
+    this.#lab.events.after(offerMs, () => {
+      const batch = this.#unoffered
+      this.#unoffered = []
+      for (const i of batch) this.offered.set(i)
+      this.#noteDone()
+      const ranges = [...RangeSet.from(batch.map((i): Run => [i, i + 1])).runs()]
+      this.#lab.events.after(latencyMs, () => {
+        for (const other of this.#lab.online()) if (other !== this) other.#hears(this, ranges)
+      })
+    })
+  }
+
+  #noteDone(): void {
+    if (this.offered.count === this.offered.length) this.doneAt ??= this.#lab.events.now
+  }
+}

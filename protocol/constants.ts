@@ -39,12 +39,23 @@ export const MAX_METADATA_FILE_BYTES = 1024 * 1024
 
 /** Bytes of requested, unanswered blocks one server grants one client. */
 export const SESSION_CREDIT_BYTES = 8 * 1024 * 1024
+/** What is gained or lost in so short a time is told to peers in one message. */
+export const HAVE_DELAY_MS = 50
 /** Blocks a server reads ahead for one client. */
 export const SERVE_READ_AHEAD = 4
-/** Bytes a client asks of one peer before it knows the peer's speed, and at least later on. */
-export const MIN_PEER_WINDOW_BYTES = 1024 * 1024
-/** A peer is asked for as much as it delivers in this time. */
-export const PEER_WINDOW_MS = 500
+/** Bytes a client asks of one peer before it knows the peer's speed. */
+export const FIRST_PEER_WINDOW_BYTES = 512 * 1024
+/** Bytes a client asks of one peer at least, however slow. */
+export const MIN_PEER_WINDOW_BYTES = 128 * 1024
+/** Time for which requests may wait at a peer, so that its link never idles. */
+export const PEER_QUEUE_MS = 200
+/** A peer's speed is measured over so long a time, or so many bytes. */
+export const WINDOW_ROUND_MS = 50
+export const WINDOW_ROUND_BYTES = 4 * 1024 * 1024
+/** The window is doubled as long as a peer delivers so much more than before. */
+export const WINDOW_GROWTH = 1.25
+/** Of a peer's window so much is free before it is asked for more, so that requests travel together. */
+export const ASK_TOGETHER = 0.25
 /** Level of zstd that blocks are compressed at: 3 is a quarter slower for 3 % fewer bytes, negative levels are no faster. */
 export const COMPRESSION_LEVEL = 1
 /** A compressed answer is sent only if it is at most this part of the plain one. */
@@ -66,10 +77,6 @@ export const ASSUMED_LINK_RATE = 12.5e6
 export const ASSUMED_PACK_RATE = 200e6
 export const ASSUMED_UNPACK_RATE = 400e6
 export const ASSUMED_RATIO = 0.5
-/** A link is being used to the full while so many bytes are asked for; its rate is taken over this time, or so many bytes. */
-export const LINK_BUSY_BYTES = 128 * 1024
-export const LINK_METER_MS = 100
-export const LINK_METER_BYTES = 4 * 1024 * 1024
 /** Answers so large tell the speed of zstd, in bytes; smaller ones are mostly overhead. */
 export const COMPRESSION_SAMPLE_BYTES = 32 * 1024
 /** How often a fetch looks for stalled peers, missing holders and slow last requests. */
@@ -138,7 +145,10 @@ export const REQUEST_DEADLINE_MS = 10_000
 /** Peers dialled at the same time. */
 export const MAX_PARALLEL_DIALS = 16
 /** How often the list of peers to dial is looked at. */
-export const DIAL_TICK_MS = 500
+export const DIAL_TICK_MS = 250
+/** A restore begins with so many connections, and makes as many more each time that so long has passed. */
+export const DIAL_STEP_PEERS = 4
+export const DIAL_STEP_MS = 250
 /** How long a restore that needs peers waits for newer metadata before it goes on with what it trusts. */
 export const METADATA_WAIT_MS = 3_000
 /** How often the master looks whether its metadata is to be renewed, and its disk has changed. */

@@ -27,6 +27,8 @@ export class Dialer {
   readonly #shelf: AddressShelf
   readonly #connect: (peerId: string, addresses: readonly string[]) => Promise<void>
   readonly #isWanted: (peerId: string) => boolean
+  readonly #room: () => number
+  readonly #random: () => number
   readonly #now: () => number
   #timer: NodeJS.Timeout | undefined
   #dialing = 0
@@ -36,11 +38,16 @@ export class Dialer {
     connect: (peerId: string, addresses: readonly string[]) => Promise<void>
     /** A member that is not connected and not banned. */
     isWanted: (peerId: string) => boolean
+    /** How many more connections are worth having now, those that are being dialled included. */
+    room?: () => number
+    random?: () => number
     now?: () => number
   }) {
     this.#shelf = options.shelf
     this.#connect = options.connect
     this.#isWanted = options.isWanted
+    this.#room = options.room ?? (() => Number.POSITIVE_INFINITY)
+    this.#random = options.random ?? Math.random
     this.#now = options.now ?? Date.now
   }
 
@@ -93,9 +100,12 @@ export class Dialer {
   #tick(): void {
     if (this.#timer === undefined) return
     const now = this.#now()
-    for (const [peerId, target] of this.#targets) {
-      if (this.#dialing >= MAX_PARALLEL_DIALS) return
-      if (target.dialing || target.nextAt > now || !this.#isWanted(peerId)) continue
+    const due = [...this.#targets].filter(
+      ([peerId, target]) => !target.dialing && target.nextAt <= now && this.#isWanted(peerId),
+    )
+    // Somebody else first on each machine, so that not all of a lab turn to the same few.
+    while (due.length > 0 && this.#dialing < Math.min(MAX_PARALLEL_DIALS, this.#room())) {
+      const [[peerId, target]] = due.splice(Math.floor(this.#random() * due.length), 1) as [[string, Target]]
       void this.#dial(peerId, target)
     }
   }

@@ -1,5 +1,7 @@
 import {
   DEFAULT_PORT,
+  DIAL_STEP_MS,
+  DIAL_STEP_PEERS,
   EXCHANGE_PROTOCOL,
   JOIN_PROTOCOL,
   MAX_ADDRESSES_PER_PEER,
@@ -26,6 +28,8 @@ export interface MeshNodeOptions {
   readonly report: (event: AgentEvent) => void
   /** How long a fetch waits for a first peer, and for somebody who holds what is missing; default: the constants. */
   readonly waitMs?: number | undefined
+  /** Begins with a few connections and makes more as long as it runs: a small restore needs no more than a few. */
+  readonly gradual?: boolean | undefined
   /** The master's part in enrolment: whether strangers may connect, and how their requests are answered. */
   readonly enrolment?: { readonly isOpen: () => boolean; readonly serve: (stream: FrameStream) => Promise<void> }
 }
@@ -44,6 +48,7 @@ export class MeshNode {
   readonly #holdings: Holding[] = []
   /** Connected peers that are, or were, members. */
   readonly #members = new Set<string>()
+  readonly #startedAt = Date.now()
   #stopping = false
 
   /** libp2p is loaded here and not before. Errors: PORT_TAKEN, ADDRESS_INVALID. */
@@ -82,6 +87,8 @@ export class MeshNode {
       nameOf: (peerId) => nameOf(machine, peerId),
     })
     this.swarm = new Swarm({
+      self: host.peerId,
+      isReluctant: (peerId) => machine.trust.view().memberById(peerId)?.role === 'master',
       open: (peerId) => host.open(peerId, EXCHANGE_PROTOCOL),
       local: () => this.#facts(),
       ...(options.waitMs === undefined ? {} : { peerWaitMs: options.waitMs, holderWaitMs: options.waitMs }),
@@ -105,6 +112,7 @@ export class MeshNode {
       shelf: machine.state.sublevel<readonly string[]>('addresses'),
       connect: (peerId, addresses) => host.connect(peerId, addresses),
       isWanted: (peerId) => this.#isWanted(peerId),
+      ...(options.gradual === true ? { room: () => this.#room() } : {}),
     })
   }
 
@@ -203,6 +211,11 @@ export class MeshNode {
   #isWanted(peerId: string): boolean {
     if (peerId === this.#host.peerId || this.swarm.ledger.isBanned(peerId)) return false
     return this.#machine.trust.view().memberById(peerId) !== undefined && !this.#host.connected().includes(peerId)
+  }
+
+  #room(): number {
+    const steps = 1 + Math.floor((Date.now() - this.#startedAt) / DIAL_STEP_MS)
+    return steps * DIAL_STEP_PEERS - this.#members.size
   }
 
   #learnPeers(list: readonly PeerAddresses[]): void {

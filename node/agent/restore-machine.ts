@@ -168,7 +168,7 @@ class LazyNetwork {
 
   async #start(): Promise<MeshNode> {
     const { listen, mdns, report, signal, waitMs } = this.#options
-    const node = await MeshNode.start({ machine: this.#machine, listen, mdns, report, waitMs })
+    const node = await MeshNode.start({ machine: this.#machine, listen, mdns, report, waitMs, gradual: true })
     this.#running = node
     report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
     if (this.#offered !== undefined) node.hold(this.#offered)

@@ -98,6 +98,10 @@ export class BlockPicker {
     return this.#looked
   }
 
+  hasPeer(id: string): boolean {
+    return this.#peers.has(id)
+  }
+
   isPending(index: number): boolean {
     return this.#pending.has(index)
   }

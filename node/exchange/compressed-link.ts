@@ -8,9 +8,6 @@ import {
   COMPRESSION_SAMPLE_BYTES,
   COMPRESSION_WINDOW_LOG,
   GRANULE_SIZE_BYTES,
-  LINK_BUSY_BYTES,
-  LINK_METER_BYTES,
-  LINK_METER_MS,
 } from '../../protocol/constants.ts'
 import type { PackedBlock } from '../../protocol/granules.ts'
 import { CODING, type Message } from '../../protocol/messages.ts'
@@ -34,22 +31,17 @@ const FORGET = 0.01
 
 /** What a client knows of the link to one peer and of compressing on it; unpacks what comes. */
 export class CompressedLink {
-  /** Measured bytes per second while the peer had enough to send; 0 until then. */
-  #rate = 0
   #packRate = ASSUMED_PACK_RATE
   #unpackRate = ASSUMED_UNPACK_RATE
   #ratio = ASSUMED_RATIO
-  #meter: { since: number; bytes: number } | undefined
 
-  /** Bytes per second on the wire; 0 until measured. */
-  get rate(): number {
-    return this.#rate
-  }
-
-  /** From which size on answers should be compressed; 0: none. `totalRate`: what all peers send, bytes per second. */
-  packFrom(totalRate: number): number {
+  /**
+   * From which size on answers should be compressed; 0: none. Bytes per second: `linkRate` what the link carries (0: not
+   * measured yet), `totalRate` what all peers send.
+   */
+  packFrom(linkRate: number, totalRate: number): number {
     return smallestToPack({
-      linkRate: this.#rate || ASSUMED_LINK_RATE,
+      linkRate: linkRate || ASSUMED_LINK_RATE,
       totalRate,
       packRate: this.#packRate,
       unpackRate: this.#unpackRate,
@@ -58,12 +50,11 @@ export class CompressedLink {
   }
 
   /**
-   * The content of an answer to a request for `wanted` bytes, while `open` bytes more are asked for. Errors: PROTOCOL_VIOLATION
-   * if it does not unpack to what was wanted.
+   * The content of an answer to a request for `wanted` bytes. Errors: PROTOCOL_VIOLATION if it does not unpack to what was
+   * wanted.
    */
-  arrived(message: BlockMessage, wanted: number, open: number, now: number): ArrivedBlock {
+  arrived(message: BlockMessage, wanted: number): ArrivedBlock {
     const { payload, zeros, coding, packedUs } = message
-    this.#measure(payload.byteLength, open, now)
     if (coding === CODING.plain) {
       this.#packRate += FORGET * (ASSUMED_PACK_RATE - this.#packRate)
       this.#unpackRate += FORGET * (ASSUMED_UNPACK_RATE - this.#unpackRate)
@@ -81,21 +72,6 @@ export class CompressedLink {
     if (plain < COMPRESSION_SAMPLE_BYTES) return
     if (packedUs > 0) this.#packRate = moved(this.#packRate, (plain * 1e6) / packedUs)
     if (unpackedUs > 0) this.#unpackRate = moved(this.#unpackRate, (plain * 1e6) / unpackedUs)
-  }
-
-  /** Counts only while the peer has so much to send that the link is what limits it. */
-  #measure(bytes: number, open: number, now: number): void {
-    if (this.#meter !== undefined) {
-      this.#meter.bytes += bytes
-      const took = now - this.#meter.since
-      if (took >= LINK_METER_MS || (took > 0 && this.#meter.bytes >= LINK_METER_BYTES)) {
-        const rate = (this.#meter.bytes * 1000) / took
-        this.#rate = this.#rate === 0 ? rate : this.#rate + WEIGHT * (rate - this.#rate)
-        this.#meter = undefined
-      }
-    }
-    if (open < LINK_BUSY_BYTES) this.#meter = undefined
-    else this.#meter ??= { since: now, bytes: 0 }
   }
 }
 

@@ -1,7 +1,12 @@
 import type { Bitmap } from '../../protocol/bitmap.ts'
+import { FETCH_WINDOW_BYTES } from '../../protocol/constants.ts'
 import { type Digest, toHex } from '../../protocol/digest.ts'
-import type { PackedBlock } from '../../protocol/granules.ts'
+import { type PackedBlock, wantedBytes } from '../../protocol/granules.ts'
+import { BlockPicker } from './block-picker.ts'
 import type { PeerSession } from './session.ts'
+
+/** What a request for some granules weighs at least, in blocks. */
+const SPARSE_WEIGHT = 0.25
 
 /** What to fetch: items of one level of one image's tree. Level 0 are blocks. */
 export interface FetchRequest {
@@ -11,8 +16,8 @@ export interface FetchRequest {
   readonly blockSize: number
   /** Items of `level` to fetch. The caller keeps it; the fetch works on a copy. */
   readonly wanted: Bitmap
-  /** The digest an item must have. */
-  readonly digestOf: (index: number) => Promise<Digest>
+  /** The digest an item must have; at once if it is at hand. */
+  readonly digestOf: (index: number) => Digest | Promise<Digest>
   /** For blocks that are wrong only in part. */
   readonly sparse?: SparseBlocks
 }
@@ -46,33 +51,35 @@ export interface Doubted {
   readonly granules: Bitmap
 }
 
-/** One copy of a request that is on its way from a peer. */
-export interface Ask {
-  readonly session: PeerSession<Ticket>
-  /** The request's number in that session; undefined until it is sent. */
-  id: number | undefined
-  readonly askedAt: number
-}
-
+/** One request for one item, on its way to or from one peer. */
 export interface Ticket {
   readonly job: FetchJob
   readonly index: number
+  readonly session: PeerSession<Ticket>
   /** What was asked for of a block; undefined for all of it. */
   readonly granules: Bitmap | undefined
+  /** Bytes of content that are asked for. */
+  readonly size: number
+  /** The request's number in the session; undefined until it is sent. */
+  id: number | undefined
 }
 
-/** The state of one fetch: every item is to be asked (`pending`), asked, waiting to be taken (`ready`), or done. */
+/**
+ * The state of one fetch: every item is to be asked or asked (which the picker knows), waiting to be taken (`ready`), or
+ * done.
+ */
 export class FetchJob {
   readonly root: string
   readonly request: FetchRequest
-  readonly pending: Bitmap
-  /** Who was asked for what, by index. */
-  readonly asked = new Map<number, Ask[]>()
+  readonly picker: BlockPicker
   readonly ready: FetchedBlock[] = []
   /** Blocks of which all is asked for, to find out whether the peer or this disk was wrong. */
   readonly doubted = new Map<number, Doubted>()
-  /** Items that some session said it does not have (for levels without have maps). */
-  readonly #refused = new Map<PeerSession<Ticket>, Set<number>>()
+  /** Requests that are open, by item; more than one of an item only at the very end. */
+  readonly #tickets = new Map<number, Ticket[]>()
+  /** Bytes asked for, and bytes waiting to be taken. */
+  #askedBytes = 0
+  #readyBytes = 0
   failure: Error | undefined
   /** When there last was a peer that can help. */
   helpedAt: number
@@ -80,29 +87,25 @@ export class FetchJob {
   deliveredAt: number
   #wake: (() => void) | undefined
 
-  constructor(request: FetchRequest, pending: Bitmap, now: number) {
+  constructor(request: FetchRequest, self: string, random: () => number, now: number) {
     this.request = request
     this.root = toHex(request.root)
-    this.pending = pending
+    this.picker = new BlockPicker({ wanted: request.wanted, itemBytes: request.blockSize, self, random })
     this.helpedAt = now
     this.deliveredAt = now
   }
 
-  /** Bytes asked for and not yet taken by the consumer. */
-  get bytesUnderWay(): number {
-    return (this.asked.size + this.ready.length) * this.request.blockSize
-  }
-
   get isDone(): boolean {
-    return this.pending.count === 0 && this.asked.size === 0 && this.ready.length === 0
+    return this.picker.pending === 0 && this.picker.asked === 0 && this.ready.length === 0
   }
 
-  /** Items the peer can be asked for: its have map, undefined for all, or null for none. */
-  available(session: PeerSession<Ticket>): Bitmap | undefined | null {
-    const held = session.held(this.root)
-    if (held === undefined) return null
-    // Whoever has the tree has all its pages.
-    return this.request.level === 0 ? held : undefined
+  /** Whether more may be asked for: what is under way and not yet taken is bounded. */
+  get hasRoom(): boolean {
+    return this.#askedBytes + this.#readyBytes < FETCH_WINDOW_BYTES
+  }
+
+  isOpen(index: number): boolean {
+    return this.picker.isPending(index) || this.#tickets.has(index)
   }
 
   /** Granules of an item to ask for; undefined for all of it. */
@@ -110,47 +113,67 @@ export class FetchJob {
     return this.doubted.has(index) ? undefined : this.request.sparse?.granules(index)
   }
 
-  has(session: PeerSession<Ticket>, index: number): boolean {
-    const available = this.available(session)
-    if (available === null || this.#refused.get(session)?.has(index) === true) return false
-    return available === undefined || available.has(index)
+  /** What the peer has of it: undefined for everything, null if the peer does not hold the image. */
+  available(session: PeerSession<Ticket>): Bitmap | undefined | null {
+    const held = session.held(this.root)
+    if (held === undefined) return null
+    // Whoever has the tree has all its pages.
+    return this.request.level === 0 ? held : undefined
   }
 
-  refuse(session: PeerSession<Ticket>, index: number): void {
-    if (this.request.level === 0) {
-      session.held(this.root)?.clear(index)
-      return
-    }
-    const refused = this.#refused.get(session) ?? new Set()
-    refused.add(index)
-    this.#refused.set(session, refused)
+  /** An item is asked of a peer; the ticket goes with the request. */
+  ask(session: PeerSession<Ticket>, index: number, now: number): Ticket {
+    const granules = this.granules(index)
+    const size = wantedBytes(granules, this.request.blockSize)
+    const ticket: Ticket = { job: this, index, session, granules, size, id: undefined }
+    this.picker.markAsked(index, session.peerId, now)
+    const tickets = this.#tickets.get(index)
+    if (tickets === undefined) this.#tickets.set(index, [ticket])
+    else tickets.push(ticket)
+    this.#askedBytes += this.#weight(ticket)
+    return ticket
+  }
+
+  isAsked(ticket: Ticket): boolean {
+    return this.#tickets.get(ticket.index)?.includes(ticket) === true
   }
 
   /** Takes back one ask; an item nobody is asked for any more is pending again. */
-  unask(session: PeerSession<Ticket>, index: number): void {
-    const asks = this.asked.get(index)
-    if (asks === undefined) return
-    const left = asks.filter((ask) => ask.session !== session)
-    if (left.length > 0) this.asked.set(index, left)
-    else {
-      this.asked.delete(index)
-      this.pending.set(index)
-    }
+  unask(ticket: Ticket): void {
+    const tickets = this.#tickets.get(ticket.index)
+    const at = tickets?.indexOf(ticket) ?? -1
+    if (tickets === undefined || at === -1) return
+    tickets.splice(at, 1)
+    if (tickets.length === 0) this.#tickets.delete(ticket.index)
+    this.#askedBytes -= this.#weight(ticket)
+    this.picker.unasked(ticket.index, ticket.session.peerId)
   }
 
-  /** An item is no longer asked of anybody: `from` has answered, the others are told. It is pending again. */
-  recall(index: number, from: PeerSession<Ticket>): void {
-    for (const { session, id } of this.asked.get(index) ?? []) {
-      if (session !== from && id !== undefined) session.cancel(id)
-    }
-    this.asked.delete(index)
-    this.pending.set(index)
+  /** An item is no longer asked of anybody: one has answered, the others are told. It is pending again. */
+  recall(index: number): void {
+    for (const ticket of this.#cancel(index)) this.picker.unasked(index, ticket.session.peerId)
   }
 
+  /** A verified item waits for the consumer. */
   deliver(block: FetchedBlock, now: number): void {
+    this.#cancel(block.index)
+    this.picker.delivered(block.index, block.peerId)
     this.ready.push(block)
+    this.#readyBytes += block.data.byteLength
     this.deliveredAt = now
     this.wake()
+  }
+
+  /** The next verified item, for the consumer. */
+  take(): FetchedBlock | undefined {
+    const block = this.ready.shift()
+    if (block !== undefined) this.#readyBytes -= block.data.byteLength
+    return block
+  }
+
+  /** Nobody is asked for anything any more. */
+  end(): void {
+    for (const index of [...this.#tickets.keys()]) this.#cancel(index)
   }
 
   fail(error: Error): void {
@@ -167,5 +190,21 @@ export class FetchJob {
     return new Promise((resolve) => {
       this.#wake = resolve
     })
+  }
+
+  /** A few granules become a whole block when they are here. */
+  #weight({ size }: Ticket): number {
+    return Math.max(size, this.request.blockSize * SPARSE_WEIGHT)
+  }
+
+  /** Those that have not answered are told that the item is not needed. */
+  #cancel(index: number): Ticket[] {
+    const tickets = this.#tickets.get(index) ?? []
+    this.#tickets.delete(index)
+    for (const ticket of tickets) {
+      this.#askedBytes -= this.#weight(ticket)
+      if (ticket.id !== undefined) ticket.session.cancel(ticket.id)
+    }
+    return tickets
   }
 }

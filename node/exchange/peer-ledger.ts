@@ -8,23 +8,18 @@ export interface PeerRecord {
   bad: number
   /** Times it was found stalled. */
   stalls: number
-  /** Bytes per second, smoothed; 0 until measured. */
-  rate: number
   /** Why it is never asked again. */
   banned?: string
 }
 
-/** Weight of the newest measurement in the smoothed rate. */
-const RATE_WEIGHT = 0.3
-
-/** Remembers how peers behave: counts, speeds, bans. */
+/** Remembers how peers behave: counts and bans. */
 export class PeerLedger {
   readonly #records = new Map<string, PeerRecord>()
 
   of(id: string): PeerRecord {
     let record = this.#records.get(id)
     if (record === undefined) {
-      record = { id, blocks: 0, bytes: 0, bad: 0, stalls: 0, rate: 0 }
+      record = { id, blocks: 0, bytes: 0, bad: 0, stalls: 0 }
       this.#records.set(id, record)
     }
     return record
@@ -34,11 +29,6 @@ export class PeerLedger {
     const record = this.of(id)
     record.blocks++
     record.bytes += bytes
-  }
-
-  measured(id: string, bytesPerSecond: number): void {
-    const record = this.of(id)
-    record.rate = record.rate === 0 ? bytesPerSecond : record.rate + RATE_WEIGHT * (bytesPerSecond - record.rate)
   }
 
   ban(id: string, reason: string): void {

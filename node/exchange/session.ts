@@ -1,26 +1,25 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
-import {
-  HELLO_DEADLINE_MS,
-  MAX_WANTS_PER_MESSAGE,
-  MIN_PEER_WINDOW_BYTES,
-  PEER_WINDOW_MS,
-} from '../../protocol/constants.ts'
+import { ASK_TOGETHER, HELLO_DEADLINE_MS, MAX_WANTS_PER_MESSAGE } from '../../protocol/constants.ts'
 import { toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { encodeGranules, wantedBytes } from '../../protocol/granules.ts'
 import type { HeldImage, Message, MetadataVersions, PeerAddresses, WantRequest } from '../../protocol/messages.ts'
+import type { RangeSet } from '../../protocol/ranges.ts'
 import { countBlocks } from '../../protocol/units.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
 import { type ArrivedBlock, CompressedLink } from './compressed-link.ts'
 import { checkHello, type Hello, helloOf, type LocalFacts } from './local-facts.ts'
+import { PeerWindow } from './peer-window.ts'
 
 /** What a session reports; answers name the request they belong to. */
 export interface SessionEvents<Ticket> {
   block(session: PeerSession<Ticket>, ticket: Ticket, content: ArrivedBlock): void
   missing(session: PeerSession<Ticket>, ticket: Ticket): void
   busy(session: PeerSession<Ticket>, ticket: Ticket): void
-  /** What the peer holds changed. */
-  have(session: PeerSession<Ticket>): void
+  /** The peer gained and lost blocks of an image that it holds (parts of). */
+  have(session: PeerSession<Ticket>, root: string, gained: RangeSet, lost: RangeSet): void
+  /** The peer holds other images than before. */
+  holds(session: PeerSession<Ticket>): void
   versions(peerId: string, versions: MetadataVersions): void
   peers(list: readonly PeerAddresses[]): void
   /** What all peers together send, bytes per second. */
@@ -44,6 +43,7 @@ export class PeerSession<Ticket> {
   /** When the peer last delivered something, or was first asked after being idle. */
   progressAt: number
   stalled = false
+  readonly window = new PeerWindow()
   /** What is known of the link to the peer, and so whether it should compress. */
   readonly link = new CompressedLink()
   readonly #stream: FrameStream
@@ -124,11 +124,11 @@ export class PeerSession<Ticket> {
     return this.#openBytes
   }
 
-  /** Whether another request of `size` bytes fits what a peer of this speed should be asked. */
-  hasRoom(size: number, rate: number): boolean {
-    if (this.stalled) return false
-    const window = Math.max(MIN_PEER_WINDOW_BYTES, (rate * PEER_WINDOW_MS) / 1000)
-    return this.#openBytes + size <= Math.min(window, this.#credit)
+  /** Bytes that the peer may be asked for now; none until it is worth a message. */
+  room(): number {
+    if (this.stalled) return 0
+    const window = Math.min(this.window.size, this.#credit)
+    return this.#openBytes <= window * (1 - ASK_TOGETHER) ? window - this.#openBytes : 0
   }
 
   /**
@@ -138,8 +138,12 @@ export class PeerSession<Ticket> {
   ask(ticket: Ticket, want: Omit<WantRequest, 'id' | 'granules'>, granules?: Bitmap): number {
     const id = this.#nextId++
     const size = wantedBytes(granules, want.size)
-    if (this.#requests.size === 0) this.progressAt = this.#now()
-    this.#requests.set(id, { ticket, size, askedAt: this.#now() })
+    const now = this.#now()
+    if (this.#requests.size === 0) {
+      this.progressAt = now
+      this.window.begun(now)
+    }
+    this.#requests.set(id, { ticket, size, askedAt: now })
     this.#openBytes += size
     if (this.#unsent.length === 0) setImmediate(() => this.#sendUnsent())
     this.#unsent.push({ id, ...want, granules: encodeGranules(granules) })
@@ -166,14 +170,17 @@ export class PeerSession<Ticket> {
     switch (message.type) {
       case 'block': {
         const request = this.#take(message.id)
-        this.#progress()
+        const now = this.#progress()
+        if (request !== undefined) {
+          this.window.delivered(message.payload.byteLength, this.#openBytes, now - request.askedAt, now)
+        }
         // An answer to a request that was cancelled on its way is not a fault.
         if (request === undefined) {
           if (message.id >= this.#nextId) throw this.#violation('a block that was not asked for')
           return
         }
         if (message.payload.byteLength > request.size) throw this.#violation('more bytes than asked for')
-        const content = this.link.arrived(message, request.size, this.#openBytes, this.#now())
+        const content = this.link.arrived(message, request.size)
         this.#events.block(this, request.ticket, content)
         break
       }
@@ -189,7 +196,7 @@ export class PeerSession<Ticket> {
         break
       case 'holds':
         this.#hold(message.held)
-        this.#events.have(this)
+        this.#events.holds(this)
         break
       case 'announce':
         this.#events.versions(this.peerId, message.metadata)
@@ -211,13 +218,14 @@ export class PeerSession<Ticket> {
   }
 
   #learn(message: Extract<Message, { type: 'have' }>): void {
-    const held = this.#held.get(toHex(message.root))
+    const root = toHex(message.root)
+    const held = this.#held.get(root)
     if (held === undefined) throw this.#violation('have of an image it does not hold')
     if (message.gained.end > held.length || message.lost.end > held.length)
       throw this.#violation('have beyond the image')
     for (const [start, end] of message.lost.runs()) held.clearRange(start, end)
     for (const [start, end] of message.gained.runs()) held.setRange(start, end)
-    this.#events.have(this)
+    this.#events.have(this, root, message.gained, message.lost)
   }
 
   #hold(images: readonly HeldImage[]): void {
@@ -237,15 +245,16 @@ export class PeerSession<Ticket> {
     return request
   }
 
-  #progress(): void {
+  #progress(): number {
     this.progressAt = this.#now()
     this.stalled = false
+    return this.progressAt
   }
 
   #sendUnsent(): void {
     const requests = this.#unsent
     this.#unsent = []
-    const packFrom = this.link.packFrom(this.#events.totalRate())
+    const packFrom = this.link.packFrom(this.window.rate, this.#events.totalRate())
     for (let at = 0; at < requests.length; at += MAX_WANTS_PER_MESSAGE) {
       this.#post({ type: 'want', requests: requests.slice(at, at + MAX_WANTS_PER_MESSAGE), packFrom })
     }

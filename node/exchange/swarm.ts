@@ -1,9 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Bitmap } from '../../protocol/bitmap.ts'
+import type { Bitmap } from '../../protocol/bitmap.ts'
 import {
-  ENDGAME_AGE_MS,
   FETCH_TICK_MS,
-  FETCH_WINDOW_BYTES,
   HOLDER_WAIT_MS,
   NO_DELIVERY_MS,
   PEER_WAIT_MS,
@@ -12,25 +10,29 @@ import {
   RETRY_MIN_MS,
   STALL_DISCONNECT_MS,
 } from '../../protocol/constants.ts'
-import { digestOf, sameBytes } from '../../protocol/digest.ts'
+import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
 import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { unpackBlock, unpackWhole } from '../../protocol/granules.ts'
 import type { MetadataVersions, PeerAddresses } from '../../protocol/messages.ts'
+import type { RangeSet } from '../../protocol/ranges.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
 import type { ArrivedBlock } from './compressed-link.ts'
 import { type Doubted, type FetchedBlock, FetchJob, type FetchRequest, type Ticket } from './fetch-job.ts'
 import type { LocalFacts } from './local-facts.ts'
 import { PeerLedger } from './peer-ledger.ts'
-import { pickBlock } from './picker.ts'
 import { PeerSession } from './session.ts'
 
 /** Blocks that an error names one by one. */
 const MAX_BLOCKS_NAMED = 16
 
 export interface SwarmOptions {
+  /** Peer id of this machine. */
+  readonly self: string
   /** Opens an exchange stream to a connected peer. */
   readonly open: (peerId: string) => Promise<FrameStream>
   readonly local: () => LocalFacts
+  /** A peer that is asked only for what nobody else has. */
+  readonly isReluctant?: (peerId: string) => boolean
   readonly ledger?: PeerLedger
   readonly now?: () => number
   readonly random?: () => number
@@ -63,12 +65,10 @@ interface PeerEntry {
 /** Fetches blocks and pages from all connected peers at once; every item is verified before it is handed on. */
 export class Swarm {
   readonly ledger: PeerLedger
-  readonly #options: Required<Pick<SwarmOptions, 'open' | 'local' | 'now' | 'random'>> & SwarmOptions
+  readonly #options: Required<Pick<SwarmOptions, 'self' | 'open' | 'local' | 'now' | 'random'>> & SwarmOptions
   /** Peers that are connected, with their session once it is open. */
   readonly #peers = new Map<string, PeerEntry>()
   readonly #jobs = new Set<FetchJob>()
-  /** Bytes each session delivered since its rate was last measured. */
-  readonly #metered = new Map<PeerSession<Ticket>, { bytes: number; since: number }>()
   #timer: NodeJS.Timeout | undefined
   #closed = false
 
@@ -93,7 +93,8 @@ export class Swarm {
 
   peers(): PeerFacts[] {
     return this.#sessions().map((session) => {
-      const { blocks, bytes, bad, rate } = this.ledger.of(session.peerId)
+      const { blocks, bytes, bad } = this.ledger.of(session.peerId)
+      const { rate } = session.window
       return { id: session.peerId, name: session.name, blocks, bytes, bad, rate, stalled: session.stalled }
     })
   }
@@ -112,8 +113,8 @@ export class Swarm {
    * BLOCKS_UNAVAILABLE naming what nobody holds, INTERRUPTED.
    */
   async *fetch(request: FetchRequest, signal: AbortSignal): AsyncGenerator<FetchedBlock> {
-    const pending = Bitmap.fromRanges(request.wanted.length, request.wanted.toRanges())
-    const job = new FetchJob(request, pending, this.#options.now())
+    const job = new FetchJob(request, this.#options.self, this.#options.random, this.#options.now())
+    for (const session of this.#sessions()) this.#enlist(job, session)
     const abort = (): void => job.fail(new MeshError('INTERRUPTED', 'fetching was interrupted'))
     if (signal.aborted) abort()
     signal.addEventListener('abort', abort)
@@ -122,10 +123,11 @@ export class Swarm {
     try {
       this.#pump()
       while (!job.isDone) {
-        const block = job.ready.shift()
+        const hadRoom = job.hasRoom
+        const block = job.take()
         if (block !== undefined) {
+          if (!hadRoom) this.#pump()
           yield block
-          this.#pump()
         } else if (job.failure !== undefined) throw job.failure
         else await job.changed()
       }
@@ -158,6 +160,7 @@ export class Swarm {
         entry.session = session
         pauseMs = RETRY_MIN_MS
         try {
+          for (const job of this.#jobs) this.#enlist(job, session)
           this.#pump()
           await session.run()
         } finally {
@@ -179,9 +182,21 @@ export class Swarm {
   #loseSession(session: PeerSession<Ticket>): void {
     const entry = this.#peers.get(session.peerId)
     if (entry?.session === session) entry.session = undefined
-    this.#metered.delete(session)
-    for (const job of this.#jobs) for (const index of [...job.asked.keys()]) job.unask(session, index)
+    for (const ticket of session.tickets()) ticket.job.unask(ticket)
+    for (const job of this.#jobs) job.picker.removePeer(session.peerId)
     this.#pump()
+  }
+
+  /** The picker learns of a peer, or that it no longer holds the image. */
+  #enlist(job: FetchJob, session: PeerSession<Ticket>): void {
+    const { peerId } = session
+    const have = job.available(session)
+    job.picker.removePeer(peerId)
+    if (have === null) return
+    const now = this.#options.now()
+    job.picker.addPeer(peerId, { have }, now)
+    if (this.#options.isReluctant?.(peerId) === true) job.picker.setReluctant(peerId, true)
+    if (session.window.rate > 0) job.picker.setSpeed(peerId, session.window.rate)
   }
 
   #ban(peerId: string, reason: string): void {
@@ -198,63 +213,88 @@ export class Swarm {
         else ticket.job.fail(error)
       })
     },
-    missing: (session: PeerSession<Ticket>, { job, index }: Ticket) => {
-      job.refuse(session, index)
-      job.unask(session, index)
+    missing: (session: PeerSession<Ticket>, ticket: Ticket) => {
+      const { job, index } = ticket
+      if (job.request.level === 0) session.held(job.root)?.clear(index)
+      if (job.picker.hasPeer(session.peerId)) job.picker.lost(session.peerId, [[index, index + 1]])
+      job.unask(ticket)
       this.#pump()
     },
-    busy: (session: PeerSession<Ticket>, { job, index }: Ticket) => {
-      // Asked again at the next tick, of whoever has room then.
-      job.unask(session, index)
+    // Asked again at the next tick, of whoever has room then.
+    busy: (_session: PeerSession<Ticket>, ticket: Ticket) => ticket.job.unask(ticket),
+    have: ({ peerId }: PeerSession<Ticket>, root: string, gained: RangeSet, lost: RangeSet) => {
+      for (const job of this.#jobs) {
+        if (job.root !== root || job.request.level > 0 || !job.picker.hasPeer(peerId)) continue
+        job.picker.lost(peerId, lost.runs())
+        job.picker.gained(peerId, gained.runs(), this.#options.now())
+      }
+      this.#pump()
     },
-    have: () => this.#pump(),
+    holds: (session: PeerSession<Ticket>) => {
+      for (const job of this.#jobs)
+        if ((job.available(session) === null) === job.picker.hasPeer(session.peerId)) {
+          for (const ticket of session.tickets()) if (ticket.job === job) job.unask(ticket)
+          this.#enlist(job, session)
+        }
+      this.#pump()
+    },
     versions: (peerId: string, versions: MetadataVersions) => this.#options.onVersions?.(peerId, versions),
     peers: (list: readonly PeerAddresses[]) => this.#options.onPeers?.(list),
-    totalRate: () => this.#sessions().reduce((sum, { openBytes, link }) => sum + (openBytes > 0 ? link.rate : 0), 0),
+    totalRate: () =>
+      this.#sessions().reduce((sum, { openBytes, window }) => sum + (openBytes > 0 ? window.rate : 0), 0),
   }
 
   async #received(session: PeerSession<Ticket>, ticket: Ticket, content: ArrivedBlock): Promise<void> {
     const { job, index, granules } = ticket
     const { digestOf: expected, level, sparse, blockSize } = job.request
-    this.#meter(session, content.payload.byteLength)
+    this.#answers(session)
+    // Its place is free for the next request, whatever becomes of this one.
+    this.#pumpFrom(session)
     // Already delivered by somebody else, or the job is over.
-    if (!this.#isOpen(job, index)) return this.#pump()
+    if (!this.#isOpen(ticket)) return
     let data: Uint8Array
     if (granules === undefined) data = unpackWhole(content, blockSize)
     else {
       data = await sparse!.read(index)
       unpackBlock(content, granules, data)
     }
-    const right = sameBytes(digestOf(data), await expected(index))
-    if (!this.#isOpen(job, index)) return this.#pump()
+    let digest = expected(index)
+    if (digest instanceof Promise) digest = await digest
+    const right = sameBytes(digestOf(data), digest)
+    if (!this.#isOpen(ticket)) return
     if (right) this.#deliver(session, ticket, data, content.wireBytes)
     else if (granules === undefined) {
       this.#wrong(session, `sent wrong bytes for ${level === 0 ? `block ${index}` : `page ${index} of level ${level}`}`)
     } else {
       // The peer lied, or what stands here beside the granules is wrong: the whole block will tell.
       job.doubted.set(index, { peerId: session.peerId, content, granules })
-      job.recall(index, session)
+      job.recall(index)
+      this.#pump()
     }
-    this.#pump()
   }
 
-  #isOpen(job: FetchJob, index: number): boolean {
-    return this.#jobs.has(job) && (job.asked.has(index) || job.pending.has(index))
+  /** A peer delivers, perhaps again. */
+  #answers(session: PeerSession<Ticket>): void {
+    const { rate } = session.window
+    for (const job of this.#jobs) {
+      if (!job.picker.hasPeer(session.peerId)) this.#enlist(job, session)
+      else if (rate > 0) job.picker.setSpeed(session.peerId, rate)
+    }
+  }
+
+  #isOpen({ job, index }: Ticket): boolean {
+    return this.#jobs.has(job) && job.isOpen(index)
   }
 
   #deliver(session: PeerSession<Ticket>, ticket: Ticket, data: Uint8Array, received: number): void {
     const { job, index, granules } = ticket
-    job.recall(index, session)
-    job.pending.clear(index)
     this.ledger.delivered(session.peerId, received)
     const doubted = job.doubted.get(index)
     const neighboursWrong = doubted !== undefined && this.#judge(doubted, index, data)
+    const block = { index, data, peerId: session.peerId, received }
     job.deliver(
       {
-        index,
-        data,
-        peerId: session.peerId,
-        received,
+        ...block,
         ...(granules === undefined ? {} : { granules }),
         ...(neighboursWrong ? { neighboursWrong } : {}),
       },
@@ -278,57 +318,55 @@ export class Swarm {
     this.#loseSession(session)
   }
 
-  #meter(session: PeerSession<Ticket>, bytes: number): void {
-    const now = this.#options.now()
-    const meter = this.#metered.get(session) ?? { bytes: 0, since: now }
-    meter.bytes += bytes
-    if (now - meter.since >= FETCH_TICK_MS) {
-      this.ledger.measured(session.peerId, (meter.bytes * 1000) / (now - meter.since))
-      this.#metered.set(session, { bytes: 0, since: now })
-    } else this.#metered.set(session, meter)
-  }
-
-  /** Asks peers for as much as the windows allow, one request of each peer in turn. */
+  /** Asks peers for as much as their windows allow: one request of each in turn, and not always the same one first. */
   #pump(): void {
-    for (const job of this.#jobs) {
-      let asking = this.#sessions()
-      while (asking.length > 0 && job.pending.count > 0 && job.bytesUnderWay < FETCH_WINDOW_BYTES) {
-        asking = asking.filter((session) => this.#askOne(job, session))
-      }
+    const rooms = this.#sessions().map((session) => ({ session, room: session.room() }))
+    const first = Math.floor(this.#options.random() * rooms.length)
+    let asking = [...rooms.slice(first), ...rooms.slice(0, first)]
+    const now = this.#options.now()
+    while (asking.length > 0) {
+      asking = asking.filter((one) => {
+        one.room -= one.room > 0 ? this.#askNext(one.session, now) : 0
+        return one.room > 0
+      })
     }
   }
 
-  #askOne(job: FetchJob, session: PeerSession<Ticket>): boolean {
-    if (job.pending.count === 0 || job.bytesUnderWay >= FETCH_WINDOW_BYTES) return false
-    if (!session.hasRoom(job.request.blockSize, this.ledger.of(session.peerId).rate)) return false
-    const available = job.available(session)
-    if (available === null) return false
-    const index = pickBlock(job.pending, available, (i) => this.#countHolders(job, i), this.#options.random)
-    if (index === -1 || !job.has(session, index)) return false
-    job.pending.clear(index)
-    this.#ask(job, session, index)
-    return true
+  /** A peer has answered: it is asked for more. */
+  #pumpFrom(session: PeerSession<Ticket>): void {
+    let room = session.room()
+    const now = this.#options.now()
+    while (room > 0) room -= this.#askNext(session, now)
   }
 
-  #countHolders(job: FetchJob, index: number): number {
-    if (job.request.level > 0) return 1
-    let count = 0
-    for (const { session } of this.#peers.values()) if (session?.held(job.root)?.has(index) === true) count++
-    return count
+  /** Asks a peer for one thing. Returns the bytes, or infinity if it is to be asked for nothing. */
+  #askNext(session: PeerSession<Ticket>, now: number): number {
+    for (const job of this.#jobs) {
+      if (!job.picker.hasPeer(session.peerId) || job.picker.pending === 0 || !job.hasRoom) continue
+      const index = job.picker.next(session.peerId, now)
+      if (index !== -1) return this.#ask(job, session, index, now)
+    }
+    return Number.POSITIVE_INFINITY
   }
 
-  #ask(job: FetchJob, session: PeerSession<Ticket>, index: number): void {
-    const ask = { session, id: undefined as number | undefined, askedAt: this.#options.now() }
-    job.asked.set(index, [...(job.asked.get(index) ?? []), ask])
-    job.request.digestOf(index).then(
-      (digest) => {
-        if (job.asked.get(index)?.includes(ask) !== true) return
-        const { level, blockSize } = job.request
-        const granules = job.granules(index)
-        ask.id = session.ask({ job, index, granules }, { digest, level, index, size: blockSize }, granules)
-      },
-      (error: Error) => job.fail(error),
-    )
+  /** Returns the bytes that are asked for. */
+  #ask(job: FetchJob, session: PeerSession<Ticket>, index: number, now: number): number {
+    const ticket = job.ask(session, index, now)
+    const digest = job.request.digestOf(index)
+    if (digest instanceof Promise)
+      digest.then(
+        (known) => this.#send(ticket, known),
+        (error: Error) => job.fail(error),
+      )
+    else this.#send(ticket, digest)
+    return ticket.size
+  }
+
+  #send(ticket: Ticket, digest: Digest): void {
+    const { job, index, session, granules } = ticket
+    if (!job.isAsked(ticket)) return
+    const { level, blockSize } = job.request
+    ticket.id = session.ask(ticket, { digest, level, index, size: blockSize }, granules)
   }
 
   /** Looks after what no message triggers: stalled peers, missing holders, slow last requests. */
@@ -337,7 +375,7 @@ export class Swarm {
     for (const session of this.#sessions()) this.#checkProgress(session, now)
     this.#pump()
     for (const job of this.#jobs) {
-      if (job.pending.count === 0) this.#askTwice(job, now)
+      if (job.picker.pending === 0) this.#askTwice(job, now)
       this.#checkHolders(job, now)
     }
   }
@@ -351,32 +389,29 @@ export class Swarm {
       session.stalled = true
       this.ledger.of(session.peerId).stalls++
       // Its answers are still welcome; until then others are asked for the same.
-      for (const { job, index } of session.tickets()) job.unask(session, index)
+      for (const ticket of session.tickets()) ticket.job.unask(ticket)
+      for (const job of this.#jobs) job.picker.removePeer(session.peerId)
     }
   }
 
   /** At the very end a slow peer's last requests are asked of a second peer that has nothing else to do. */
   #askTwice(job: FetchJob, now: number): void {
-    for (const [index, asks] of job.asked) {
-      const [first] = asks
-      if (asks.length > 1 || first === undefined || now - first.askedAt < ENDGAME_AGE_MS) continue
-      const idle = this.#sessions().find(
-        (session) =>
-          session !== first.session && session.openBytes === 0 && !session.stalled && job.has(session, index),
-      )
-      if (idle === undefined) return
-      this.#ask(job, idle, index)
+    for (const session of this.#sessions()) {
+      if (session.openBytes > 0 || session.stalled || !job.picker.hasPeer(session.peerId)) continue
+      const index = job.picker.duplicate(session.peerId, now)
+      if (index !== -1) this.#ask(job, session, index, now)
     }
   }
 
   #checkHolders(job: FetchJob, now: number): void {
     const sessions = this.#sessions()
-    const idle = job.ready.length === 0 && job.pending.count + job.asked.size > 0
+    const { picker } = job
+    const idle = job.ready.length === 0 && picker.pending + picker.asked > 0
     if (idle && now - job.deliveredAt >= NO_DELIVERY_MS && sessions.length > 0) {
       job.fail(this.#unavailable(job, sessions.length, 'delivers'))
       return
     }
-    if (!idle || job.asked.size > 0 || sessions.some((session) => this.#canServe(job, session))) {
+    if (!idle || picker.asked > 0 || picker.canServe) {
       job.helpedAt = now
       return
     }
@@ -394,18 +429,10 @@ export class Swarm {
     }
   }
 
-  #canServe(job: FetchJob, session: PeerSession<Ticket>): boolean {
-    const available = job.available(session)
-    if (available === null) return false
-    if (available !== undefined) return job.pending.nextSetInBoth(available, 0) !== -1
-    return job.has(session, job.pending.nextSet(0))
-  }
-
   #unavailable(job: FetchJob, peers: number, verb: 'holds' | 'delivers'): MeshError {
     const { level } = job.request
-    for (const index of job.asked.keys()) job.pending.set(index)
-    const blocks = [...job.pending.values().take(MAX_BLOCKS_NAMED)]
-    const { count } = job.pending
+    const blocks = [...job.picker.left().take(MAX_BLOCKS_NAMED)].sort((a, b) => a - b)
+    const count = job.picker.pending + job.picker.asked
     const more = count > blocks.length ? ` and ${count - blocks.length} more` : ''
     const what = level === 0 ? 'blocks' : `hash pages of level ${level}:`
     return new MeshError(
@@ -419,7 +446,7 @@ export class Swarm {
 
   #endJob(job: FetchJob): void {
     this.#jobs.delete(job)
-    for (const asks of job.asked.values()) for (const ask of asks) if (ask.id !== undefined) ask.session.cancel(ask.id)
+    job.end()
     if (this.#jobs.size > 0) return
     clearInterval(this.#timer)
     this.#timer = undefined

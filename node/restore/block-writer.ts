@@ -19,7 +19,7 @@ export interface BlockWriterOptions {
 
 /**
  * Puts right blocks on the disk in batches. The durable order: write → flush the disk → clear the log → only then call the
- * blocks clean and serve them (docs/DURABILITY.md, "Restore").
+ * blocks clean (docs/DURABILITY.md, "Restore"). Others are served what is written: it is read and hashed again for that.
  */
 export class BlockWriter {
   readonly #options: BlockWriterOptions
@@ -48,8 +48,9 @@ export class BlockWriter {
   }
 
   #begin({ index, data, granules }: ProvidedBlock): void {
-    const { disk } = this.#options
+    const { disk, source } = this.#options
     const write = (granules === undefined ? disk.writeBlock(index, data) : disk.writeGranules(index, data, granules))
+      .then(() => source.gained(index))
       // Reported by the checkpoint, which nothing gets past.
       .catch((error: unknown) => {
         this.#failure ??= { error }
@@ -61,7 +62,7 @@ export class BlockWriter {
   }
 
   async #checkpoint(): Promise<void> {
-    const { disk, log, dirty, source, report } = this.#options
+    const { disk, log, dirty, report } = this.#options
     await Promise.all(this.#writes)
     if (this.#failure !== undefined) throw this.#failure.error
     if (this.#batch.length === 0) return
@@ -71,7 +72,6 @@ export class BlockWriter {
     await disk.flush()
     for (const index of batch) dirty.clear(index)
     await log.clear(this.#clearable(batch))
-    for (const index of batch) source.gained(index)
     report()
   }
 

@@ -24,8 +24,8 @@ export class TreeFile {
   readonly path: string
   readonly #handle: FileHandle
   readonly #cachePages: number
-  /** Proven pages by file offset, least recently used first. */
-  readonly #cache = new Map<number, Promise<Uint8Array>>()
+  /** Pages by file offset, least recently used first: proven, or about to be. */
+  readonly #cache = new Map<number, Uint8Array | Promise<Uint8Array>>()
 
   private constructor(handle: FileHandle, path: string, facts: TreeFacts) {
     this.#handle = handle
@@ -45,31 +45,21 @@ export class TreeFile {
   }
 
   /** A proven page; it is shared, so it must not be changed. Errors: TREE_CORRUPT with level and index, DISK_IO. */
-  page(level: number, index: number): Promise<Uint8Array> {
-    const offset = this.geometry.pageOffset(level, index)
-    let page = this.#cache.get(offset)
-    if (page === undefined) {
-      page = this.#load(level, index, offset)
-      page.catch(() => this.#cache.delete(offset))
-    } else this.#cache.delete(offset)
-    this.#cache.set(offset, page)
-    if (this.#cache.size > this.#cachePages) this.#cache.delete(this.#cache.keys().next().value!)
-    return page
+  async page(level: number, index: number): Promise<Uint8Array> {
+    return this.#page(level, index)
   }
 
-  /** The proven digest of one block. */
-  async leaf(index: number): Promise<Digest> {
+  /** The proven digest of one block; at once if its page is in the cache. Errors: TREE_CORRUPT, DISK_IO. */
+  leaf(index: number): Digest | Promise<Digest> {
     assert(index >= 0 && index < this.geometry.blockCount, `leaf ${index} of ${this.geometry.blockCount}`)
-    return (await this.digestOf(0, index))!
+    return this.#digest(0, index)
   }
 
   /** What the tree says of an item: the root for the top. Undefined if there is no such item. */
   async digestOf(level: number, index: number): Promise<Digest | undefined> {
     if (level > this.geometry.levels || level < 0) return undefined
     if (index >= (level === 0 ? this.geometry.blockCount : this.geometry.pagesAt(level))) return undefined
-    const parent = this.geometry.parent(level, index)
-    if (parent === undefined) return this.root
-    return pageDigest(await this.page(parent.level, parent.index), parent.slot)
+    return this.#digest(level, index)
   }
 
   /** The proven digests of `count` blocks from `first`, packed. */
@@ -80,7 +70,7 @@ export class TreeFile {
     for (let done = 0; done < count; ) {
       const { index, slot } = this.geometry.parent(0, first + done)!
       const take = Math.min(count - done, this.geometry.digestsPerPage - slot)
-      const page = await this.page(1, index)
+      const page = await this.#page(1, index)
       packed.set(page.subarray(slot * DIGEST_SIZE_BYTES, (slot + take) * DIGEST_SIZE_BYTES), done * DIGEST_SIZE_BYTES)
       done += take
     }
@@ -89,6 +79,36 @@ export class TreeFile {
 
   async close(): Promise<void> {
     await this.#handle.close()
+  }
+
+  #digest(level: number, index: number): Digest | Promise<Digest> {
+    const parent = this.geometry.parent(level, index)
+    if (parent === undefined) return this.root
+    const page = this.#page(parent.level, parent.index)
+    if (page instanceof Promise) return page.then((proven) => pageDigest(proven, parent.slot))
+    return pageDigest(page, parent.slot)
+  }
+
+  #page(level: number, index: number): Uint8Array | Promise<Uint8Array> {
+    const offset = this.geometry.pageOffset(level, index)
+    const cached = this.#cache.get(offset)
+    if (cached !== undefined) {
+      this.#cache.delete(offset)
+      this.#cache.set(offset, cached)
+      return cached
+    }
+    const loading = this.#load(level, index, offset)
+    this.#cache.set(offset, loading)
+    loading.then(
+      (page) => {
+        if (this.#cache.get(offset) === loading) this.#cache.set(offset, page)
+      },
+      () => {
+        if (this.#cache.get(offset) === loading) this.#cache.delete(offset)
+      },
+    )
+    if (this.#cache.size > this.#cachePages) this.#cache.delete(this.#cache.keys().next().value!)
+    return loading
   }
 
   async #load(level: number, index: number, offset: number): Promise<Uint8Array> {

@@ -11,8 +11,8 @@ import { loadRoles, loadView, type SignedRoles, type TrustView } from './trusted
 /** No machine that runs this code has a clock before this moment. */
 export const EARLIEST_CLOCK_MS = Date.parse('2026-01-01T00:00:00Z')
 
-/** Times a refresh starts again because the peer's own metadata moved on while it was fetched. */
-const MAX_REFRESH_TRIES = 3
+/** Times a refresh starts again because the peer’s own metadata moved on: a whole lab may be joining at this moment. */
+const MAX_REFRESH_TRIES = 20
 /** Times an opening starts again because another process switched to the next generation. */
 const MAX_OPEN_TRIES = 5
 

@@ -54,7 +54,7 @@ async function costsOf(content: string, path: string): Promise<Figure[]> {
     const before = process.cpuUsage()
     const link = new CompressedLink()
     for (const [id, { coded, wanted }] of packed.answers.entries())
-      link.arrived({ type: 'block', id, ...coded }, wanted, 0, 0)
+      link.arrived({ type: 'block', id, ...coded }, wanted)
     const unpacked = { ...packed, seconds: (performance.now() - begun) / 1000, cpuSeconds: cpuSince(before) }
     figures.push(costFigure(`${name}: client, unpacking`, unpacked))
     if (size === BLOCK) figures.push(...chosen(content, packed, unpacked.seconds))

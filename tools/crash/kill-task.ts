@@ -60,7 +60,6 @@ export async function runKillTask(task: KillTask): Promise<boolean> {
     release,
     pool,
     blocksToFetch: task.blocksToFetch ?? Number.POSITIVE_INFINITY,
-    serving: () => undefined,
     random: () => random.next(),
     onLogMiss: (block) => {
       throw new Error(`the log had missed block ${block}`)

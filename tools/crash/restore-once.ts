@@ -2,7 +2,6 @@ import type { BlockDevice } from '../../node/disk/block-device.ts'
 import type { HashPool } from '../../node/disk/hash-pool.ts'
 import type { Receipt } from '../../node/restore/receipt.ts'
 import { restore } from '../../node/restore/restore.ts'
-import type { DiskSource } from '../../node/store/disk-source.ts'
 import type { WriteLog } from '../../node/writelog/write-log.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import { ImageFetcher } from './image-fetcher.ts'
@@ -17,7 +16,6 @@ export interface RestoreOnceOptions {
   readonly pool: HashPool
   /** Blocks after which the peers have no more. */
   readonly blocksToFetch: number
-  readonly serving: (source: DiskSource) => void
   /** A block that the log called clean is wrong. */
   readonly onLogMiss: (block: number) => void
   /** Chooses what is audited, in [0, 1). */

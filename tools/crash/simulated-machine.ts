@@ -81,8 +81,7 @@ export class SimulatedMachine {
   /** The peers have only so many blocks. True if it came to its end. */
   async restore(release: Release, cut: Cut, blocksToFetch: number): Promise<boolean> {
     let verified = false
-    await this.#run('restore', cut, async (device, storage, power, onPlatters) => {
-      const { image, manifest } = release
+    await this.#run('restore', cut, async (device, storage, power) => {
       const receipt = await restoreOnce({
         device,
         log: new TracedLog(await this.#openLog(storage, power, release), power),
@@ -92,18 +91,6 @@ export class SimulatedMachine {
         blocksToFetch,
         random: () => this.#random.next(),
         onLogMiss: (block) => this.record.faults.push(`the restore found that the log had missed block ${block}`),
-        serving: (source) => {
-          source.onChange(({ gained }) => {
-            const wrong = [...gained.values()].filter((index) => {
-              const [start, end] = [
-                index * manifest.blockSize,
-                Math.min((index + 1) * manifest.blockSize, manifest.size),
-              ]
-              return onPlatters().compare(image, start, end, start, end) !== 0
-            })
-            if (wrong.length > 0) this.record.faults.push(`blocks ${wrong.join(', ')} were offered and are not durable`)
-          })
-        },
       })
       verified = receipt?.verified === true
     })

@@ -57,6 +57,7 @@ describe('an exchange over a link of some speed', () => {
       await send(change(message.coding === CODING.zstd ? { ...message, packedUs: 330 } : message))
     }
     const swarm = new Swarm({
+      self: 'me',
       open: async () => {
         if (client.bytesSent > 0) throw new Error('once is enough')
         void server.serve(end).catch(() => undefined)
@@ -135,7 +136,9 @@ describe('an exchange over a link of some speed', () => {
   it('answers of 4 KiB travel compressed over an uplink once it is known to be slow, and plain on a LAN', async () => {
     const holding = imageOf(systemBytes(MIB), 4096)
     const slow = connect(holding, 5)
-    expect(await fetchAll(slow.swarm, holding)).toBe(MIB)
+    const first = await fetchAll(slow.swarm, holding)
+    expect(first).toBeGreaterThan(0.65 * MIB)
+    expect(first).toBeLessThan(0.95 * MIB)
     expect(await fetchAll(slow.swarm, holding)).toBeLessThan(0.65 * MIB)
     const fast = connect(holding, 1000)
     await fetchAll(fast.swarm, holding)

@@ -63,6 +63,7 @@ class Net {
         )
         return client
       },
+      self: name,
       local: () => facts(name, []),
       random: () => random.next(),
       peerWaitMs: 2_000,

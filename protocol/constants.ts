@@ -41,8 +41,6 @@ export const MAX_METADATA_FILE_BYTES = 1024 * 1024
 export const SESSION_CREDIT_BYTES = 8 * 1024 * 1024
 /** What is gained or lost in so short a time is told to peers in one message. */
 export const HAVE_DELAY_MS = 50
-/** Blocks a server reads ahead for one client. */
-export const SERVE_READ_AHEAD = 4
 /** Bytes a client asks of one peer before it knows the peer's speed. */
 export const FIRST_PEER_WINDOW_BYTES = 512 * 1024
 /** Bytes a client asks of one peer at least, however slow. */
@@ -79,6 +77,47 @@ export const ASSUMED_UNPACK_RATE = 400e6
 export const ASSUMED_RATIO = 0.5
 /** Answers so large tell the speed of zstd, in bytes; smaller ones are mostly overhead. */
 export const COMPRESSION_SAMPLE_BYTES = 32 * 1024
+/** Clients that want something at the same time are served so many bytes each in turn. */
+export const SERVE_QUANTUM_BYTES = 64 * 1024
+/** Answers to one client that its stream has not taken yet, and to all clients together. */
+export const SERVE_PORTION_BYTES = 256 * 1024
+export const SERVE_BUFFER_BYTES = 16 * 1024 * 1024
+/** What is read and hashed at most before the queue is looked at again; less when a slow disk took longer than this. */
+export const SERVE_TURN_BYTES = 4 * 1024 * 1024
+export const SERVE_TURN_MIN_BYTES = 256 * 1024
+export const SERVE_TURN_MS = 50
+/** Neighbouring blocks are read together up to this length. */
+export const SERVE_READ_BYTES = 1024 * 1024
+/** So long answers are made at most before the rest of the process has its turn. */
+export const SERVE_SLICE_MS = 4
+/** With a limit on the rate a client's requests are taken on up to what it gets in this time, and at least so many bytes. */
+export const SERVE_QUEUE_MS = 1_000
+export const SERVE_QUEUE_MIN_BYTES = 256 * 1024
+/** A limit on the rate or on the processor lets through at once what it grants in this time. */
+export const SERVE_BURST_MS = 100
+export const SERVE_CPU_WINDOW_MS = 1_000
+/** The rate that `mesh status` shows is smoothed over this time. */
+export const SERVE_METER_MS = 5_000
+/** With a limit on peers: how long one is served while others wait, and how soon one that asks nothing gives up its place. */
+export const SERVE_PLACE_MS = 2_000
+export const SERVE_PLACE_IDLE_MS = 200
+/** When a busy server wants to be asked again. */
+export const BUSY_RETRY_MIN_MS = 50
+export const BUSY_RETRY_MAX_MS = 1_000
+/** Limits on serving that a user may give: slower links make clients think that the server is stalled. */
+export const MIN_UPLOAD_BITS = 1_000_000
+/** While somebody uses the machine: this share of one core, and of the rate that was given. */
+export const IN_USE_CPU_SHARE = 0.5
+export const IN_USE_RATE_SHARE = 0.5
+/** How often it is looked whether somebody uses the machine, and the time for that. */
+export const IN_USE_TICK_MS = 30_000
+export const IN_USE_DEADLINE_MS = 5_000
+/** Priority of serving, as nice(1) counts: everything else on the machine goes first. */
+export const SERVING_NICE = 10
+/** How long `mesh restore --linger` serves at most, and how long nobody has wanted anything when it ends before. */
+export const LINGER_MS = 60_000
+export const LINGER_QUIET_MS = 5_000
+export const LINGER_TICK_MS = 100
 /** How often a fetch looks for stalled peers, missing holders and slow last requests. */
 export const FETCH_TICK_MS = 200
 /** A request this old may be asked of a second peer when nothing else is left to ask. */

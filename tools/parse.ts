@@ -1,12 +1,17 @@
 import { resolve } from 'node:path'
 import { InvalidArgumentError } from 'commander'
 import type { MonitorOptions } from '../node/agent/monitor.ts'
+import { MIN_UPLOAD_BITS } from '../protocol/constants.ts'
 
 const DURATION_UNITS_MS = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
 /** Longer times are typing errors, and would leave the range of dates. */
 const MAX_DURATION_MS = 366 * DURATION_UNITS_MS.d
 /** SD_LISTEN_FDS_START. */
 const FIRST_LISTEN_FD = 3
+const RATE_UNITS = { kbit: 1e3, mbit: 1e6, gbit: 1e9 } as const
+const MOST_RATE = 1e12
+const MOST_PEERS = 10_000
+const MOST_NICE = 19
 const SIZE_UNITS = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 } as const
 
 /** `90s`, `15m`, `1h`, `2d` in milliseconds; at most 366 days. */
@@ -25,6 +30,47 @@ export function parseSize(text: string): number {
     match === null ? Number.NaN : Number(match[1]) * SIZE_UNITS[match[2]!.toLowerCase() as keyof typeof SIZE_UNITS]
   if (!Number.isSafeInteger(value)) throw new InvalidArgumentError('Give a size such as 65536, 64K or 1G.')
   return value
+}
+
+/** `20mbit`, `1.5Gbit`, `none` in bits per second; 0 for none. */
+export function parseRate(text: string, smallest = 100_000): number {
+  if (text === 'none') return 0
+  const [, number, unit = ''] = /^(\d+(?:\.\d+)?)([kmg]bit)$/i.exec(text) ?? []
+  const rate = Math.round(Number(number) * RATE_UNITS[unit.toLowerCase() as keyof typeof RATE_UNITS])
+  if (!(rate >= smallest && rate <= MOST_RATE))
+    throw new InvalidArgumentError(
+      `Give a rate such as 20Mbit, 100Mbit or 1Gbit (at least ${smallest / 1000}kbit), or none.`,
+    )
+  return rate
+}
+
+/** A rate in bytes per second; 0 for none. */
+export function parseMaxUpload(text: string): number {
+  return parseRate(text, MIN_UPLOAD_BITS) / 8
+}
+
+/** `50%` of one core is 0.5; 0 for none. */
+export function parseMaxCpu(text: string): number {
+  if (text === 'none') return 0
+  const [, percent] = /^(\d{1,3})%$/.exec(text) ?? []
+  if (!(Number(percent) >= 1 && Number(percent) <= 100))
+    throw new InvalidArgumentError('Give a share of one core from 1% to 100%, such as 50%, or none.')
+  return Number(percent) / 100
+}
+
+/** A number of machines; 0 for none. */
+export function parseMaxPeers(text: string): number {
+  if (text === 'none') return 0
+  const value = Number(text)
+  if (!/^\d+$/.test(text) || value < 1 || value > MOST_PEERS)
+    throw new InvalidArgumentError(`Give a whole number from 1 to ${MOST_PEERS}, or none.`)
+  return value
+}
+
+export function parseNice(text: string): number {
+  if (!/^\d{1,2}$/.test(text) || Number(text) > MOST_NICE)
+    throw new InvalidArgumentError(`Give a whole number from 0 (as usual) to ${MOST_NICE} (everything else first).`)
+  return Number(text)
 }
 
 /** `OFFSET:LENGTH`, each a size; appended to the ranges given before. */

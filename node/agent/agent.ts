@@ -1,6 +1,7 @@
 import type { Progress } from '../restore/progress.ts'
 import type { Receipt } from '../restore/receipt.ts'
 import type { LogState } from '../writelog/write-log.ts'
+import type { ServingOptions } from './serving.ts'
 
 /** What every long-running command of the agent needs. */
 export interface AgentOptions {
@@ -10,6 +11,8 @@ export interface AgentOptions {
   readonly listen?: readonly string[]
   /** Whether peers are also looked for by multicast DNS. @default true */
   readonly mdns?: boolean
+  /** What serving others may take of this machine. */
+  readonly serving?: ServingOptions
   /** Aborted when the user wants the command to stop. */
   readonly signal: AbortSignal
   readonly report: (event: AgentEvent) => void

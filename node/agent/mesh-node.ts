@@ -11,6 +11,8 @@ import { toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import type { PeerAddresses } from '../../protocol/messages.ts'
 import type { LocalFacts } from '../exchange/local-facts.ts'
+import type { ServeLimits } from '../exchange/serve-pace.ts'
+import type { ServeFigures } from '../exchange/serve-scheduler.ts'
 import { ExchangeServer } from '../exchange/server.ts'
 import { Swarm } from '../exchange/swarm.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
@@ -137,6 +139,15 @@ export class MeshNode {
   hold(holding: Holding): void {
     this.#holdings.push(holding)
     this.#server.holdingsChanged()
+  }
+
+  /** What serving others may take of this machine. */
+  limitServing(limits: ServeLimits): void {
+    this.#server.limit(limits)
+  }
+
+  serving(): ServeFigures {
+    return this.#server.figures()
   }
 
   drop(holding: Holding): void {

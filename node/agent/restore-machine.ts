@@ -10,16 +10,20 @@ import { assertNotMounted } from '../disk/mounts.ts'
 import type { BlockFetcher } from '../restore/block-fetcher.ts'
 import type { Receipt } from '../restore/receipt.ts'
 import { restore } from '../restore/restore.ts'
+import type { ServingConfig } from '../state/state-directory.ts'
 import type { DiskSource } from '../store/disk-source.ts'
 import { TreeStore } from '../store/tree-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { AgentOptions } from './agent.ts'
 import { keepReceipt, readDiskState, writeDiskState } from './disk-state.ts'
+import { linger } from './linger.ts'
 import { forgetLogDoubt, readLogDoubt, recordLogDoubt } from './log-doubt.ts'
 import { secureRandom } from './log-watch.ts'
 import { Machine } from './machine.ts'
 import { openWriteLog, readLogConfig } from './machine-log.ts'
 import { MeshNode, nameOf } from './mesh-node.ts'
+import { type Offer, openSource } from './open-source.ts'
+import { limitsOf, rememberServing, stepBack } from './serving.ts'
 
 export interface RestoreMachineOptions extends AgentOptions {
   /** Default: the image of this machine. */
@@ -29,6 +33,8 @@ export interface RestoreMachineOptions extends AgentOptions {
   readonly force: boolean
   /** How long to wait for peers, and for somebody who holds what is missing. */
   readonly waitMs?: number
+  /** How long to serve the others at most once the disk is restored; default: not at all. */
+  readonly lingerMs?: number
 }
 
 /**
@@ -38,19 +44,40 @@ export interface RestoreMachineOptions extends AgentOptions {
 export async function restoreMachine(options: RestoreMachineOptions): Promise<Receipt> {
   await using stack = new AsyncDisposableStack()
   const machine = stack.adopt(await Machine.open(options.stateDir), (it) => it.close())
+  const serving = await rememberServing(machine, options.serving)
+  const network = stack.adopt(new LazyNetwork(machine, options, serving), (it) => it.stop())
+  // What this has opened for writing is closed when it returns: the boot that follows may mount it.
+  const { receipt, manifest } = await restoreDisk(machine, network, options, stack)
+  if (options.lingerMs !== undefined) await network.linger(manifest, options.lingerMs)
+  return receipt
+}
+
+interface Restored {
+  readonly receipt: Receipt
+  readonly manifest: VerifiedManifest
+}
+
+/** What goes on being served is opened until the `outer` stack ends. */
+async function restoreDisk(
+  machine: Machine,
+  network: LazyNetwork,
+  options: RestoreMachineOptions,
+  outer: AsyncDisposableStack,
+): Promise<Restored> {
+  await using stack = new AsyncDisposableStack()
   const path = machine.diskPath
   const first = machine.manifest(options.image, options.release)
   await assertNotMounted(path, options)
   const device = stack.adopt(await openDevice(path, { writable: true }), (it) => it.close())
   const pool = stack.adopt(new HashPool({ here: true }), (it) => it.close())
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
-  const network = stack.adopt(new LazyNetwork(machine, options), (it) => it.stop())
   let treeRefetched = false
   for (let manifest = first; ; ) {
     try {
       const receipt = await restoreTo(manifest, { machine, device, pool, trees, network, options })
       options.report({ type: 'receipt', receipt })
-      return receipt
+      if (options.lingerMs !== undefined) await network.keepOffering({ manifest, path, whole: true }, pool, outer)
+      return { receipt, manifest }
     } catch (error) {
       if (error instanceof ReleaseSuperseded) {
         options.report({ type: 'note', text: `release ${manifest.release} is superseded; restoring the newest one` })
@@ -127,12 +154,14 @@ class ReleaseSuperseded extends Error {}
 class LazyNetwork {
   readonly #machine: Machine
   readonly #options: RestoreMachineOptions
+  readonly #serving: ServingConfig
   #node: Promise<MeshNode> | undefined
   #running: MeshNode | undefined
   #offered: DiskSource | undefined
 
-  constructor(machine: Machine, options: RestoreMachineOptions) {
+  constructor(machine: Machine, options: RestoreMachineOptions, serving: ServingConfig) {
     this.#machine = machine
+    this.#serving = serving
     this.#options = options
   }
 
@@ -158,6 +187,29 @@ class LazyNetwork {
     this.#offered = undefined
   }
 
+  /** The restored disk is offered as it is read from now on, before what the restore offered is withdrawn. */
+  async keepOffering(offer: Offer, pool: HashPool, stack: AsyncDisposableStack): Promise<void> {
+    try {
+      this.#node ??= this.#start()
+      const node = await this.#node
+      const source = await openSource(this.#machine, offer, pool, this.#options, stack)
+      if (source !== undefined) node.hold(source)
+    } catch (error) {
+      // The disk is restored all the same.
+      if (!isMeshError(error)) throw error
+      this.#options.report({ type: 'warning', text: `the others cannot be served: ${error.message}` })
+    }
+  }
+
+  /** Serves the others until they are done, for `ms` at most. */
+  async linger(manifest: VerifiedManifest, ms: number): Promise<void> {
+    const { signal, report } = this.#options
+    if (this.#running === undefined) return
+    stepBack(this.#serving)
+    report({ type: 'note', text: `serving the others until they are done, ${ms / 1000} s at most` })
+    await linger(this.#running, manifest, { ms, signal })
+  }
+
   peerCount(): { peers?: number } {
     return this.#running === undefined ? {} : { peers: this.#running.connectedMembers().length }
   }
@@ -170,6 +222,7 @@ class LazyNetwork {
     const { listen, mdns, report, signal, waitMs } = this.#options
     const node = await MeshNode.start({ machine: this.#machine, listen, mdns, report, waitMs, gradual: true })
     this.#running = node
+    node.limitServing(limitsOf(this.#serving, false))
     report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
     if (this.#offered !== undefined) node.hold(this.#offered)
     // The first peer's metadata tells whether there is a newer release; without a peer there is nothing to wait for long.

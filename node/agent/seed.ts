@@ -20,6 +20,7 @@ import { writeDiskState } from './disk-state.ts'
 import { Machine } from './machine.ts'
 import { buildTree, copyDisk, preservedBlocks, sameContent } from './publish.ts'
 import { serve } from './service.ts'
+import { rememberServing } from './serving.ts'
 
 export interface SeedOptions extends AgentOptions {
   readonly disk: string
@@ -67,6 +68,7 @@ export async function seed(options: SeedOptions): Promise<Published> {
   try {
     const { published, manifest, path } = await publish(machine, options, size)
     options.report({ type: 'published', published })
+    await rememberServing(machine, options.serving)
     if (!options.once) await serve(machine, { manifest, path, whole: true }, { ...options, command: 'seed' })
     return published
   } finally {

@@ -1,18 +1,12 @@
-import { Bitmap } from '../../protocol/bitmap.ts'
 import { RENEW_TICK_MS } from '../../protocol/constants.ts'
 import { toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { encodeJoinToken } from '../../protocol/join-token.ts'
 import { ControlServer } from '../control/control-server.ts'
-import { openDevice } from '../disk/file-device.ts'
 import { HashPool } from '../disk/hash-pool.ts'
-import { ImageDisk } from '../disk/image-disk.ts'
-import { scanDisk } from '../restore/scan.ts'
-import { DiskSource } from '../store/disk-source.ts'
-import { TreeStore } from '../store/tree-store.ts'
+import type { DiskSource } from '../store/disk-source.ts'
 import { type Invitation, InvitationBook } from '../trust/invitations.ts'
 import { SiteSigner } from '../trust/site-signer.ts'
-import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { AgentOptions } from './agent.ts'
 import { lastReceipt } from './disk-state.ts'
 import { DiskWatch } from './disk-watch.ts'
@@ -21,15 +15,10 @@ import { LogWatch } from './log-watch.ts'
 import type { Machine } from './machine.ts'
 import { readLogConfig } from './machine-log.ts'
 import { MeshNode } from './mesh-node.ts'
+import { type Offer, openSource } from './open-source.ts'
+import { limitsOf, rememberServing, stepBack } from './serving.ts'
 import { describePeers, describeStatus, type HeldStatus } from './status.ts'
-
-/** What a service offers: an image on a disk, and whether that is known to be whole. */
-export interface Offer {
-  readonly manifest: VerifiedManifest
-  readonly path: string
-  /** False: what the disk holds of the image is found by a scan first. */
-  readonly whole: boolean
-}
+import { UseWatch } from './use-watch.ts'
 
 /** Serves until the signal aborts: the common part of `mesh up` and `mesh seed`. */
 export async function serve(
@@ -39,6 +28,8 @@ export async function serve(
 ): Promise<void> {
   await using stack = new AsyncDisposableStack()
   const { signal, report } = options
+  const serving = await rememberServing(machine, options.serving)
+  stepBack(serving)
   const pool = stack.adopt(new HashPool(), (it) => it.close())
   const master = machine.config.role === 'master' ? await openMaster(machine, options) : undefined
   const node = stack.adopt(
@@ -51,10 +42,18 @@ export async function serve(
     }),
     (it) => it.stop(),
   )
+  node.limitServing(limitsOf(serving, false))
+  const use = new UseWatch({
+    check: serving.inUseCheck,
+    changed: (inUse) => node.limitServing(limitsOf(serving, inUse)),
+    warn: (text) => report({ type: 'warning', text }),
+  })
+  use.start()
+  stack.adopt(use, (it) => it.stop())
   let held: HeldStatus | undefined
   const control = await ControlServer.listen(machine.state.directory, {
     status: async () => ({
-      ...(await describeStatus(machine, { node, held, receipt: await lastReceipt(machine.state) })),
+      ...(await describeStatus(machine, { node, inUse: use.inUse, held, receipt: await lastReceipt(machine.state) })),
       running: true,
       command: options.command,
       pid: process.pid,
@@ -82,39 +81,6 @@ export async function serve(
   }
   if (!signal.aborted)
     await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
-}
-
-async function openSource(
-  machine: Machine,
-  offer: Offer,
-  pool: HashPool,
-  options: AgentOptions,
-  stack: AsyncDisposableStack,
-): Promise<DiskSource | undefined> {
-  const trees = new TreeStore(machine.state.path('trees'))
-  if (!(await trees.has(offer.manifest))) {
-    options.report({ type: 'note', text: 'nothing can be served yet: run `mesh restore` on this machine first' })
-    return undefined
-  }
-  const device = stack.adopt(await openDevice(offer.path, { writable: false }), (it) => it.close())
-  const tree = stack.adopt(await trees.open(offer.manifest), (it) => it.close())
-  const held = new Bitmap(tree.geometry.blockCount)
-  held.setRange(0, held.length)
-  for (const [start, end] of offer.manifest.preserve.runs()) held.clearRange(start, end)
-  if (!offer.whole) {
-    const { report, signal } = options
-    const { dirty } = await scanDisk({
-      pool,
-      path: offer.path,
-      tree,
-      preserve: offer.manifest.preserve,
-      phase: 'scan',
-      progress: (progress) => report({ type: 'progress', ...progress }),
-      signal,
-    })
-    for (const block of dirty.values()) held.clear(block)
-  }
-  return new DiskSource({ disk: new ImageDisk(device, offer.manifest), tree, held })
 }
 
 /** Before anything is offered: what the write log calls dirty is not. */

@@ -1,6 +1,7 @@
 import { toHex } from '../../protocol/digest.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import { callControl } from '../control/control-client.ts'
+import type { ServeFigures } from '../exchange/serve-scheduler.ts'
 import type { Receipt } from '../restore/receipt.ts'
 import type { DiskSource } from '../store/disk-source.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
@@ -34,6 +35,8 @@ export interface Status {
     /** Blocks that neither this machine nor any connected one holds. */
     readonly unheld: number
   }
+  /** What others take of this machine: bytes since the command began, bytes per second lately, machines. */
+  readonly serving?: ServeFigures & { readonly inUse: boolean }
   readonly members: number
   readonly peers: number
   /** When the first of the trusted metadata expires, ISO 8601. */
@@ -104,7 +107,7 @@ export interface Invited {
 
 export async function describeStatus(
   machine: Machine,
-  live: { node?: MeshNode; held?: HeldStatus | undefined; receipt?: Receipt | undefined },
+  live: { node?: MeshNode; inUse?: boolean; held?: HeldStatus | undefined; receipt?: Receipt | undefined },
 ): Promise<Status> {
   const { config, trust } = machine
   const view = trust.view()
@@ -123,6 +126,7 @@ export async function describeStatus(
       ? {}
       : { image: manifest.image, release: manifest.release, root: toHex(manifest.root), size: manifest.size }),
     ...(live.held === undefined || live.node === undefined ? {} : { blocks: countBlocks(live.held, live.node) }),
+    ...(live.node === undefined ? {} : { serving: { ...live.node.serving(), inUse: live.inUse === true } }),
     members: view.members.length,
     peers: live.node?.connectedMembers().length ?? 0,
     metadataExpires: new Date(view.expires).toISOString(),

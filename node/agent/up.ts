@@ -5,7 +5,8 @@ import { readDiskState } from './disk-state.ts'
 import { peekLog } from './log-peek.ts'
 import { Machine } from './machine.ts'
 import { readLogConfig } from './machine-log.ts'
-import { type Offer, serve } from './service.ts'
+import type { Offer } from './open-source.ts'
+import { serve } from './service.ts'
 
 /** `mesh up`: serves this machine's image to the others until the signal aborts. */
 export async function up(options: AgentOptions): Promise<void> {

@@ -1,8 +1,8 @@
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import {
+  BUSY_RETRY_MIN_MS,
   HELLO_DEADLINE_MS,
   MAX_RUNS_PER_HAVE,
-  SERVE_READ_AHEAD,
   SESSION_CREDIT_BYTES,
 } from '../../protocol/constants.ts'
 import type { Digest } from '../../protocol/digest.ts'
@@ -11,13 +11,14 @@ import { decodeGranules, packBlock, wantedBytes } from '../../protocol/granules.
 import type { Message, PeerAddresses, WantRequest } from '../../protocol/messages.ts'
 import { RangeSet, type Run } from '../../protocol/ranges.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
-import type { Holding } from '../store/block-source.ts'
+import type { Deliver, Holding } from '../store/block-source.ts'
 import { BlockPacker } from './block-packer.ts'
 import { checkHello, type Hello, helloOf, type LocalFacts } from './local-facts.ts'
+import type { PaceOptions, ServeLimits } from './serve-pace.ts'
+import { type ServeFigures, type ServeJob, ServeScheduler } from './serve-scheduler.ts'
 
 /** Bytes of open requests beyond the credit that are answered `busy`; more is a violation. */
 const CREDIT_GRACE = 2
-const BUSY_RETRY_MS = 100
 
 export interface ServerOptions {
   readonly local: () => LocalFacts
@@ -25,7 +26,9 @@ export interface ServerOptions {
   /** Addresses of members, to tell clients where else to ask. */
   readonly peers: () => readonly PeerAddresses[]
   readonly onHello?: (peerId: string, hello: Hello) => void
-  readonly onServed?: (peerId: string, bytes: number) => void
+  readonly limits?: ServeLimits
+  /** Clock and processor time, for tests. */
+  readonly pace?: Partial<PaceOptions>
 }
 
 /** Answers exchange streams that others open: says what is held, and serves it (docs/PROTOCOL.md). */
@@ -35,21 +38,34 @@ export class ExchangeServer {
   readonly #packer = new BlockPacker()
   /** Holdings whose changes are passed on, with the function that ends that. */
   readonly #watched = new Map<Holding, () => void>()
+  readonly #scheduler: ServeScheduler<OpenRequest>
 
   constructor(options: ServerOptions) {
     this.#options = options
+    this.#scheduler = new ServeScheduler({ ...options.pace, serve: (requests) => this.#answer(requests) })
+    if (options.limits !== undefined) this.limit(options.limits)
     this.#watchHoldings()
   }
 
   /** Serves one stream until the client closes it. */
   async serve(stream: FrameStream): Promise<void> {
-    const session = new ServerSession(stream, this.#options, this.#packer)
+    const session = new ServerSession(stream, this.#options, this.#scheduler, this.#packer)
     this.#sessions.add(session)
     try {
       await session.run()
     } finally {
       this.#sessions.delete(session)
+      if (![...this.#sessions].some(({ peerId }) => peerId === stream.peerId)) this.#scheduler.leave(stream.peerId)
     }
+  }
+
+  /** What serving may take of the machine from now on. */
+  limit(limits: ServeLimits): void {
+    this.#scheduler.limit(limits)
+  }
+
+  figures(): ServeFigures {
+    return this.#scheduler.figures()
   }
 
   /** The trusted metadata changed: clients may want to fetch it. */
@@ -70,6 +86,7 @@ export class ExchangeServer {
   }
 
   close(): void {
+    this.#scheduler.close()
     for (const stop of this.#watched.values()) stop()
     this.#watched.clear()
   }
@@ -91,33 +108,62 @@ export class ExchangeServer {
     return added
   }
 
+  /** Each holding is asked for what those before it do not have. */
+  async #answer(requests: readonly OpenRequest[]): Promise<void> {
+    let left = requests
+    for (const holding of this.#options.holdings()) {
+      const open = new Set(left)
+      const asked = left
+      const deliver: Deliver = (at, block) => {
+        const request = asked[at]!
+        if (block === undefined || block.byteLength !== request.size || !open.delete(request)) return
+        request.session.answer(request, block)
+      }
+      // What fails to be read is not here; the fault shows at the own restore.
+      await holding.getMany(asked, deliver).catch(() => undefined)
+      left = [...open]
+      if (left.length === 0) return
+    }
+    for (const request of left) request.session.miss(request)
+  }
+
   #broadcast(message: Message): void {
     for (const session of this.#sessions) session.post(message)
   }
 }
 
 /** A request that was taken on. `cost`: what it takes of the credit. */
-interface OpenRequest extends WantRequest {
+interface OpenRequest extends WantRequest, ServeJob {
+  readonly session: ServerSession
   readonly wanted: Bitmap | undefined
-  readonly cost: number
   /** Bytes from which on the answer may be compressed. */
   readonly packFrom: number
 }
 
-/** One client's stream. Its queue is bounded by the credit, its reads by SERVE_READ_AHEAD. */
+/** One client's stream. What it may ask is bounded by the credit; when it is answered is the scheduler's business. */
 class ServerSession {
   readonly #stream: FrameStream
   readonly #options: ServerOptions
+  readonly #scheduler: ServeScheduler<OpenRequest>
   readonly #packer: BlockPacker
-  readonly #queue: OpenRequest[] = []
   #openBytes = 0
-  #reading = 0
   #greeted = false
+  #ended = false
 
-  constructor(stream: FrameStream, options: ServerOptions, packer: BlockPacker) {
+  constructor(
+    stream: FrameStream,
+    options: ServerOptions,
+    scheduler: ServeScheduler<OpenRequest>,
+    packer: BlockPacker,
+  ) {
     this.#stream = stream
     this.#options = options
+    this.#scheduler = scheduler
     this.#packer = packer
+  }
+
+  get peerId(): string {
+    return this.#stream.peerId
   }
 
   async run(): Promise<void> {
@@ -138,7 +184,8 @@ class ServerSession {
       }
     } finally {
       clearTimeout(timer)
-      this.#queue.length = 0
+      this.#ended = true
+      this.#scheduler.remove(peerId, ({ session }) => session === this)
     }
   }
 
@@ -169,62 +216,50 @@ class ServerSession {
 
   #want(requests: readonly WantRequest[], packFrom: number): void {
     const busy: number[] = []
+    let retryAfterMs = BUSY_RETRY_MIN_MS
     for (const request of requests) {
       const wanted = decodeGranules(request.granules, request.size)
       const cost = wantedBytes(wanted, request.size)
-      if (this.#openBytes + cost > SESSION_CREDIT_BYTES) busy.push(request.id)
-      else {
+      const busyMs = this.#scheduler.busyMs(this.peerId, this.#openBytes)
+      if (busyMs > 0 || this.#openBytes + cost > SESSION_CREDIT_BYTES) {
+        retryAfterMs = Math.max(retryAfterMs, busyMs)
+        busy.push(request.id)
+      } else {
         this.#openBytes += cost
-        this.#queue.push({ ...request, wanted, cost, packFrom })
+        this.#scheduler.push({ ...request, client: this.peerId, session: this, wanted, cost, packFrom })
       }
     }
     if (busy.length > (SESSION_CREDIT_BYTES * CREDIT_GRACE) / 4096) {
-      throw new MeshError('PROTOCOL_VIOLATION', `${this.#stream.peerId} asks far beyond its credit`)
+      throw new MeshError('PROTOCOL_VIOLATION', `${this.peerId} asks far beyond its credit`)
     }
-    if (busy.length > 0) this.post({ type: 'busy', ids: busy, retryAfterMs: BUSY_RETRY_MS })
-    this.#serve()
+    if (busy.length > 0) this.post({ type: 'busy', ids: busy, retryAfterMs })
   }
 
   #cancel(ids: readonly number[]): void {
     const cancelled = new Set(ids)
-    for (let i = this.#queue.length - 1; i >= 0; i--) {
-      if (!cancelled.has(this.#queue[i]!.id)) continue
-      this.#openBytes -= this.#queue[i]!.cost
-      this.#queue.splice(i, 1)
-    }
+    this.#scheduler.remove(this.peerId, (request) => {
+      if (request.session !== this || !cancelled.has(request.id)) return false
+      this.#openBytes -= request.cost
+      return true
+    })
   }
 
-  #serve(): void {
-    while (this.#reading < SERVE_READ_AHEAD) {
-      const request = this.#queue.shift()
-      if (request === undefined) return
-      this.#reading++
-      this.#answer(request)
-        .catch((error: Error) => this.#stream.abort(error))
-        .finally(() => {
-          this.#reading--
-          this.#serve()
-        })
-    }
+  answer(request: OpenRequest, block: Uint8Array): void {
+    this.#packer.pack(packBlock(block, request.wanted), request.packFrom).then(
+      (coded) => this.#release(request, { type: 'block', id: request.id, ...coded }, coded.payload.byteLength),
+      (error: Error) => this.#stream.abort(error),
+    )
   }
 
-  async #answer(request: OpenRequest): Promise<void> {
-    for (const holding of this.#options.holdings()) {
-      // A disk that fails to read a block does not have it; the fault shows at its own restore.
-      const block = await holding.get(request.digest, request).catch(() => undefined)
-      if (block === undefined || block.byteLength !== request.size) continue
-      const packed = await this.#packer.pack(packBlock(block, request.wanted), request.packFrom)
-      await this.#release(request, { type: 'block', id: request.id, ...packed })
-      this.#options.onServed?.(this.#stream.peerId, packed.payload.byteLength)
-      return
-    }
-    await this.#release(request, { type: 'missing', ids: [request.id] })
+  miss(request: OpenRequest): void {
+    this.#release(request, { type: 'missing', ids: [request.id] }, 0)
   }
 
   /** The credit is free before the client can know of the answer, else its next request would find the server busy. */
-  #release(request: OpenRequest, message: Message): Promise<void> {
+  #release(request: OpenRequest, message: Message, bytes: number): void {
     this.#openBytes -= request.cost
-    return this.#stream.send(message)
+    const sent = this.#ended ? Promise.resolve() : this.#stream.send(message)
+    sent.catch((error: Error) => this.#stream.abort(error)).finally(() => this.#scheduler.taken(request, bytes))
   }
 }
 

@@ -1,5 +1,5 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { ASK_TOGETHER, HELLO_DEADLINE_MS, MAX_WANTS_PER_MESSAGE } from '../../protocol/constants.ts'
+import { ASK_TOGETHER, BUSY_RETRY_MAX_MS, HELLO_DEADLINE_MS, MAX_WANTS_PER_MESSAGE } from '../../protocol/constants.ts'
 import { toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { encodeGranules, wantedBytes } from '../../protocol/granules.ts'
@@ -55,6 +55,8 @@ export class PeerSession<Ticket> {
   readonly #held = new Map<string, Bitmap>()
   #openBytes = 0
   #nextId = 1
+  /** When the peer wants to be asked again. */
+  #busyUntil = 0
   #unsent: WantRequest[] = []
 
   private constructor(
@@ -126,7 +128,7 @@ export class PeerSession<Ticket> {
 
   /** Bytes that the peer may be asked for now; none until it is worth a message. */
   room(): number {
-    if (this.stalled) return 0
+    if (this.stalled || this.#now() < this.#busyUntil) return 0
     const window = Math.min(this.window.size, this.#credit)
     return this.#openBytes <= window * (1 - ASK_TOGETHER) ? window - this.#openBytes : 0
   }
@@ -189,6 +191,7 @@ export class PeerSession<Ticket> {
         this.#answered(message.ids, (ticket) => this.#events.missing(this, ticket))
         break
       case 'busy':
+        this.#busyUntil = this.#now() + Math.min(message.retryAfterMs, BUSY_RETRY_MAX_MS)
         this.#answered(message.ids, (ticket) => this.#events.busy(this, ticket))
         break
       case 'have':

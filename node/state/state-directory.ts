@@ -5,6 +5,20 @@ import { Level } from 'level'
 import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { storageError, writeFileAtomic } from './atomic-file.ts'
 
+/** What serving may take of a machine, as far as the user said so. */
+export interface ServingConfig {
+  /** Bytes per second. */
+  readonly maxUpload?: number
+  /** Of one core: 0.5 is half of it. */
+  readonly maxCpu?: number
+  /** Machines that are served at a time. */
+  readonly maxPeers?: number
+  /** Priority, as nice(1) counts. */
+  readonly nice?: number
+  /** Command that prints something while somebody uses the machine; empty: nobody is looked for. */
+  readonly inUseCheck?: string
+}
+
 /** What a machine was told to be; `machine.json` in the state directory. */
 export interface MachineConfig {
   /** Name of the site, for people. */
@@ -22,6 +36,7 @@ export interface MachineConfig {
   readonly disk?: string
   /** Multiaddrs to listen on. */
   readonly listen: readonly string[]
+  readonly serving?: ServingConfig
 }
 
 const FORMAT_NAME = 'lab-mesh-state'

@@ -8,10 +8,21 @@ export interface Position {
   readonly index: number
 }
 
-/** Content by digest, proven: what `get` returns has just been hashed. */
+/** Content that is asked for by its digest; the position saves a lookup. */
+export interface ContentRequest extends Position {
+  readonly digest: Digest
+}
+
+/** Takes what was asked for by request `at`: just hashed, and undefined if it is not (or no longer) here. */
+export type Deliver = (at: number, content: Uint8Array | undefined) => void
+
+/** Content by digest, proven. */
 export interface BlockSource {
-  /** The block or hash page with this digest, or undefined if it is not (or no longer) here. `hint` saves a lookup. */
-  get(digest: Digest, hint: Position): Promise<Uint8Array | undefined>
+  /**
+   * Delivers an answer to each request, in any order: what is read is read in the order of the disk, neighbours together.
+   * Equal requests may get the same buffer. Content that cannot be read is not here.
+   */
+  getMany(requests: readonly ContentRequest[], deliver: Deliver): Promise<void>
 }
 
 /** Blocks that became and ceased to be servable. */

@@ -1,11 +1,12 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Bitmap } from '../../protocol/bitmap.ts'
-import { MAX_LOCATIONS_PER_DIGEST } from '../../protocol/constants.ts'
+import { HAVE_DELAY_MS, MAX_LOCATIONS_PER_DIGEST, SERVE_READ_BYTES, SERVE_SLICE_MS } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import { type ByteCount, byteCount } from '../../protocol/units.ts'
 import type { ImageDisk } from '../disk/image-disk.ts'
-import type { Holding, HoldingChange, Position } from './block-source.ts'
+import type { ContentRequest, Deliver, Holding, HoldingChange } from './block-source.ts'
 import { LocationIndex } from './location-index.ts'
 import type { TreeFile } from './tree-file.ts'
 
@@ -44,25 +45,24 @@ export class DiskSource implements Holding {
     return this.#held.count
   }
 
-  async get(digest: Digest, hint: Position): Promise<Uint8Array | undefined> {
-    const expected = await this.tree.digestOf(hint.level, hint.index)
-    const hinted = expected !== undefined && sameBytes(expected, digest)
-    if (hint.level > 0) return hinted ? this.tree.page(hint.level, hint.index) : undefined
-    if (hinted && this.#held.has(hint.index)) {
-      const block = await this.#readProven(hint.index, digest)
-      if (block !== undefined) return block
+  async getMany(requests: readonly ContentRequest[], deliver: Deliver): Promise<void> {
+    const placed: Placed[] = []
+    const elsewhere: Placed[] = []
+    for (const [at, { digest, level, index }] of requests.entries()) {
+      const expected = await this.tree.digestOf(level, index).catch(absent)
+      const hinted = expected !== undefined && sameBytes(expected, digest)
+      if (level > 0) deliver(at, hinted ? await this.tree.page(level, index).catch(absent) : undefined)
+      else if (hinted && this.#held.has(index)) placed.push({ at, index, digest })
+      else elsewhere.push({ at, index, digest })
     }
-    let tries = 0
-    for await (const index of (await this.#locations()).find(digest)) {
-      if (!this.#held.has(index)) continue
-      if (tries++ === MAX_LOCATIONS_PER_DIGEST) break
-      const block = await this.#readProven(index, digest)
-      if (block !== undefined) return block
-    }
-    return undefined
+    await this.#readPlaced(placed, (one, block) => {
+      if (block === undefined) elsewhere.push(one)
+      else deliver(one.at, block)
+    })
+    for (const { at, digest } of elsewhere) deliver(at, await this.#find(digest).catch(absent))
   }
 
-  /** The block was verified and flushed: it can be served. */
+  /** The block was verified and written: it can be served. */
   gained(index: number): void {
     if (this.#held.set(index)) this.#changed(index)
   }
@@ -89,30 +89,119 @@ export class DiskSource implements Holding {
     return this.#index
   }
 
-  async #readProven(index: number, digest: Digest): Promise<Uint8Array | undefined> {
-    // A block that cannot be read is as lost as one that changed.
-    const block = await this.disk.readBlock(index).catch((error: unknown) => {
-      if (isMeshError(error, 'DISK_IO')) return undefined
-      throw error
-    })
-    if (block !== undefined && sameBytes(digestOf(block), digest)) return block
-    if (this.#held.has(index)) {
-      this.lost(index)
-      this.onMismatch?.(index)
+  /** The same content at another place. */
+  async #find(digest: Digest): Promise<Uint8Array | undefined> {
+    let tries = 0
+    for await (const index of (await this.#locations()).find(digest)) {
+      if (!this.#held.has(index)) continue
+      if (tries++ === MAX_LOCATIONS_PER_DIGEST) break
+      let found: Uint8Array | undefined
+      await this.#readPlaced([{ at: 0, index, digest }], (_, block) => {
+        found = block
+      })
+      if (found !== undefined) return found
     }
     return undefined
   }
 
-  /** Changes within one turn of the event loop reach the listeners together, as they stand at its end. */
+  /** One sweep over the disk. What the page cache has is taken at once, the rest is waited for together. */
+  async #readPlaced(placed: Placed[], take: (one: Placed, block: Uint8Array | undefined) => void): Promise<void> {
+    const under: Promise<void>[] = []
+    let sliceAt = performance.now()
+    for (const run of neighbours(placed, SERVE_READ_BYTES / this.blockSize)) {
+      const first = run[0]!.index
+      const blocks = this.disk.readBlocks(first, run.at(-1)!.index - first + 1)
+      if (blocks instanceof Uint8Array) this.#prove(run, blocks, take)
+      else under.push(this.#await(run, blocks, take))
+      if (performance.now() - sliceAt < SERVE_SLICE_MS) continue
+      await nextTurn()
+      sliceAt = performance.now()
+    }
+    await Promise.all(under)
+  }
+
+  async #await(
+    run: readonly Placed[],
+    reading: Promise<Uint8Array>,
+    take: (one: Placed, block: Uint8Array | undefined) => void,
+  ): Promise<void> {
+    const blocks = await reading.catch(unreadable)
+    if (blocks !== undefined) return this.#prove(run, blocks, take)
+    // A block that cannot be read is as lost as one that changed; its neighbours are not.
+    for (const one of run) {
+      const block = await this.disk.readBlock(one.index).catch(unreadable)
+      if (block !== undefined) this.#prove([one], block, take)
+      else {
+        this.#mismatch(one.index)
+        take(one, undefined)
+      }
+    }
+  }
+
+  /** `blocks`: what was read from the first of the run to its last. */
+  #prove(run: readonly Placed[], blocks: Uint8Array, take: (one: Placed, block: Uint8Array | undefined) => void): void {
+    const first = run[0]!.index
+    let before: { index: number; block: Uint8Array | undefined } | undefined
+    for (const one of run) {
+      // All who ask for one block here ask for what the tree says: it is hashed once.
+      if (before?.index !== one.index) {
+        const block = blocks.subarray((one.index - first) * this.blockSize, (one.index - first + 1) * this.blockSize)
+        const right = sameBytes(digestOf(block), one.digest)
+        if (!right) this.#mismatch(one.index)
+        before = { index: one.index, block: right ? block : undefined }
+      }
+      take(one, before.block)
+    }
+  }
+
+  #mismatch(index: number): void {
+    if (!this.#held.has(index)) return
+    this.lost(index)
+    this.onMismatch?.(index)
+  }
+
+  /** Changes within a moment reach the listeners together, as they stand at its end: each is a message to every peer. */
   #changed(index: number): void {
     this.#touched.push(index)
     if (this.#touched.length > 1) return
-    setImmediate(() => {
+    setTimeout(() => {
       const touched = this.#touched
       this.#touched = []
       const gained = RangeSet.from(touched.filter((i) => this.#held.has(i)).map((i) => [i, i + 1]))
       const lost = RangeSet.from(touched.filter((i) => !this.#held.has(i)).map((i) => [i, i + 1]))
       for (const listener of this.#listeners) listener({ gained, lost })
-    })
+    }, HAVE_DELAY_MS).unref()
   }
+}
+
+/** A request and the block that is believed to answer it. */
+interface Placed {
+  readonly at: number
+  readonly index: number
+  readonly digest: Digest
+}
+
+/** In the order of the disk, cut where a block is not the next one, or the same, or where a read becomes too long. */
+function* neighbours(placed: readonly Placed[], most: number): Generator<Placed[]> {
+  let run: Placed[] = []
+  for (const one of placed.toSorted((a, b) => a.index - b.index)) {
+    const last = run.at(-1)
+    if (last !== undefined && (one.index > last.index + 1 || one.index >= run[0]!.index + most)) {
+      yield run
+      run = []
+    }
+    run.push(one)
+  }
+  if (run.length > 0) yield run
+}
+
+function unreadable(error: unknown): undefined {
+  if (isMeshError(error, 'DISK_IO')) return undefined
+  throw error
+}
+
+/** A tree that is damaged does not have the content; the damage is reported, and put right, by the own restore. */
+function absent(error: unknown): undefined {
+  if (isMeshError(error)) return undefined
+  throw error
 }

@@ -34,7 +34,7 @@ if (why !== undefined) console.warn(`SKIPPED: ${why}`)
 describe('npm run lab, its command line', () => {
   it.each([
     [['provision', '--machines', '0'], /--machines.*Give a whole number from 1 to 200/],
-    [['provision', '--rate', 'fast'], /--rate.*Give a rate such as 20mbit/],
+    [['provision', '--rate', 'fast'], /--rate.*Give a rate such as 20Mbit/],
     [['provision', '--size', '100K'], /--size.*Give whole MiB/],
     [['provision', '--dirt', 'uniform'], /unknown option '--dirt'/],
     [['restore', '--dirt', 'some'], /--dirt.*Allowed choices are uniform, clustered/],

@@ -48,14 +48,15 @@ const evil: Holding = {
   blockSize: source.blockSize,
   held: () => source.held(),
   onChange: (listener) => source.onChange(listener),
-  get: async (digest, hint) => {
+  getMany: async (requests, deliver) => {
     if (mode === 'stall') return new Promise(() => undefined)
-    const block = await source.get(digest, hint)
-    if (mode === 'leave' && ++served > LEAVE_AFTER) process.exit(0)
-    if (mode !== 'lie' || block === undefined) return block
-    const wrong = Buffer.from(block)
-    wrong[100]! ^= 1
-    return wrong
+    await source.getMany(requests, (at, block) => {
+      if (mode === 'leave' && ++served > LEAVE_AFTER) process.exit(0)
+      if (mode !== 'lie' || block === undefined) return deliver(at, block)
+      const wrong = Buffer.from(block)
+      wrong[100]! ^= 1
+      deliver(at, wrong)
+    })
   },
 }
 const node = await MeshNode.start({ machine, listen: [address], mdns: false, report: () => undefined })

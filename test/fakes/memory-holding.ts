@@ -1,4 +1,4 @@
-import type { Holding, HoldingChange, Position } from '../../node/store/block-source.ts'
+import type { ContentRequest, Deliver, Holding, HoldingChange, Position } from '../../node/store/block-source.ts'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
@@ -26,6 +26,10 @@ export class MemoryHolding implements Holding {
 
   held(): RangeSet {
     return this.#held.toRanges()
+  }
+
+  async getMany(requests: readonly ContentRequest[], deliver: Deliver): Promise<void> {
+    for (const [at, request] of requests.entries()) deliver(at, await this.get(request.digest, request))
   }
 
   async get(digest: Digest, hint: Position): Promise<Uint8Array | undefined> {

@@ -1,35 +1,58 @@
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
 import type { Receipt } from '../../node/restore/receipt.ts'
+import { LINGER_MS } from '../../protocol/constants.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds, formatTable } from '../format.ts'
 import { parseCount, parseDuration } from '../parse.ts'
+import { type ServingFlags, servingOf, withServingOptions } from '../serving-options.ts'
 
-interface Options {
+interface Options extends ServingFlags {
   image?: string
   release?: number
   force: boolean
   wait?: number
+  linger?: number
 }
 
+const DEFAULT_LINGER = `${LINGER_MS / 1000}s`
+
 export function command(): Command {
-  return withCommonOptions(new Command('restore'))
+  return withServingOptions(withCommonOptions(new Command('restore')))
     .description('bring this machine’s disk back to the newest release')
     .option('--image <name>', 'another image than this machine’s')
     .option('--release <n>', 'an older release', parseCount)
     .option('--wait <time>', 'how long to wait for machines that have what is missing (default: 20s)', parseDuration)
+    .addOption(
+      new Option('--linger [time]', 'afterwards serve the others until they are done, at most so long (default: 60s)')
+        .preset(DEFAULT_LINGER)
+        .argParser(parseDuration),
+    )
     .option('--force', 'write to the disk although it is mounted read-write', false)
-    .addHelpText('after', '\nExit code 0 only if the whole disk equals the signed image.\n\nExample:\n  mesh restore')
+    .addHelpText(
+      'after',
+      '\nExit code 0 only if the whole disk equals the signed image.\n\nExamples:\n  mesh restore\n  mesh restore --linger 2m',
+    )
     .action(action(run))
 }
 
 async function run(context: Context, options: Options): Promise<void> {
   const { restoreMachine } = await import('../../node/agent/restore-machine.ts')
+  const { output, agent } = context
+  const lingers = options.linger !== undefined
   const receipt = await restoreMachine({
-    ...context.agent,
+    ...agent,
     ...options,
+    serving: servingOf(options),
     ...(options.wait === undefined ? {} : { waitMs: options.wait }),
+    ...(options.linger === undefined ? {} : { lingerMs: options.linger }),
+    report: (event) => {
+      agent.report(event)
+      // Others are served with the result at hand.
+      if (lingers && event.type === 'receipt') output.result(event.receipt, describe(event.receipt))
+    },
   })
-  context.output.result(receipt, describe(receipt))
+  // Programs take the last line for the result.
+  if (output.json || !lingers) output.result(receipt, describe(receipt))
 }
 
 function describe(receipt: Receipt): string {

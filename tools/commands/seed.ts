@@ -2,8 +2,9 @@ import { Command } from 'commander'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds } from '../format.ts'
 import { parseRange, parseSize } from '../parse.ts'
+import { type ServingFlags, servingOf, withServingOptions } from '../serving-options.ts'
 
-interface Options {
+interface Options extends ServingFlags {
   image?: string
   blockSize?: number
   preserve: { offset: number; length: number }[]
@@ -16,7 +17,7 @@ interface Options {
 }
 
 export function command(): Command {
-  return withCommonOptions(new Command('seed'))
+  return withServingOptions(withCommonOptions(new Command('seed')))
     .description('publish the content of a disk as the next release, then serve it')
     .argument('<disk>', 'block device or image file')
     .option('--image <name>', 'name of the image (default: that of last time, or the file name)')
@@ -43,6 +44,7 @@ async function run(context: Context, options: Options, disk: string): Promise<vo
   const published = await seed({
     ...agent,
     ...options,
+    serving: servingOf(options),
     disk,
     report: (event) => {
       agent.report(event)

@@ -36,6 +36,7 @@ function describe(status: Status): string {
     if (unheld > 0)
       rows.push(['missing', `${unheld} blocks nobody holds any more: run \`mesh seed\` again on the master`])
   }
+  if (status.serving !== undefined) rows.push(['served', describeServing(status.serving)])
   if (status.lastRestore !== undefined) {
     const { verified, release, startedAt, seconds } = status.lastRestore
     rows.push([
@@ -45,4 +46,17 @@ function describe(status: Status): string {
   }
   rows.push(['members', String(status.members)], ['metadata', `valid until ${status.metadataExpires.slice(0, 10)}`])
   return rows.map(([name, value]) => `${name.padEnd(10)}${value}`).join('\n')
+}
+
+const CAPS = { rate: '--max-upload', cpu: 'the limit on the processor' } as const
+
+function describeServing(serving: NonNullable<Status['serving']>): string {
+  const { bytes, bytesPerSecond, clients, waiting, capped, inUse } = serving
+  const parts = [formatBytes(bytes)]
+  if (bytesPerSecond >= 1) parts.push(`${formatBytes(bytesPerSecond)}/s lately`)
+  if (clients > 0) parts.push(clients === 1 ? '1 machine is served' : `${clients} machines are served`)
+  if (waiting > 0) parts.push(waiting === 1 ? '1 waits' : `${waiting} wait`)
+  if (capped !== undefined) parts.push(`held back by ${CAPS[capped]}`)
+  if (inUse) parts.push('somebody uses this machine')
+  return parts.join(', ')
 }

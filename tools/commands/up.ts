@@ -1,15 +1,16 @@
 import { Command } from 'commander'
 import { action, type Context, withCommonOptions } from '../command.ts'
+import { type ServingFlags, servingOf, withServingOptions } from '../serving-options.ts'
 
 export function command(): Command {
-  return withCommonOptions(new Command('up'))
+  return withServingOptions(withCommonOptions(new Command('up')))
     .description('serve this machine’s image to the others until stopped')
-    .addHelpText('after', '\nExample:\n  mesh up')
+    .addHelpText('after', '\nExamples:\n  mesh up\n  mesh up --max-upload 50Mbit --max-cpu 25%')
     .action(action(run))
 }
 
-async function run(context: Context): Promise<void> {
+async function run(context: Context, flags: ServingFlags): Promise<void> {
   const { up } = await import('../../node/agent/up.ts')
-  await up(context.agent)
+  await up({ ...context.agent, serving: servingOf(flags) })
   context.output.result({ event: 'stopped' }, 'Stopped.')
 }

@@ -1,6 +1,6 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { EXIT, isMeshError } from '../../protocol/errors.ts'
-import { parseSize } from '../parse.ts'
+import { parseRate, parseSize } from '../parse.ts'
 import { DIRT_KINDS } from './dirt.ts'
 import { CONTENTS, type LabOptions, LOGS, SOURCES } from './lab-options.ts'
 import { asJson, asText } from './lab-report.ts'
@@ -9,8 +9,6 @@ import { runLab } from './run-lab.ts'
 const MIB = 1024 ** 2
 /** The subnet of the LAN, without master and router. */
 const MOST_MACHINES = 200
-const SMALLEST_RATE = 1e5
-const RATE_UNITS = { kbit: 1e3, mbit: 1e6, gbit: 1e9 } as const
 const MOST_SHARE = 0.5
 const UPLINK = 20e6
 
@@ -60,8 +58,15 @@ function common(parent: Command, name: LabOptions['scenario'], description: stri
     .description(description)
     .option('--machines <n>', 'how many of them', parseMachines, 8)
     .addOption(given('--size <bytes>', 'size of the image', parseImageSize, '256M'))
-    .addOption(given('--rate <rate>', 'of each port, in each direction: 100mbit, 1gbit, none', parseRate, '100mbit'))
-    .option('--uplink <rate>', 'between the LAN and central (default: 20mbit)', parseRate)
+    .addOption(
+      given(
+        '--rate <rate>',
+        'of each port, in each direction: 100mbit, 1gbit, none',
+        (text) => parseRate(text),
+        '100mbit',
+      ),
+    )
+    .option('--uplink <rate>', 'between the LAN and central (default: 20mbit)', (text) => parseRate(text))
     .addOption(
       new Option('--from <source>', 'where the image is: on the LAN, behind the uplink, both')
         .choices(SOURCES)
@@ -117,16 +122,6 @@ function parseImageSize(text: string): number {
   const size = parseSize(text)
   if (size < MIB || size % MIB !== 0) throw new InvalidArgumentError('Give whole MiB, such as 256M or 1G.')
   return size
-}
-
-/** Bits per second; 0 for no limit. */
-function parseRate(text: string): number {
-  if (text === 'none') return 0
-  const [, number, unit] = /^(\d+(?:\.\d+)?)(kbit|mbit|gbit)$/.exec(text) ?? []
-  const rate = Math.round(Number(number) * RATE_UNITS[unit as keyof typeof RATE_UNITS])
-  if (!(rate >= SMALLEST_RATE && rate <= 1e12))
-    throw new InvalidArgumentError('Give a rate such as 20mbit, 100mbit or 1gbit (at least 100kbit), or none.')
-  return rate
 }
 
 function parseSeed(text: string): number {

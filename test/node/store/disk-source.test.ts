@@ -1,14 +1,17 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { ImageDisk } from '../../../node/disk/image-disk.ts'
 import type { HoldingChange } from '../../../node/store/block-source.ts'
 import { DiskSource } from '../../../node/store/disk-source.ts'
 import { Bitmap } from '../../../protocol/bitmap.ts'
+import { HAVE_DELAY_MS, SERVE_READ_BYTES } from '../../../protocol/constants.ts'
 import { digestOf, sameBytes } from '../../../protocol/digest.ts'
 import { NO_DIGEST } from '../../../protocol/hash-tree.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'
 import { Random } from '../../../tools/lab/random.ts'
 import { FaultyDevice } from '../../fakes/faulty-device.ts'
+import { getContent } from '../../support/get-content.ts'
 import { leavesOf, storedTree } from '../../support/stored-tree.ts'
 
 const BLOCK = 128
@@ -32,14 +35,14 @@ async function holding(): Promise<{ device: FaultyDevice; source: DiskSource; le
   return { device, source, leaf: (index) => leaves.subarray(index * 32, index * 32 + 32) }
 }
 
-/** Lets the changes of this turn reach the listeners. */
-const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+/** Lets the changes of this moment reach the listeners. */
+const nextMoment = (): Promise<void> => sleep(2 * HAVE_DELAY_MS)
 
 describe('DiskSource', () => {
   it('gives every held block and every page, padded and proven', async () => {
     const { source, leaf, device } = await holding()
     for (let index = 0; index < BLOCKS; index++) {
-      const block = await source.get(leaf(index), { level: 0, index })
+      const block = await getContent(source, leaf(index), { level: 0, index })
       if (index === 20) expect(block).toBeUndefined()
       else expect(digestOf(block!)).toEqual(Buffer.from(leaf(index)))
     }
@@ -47,7 +50,7 @@ describe('DiskSource', () => {
     for (let level = 1; level <= geometry.levels; level++) {
       for (let index = 0; index < geometry.pagesAt(level); index++) {
         const digest = (await source.tree.digestOf(level, index))!
-        expect(digestOf((await source.get(digest, { level, index }))!)).toEqual(Buffer.from(digest))
+        expect(digestOf((await getContent(source, digest, { level, index }))!)).toEqual(Buffer.from(digest))
       }
     }
     expect(device.journal).toEqual([])
@@ -67,12 +70,12 @@ describe('DiskSource', () => {
       { level: 0, index: 3 },
       { level: 0, index: 99_999 },
     ]) {
-      expect(digestOf((await source.get(leaf(11), hint))!)).toEqual(Buffer.from(leaf(11)))
+      expect(digestOf((await getContent(source, leaf(11), hint))!)).toEqual(Buffer.from(leaf(11)))
     }
-    expect(await source.get(digestOf(leaf(11)), { level: 0, index: 11 })).toBeUndefined()
+    expect(await getContent(source, digestOf(leaf(11)), { level: 0, index: 11 })).toBeUndefined()
     // Pages are only known by their place.
-    expect(await source.get(leaf(11), { level: 1, index: 0 })).toBeUndefined()
-    expect(await source.get(leaf(11), { level: 9, index: 0 })).toBeUndefined()
+    expect(await getContent(source, leaf(11), { level: 1, index: 0 })).toBeUndefined()
+    expect(await getContent(source, leaf(11), { level: 9, index: 0 })).toBeUndefined()
     expect(source.heldCount).toBe(BLOCKS - 1)
   })
 
@@ -82,42 +85,105 @@ describe('DiskSource', () => {
     source.onChange((change) => changes.push(change))
     device.bytes[4 * BLOCK + 3]! ^= 1
     device.bytes[5 * BLOCK]! ^= 1
-    const [four, five] = await Promise.all([4, 5].map((index) => source.get(leaf(index), { level: 0, index })))
+    const [four, five] = await Promise.all([4, 5].map((index) => getContent(source, leaf(index), { level: 0, index })))
     expect(digestOf(four!)).toEqual(Buffer.from(leaf(4)))
     expect(five).toBeUndefined()
-    await nextTurn()
+    await nextMoment()
     const lost = changes.reduce((sum, change) => sum.union(change.lost), RangeSet.empty)
     expect([...lost.values()]).toEqual([4, 5])
     expect([source.held().has(4), source.held().has(5), source.held().has(9)]).toEqual([false, false, true])
     // What is known to be lost is not even read.
     device.unreadable = RangeSet.of(5 * BLOCK, 6 * BLOCK)
-    expect(await source.get(leaf(5), { level: 0, index: 5 })).toBeUndefined()
+    expect(await getContent(source, leaf(5), { level: 0, index: 5 })).toBeUndefined()
   })
 
   it('does not serve what is lost, though the disk may hold it again', async () => {
     const { source, leaf } = await holding()
     source.lost(4)
     source.lost(9)
-    expect(await source.get(leaf(4), { level: 0, index: 4 })).toBeUndefined()
+    expect(await getContent(source, leaf(4), { level: 0, index: 4 })).toBeUndefined()
     source.gained(9)
-    expect(digestOf((await source.get(leaf(4), { level: 0, index: 4 }))!)).toEqual(Buffer.from(leaf(4)))
+    expect(digestOf((await getContent(source, leaf(4), { level: 0, index: 4 }))!)).toEqual(Buffer.from(leaf(4)))
   })
 
   it('counts a block that cannot be read as lost', async () => {
     const { device, source, leaf } = await holding()
     device.unreadable = RangeSet.of(4 * BLOCK + 10, 4 * BLOCK + 11)
-    expect(digestOf((await source.get(leaf(4), { level: 0, index: 4 }))!)).toEqual(Buffer.from(leaf(4)))
+    expect(digestOf((await getContent(source, leaf(4), { level: 0, index: 4 }))!)).toEqual(Buffer.from(leaf(4)))
     device.unreadable = RangeSet.of(0, device.size)
-    expect(await source.get(leaf(4), { level: 0, index: 4 })).toBeUndefined()
+    expect(await getContent(source, leaf(4), { level: 0, index: 4 })).toBeUndefined()
     expect([source.held().has(4), source.held().has(9), source.held().has(5)]).toEqual([false, false, true])
+  })
+
+  it('reads neighbours together in the order of the disk, and each block once, for all who ask for it', async () => {
+    const { device, source, leaf } = await holding()
+    const reads: string[] = []
+    const read = device.read.bind(device)
+    device.read = async (offset, into) => {
+      reads.push(`${offset / BLOCK} ${Math.ceil(into.byteLength / BLOCK)}`)
+      await read(offset, into)
+    }
+    const asked = [23, 3, 12, 2, 3, 21, 1, 22, 12, 7].map((index) => ({ digest: leaf(index), level: 0, index }))
+    const got: (Uint8Array | undefined)[] = []
+    await source.getMany(asked, (at, content) => {
+      expect(got[at]).toBeUndefined()
+      got[at] = content
+    })
+    expect(reads).toEqual(['1 3', '7 1', '12 1', '21 3'])
+    for (const [at, { digest }] of asked.entries()) expect(sameBytes(digestOf(got[at]!), digest)).toBe(true)
+  })
+
+  it('takes what the page cache has at once, and cuts long reads', async () => {
+    const [block, count] = [4096, 600]
+    const content = Buffer.from(random.bytes(block * count))
+    const leaves = leavesOf(content, block)
+    const image = { size: content.byteLength, blockSize: block }
+    const tree = await storedTree(leaves, image)
+    const held = new Bitmap(count)
+    held.setRange(0, count)
+    const lengths: number[] = []
+    const device = Object.assign(new FaultyDevice(content), {
+      readNow: (offset: number, into: Uint8Array) => {
+        lengths.push(into.byteLength)
+        into.set(content.subarray(offset, offset + into.byteLength))
+        return true
+      },
+      read: () => Promise.reject(new Error('handed to a thread')),
+    })
+    const source = new DiskSource({ disk: new ImageDisk(device, image), tree, held })
+    let delivered = 0
+    const asked = Array.from({ length: count }, (_, i) => count - 1 - i).map((index) => ({
+      digest: leaves.subarray(index * 32, index * 32 + 32),
+      level: 0,
+      index,
+    }))
+    await source.getMany(asked, (at, got) => {
+      expect(sameBytes(digestOf(got!), asked[at]!.digest)).toBe(true)
+      delivered++
+    })
+    expect(delivered).toBe(count)
+    expect(lengths).toEqual([SERVE_READ_BYTES, SERVE_READ_BYTES, count * block - 2 * SERVE_READ_BYTES])
+  })
+
+  it('loses only the block that cannot be read, or changed, of those read together', async () => {
+    const { device, source, leaf } = await holding()
+    device.unreadable = RangeSet.of(11 * BLOCK + 5, 11 * BLOCK + 6)
+    device.bytes[13 * BLOCK]! ^= 1
+    const asked = [10, 11, 12, 13, 14].map((index) => ({ digest: leaf(index), level: 0, index }))
+    const got: boolean[] = []
+    await source.getMany(asked, (at, content) => {
+      got[at] = content !== undefined
+    })
+    expect(got).toEqual([true, false, true, false, true])
+    expect([10, 11, 12, 13, 14].map((index) => source.held().has(index))).toEqual(got)
   })
 
   it('never serves a preserved block, not even by a digest that matches its leaf', async () => {
     const { source, device } = await holding()
-    expect(await source.get(NO_DIGEST, { level: 0, index: 20 })).toBeUndefined()
-    expect(await source.get(NO_DIGEST, { level: 0, index: 3 })).toBeUndefined()
+    expect(await getContent(source, NO_DIGEST, { level: 0, index: 20 })).toBeUndefined()
+    expect(await getContent(source, NO_DIGEST, { level: 0, index: 3 })).toBeUndefined()
     const content = device.bytes.subarray(20 * BLOCK, 21 * BLOCK)
-    expect(await source.get(digestOf(content), { level: 0, index: 20 })).toBeUndefined()
+    expect(await getContent(source, digestOf(content), { level: 0, index: 20 })).toBeUndefined()
     expect(source.heldCount).toBe(BLOCKS - 1)
   })
 
@@ -130,16 +196,16 @@ describe('DiskSource', () => {
     source.lost(2)
     source.gained(2)
     source.gained(3)
-    await nextTurn()
+    await nextMoment()
     source.lost(8)
-    await nextTurn()
+    await nextMoment()
     expect(changes.map(({ gained, lost }) => [[...gained.values()], [...lost.values()]])).toEqual([
       [[2], [1]],
       [[], [8]],
     ])
     stop()
     source.gained(8)
-    await nextTurn()
+    await nextMoment()
     expect(changes.length).toBe(2)
   })
 
@@ -156,7 +222,7 @@ describe('DiskSource', () => {
           wrong.add(Math.floor(at / BLOCK))
         }
         for (const [block, hint] of asked) {
-          const got = await source.get(leaf(block), { level: 0, index: hint })
+          const got = await getContent(source, leaf(block), { level: 0, index: hint })
           if (got !== undefined) expect(sameBytes(digestOf(got), leaf(block))).toBe(true)
           else expect(block === 20 || wrong.has(block)).toBe(true)
         }

@@ -1,0 +1,41 @@
+import type { Command } from 'commander'
+import type { ServingOptions } from '../node/agent/serving.ts'
+import { parseMaxCpu, parseMaxPeers, parseMaxUpload, parseNice } from './parse.ts'
+
+export interface ServingFlags {
+  maxUpload?: number
+  maxCpu?: number
+  maxPeers?: number
+  nice?: number
+  inUseCheck?: string
+}
+
+/** Adds the options that say what serving others may take of this machine; they are kept for the next time. */
+export function withServingOptions(command: Command): Command {
+  return command
+    .option(
+      '--max-upload <rate>',
+      'send others no more than this, such as 50Mbit, or none (remembered)',
+      parseMaxUpload,
+    )
+    .option('--max-cpu <share>', 'serve others only below this share of one core, such as 50%, or none', parseMaxCpu)
+    .option('--max-peers <n>', 'serve so many machines at a time, or none for no limit', parseMaxPeers)
+    .option('--nice <n>', 'priority while serving, 0 to 19 (default: 10)', parseNice)
+    .option('--in-use-check <command>', 'prints something while somebody uses the machine (default: who), or none')
+}
+
+export function servingOf(flags: ServingFlags): ServingOptions {
+  const { maxUpload, maxCpu, maxPeers, nice, inUseCheck } = flags
+  return {
+    maxUpload: limit(maxUpload),
+    maxCpu: limit(maxCpu),
+    maxPeers: limit(maxPeers),
+    nice,
+    inUseCheck: inUseCheck === 'none' ? '' : inUseCheck,
+  }
+}
+
+/** `none` was read as 0. */
+function limit(value: number | undefined): number | null | undefined {
+  return value === 0 ? null : value
+}

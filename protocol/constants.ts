@@ -65,7 +65,7 @@ export const PROBE_PIECES = 16
 export const PROBE_PIECE_BYTES = 64
 /** Answers a server compresses at a time, over all clients; and how many wait for that before others are sent plain. */
 export const MAX_PACKING = 2
-export const MAX_WAITING_TO_PACK = 16
+export const MAX_WAITING_TO_PACK = 256
 /** What compressing and unpacking one answer costs besides its bytes: the way to a thread and back, making a context. */
 export const PACK_OVERHEAD_MS = 0.2
 export const UNPACK_OVERHEAD_MS = 0.06

@@ -1,4 +1,4 @@
-import type { MessageStream } from '@libp2p/interface'
+import type { MessageStream, StreamMessageEvent } from '@libp2p/interface'
 import {
   READ_BATCH_BYTES,
   READ_BATCH_MS,
@@ -27,6 +27,8 @@ export function batched(connection: MessageStream): MessageStream {
     },
     pause: reader.pause.bind(reader),
     resume: reader.resume.bind(reader),
+    addEventListener: reader.addEventListener.bind(reader),
+    removeEventListener: reader.removeEventListener.bind(reader),
   }
   return new Proxy(connection, {
     get(target, name) {
@@ -90,10 +92,23 @@ class BatchedReader {
   /** Left alone by us, and stopped by the layer above. */
   #resting = false
   #stopped = false
+  #listens = false
 
   constructor(connection: MessageStream) {
     this.#connection = connection
-    connection.addEventListener('message', ({ data }) => this.#count(data.byteLength))
+  }
+
+  /** What comes while the layers above change hands waits for their listener, so ours must never be the only one. */
+  addEventListener(...args: Parameters<MessageStream['addEventListener']>): void {
+    this.#connection.addEventListener(...args)
+    if (args[0] !== 'message' || this.#listens) return
+    this.#listens = true
+    this.#connection.addEventListener('message', this.#onMessage)
+  }
+
+  removeEventListener(...args: Parameters<MessageStream['removeEventListener']>): void {
+    this.#connection.removeEventListener(...args)
+    if (args[0] === 'message') this.#leaveIfAlone()
   }
 
   pause(): void {
@@ -104,6 +119,17 @@ class BatchedReader {
   resume(): void {
     this.#stopped = false
     if (!this.#resting) this.#connection.resume()
+  }
+
+  readonly #onMessage = ({ data }: StreamMessageEvent): void => {
+    this.#count(data.byteLength)
+    this.#leaveIfAlone()
+  }
+
+  #leaveIfAlone(): void {
+    if (!this.#listens || this.#connection.listenerCount('message') > 1) return
+    this.#listens = false
+    this.#connection.removeEventListener('message', this.#onMessage)
   }
 
   #count(bytes: number): void {

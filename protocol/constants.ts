@@ -40,7 +40,7 @@ export const MAX_METADATA_FILE_BYTES = 1024 * 1024
 /** Bytes of requested, unanswered blocks one server grants one client. */
 export const SESSION_CREDIT_BYTES = 8 * 1024 * 1024
 /** What is gained or lost in so short a time is told to peers in one message. */
-export const HAVE_DELAY_MS = 50
+export const HAVE_DELAY_MS = 200
 /** Bytes a client asks of one peer before it knows the peer's speed. */
 export const FIRST_PEER_WINDOW_BYTES = 512 * 1024
 /** Bytes a client asks of one peer at least, however slow. */
@@ -53,7 +53,7 @@ export const WINDOW_ROUND_BYTES = 4 * 1024 * 1024
 /** The window is doubled as long as a peer delivers so much more than before. */
 export const WINDOW_GROWTH = 1.25
 /** Of a peer's window so much is free before it is asked for more, so that requests travel together. */
-export const ASK_TOGETHER = 0.25
+export const ASK_TOGETHER = 0.5
 /** Level of zstd that blocks are compressed at: 3 is a quarter slower for 3 % fewer bytes, negative levels are no faster. */
 export const COMPRESSION_LEVEL = 1
 /** A compressed answer is sent only if it is at most this part of the plain one. */

@@ -98,11 +98,13 @@ export class InvitationBook {
   }
 
   async #update(): Promise<void> {
-    this.#openUntil = 0
+    let openUntil = 0
     for await (const [, invitation] of this.#shelf.iterator()) {
       // Kept open a while longer, so that a late joiner hears that its token is expired or used up.
-      this.#openUntil = Math.max(this.#openUntil, invitation.expiresAt + REMEMBERED_MS)
+      openUntil = Math.max(openUntil, invitation.expiresAt + REMEMBERED_MS)
     }
+    // Only now: while this goes on others are let in by what was known before.
+    this.#openUntil = openUntil
   }
 }
 

@@ -6,6 +6,8 @@ export class TcpProxy {
   readonly #server: Server
   readonly #sockets = new Set<Socket>()
   #bytesToClient = 0
+  /** Bytes that clients have sent. */
+  bytesFromClient = 0
   #cutAt = Number.POSITIVE_INFINITY
   readonly #how: 'end' | 'reset'
 
@@ -40,6 +42,9 @@ export class TcpProxy {
       this.#sockets.add(socket)
       socket.on('error', () => socket.destroy())
     }
+    client.on('data', (data: Buffer) => {
+      this.bytesFromClient += data.byteLength
+    })
     client.pipe(server)
     server.on('data', (data: Buffer) => {
       this.#bytesToClient += data.byteLength

@@ -90,7 +90,7 @@ describe('BlockPacker', () => {
   it('sends plain what it cannot keep up with, and is ready again afterwards', async () => {
     const packer = new BlockPacker(1)
     const packed = packBlock(systemBytes(65536), undefined)
-    const many = Array.from({ length: 100 }, () => packer.pack(packed, 1))
+    const many = Array.from({ length: 400 }, () => packer.pack(packed, 1))
     const codings = (await Promise.all(many)).map(({ coding }) => coding)
     expect(codings.filter((coding) => coding === CODING.zstd)).toHaveLength(1 + MAX_WAITING_TO_PACK)
     const again = await Promise.all(many.slice(0, 5).map(() => packer.pack(packed, 1)))

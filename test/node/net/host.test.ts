@@ -5,6 +5,7 @@ import { type HostOptions, MeshHost } from '../../../node/net/host.ts'
 import { loadOrCreateMachineKey } from '../../../node/trust/machine-key.ts'
 import { STREAM_BACKLOG_BYTES, STREAM_WINDOW_BYTES } from '../../../protocol/constants.ts'
 import { codeOf } from '../../support/error-code.ts'
+import { TcpProxy } from '../../support/tcp-proxy.ts'
 import { useTempDir } from '../../support/temp-dir.ts'
 
 const PROTOCOL = '/lab-mesh/test/1'
@@ -49,6 +50,37 @@ describe('MeshHost', () => {
     const { value } = await client.messages().next()
     expect(value).toMatchObject({ type: 'file-reply', found: true })
     expect(Buffer.alloc(1024 * 1024, 7).equals(value.payload)).toBe(true)
+  })
+
+  it('does not answer every message that it reads', async () => {
+    const [a, b] = [await start('a'), await start('b')]
+    const proxy = await TcpProxy.start(b.addresses()[0]!, 'end')
+    await a.connect(b.peerId, [proxy.address])
+    const accepted = new Promise<FrameStream>((resolve) => {
+      void b.handle(PROTOCOL, async (stream) => {
+        resolve(stream)
+        await new Promise(() => undefined)
+      })
+    })
+    const client = await a.open(b.peerId, PROTOCOL)
+    await client.send({ type: 'file-request', name: 'first' })
+    const server = await accepted
+    const received = client.messages()
+    const before = proxy.bytesFromClient
+    for (let i = 0; i < 100; i++) {
+      await server.send({ type: 'file-reply', found: true, payload: Buffer.alloc(10) })
+      await received.next()
+    }
+    // A window update takes 30 bytes, with what noise adds.
+    expect(proxy.bytesFromClient - before).toBeLessThan(10 * 30)
+    // And the window does not run dry.
+    const blocks = (4 * STREAM_WINDOW_BYTES) / PAYLOAD
+    const sending = (async () => {
+      for (let i = 0; i < blocks; i++)
+        await server.send({ type: 'file-reply', found: true, payload: Buffer.alloc(PAYLOAD) })
+    })()
+    for (let i = 0; i < blocks; i++) expect((await received.next()).value.payload.byteLength).toBe(PAYLOAD)
+    await sending
   })
 
   it('connects nobody whom either gate refuses', async () => {

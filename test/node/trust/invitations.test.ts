@@ -51,6 +51,25 @@ describe('InvitationBook', () => {
     expect(outcomes).toEqual(['OK', 'TOKEN_USED_UP'])
   })
 
+  it('lets others in while somebody joins', async () => {
+    const store = shelf()
+    const seen: boolean[] = []
+    const slow: InvitationShelf = {
+      ...store,
+      iterator: async function* () {
+        seen.push(book?.anyOpen() ?? true)
+        yield* store.iterator()
+        seen.push(book?.anyOpen() ?? true)
+      },
+    }
+    let book: InvitationBook | undefined
+    book = await InvitationBook.load(slow)
+    const { secret } = await book.open({ ttlMs: 60_000, uses: 2 })
+    seen.length = 0
+    await book.redeem(secret, 'a')
+    expect(seen).toEqual([true, true])
+  })
+
   it('makes no invitation without an end', async () => {
     const book = await InvitationBook.load(shelf())
     for (const options of [

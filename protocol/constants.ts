@@ -24,6 +24,12 @@ export const MAX_FRAME_PAYLOAD_BYTES = MAX_BLOCK_SIZE_BYTES
 export const MAX_GRANULE_SET_BYTES = MAX_BLOCK_SIZE_BYTES / GRANULE_SIZE_BYTES / 8
 /** Runs in one have message; longer maps are sent in several messages. */
 export const MAX_RUNS_PER_HAVE = 16 * 1024
+/** Digests in one find message. */
+export const MAX_FINDS_PER_MESSAGE = 2048
+/** Find messages that one client may have open. */
+export const MAX_FINDS_OPEN = 4
+/** A peer that holds other images is asked for blocks that fewer machines than this are known to have. */
+export const FIND_HOLDERS = 3
 /** Requests in one want message, ids in one missing, cancel or busy. */
 export const MAX_WANTS_PER_MESSAGE = 4096
 /** Images one peer may say it holds. */

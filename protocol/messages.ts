@@ -2,6 +2,7 @@ import {
   DIGEST_SIZE_BYTES,
   MAX_ADDRESSES_PER_PEER,
   MAX_BLOCK_SIZE_BYTES,
+  MAX_FINDS_PER_MESSAGE,
   MAX_GRANULE_SET_BYTES,
   MAX_HELD_IMAGES,
   MAX_IMAGE_SIZE_BYTES,
@@ -82,6 +83,18 @@ export type Message =
   | { readonly type: 'missing'; readonly ids: readonly number[] }
   | { readonly type: 'cancel'; readonly ids: readonly number[] }
   | { readonly type: 'busy'; readonly ids: readonly number[]; readonly retryAfterMs: number }
+  | {
+      readonly type: 'find'
+      readonly id: number
+      /** Digests of blocks that the client would like to know who has, 32 bytes each. */
+      readonly payload: Uint8Array
+    }
+  | {
+      readonly type: 'found'
+      readonly id: number
+      /** A bit for each digest of the question, least significant first; zeros at the end are left out. */
+      readonly found: Uint8Array
+    }
   | { readonly type: 'announce'; readonly metadata: MetadataVersions }
   | { readonly type: 'holds'; readonly held: readonly HeldImage[] }
   | { readonly type: 'peers'; readonly peers: readonly PeerAddresses[] }
@@ -112,6 +125,8 @@ const KINDS = {
   announce: 8,
   peers: 9,
   holds: 10,
+  find: 11,
+  found: 12,
   'join-request': 16,
   'join-reply': 17,
   'file-request': 24,
@@ -119,6 +134,9 @@ const KINDS = {
 } as const satisfies Record<MessageType, number>
 
 const TYPES = new Map<number, MessageType>(Object.entries(KINDS).map(([type, kind]) => [kind, type as MessageType]))
+
+/** Whose frames carry a payload. */
+const WITH_PAYLOAD: ReadonlySet<MessageType> = new Set(['block', 'find', 'file-reply'])
 
 /** No block index of any image is larger. */
 const MAX_BLOCKS = MAX_IMAGE_SIZE_BYTES / MIN_BLOCK_SIZE_BYTES
@@ -139,8 +157,7 @@ export function decodeMessage(header: Uint8Array, payload: Uint8Array): Message 
     if (!reader.atEnd) throw violation('bytes follow the message')
     const type = TYPES.get(kind)
     if (type === undefined) throw violation(`message kind ${kind} is not known`)
-    if (payload.byteLength > 0 && type !== 'block' && type !== 'file-reply')
-      throw violation(`${type} carries a payload`)
+    if (payload.byteLength > 0 && !WITH_PAYLOAD.has(type)) throw violation(`${type} carries a payload`)
     return DECODERS[type](body, payload)
   } catch (error) {
     if (error instanceof MeshError) throw error
@@ -182,6 +199,13 @@ function encodeFields(w: WireWriter, m: Message): void {
     case 'busy':
       w.varints(1, m.ids)
       w.uint(2, m.retryAfterMs)
+      break
+    case 'find':
+      w.uint(1, m.id)
+      break
+    case 'found':
+      w.uint(1, m.id)
+      w.bytes(2, m.found)
       break
     case 'announce':
       w.group(1, m.metadata, encodeVersions)
@@ -273,6 +297,20 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
     let retryAfterMs = 0
     r.fields({ 1: () => readPacked(r, ids), 2: () => (retryAfterMs = r.uint()) })
     return { type: 'busy', ids, retryAfterMs }
+  },
+  find: (r, payload) => {
+    let id = 0
+    r.fields({ 1: () => (id = r.uint()) })
+    const count = payload.byteLength / DIGEST_SIZE_BYTES
+    if (!Number.isInteger(count) || count < 1 || count > MAX_FINDS_PER_MESSAGE)
+      throw violation(`${count} digests to find`)
+    return { type: 'find', id, payload }
+  },
+  found: (r) => {
+    let id = 0
+    let found: Uint8Array = new Uint8Array()
+    r.fields({ 1: () => (id = r.uint()), 2: () => (found = r.bytes(MAX_FINDS_PER_MESSAGE / 8)) })
+    return { type: 'found', id, found }
   },
   announce: (r) => {
     let metadata: MetadataVersions = { root: 0, timestamp: 0 }

@@ -98,6 +98,11 @@ export class BlockPicker {
     return this.#looked
   }
 
+  /** Whether a peer holds (part of) the image itself. */
+  holdsImage(id: string): boolean {
+    return this.#peers.get(id)?.elsewhere === false
+  }
+
   hasPeer(id: string): boolean {
     return this.#peers.has(id)
   }
@@ -132,15 +137,20 @@ export class BlockPicker {
     return this.#shares.isOwn(this.#groupOf(index))
   }
 
-  /** A peer holds (part of) the image. `have`: which items; undefined: all. A copy is taken. */
-  addPeer(id: string, { have }: { readonly have: Bitmap | undefined }, now: number): void {
+  /**
+   * A peer holds (part of) the image. `have`: which items; undefined: all. A copy is taken. `elsewhere`: it does not hold the
+   * image but others, and has what is found there by content.
+   */
+  addPeer(id: string, options: { readonly have: Bitmap | undefined; readonly elsewhere?: boolean }, now: number): void {
+    const { have, elsewhere = false } = options
     assert(!this.#peers.has(id), `${id} is added twice`)
     const part = have === undefined || have.count === have.length ? undefined : have.copy()
     const peer: PickerPeer = {
       id,
       have: part,
       options: undefined,
-      isSource: true,
+      isSource: !elsewhere,
+      elsewhere,
       isMember: false,
       cost: 0,
       near: true,
@@ -151,11 +161,12 @@ export class BlockPicker {
       cursor: -1,
     }
     this.#peers.set(id, peer)
-    this.#sources++
+    if (peer.isSource) this.#sources++
+    else if (part !== undefined) this.#countAll(peer, 1)
     if (part === undefined) return
     peer.options = this.#pendingOf(part)
     // Who lacks most of what is wanted here is fetching it as well.
-    if (peer.options.size * 2 < this.#pending.size) this.#joins(peer, now)
+    if (!elsewhere && peer.options.size * 2 < this.#pending.size) this.#joins(peer, now)
   }
 
   /** A peer has more items; ranges are half-open. */
@@ -173,7 +184,7 @@ export class BlockPicker {
         if (!peer.isSource) this.#count(peer, i, 1)
       }
     }
-    if (!more) return
+    if (!more || peer.elsewhere) return
     if (have.count < have.length) this.#joins(peer, now)
     else this.#leaves(peer)
   }

@@ -10,6 +10,8 @@ export interface PickerPeer {
   options: IndexSet | undefined
   /** It had what is wanted when it came, and gained nothing since. */
   isSource: boolean
+  /** It holds other images, and what is known of it was found by content: it fetches nothing of this one. */
+  readonly elsewhere: boolean
   /** It is fetching the image as well, and has its share of what only sources have. */
   isMember: boolean
   /** 0 near, 1 far, 2 reluctant: who costs more is asked only for what nobody who costs less has. */

@@ -2,6 +2,7 @@ import type { Bitmap } from '../../protocol/bitmap.ts'
 import {
   BUSY_RETRY_MIN_MS,
   HELLO_DEADLINE_MS,
+  MAX_FINDS_OPEN,
   MAX_RUNS_PER_HAVE,
   SESSION_CREDIT_BYTES,
 } from '../../protocol/constants.ts'
@@ -13,6 +14,7 @@ import { RangeSet, type Run } from '../../protocol/ranges.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
 import type { Deliver, Holding } from '../store/block-source.ts'
 import { BlockPacker } from './block-packer.ts'
+import { findContent } from './find-content.ts'
 import { checkHello, type Hello, helloOf, type LocalFacts } from './local-facts.ts'
 import type { PaceOptions, ServeLimits } from './serve-pace.ts'
 import { type ServeFigures, type ServeJob, ServeScheduler } from './serve-scheduler.ts'
@@ -147,6 +149,7 @@ class ServerSession {
   readonly #scheduler: ServeScheduler<OpenRequest>
   readonly #packer: BlockPacker
   #openBytes = 0
+  #finding = 0
   #greeted = false
   #ended = false
 
@@ -180,6 +183,7 @@ class ServerSession {
           await this.#greet(hello)
         } else if (message.type === 'want') this.#want(message.requests, message.packFrom)
         else if (message.type === 'cancel') this.#cancel(message.ids)
+        else if (message.type === 'find') this.#find(message.id, message.payload)
         else throw new MeshError('PROTOCOL_VIOLATION', `${peerId} sent ${message.type} to a server`)
       }
     } finally {
@@ -233,6 +237,18 @@ class ServerSession {
       throw new MeshError('PROTOCOL_VIOLATION', `${this.peerId} asks far beyond its credit`)
     }
     if (busy.length > 0) this.post({ type: 'busy', ids: busy, retryAfterMs })
+  }
+
+  #find(id: number, digests: Uint8Array): void {
+    if (++this.#finding > MAX_FINDS_OPEN) {
+      throw new MeshError('PROTOCOL_VIOLATION', `${this.peerId} has too many searches open`)
+    }
+    findContent(this.#options.holdings(), digests)
+      .then(
+        (found) => this.post({ type: 'found', id, found }),
+        (error: Error) => this.#stream.abort(error),
+      )
+      .finally(() => this.#finding--)
   }
 
   #cancel(ids: readonly number[]): void {

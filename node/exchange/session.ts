@@ -1,5 +1,11 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { ASK_TOGETHER, BUSY_RETRY_MAX_MS, HELLO_DEADLINE_MS, MAX_WANTS_PER_MESSAGE } from '../../protocol/constants.ts'
+import {
+  ASK_TOGETHER,
+  BUSY_RETRY_MAX_MS,
+  DIGEST_SIZE_BYTES,
+  HELLO_DEADLINE_MS,
+  MAX_WANTS_PER_MESSAGE,
+} from '../../protocol/constants.ts'
 import { toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { encodeGranules, wantedBytes } from '../../protocol/granules.ts'
@@ -58,6 +64,8 @@ export class PeerSession<Ticket> {
   /** When the peer wants to be asked again. */
   #busyUntil = 0
   #unsent: WantRequest[] = []
+  /** Questions what the peer has that are open, by their number. */
+  readonly #searches = new Map<number, { count: number; resolve: (found: Bitmap) => void }>()
 
   private constructor(
     stream: FrameStream,
@@ -109,7 +117,22 @@ export class PeerSession<Ticket> {
     } catch (error) {
       this.#stream.abort(error instanceof Error ? error : new Error(String(error)))
       throw error
+    } finally {
+      for (const { count, resolve } of this.#searches.values()) resolve(new Bitmap(count))
     }
+  }
+
+  /**
+   * Which of some blocks the peer can serve, whatever image it has them from: a bit for each of `digests`, 32 bytes each, at
+   * most MAX_FINDS_PER_MESSAGE of them. None if the session ends before the peer has answered.
+   */
+  find(digests: Uint8Array): Promise<Bitmap> {
+    const id = this.#nextId++
+    const count = digests.byteLength / DIGEST_SIZE_BYTES
+    return new Promise((resolve) => {
+      this.#searches.set(id, { count, resolve })
+      this.#post({ type: 'find', id, payload: digests })
+    })
   }
 
   /** Blocks the peer holds of an image, or undefined if it does not hold that image at all. */
@@ -201,6 +224,9 @@ export class PeerSession<Ticket> {
         this.#hold(message.held)
         this.#events.holds(this)
         break
+      case 'found':
+        this.#foundContent(message.id, message.found)
+        break
       case 'announce':
         this.#events.versions(this.peerId, message.metadata)
         break
@@ -210,6 +236,15 @@ export class PeerSession<Ticket> {
       default:
         throw this.#violation(`${message.type} from a server`)
     }
+  }
+
+  #foundContent(id: number, found: Uint8Array): void {
+    const search = this.#searches.get(id)
+    if (search === undefined) throw this.#violation('what nobody searched for')
+    this.#searches.delete(id)
+    const bits = new Bitmap(search.count)
+    bits.load(0, found)
+    search.resolve(bits)
   }
 
   #answered(ids: readonly number[], answer: (ticket: Ticket) => void): void {

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Bitmap } from '../../protocol/bitmap.ts'
+import { Bitmap } from '../../protocol/bitmap.ts'
 import {
   FETCH_TICK_MS,
   HOLDER_WAIT_MS,
@@ -17,6 +17,7 @@ import type { MetadataVersions, PeerAddresses } from '../../protocol/messages.ts
 import type { RangeSet } from '../../protocol/ranges.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
 import type { ArrivedBlock } from './compressed-link.ts'
+import { searchContent } from './content-search.ts'
 import { type Doubted, type FetchedBlock, FetchJob, type FetchRequest, type Ticket } from './fetch-job.ts'
 import type { LocalFacts } from './local-facts.ts'
 import { PeerLedger } from './peer-ledger.ts'
@@ -192,11 +193,30 @@ export class Swarm {
     const { peerId } = session
     const have = job.available(session)
     job.picker.removePeer(peerId)
-    if (have === null) return
     const now = this.#options.now()
-    job.picker.addPeer(peerId, { have }, now)
+    if (have === null) {
+      // Whoever holds another image may have blocks of this one all the same.
+      if (job.request.level > 0 || session.roots().next().done === true) return
+      job.picker.addPeer(peerId, { have: new Bitmap(job.request.wanted.length), elsewhere: true }, now)
+      this.#search(job, session)
+    } else job.picker.addPeer(peerId, { have }, now)
     if (this.#options.isReluctant?.(peerId) === true) job.picker.setReluctant(peerId, true)
     if (session.window.rate > 0) job.picker.setSpeed(peerId, session.window.rate)
+  }
+
+  #search(job: FetchJob, session: PeerSession<Ticket>): void {
+    const goesOn = (): boolean =>
+      this.#jobs.has(job) && job.picker.hasPeer(session.peerId) && job.available(session) === null
+    searchContent({
+      job,
+      session,
+      random: this.#options.random,
+      goesOn,
+      found: (runs) => {
+        job.picker.gained(session.peerId, runs, this.#options.now())
+        this.#pump()
+      },
+    }).catch((error: Error) => job.fail(error))
   }
 
   #ban(peerId: string, reason: string): void {
@@ -231,11 +251,12 @@ export class Swarm {
       this.#pump()
     },
     holds: (session: PeerSession<Ticket>) => {
-      for (const job of this.#jobs)
-        if ((job.available(session) === null) === job.picker.hasPeer(session.peerId)) {
-          for (const ticket of session.tickets()) if (ticket.job === job) job.unask(ticket)
-          this.#enlist(job, session)
-        }
+      for (const job of this.#jobs) {
+        const [had, has] = [job.picker.holdsImage(session.peerId), job.available(session) !== null]
+        if (had && has) continue
+        for (const ticket of session.tickets()) if (ticket.job === job) job.unask(ticket)
+        this.#enlist(job, session)
+      }
       this.#pump()
     },
     versions: (peerId: string, versions: MetadataVersions) => this.#options.onVersions?.(peerId, versions),

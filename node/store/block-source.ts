@@ -38,6 +38,8 @@ export interface Holding extends BlockSource {
   readonly blockSize: ByteCount
   /** Data blocks that can be served now (indices of level 0). */
   held(): RangeSet
+  /** Whether a block with this content can be served now, wherever it stands. */
+  has(digest: Digest): Promise<boolean>
   /** Calls `listener` with the blocks gained and lost since the last call, until the returned function is called. */
   onChange(listener: (change: HoldingChange) => void): () => void
 }

@@ -62,6 +62,11 @@ export class DiskSource implements Holding {
     for (const { at, digest } of elsewhere) deliver(at, await this.#find(digest).catch(absent))
   }
 
+  async has(digest: Digest): Promise<boolean> {
+    for await (const index of (await this.#locations()).find(digest)) if (this.#held.has(index)) return true
+    return false
+  }
+
   /** The block was verified and written: it can be served. */
   gained(index: number): void {
     if (this.#held.set(index)) this.#changed(index)

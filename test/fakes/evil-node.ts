@@ -47,6 +47,7 @@ const evil: Holding = {
   size: source.size,
   blockSize: source.blockSize,
   held: () => source.held(),
+  has: (digest) => source.has(digest),
   onChange: (listener) => source.onChange(listener),
   getMany: async (requests, deliver) => {
     if (mode === 'stall') return new Promise(() => undefined)

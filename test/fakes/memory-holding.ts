@@ -1,6 +1,6 @@
 import type { ContentRequest, Deliver, Holding, HoldingChange, Position } from '../../node/store/block-source.ts'
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
+import { type Digest, digestOf, toHex } from '../../protocol/digest.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import { type ByteCount, byteCount } from '../../protocol/units.ts'
 
@@ -11,6 +11,7 @@ export class MemoryHolding implements Holding {
   readonly blockSize: ByteCount
   readonly blocks: readonly Uint8Array[]
   readonly #held: Bitmap
+  readonly #index = new Map<string, number[]>()
   readonly #listeners = new Set<(change: HoldingChange) => void>()
   /** Blocks given out, by index. */
   readonly served = new Map<number, number>()
@@ -33,10 +34,15 @@ export class MemoryHolding implements Holding {
   }
 
   async get(digest: Digest, hint: Position): Promise<Uint8Array | undefined> {
-    const block = this.blocks[hint.index]
-    if (block === undefined || !this.#held.has(hint.index) || !sameBytes(digestOf(block), digest)) return undefined
-    this.served.set(hint.index, (this.served.get(hint.index) ?? 0) + 1)
-    return block
+    const places = this.#places(digest)
+    const index = places.includes(hint.index) ? hint.index : places[0]
+    if (index === undefined) return undefined
+    this.served.set(index, (this.served.get(index) ?? 0) + 1)
+    return this.blocks[index]
+  }
+
+  async has(digest: Digest): Promise<boolean> {
+    return this.#places(digest).length > 0
   }
 
   gain(index: number): void {
@@ -47,6 +53,17 @@ export class MemoryHolding implements Holding {
   lose(index: number): void {
     if (!this.#held.clear(index)) return
     for (const listener of this.#listeners) listener({ gained: RangeSet.empty, lost: RangeSet.of(index, index + 1) })
+  }
+
+  /** Where a content stands and is held. */
+  #places(digest: Digest): number[] {
+    if (this.#index.size === 0) {
+      for (const [index, block] of this.blocks.entries()) {
+        const key = toHex(digestOf(block))
+        this.#index.set(key, [...(this.#index.get(key) ?? []), index])
+      }
+    }
+    return (this.#index.get(toHex(digest)) ?? []).filter((index) => this.#held.has(index))
   }
 
   onChange(listener: (change: HoldingChange) => void): () => void {

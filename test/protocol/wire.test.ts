@@ -64,6 +64,12 @@ const messages: fc.Arbitrary<Message> = fc.oneof(
   }),
   fc.record({ type: fc.constantFrom('missing' as const, 'cancel' as const), ids }),
   fc.record({ type: fc.constant('busy' as const), ids, retryAfterMs: uint }),
+  fc.record({
+    type: fc.constant('find' as const),
+    id: uint,
+    payload: fc.integer({ min: 1, max: 5 }).map((n) => Buffer.alloc(32 * n, n)),
+  }),
+  fc.record({ type: fc.constant('found' as const), id: uint, found: fc.uint8Array({ maxLength: 256 }) }),
   fc.record({ type: fc.constant('announce' as const), metadata: versions }),
   fc.record({ type: fc.constant('holds' as const), held: fc.array(held, { maxLength: 3 }) }),
   fc.record({
@@ -138,7 +144,7 @@ describe('messages', () => {
       expect(Buffer.concat(encodeFrame(message!)).toString('hex')).toBe(hex)
       seen.add(type)
     }
-    expect(seen.size).toBe(14)
+    expect(seen.size).toBe(16)
   })
 
   it('are refused with a typed error when bytes are anything else', () => {

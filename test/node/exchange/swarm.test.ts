@@ -231,6 +231,39 @@ describe('Swarm', () => {
     expect(error.message).toMatch(/17, 18, .* and 4 more/)
   })
 
+  it('gets what a peer with another image has of this one, wherever it stands there', async () => {
+    const blocks = makeBlocks(2500)
+    // A release before: one block in front, every fifth another, and the end not yet written.
+    const older = [makeBlocks(1)[0]!, ...blocks.map((block, i) => (i % 5 === 0 ? makeBlocks(1)[0]! : block))]
+    const had = new MemoryHolding(older, [...all(2400)])
+    const source = new MemoryHolding(blocks, all(2500))
+    net.serve('neighbour', had)
+    net.serve('master', source)
+    const common = [...all(2399)].filter((index) => index % 5 !== 0)
+    const swarm = net.swarm('me', { holderWaitMs: 30_000 })
+    swarm.addPeer('neighbour')
+    // The master comes when nothing more can be had from the neighbour.
+    const got = await fetchAll(swarm, source, () => {
+      if (swarm.ledger.of('neighbour').blocks === common.length) swarm.addPeer('master')
+    })
+    const from = (peer: string): number[] => [...got].flatMap(([index, peerId]) => (peerId === peer ? [index] : []))
+    expect(from('neighbour').sort((a, b) => a - b)).toEqual(common)
+    expect(swarm.ledger.of('neighbour').bad + swarm.ledger.of('master').bad).toBe(0)
+  })
+
+  it('believes a peer that found something no more than any other', async () => {
+    const blocks = makeBlocks(40)
+    const source = new MemoryHolding(blocks, all(40))
+    net.serve('boaster', new MemoryHolding(makeBlocks(3), all(3)), (message) =>
+      message.type === 'found' ? { ...message, found: Buffer.alloc(5, 255) } : message,
+    )
+    net.serve('honest', source)
+    const swarm = net.swarm('me')
+    swarm.addPeer('boaster')
+    swarm.addPeer('honest')
+    for (const peerId of (await fetchAll(swarm, source)).values()) expect(peerId).toBe('honest')
+  })
+
   it('waits for a block that a peer gains meanwhile', async () => {
     const blocks = makeBlocks(20)
     const source = new MemoryHolding(blocks, [...all(20)].slice(1))

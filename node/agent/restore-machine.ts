@@ -119,6 +119,7 @@ async function restoreTo(manifest: VerifiedManifest, parts: RestoreParts): Promi
       device,
       manifest,
       trees,
+      others: machine.trust.view().releases(image),
       log,
       ...(doubt === undefined ? {} : { doubt }),
       pool,

@@ -8,7 +8,7 @@ import type { HashPool } from '../disk/hash-pool.ts'
 import { ImageDisk } from '../disk/image-disk.ts'
 import { DiskSource } from '../store/disk-source.ts'
 import { LocationIndex } from '../store/location-index.ts'
-import type { TreeFile } from '../store/tree-file.ts'
+import type { TreeFacts, TreeFile } from '../store/tree-file.ts'
 import type { TreeStore } from '../store/tree-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { LogState, WriteLog } from '../writelog/write-log.ts'
@@ -28,6 +28,8 @@ export interface RestoreOptions {
   readonly device: BlockDevice
   readonly manifest: VerifiedManifest
   readonly trees: TreeStore
+  /** Other releases whose trees may be here. */
+  readonly others?: readonly TreeFacts[]
   readonly log: WriteLog
   /** Why the log must not be believed, whatever it says. */
   readonly doubt?: string

@@ -9,6 +9,8 @@ import type { ReportProgress } from './progress.ts'
 export interface TreeFetchOptions {
   readonly facts: TreeFacts
   readonly trees: TreeStore
+  /** Other trees that may be stored here: pages that they have in common with this one are copied. */
+  readonly others?: readonly TreeFacts[]
   /** Called only if pages are missing. */
   readonly fetcher: () => Promise<BlockFetcher>
   readonly progress: ReportProgress
@@ -17,40 +19,92 @@ export interface TreeFetchOptions {
 
 /**
  * Opens the hash tree of a release; if it is not stored here, fetches its pages top-down, each proven by the page above
- * it, so that nothing untrusted is ever followed. An interrupted fetch leaves its pages for the next one.
+ * it, so that nothing untrusted is ever followed. Releases share most of their pages, so those of other trees here are taken
+ * first. An interrupted fetch leaves its pages for the next one.
  * `received` is what came over the network, in bytes.
  */
 export async function ensureTree(options: TreeFetchOptions): Promise<{ tree: TreeFile; received: number }> {
   const { facts, trees } = options
   if (await trees.has(facts)) return { tree: await trees.open(facts), received: 0 }
   const writer = await trees.fetcher(facts)
+  const others = await openOthers(options)
   let received = 0
   try {
-    for (let level = writer.geometry.levels; level >= 1; level--) received += await fetchLevel(writer, level, options)
+    for (let level = writer.geometry.levels; level >= 1; level--) {
+      const wanted = await missingPages(writer, level, others, options)
+      if (wanted.count > 0) received += await fetchPages(writer, level, wanted, options)
+    }
   } catch (error) {
     await writer.abandon({ keep: true })
     throw error
+  } finally {
+    for (const other of others) await other.close()
   }
   await writer.commit(trees.pathOf(facts), facts.root)
   return { tree: await trees.open(facts), received }
 }
 
-async function fetchLevel(writer: TreeFileWriter, level: number, options: TreeFetchOptions): Promise<number> {
-  const { geometry } = writer
-  const pages = geometry.pagesAt(level)
-  const digestAt = async (index: number): Promise<Digest> => {
-    const parent = geometry.parent(level, index)
-    if (parent === undefined) return options.facts.root
-    // The level above is complete and proven by now.
-    return Uint8Array.from(pageDigest((await writer.read(parent.level, parent.index))!, parent.slot))
-  }
+async function openOthers({ facts, trees, others = [] }: TreeFetchOptions): Promise<TreeFile[]> {
+  const opened: TreeFile[] = []
+  for (const other of others)
+    if (other.blockSize === facts.blockSize && (await trees.has(other))) opened.push(await trees.open(other))
+  return opened
+}
+
+/** The digest that a page must have. The level above is complete and proven by now. */
+async function digestOfPage(writer: TreeFileWriter, level: number, index: number, root: Digest): Promise<Digest> {
+  const parent = writer.geometry.parent(level, index)
+  if (parent === undefined) return root
+  return Uint8Array.from(pageDigest((await writer.read(parent.level, parent.index))!, parent.slot))
+}
+
+/** Pages of a level that are neither here from before nor in one of the other trees. */
+async function missingPages(
+  writer: TreeFileWriter,
+  level: number,
+  others: readonly TreeFile[],
+  { facts }: TreeFetchOptions,
+): Promise<Bitmap> {
+  const pages = writer.geometry.pagesAt(level)
   const wanted = new Bitmap(pages)
   for (let index = 0; index < pages; index++) {
+    const digest = await digestOfPage(writer, level, index, facts.root)
     const present = await writer.read(level, index)
-    if (present === undefined || !sameBytes(digestOf(present), await digestAt(index))) wanted.set(index)
+    if (present !== undefined && sameBytes(digestOf(present), digest)) continue
+    const copy = await pageOf(others, level, index, digest)
+    if (copy === undefined) wanted.set(index)
+    else await writer.write(level, index, copy)
   }
-  if (wanted.count === 0) return 0
-  const request = { root: options.facts.root, level, blockSize: geometry.blockSize, wanted, digestOf: digestAt }
+  return wanted
+}
+
+/** A page with this digest at the same place of another tree; images mostly change in place. */
+async function pageOf(
+  trees: readonly TreeFile[],
+  level: number,
+  index: number,
+  digest: Digest,
+): Promise<Uint8Array | undefined> {
+  for (const tree of trees) {
+    // A damaged tree is put right when its own release is restored.
+    const here = await tree.digestOf(level, index).catch(() => undefined)
+    if (here === undefined || !sameBytes(here, digest)) continue
+    const page = await tree.page(level, index).catch(() => undefined)
+    if (page !== undefined) return page
+  }
+  return undefined
+}
+
+async function fetchPages(
+  writer: TreeFileWriter,
+  level: number,
+  wanted: Bitmap,
+  options: TreeFetchOptions,
+): Promise<number> {
+  const { geometry } = writer
+  const { root } = options.facts
+  const digestAt = (index: number): Promise<Digest> => digestOfPage(writer, level, index, root)
+  const request = { root, level, blockSize: geometry.blockSize, wanted, digestOf: digestAt }
   let received = 0
   for await (const { index, data } of (await options.fetcher()).fetch(request, options.signal)) {
     await writer.write(level, index, data)

@@ -1,0 +1,66 @@
+import { rename } from 'node:fs/promises'
+import { describe, expect, it } from 'vitest'
+import type { FetchedBlock, FetchRequest } from '../../../node/exchange/fetch-job.ts'
+import type { BlockFetcher } from '../../../node/restore/block-fetcher.ts'
+import { ensureTree } from '../../../node/restore/tree-fetch.ts'
+import type { TreeFile } from '../../../node/store/tree-file.ts'
+import { TreeStore } from '../../../node/store/tree-store.ts'
+import { Random } from '../../../tools/lab/random.ts'
+import { testSeed } from '../../support/seed.ts'
+import { storedTree } from '../../support/stored-tree.ts'
+import { temporaryDirectory } from '../../support/temporary.ts'
+
+const BLOCK = 4096
+const BLOCKS = 1000
+const DIGESTS_PER_PAGE = BLOCK / 32
+const image = { size: BLOCKS * BLOCK, blockSize: BLOCK }
+const random = new Random(testSeed('tree fetch'))
+
+/** Gives pages of a tree, and remembers which. */
+class PageFetcher implements BlockFetcher {
+  readonly ledger = { all: () => [] }
+  readonly given: string[] = []
+  readonly #tree: TreeFile
+
+  constructor(tree: TreeFile) {
+    this.#tree = tree
+  }
+
+  async *fetch({ level, wanted }: FetchRequest): AsyncGenerator<FetchedBlock> {
+    for (const index of wanted.values()) {
+      this.given.push(`${level}/${index}`)
+      const data = await this.#tree.page(level, index)
+      yield { index, data, peerId: 'peer', received: data.byteLength }
+    }
+  }
+}
+
+describe('fetching a hash tree', () => {
+  it('takes the pages that another release has in common from there, and proves them', async () => {
+    const before = Buffer.from(random.bytes(BLOCKS * 32))
+    const after = Buffer.from(before)
+    after.set(random.bytes(32), 5 * DIGESTS_PER_PAGE * 32)
+    const directory = await temporaryDirectory()
+    const trees = new TreeStore(directory)
+    const old = await storedTree(before, image)
+    const target = await storedTree(after, image)
+    const facts = { root: target.root, ...image }
+    const others = [{ root: old.root, ...image }, facts]
+    const fetch = async (): Promise<{ given: string[]; received: number; tree: TreeFile }> => {
+      const fetcher = new PageFetcher(target)
+      const signal = new AbortController().signal
+      const options = { facts, trees, others, fetcher: async () => fetcher, progress: () => undefined, signal }
+      const { tree, received } = await ensureTree(options)
+      expect(await tree.leaves(0, BLOCKS)).toEqual(Uint8Array.from(after))
+      await tree.close()
+      return { given: fetcher.given, received, tree }
+    }
+    const { given: all } = await fetch()
+    expect(all).toHaveLength(Math.ceil(BLOCKS / DIGESTS_PER_PAGE) + 1)
+    await trees.remove(facts)
+    await rename(old.path, trees.pathOf(others[0]!))
+    const { given, received } = await fetch()
+    expect(given).toEqual(['2/0', '1/5'])
+    expect(received).toBe(2 * BLOCK)
+  })
+})

@@ -158,10 +158,6 @@ export const STREAM_WINDOW_BYTES = 1024 * 1024
 export const SEND_GATHER_BYTES = 256 * 1024
 /** More than this is not held up until the end of the turn on its way to the socket. */
 export const SEND_SMALL_BYTES = 4 * 1024
-/** A socket from which so many pieces came within so many ms, of less than so many bytes each, rests for that time. */
-export const READ_BATCH_PIECES = 3
-export const READ_BATCH_MS = 4
-export const READ_BATCH_BYTES = 32 * 1024
 /** Streams of one protocol that one peer may open to us at a time. */
 export const MAX_STREAMS_PER_PROTOCOL = 8
 /** Streams of all protocols, libp2p's own among them, that one peer may open to us at a time. */

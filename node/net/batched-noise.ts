@@ -3,7 +3,7 @@ import { type ConnectionEncrypter, serviceCapabilities } from '@libp2p/interface
 import { batched } from './batched-connection.ts'
 import { noiseCrypto } from './noise-crypto.ts'
 
-/** Noise with our cryptography, over connections that are read and written in large pieces. The bytes are the same. */
+/** Noise with our cryptography, over connections that are written in large pieces. The bytes are the same. */
 export function batchedNoise(): (components: NoiseComponents) => ConnectionEncrypter<NoiseExtensions> {
   return (components) => {
     const inner = noise({ crypto: noiseCrypto })(components)

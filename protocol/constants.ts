@@ -86,7 +86,7 @@ export const COMPRESSION_SAMPLE_BYTES = 32 * 1024
 /** Clients that want something at the same time are served so many bytes each in turn. */
 export const SERVE_QUANTUM_BYTES = 64 * 1024
 /** Answers to one client that its stream has not taken yet, and to all clients together. */
-export const SERVE_PORTION_BYTES = 256 * 1024
+export const SERVE_PORTION_BYTES = 1024 * 1024
 export const SERVE_BUFFER_BYTES = 16 * 1024 * 1024
 /** What is read and hashed at most before the queue is looked at again; less when a slow disk took longer than this. */
 export const SERVE_TURN_BYTES = 4 * 1024 * 1024
@@ -153,7 +153,7 @@ export const FETCH_WINDOW_BYTES = 16 * 1024 * 1024
 /** Received bytes of one stream that may wait for their consumer before the sender is stopped. */
 export const STREAM_BACKLOG_BYTES = 2 * 1024 * 1024
 /** Receive window of a yamux stream: the same on every node, and at most libp2p's read buffer of 4 MiB. */
-export const STREAM_WINDOW_BYTES = 1024 * 1024
+export const STREAM_WINDOW_BYTES = 4 * 1024 * 1024
 /** What is sent in one turn of the event loop travels together, until it is so many bytes: a quarter of the window. */
 export const SEND_GATHER_BYTES = 256 * 1024
 /** More than this is not held up until the end of the turn on its way to the socket. */

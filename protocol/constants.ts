@@ -86,7 +86,7 @@ export const COMPRESSION_SAMPLE_BYTES = 32 * 1024
 /** Clients that want something at the same time are served so many bytes each in turn. */
 export const SERVE_QUANTUM_BYTES = 64 * 1024
 /** Answers to one client that its stream has not taken yet, and to all clients together. */
-export const SERVE_PORTION_BYTES = 1024 * 1024
+export const SERVE_PORTION_BYTES = 256 * 1024
 export const SERVE_BUFFER_BYTES = 16 * 1024 * 1024
 /** What is read and hashed at most before the queue is looked at again; less when a slow disk took longer than this. */
 export const SERVE_TURN_BYTES = 4 * 1024 * 1024

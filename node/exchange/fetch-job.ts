@@ -75,6 +75,8 @@ export class FetchJob {
   readonly ready: FetchedBlock[] = []
   /** Blocks of which all is asked for, to find out whether the peer or this disk was wrong. */
   readonly doubted = new Map<number, Doubted>()
+  /** Peers with other images that are searched for this one's blocks, and whether that is to be done once more. */
+  readonly searches = new Map<PeerSession<Ticket>, boolean>()
   /** Requests that are open, by item; more than one of an item only at the very end. */
   readonly #tickets = new Map<number, Ticket[]>()
   /** Bytes asked for, and bytes waiting to be taken. */

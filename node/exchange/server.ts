@@ -263,7 +263,11 @@ class ServerSession {
   answer(request: OpenRequest, block: Uint8Array): void {
     this.#packer.pack(packBlock(block, request.wanted), request.packFrom).then(
       (coded) => this.#release(request, { type: 'block', id: request.id, ...coded }, coded.payload.byteLength),
-      (error: Error) => this.#stream.abort(error),
+      (error: Error) => {
+        this.#stream.abort(error)
+        // What it takes of the limits is given back.
+        this.miss(request)
+      },
     )
   }
 

@@ -196,14 +196,12 @@ export class PeerSession<Ticket> {
       case 'block': {
         const request = this.#take(message.id)
         const now = this.#progress()
-        if (request !== undefined) {
-          this.window.delivered(message.payload.byteLength, this.#openBytes, now - request.askedAt, now)
-        }
         // An answer to a request that was cancelled on its way is not a fault.
         if (request === undefined) {
           if (message.id >= this.#nextId) throw this.#violation('a block that was not asked for')
           return
         }
+        this.window.delivered(message.payload.byteLength, this.#openBytes, now - request.askedAt, now)
         if (message.payload.byteLength > request.size) throw this.#violation('more bytes than asked for')
         const content = this.link.arrived(message, request.size)
         this.#events.block(this, request.ticket, content)

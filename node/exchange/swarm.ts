@@ -204,9 +204,17 @@ export class Swarm {
     if (session.window.rate > 0) job.picker.setSpeed(peerId, session.window.rate)
   }
 
+  /** One search of a peer at a time; what comes to know of it anew meanwhile is searched for when that one has ended. */
   #search(job: FetchJob, session: PeerSession<Ticket>): void {
+    const running = job.searches.has(session)
+    job.searches.set(session, running)
+    if (running) return
     const goesOn = (): boolean =>
-      this.#jobs.has(job) && job.picker.hasPeer(session.peerId) && job.available(session) === null
+      this.#jobs.has(job) &&
+      this.#peers.get(session.peerId)?.session === session &&
+      // Not while it is stalled.
+      job.picker.hasPeer(session.peerId) &&
+      job.available(session) === null
     searchContent({
       job,
       session,
@@ -216,7 +224,14 @@ export class Swarm {
         job.picker.gained(session.peerId, runs, this.#options.now())
         this.#pump()
       },
-    }).catch((error: Error) => job.fail(error))
+    }).then(
+      () => {
+        const again = job.searches.get(session) === true && goesOn()
+        job.searches.delete(session)
+        if (again) this.#search(job, session)
+      },
+      (error: Error) => job.fail(error),
+    )
   }
 
   #ban(peerId: string, reason: string): void {

@@ -102,6 +102,8 @@ export const SERVE_QUEUE_MIN_BYTES = 256 * 1024
 /** A limit on the rate or on the processor lets through at once what it grants in this time. */
 export const SERVE_BURST_MS = 100
 export const SERVE_CPU_WINDOW_MS = 1_000
+/** Milliseconds of processor time that one turn of serving may take; with a small share it is longer owed than one window. */
+export const SERVE_CPU_TURN_MS = 25
 /** The rate that `mesh status` shows is smoothed over this time. */
 export const SERVE_METER_MS = 5_000
 /** With a limit on peers: how long one is served while others wait, and how soon one that asks nothing gives up its place. */

@@ -1,4 +1,4 @@
-import { SERVE_BURST_MS, SERVE_CPU_WINDOW_MS, SERVE_METER_MS } from '../../protocol/constants.ts'
+import { SERVE_BURST_MS, SERVE_CPU_TURN_MS, SERVE_CPU_WINDOW_MS, SERVE_METER_MS } from '../../protocol/constants.ts'
 
 /** What serving may take of the machine; what is left out has no limit. */
 export interface ServeLimits {
@@ -69,12 +69,12 @@ export class ServePace {
     return (this.#metered * 1000) / SERVE_METER_MS
   }
 
-  /** All that the process has used counts; what other work has used beyond one window is forgiven. */
+  /** All that the process has used counts; what other work has used beyond one window, and what a turn can take, is forgiven. */
   #waitForCpu(now: number): number {
     if (this.#cpu === undefined) return 0
     const cpuMs = this.#options.cpuMs()
     this.#cpu.spend(cpuMs - this.#cpuMs, now)
-    this.#cpu.forgive()
+    this.#cpu.forgiveBeyond(SERVE_CPU_TURN_MS)
     this.#cpuMs = cpuMs
     return this.#cpu.waitMs(now)
   }
@@ -109,9 +109,9 @@ class Allowance {
     this.#left = Math.min(this.#most, this.#left - amount)
   }
 
-  /** Owes no more than it can save up. */
-  forgive(): void {
-    this.#left = Math.max(this.#left, -this.#most)
+  /** Owes no more than it can save up, or `amount` if that is more. */
+  forgiveBeyond(amount: number): void {
+    this.#left = Math.max(this.#left, -Math.max(this.#most, amount))
   }
 
   waitMs(now: number): number {

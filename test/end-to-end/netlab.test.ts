@@ -168,7 +168,8 @@ describe.skipIf(why !== undefined)('npm run lab', { timeout: LIMIT_MS }, () => {
     const killed = start('provision', '--machines', '2', '--size', '2M', '--rate', '1mbit')
     await says(killed, 'measuring')
     const pids = (await runTool('ip', ['netns', 'pids', `meshlab-${killed.pid}-master`])).trim().split('\n')
-    expect(pids.length).toBe(1)
+    // The master, and what it may be running to see who uses the machine.
+    expect(pids.length).toBeGreaterThanOrEqual(1)
     killed.kill('SIGKILL')
     await once(killed, 'close')
     // Its processes end with it.

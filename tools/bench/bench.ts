@@ -10,12 +10,12 @@ import { benchMonitor } from './monitor-bench.ts'
 import { benchRestore } from './restore-bench.ts'
 import { benchTransport } from './transport-bench.ts'
 
-const HELP = `npm run bench -- NAME [--size GIB] [--json]
+const HELP = `npm run bench -- NAME [--size GIB] [--peers N] [--json]
 
   seed       hash and publish a cached file, against SHA-256 of as many bytes on all cores (default 4 GiB)
   scan       restore a clean cached disk without a write log, and verify it, against the same (default 4 GiB)
   restore    provision one machine, restore it by scan and from its write log: clean, and 2 % dirtied (default 1 GiB)
-  sparse     seed and restore a sparse file (default 100 GiB): peak memory
+  sparse     seed a sparse file and restore it from --peers machines (default 100 GiB, 1): peak memory
   monitor    the NBD server of mesh monitor against nbdkit (default 1 GiB), first writes, and opening a log of 1 TiB
   transport  one connection over loopback (default 0.25 GiB), against libp2p with noise and yamux as they come
   compression  blocks of random bytes and of system files (default 0.0625 GiB): what compressing costs, and when it is chosen
@@ -45,6 +45,7 @@ async function main(): Promise<void> {
     allowPositionals: true,
     options: {
       size: { type: 'string' },
+      peers: { type: 'string', default: '1' },
       json: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -58,6 +59,9 @@ async function main(): Promise<void> {
     throw new MeshError('USAGE', `there is no benchmark ${name}; see npm run bench -- --help`)
   const sizeGib = Number(values.size ?? DEFAULT_GIB[name] ?? 4)
   if (!(sizeGib > 0)) throw new MeshError('USAGE', `--size ${values.size} is no number of GiB`)
+  const peers = Number(values.peers)
+  if (!Number.isInteger(peers) || peers < 1)
+    throw new MeshError('USAGE', `--peers ${values.peers} is no number of machines`)
   // What is measured is what is installed.
   await import('../build.ts')
   const lab = await Lab.open({ entry: join(import.meta.dirname, '../../dist/mesh.js') })
@@ -65,7 +69,7 @@ async function main(): Promise<void> {
     process.once(signal, () => void lab.close().finally(() => process.exit(130)))
   }
   try {
-    const figures = await BENCHES[name as keyof typeof BENCHES](lab, sizeGib * 1024 ** 3)
+    const figures = await BENCHES[name as keyof typeof BENCHES](lab, sizeGib * 1024 ** 3, peers)
     if (values.json) process.stdout.write(`${JSON.stringify({ event: 'bench', bench: name, sizeGib, figures })}\n`)
     else process.stdout.write(`${table(figures)}\n`)
   } finally {

@@ -1,4 +1,5 @@
-import { open, readFile } from 'node:fs/promises'
+import { link, open, readFile } from 'node:fs/promises'
+import type { Receipt } from '../../node/restore/receipt.ts'
 import type { Lab, MeshProcess } from '../lab/local-lab.ts'
 import { Random } from '../lab/random.ts'
 
@@ -27,13 +28,13 @@ const BLOCK = 65536
 const CHUNK = 16 * MIB
 const POLL_MS = 50
 
-/** A sparse file: what counts is that memory does not grow with it. */
-export async function benchSparse(lab: Lab, size: number): Promise<Figure[]> {
+/** A sparse file: what counts is that memory does not grow with it. `peers` machines have it, the master included. */
+export async function benchSparse(lab: Lab, size: number, peers = 1): Promise<Figure[]> {
   await makeHole(lab.path('model.img'), size)
   await makeHole(lab.path('m1.img'), size)
   const random = new Random(1)
   for (const [disk, count] of [
-    ['model.img', 500],
+    ['model.img', 4000],
     ['m1.img', 300],
   ] as const) {
     const file = await open(lab.path(disk), 'r+')
@@ -44,12 +45,25 @@ export async function benchSparse(lab: Lab, size: number): Promise<Figure[]> {
   const startedAt = performance.now()
   await master.event('listening')
   const seedSeconds = (performance.now() - startedAt) / 1000
+  for (let peer = 2; peer <= peers; peer++) await startHolder(lab, `m${peer}`)
   await lab.ok('m1', ['join', await lab.invite('master'), '--disk', lab.path('m1.img'), '--name', 'm1'])
   const restore = await measure(await lab.start('m1', ['restore']))
+  const { peers: sources } = restore.result as unknown as Receipt
+  // The master is asked last.
+  if (sources.length < Math.max(1, peers - 1))
+    throw new Error(`only ${sources.length} of ${peers} machines delivered something`)
   return [
     { ...figure('seed', size, seedSeconds), ...(await peakOf(master.child.pid)) },
-    figure('restore', size, restore.seconds, restore),
+    figure(`restore from ${peers}`, size, restore.seconds, restore),
   ]
+}
+
+/** A machine that has the image, read from the same file as the master's, and serves it. */
+async function startHolder(lab: Lab, name: string): Promise<void> {
+  await link(lab.path('model.img'), lab.path(`${name}.img`))
+  await lab.ok(name, ['join', await lab.invite('master'), '--disk', lab.path(`${name}.img`), '--name', name])
+  await lab.ok(name, ['restore'])
+  await lab.serve(name, ['up'])
 }
 
 export interface Measured {

@@ -305,3 +305,13 @@ export const QUICK_SLOW_MS = 0.1
 export const QUICK_SLOW_MS_PER_MIB = 1
 /** For this many times as long as the wait no other quick transfer is tried, so that waits take 5 % of the time at most. */
 export const QUICK_PAUSE_FACTOR = 20
+
+/** A machine's configuration file. */
+export const MAX_CONFIG_BYTES = 64 * 1024
+/** Time for one hook after a restore, and what it may print; the rest is not kept. */
+export const HOOK_TIMEOUT_MS = 60_000
+/** A hook that is to end is killed after so long. */
+export const HOOK_GRACE_MS = 5_000
+export const HOOK_OUTPUT_BYTES = 64 * 1024
+/** Hooks in one directory. */
+export const MAX_HOOKS = 100

@@ -14,6 +14,7 @@ export const EXIT = {
   network: 6,
   unavailable: 7,
   mismatch: 8,
+  hook: 9,
   interrupted: 130,
 } as const
 
@@ -27,6 +28,14 @@ interface Fault {
 
 const FAULTS = {
   USAGE: { exit: EXIT.usage, advice: 'See `mesh help` or `mesh COMMAND --help`.' },
+  CONFIG_INVALID: {
+    exit: EXIT.usage,
+    advice: 'Correct the file named; `mesh config check FILE` looks at it without doing anything.',
+  },
+  CONFIG_UNREADABLE: {
+    exit: EXIT.usage,
+    advice: 'Check the path given by --config or MESH_CONFIG, and that this user may read it.',
+  },
   BLOCK_SIZE_INVALID: { exit: EXIT.usage, advice: 'Give a power of two from 4096 to 1048576, for example 65536.' },
   ADDRESS_INVALID: { exit: EXIT.usage, advice: 'Give a multiaddr such as /ip4/0.0.0.0/tcp/7433.' },
   NBD_ADDRESS_INVALID: {
@@ -168,6 +177,21 @@ const FAULTS = {
   TREE_CORRUPT: {
     exit: EXIT.mismatch,
     advice: 'The stored hash tree is damaged; run `mesh restore`, which fetches it again.',
+  },
+
+  HOOK_FAILED: {
+    exit: EXIT.hook,
+    advice: 'Everything else is done; correct the hook, then run the command again: all hooks run again.',
+  },
+  HOOK_UNSAFE: {
+    exit: EXIT.hook,
+    advice:
+      'Hooks run as this user: give the file named and the folders above it to root (`chown root`, `chmod go-w`), then run the command again.',
+  },
+
+  UNIT_FOREIGN: {
+    exit: EXIT.usage,
+    advice: 'It was not written by `mesh install`: move it away, or change it by hand.',
   },
 
   INTERRUPTED: { exit: EXIT.interrupted, advice: 'Run the command again; it continues.' },

@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander'
-import { EXIT, MeshError } from '../protocol/errors.ts'
+import { EXIT, isMeshError, MeshError } from '../protocol/errors.ts'
 import { withCommonOptions } from './command.ts'
+import { applyConfig } from './config/apply-config.ts'
 import { Output } from './output.ts'
 import { VERSION } from './version.ts'
 
@@ -34,13 +35,24 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     import('./commands/verify.ts'),
     import('./commands/status.ts'),
     import('./commands/peers.ts'),
+    import('./commands/config.ts'),
+    import('./commands/install.ts'),
   ])
   for (const { command } of modules) {
     program.addCommand(inherit(command(), program))
   }
+  program.hook('preSubcommand', async (_, command) => {
+    if (command.name() !== 'config' && !args.includes('--help') && !args.includes('-h'))
+      await applyConfig(program, command)
+  })
   try {
     await program.parseAsync(args, { from: 'user' })
   } catch (error) {
+    if (isMeshError(error)) {
+      new Output({ json, quiet: true }).error(error)
+      process.exitCode = error.exitCode
+      return
+    }
     if (!(error instanceof CommanderError)) throw error
     const asked =
       error.code === 'commander.helpDisplayed' || error.code === 'commander.version' || error.code === 'commander.help'

@@ -2,11 +2,14 @@ import { constants as osConstants } from 'node:os'
 import { type Command, Option } from 'commander'
 import type { AgentOptions } from '../node/agent/agent.ts'
 import { EXIT, isMeshError } from '../protocol/errors.ts'
+import { configOf, optionsFromFile } from './config/apply-config.ts'
+import type { ConfigValues } from './config/config-keys.ts'
 import { Output } from './output.ts'
 
 /** Options that every command has. */
 export interface GlobalOptions {
   readonly state: string
+  readonly config?: string
   readonly json: boolean
   readonly quiet: boolean
   readonly listen: string[]
@@ -20,6 +23,10 @@ export interface Context {
   readonly signal: AbortSignal
   /** The options that the agent's functions share. */
   readonly agent: AgentOptions
+  /** What the configuration file says, also where it is the default of an option. */
+  readonly config: ConfigValues
+  /** As commander parsed it. */
+  readonly command: Command
 }
 
 export const DEFAULT_STATE = '/var/lib/lab-mesh'
@@ -31,6 +38,11 @@ export const DEFAULT_STATE = '/var/lib/lab-mesh'
 export function withCommonOptions(command: Command): Command {
   return command
     .addOption(new Option('--state <dir>', 'state directory of this machine').env('MESH_STATE').default(DEFAULT_STATE))
+    .addOption(
+      new Option('--config <file>', 'configuration file (default: /etc/lab-mesh/mesh.toml, if there is one)').env(
+        'MESH_CONFIG',
+      ),
+    )
     .option('--json', 'events as JSON lines; the last line is the result', false)
     .option('--quiet', 'only the result and errors', false)
     .option('--listen <multiaddr>', 'address to listen on, such as /ip4/0.0.0.0/tcp/7433 (repeatable)', collect, [])
@@ -48,19 +60,26 @@ export function action<Options extends object, Args extends unknown[]>(
   return async (...all) => {
     // Commander passes the arguments, then the options, then the command.
     const args = all.slice(0, -2) as Args
-    const options: Options & GlobalOptions = (all.at(-1) as Command).optsWithGlobals()
+    const command = all.at(-1) as Command
+    const options: Options & GlobalOptions = command.optsWithGlobals()
     const output = new Output({ json: options.json, quiet: options.quiet })
     const stop = new AbortController()
     const end = stopOnSignals(stop, output)
+    const config = configOf(command)?.values ?? {}
     const agent: AgentOptions = {
       stateDir: options.state,
       listen: options.listen,
       mdns: options.mdns,
+      configured: {
+        ...(config.disk === undefined ? {} : { disk: config.disk }),
+        ...(config.image === undefined ? {} : { image: config.image }),
+      },
+      fromFile: optionsFromFile(command),
       signal: stop.signal,
       report: (event) => output.event(event),
     }
     try {
-      await run({ output, stateDir: options.state, signal: stop.signal, agent }, options, ...args)
+      await run({ output, stateDir: options.state, signal: stop.signal, agent, config, command }, options, ...args)
       output.close()
     } catch (error) {
       output.close()

@@ -69,6 +69,9 @@ export class Output {
           `serving ${event.disk} at ${event.uri || 'the socket that was handed over'}; the log is ${describeLog(event)}`,
         )
         break
+      case 'hook':
+        this.#line(describeHook(event))
+        break
       case 'member':
         this.#line(`${event.name} joined`)
         break
@@ -167,6 +170,11 @@ export class Output {
     this.close()
     process.stderr.write(`${text}\n`)
   }
+}
+
+function describeHook({ name, ok, why, seconds, output }: Extract<AgentEvent, { type: 'hook' }>): string {
+  const first = `${ok ? '' : 'warning: '}hook ${name}: ${ok ? 'done' : why} (${formatSeconds(seconds)})`
+  return [first, ...(output === '' ? [] : output.split('\n').map((line) => `  ${line}`))].join('\n')
 }
 
 function describeLog({ state, dirty }: Extract<AgentEvent, { type: 'monitoring' }>): string {

@@ -1,7 +1,12 @@
+import type { HookOutcome } from '../hooks/run-hook.ts'
 import type { Progress } from '../restore/progress.ts'
 import type { Receipt } from '../restore/receipt.ts'
+import type { MachineConfig } from '../state/state-directory.ts'
 import type { LogState } from '../writelog/write-log.ts'
 import type { ServingOptions } from './serving.ts'
+
+/** The part of {@link MachineConfig} that a configuration file may say. */
+export type ConfiguredMachine = Pick<MachineConfig, 'disk' | 'image'>
 
 /** What every long-running command of the agent needs. */
 export interface AgentOptions {
@@ -13,6 +18,10 @@ export interface AgentOptions {
   readonly mdns?: boolean
   /** What serving others may take of this machine. */
   readonly serving?: ServingOptions
+  /** What the configuration file says this machine is; it goes before what `machine.json` says. */
+  readonly configured?: ConfiguredMachine
+  /** Names of the options whose values the configuration file says: it says them again the next time, so they are not remembered. */
+  readonly fromFile?: ReadonlySet<string>
   /** Aborted when the user wants the command to stop. */
   readonly signal: AbortSignal
   readonly report: (event: AgentEvent) => void
@@ -26,6 +35,7 @@ export type AgentEvent =
   | { type: 'listening'; peerId: string; addresses: string[] }
   | { type: 'serving'; image: string; release: number; blocks: number }
   | { type: 'monitoring'; disk: string; uri: string; state: LogState['state']; dirty: number; openMs: number }
+  | ({ type: 'hook' } & HookOutcome)
   | { type: 'published'; published: Published }
   | { type: 'receipt'; receipt: Receipt }
   | { type: 'member'; id: string; name: string }

@@ -13,7 +13,7 @@ import { TrustStore } from '../trust/trust-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { AgentOptions, Joined } from './agent.ts'
 import { requestEnrolment } from './enrolment.ts'
-import { hasTrust } from './machine.ts'
+import { hasTrust, listenToRemember } from './machine.ts'
 import { withMetadataFrom } from './metadata-sync.ts'
 
 export interface JoinOptions extends AgentOptions {
@@ -57,7 +57,7 @@ export async function join(options: JoinOptions): Promise<Joined> {
       role: 'machine',
       image: manifest.image,
       disk: resolve(options.disk),
-      listen: options.listen ?? [],
+      listen: listenToRemember(options) ?? [],
     })
     return { event: 'joined', site, name, id: key.id, image: manifest.image, release: manifest.release }
   } finally {

@@ -1,8 +1,9 @@
 import { MeshError } from '../../protocol/errors.ts'
 import { RangeSet, type Run } from '../../protocol/ranges.ts'
-import { StateDirectory } from '../state/state-directory.ts'
+import type { ConfiguredMachine } from './agent.ts'
 import { type LogPeek, peekLog } from './log-peek.ts'
 import { type LogConfig, readLogConfig, removeLog } from './machine-log.ts'
+import { ownDisk } from './own-disk.ts'
 
 /** Result of `mesh log show`. */
 export interface LogReport {
@@ -39,22 +40,25 @@ export interface LogExport extends Omit<LogReport, 'event' | 'map'> {
 const MAP_CELLS = 64
 
 /** What the write log of this machine's disk says, also while a monitor has it. Errors: those of the state directory and the disk. */
-export async function showLog(stateDir: string): Promise<LogReport> {
-  const { disk, config, log } = await look(stateDir)
+export async function showLog(stateDir: string, configured?: ConfiguredMachine): Promise<LogReport> {
+  const { disk, config, log } = await look(stateDir, configured)
   return { event: 'log', ...describe(disk, config, log), ...(log?.state === 'known' ? { map: mapOf(log) } : {}) }
 }
 
 /** Errors: STATE_MISSING if there is nothing to export, or nothing is known. */
-export async function exportLog(stateDir: string): Promise<LogExport> {
-  const { disk, config, log } = await look(stateDir)
+export async function exportLog(stateDir: string, configured?: ConfiguredMachine): Promise<LogExport> {
+  const { disk, config, log } = await look(stateDir, configured)
   if (log?.state !== 'known')
     throw new MeshError('STATE_MISSING', `there is no log to export: ${describe(disk, config, log).reason}`)
   return { event: 'log-export', ...describe(disk, config, log), ranges: [...log.dirty.runs()] }
 }
 
 /** From now on no log is kept, and every restore scans. Errors: STATE_IN_USE while a monitor or a restore has it. */
-export async function forgetLog(stateDir: string): Promise<{ event: 'log-forgotten'; existed: boolean }> {
-  const existed = (await look(stateDir)).config !== undefined
+export async function forgetLog(
+  stateDir: string,
+  configured?: ConfiguredMachine,
+): Promise<{ event: 'log-forgotten'; existed: boolean }> {
+  const existed = (await look(stateDir, configured)).config !== undefined
   if (existed) await removeLog(stateDir)
   return { event: 'log-forgotten', existed }
 }
@@ -65,11 +69,8 @@ interface Look {
   readonly log: LogPeek | undefined
 }
 
-async function look(stateDir: string): Promise<Look> {
-  const state = await StateDirectory.open(stateDir, { create: false, readOnly: true })
-  const disk = state.machine?.disk
-  if (disk === undefined)
-    throw new MeshError('STATE_MISSING', `${state.directory} belongs to no machine with a disk yet`)
+async function look(stateDir: string, configured?: ConfiguredMachine): Promise<Look> {
+  const disk = await ownDisk(stateDir, configured)
   const config = await readLogConfig(stateDir)
   return { disk, config, log: config === undefined ? undefined : await peekLog(config, disk) }
 }

@@ -5,6 +5,7 @@ import { type MachineConfig, StateDirectory } from '../state/state-directory.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../trust/machine-key.ts'
 import { TrustStore } from '../trust/trust-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
+import type { AgentOptions, ConfiguredMachine } from './agent.ts'
 
 /** One enrolled machine: its state directory, its key, what it trusts, and what it was told to be. */
 export class Machine {
@@ -19,13 +20,17 @@ export class Machine {
   }
 
   /**
-   * Opens the state directory of a machine that has joined (or of the master). `readOnly` takes no lock.
+   * Opens the state directory of a machine that has joined (or of the master). `readOnly` takes no lock; what is `configured`
+   * goes before what the state directory says, and is not saved.
    * Errors: STATE_MISSING, STATE_IN_USE, STATE_NEWER, STATE_CORRUPT, STATE_UNWRITABLE.
    */
-  static async open(stateDir: string, options: { readOnly?: boolean } = {}): Promise<Machine> {
+  static async open(
+    stateDir: string,
+    options: { readOnly?: boolean; configured?: ConfiguredMachine | undefined } = {},
+  ): Promise<Machine> {
     const state = await StateDirectory.open(stateDir, { create: false, readOnly: options.readOnly ?? false })
     try {
-      return await Machine.from(state)
+      return await Machine.from(state, options.configured)
     } catch (error) {
       await state.close()
       throw error
@@ -33,7 +38,7 @@ export class Machine {
   }
 
   /** The machine of a state directory that is already open. */
-  static async from(state: StateDirectory): Promise<Machine> {
+  static async from(state: StateDirectory, configured: ConfiguredMachine = {}): Promise<Machine> {
     const config = state.machine
     if (config === undefined) throw new MeshError('STATE_MISSING', `${state.directory} belongs to no machine yet`)
     const trust = await TrustStore.open(state.path('trust'))
@@ -43,7 +48,7 @@ export class Machine {
         `${state.directory}: the trusted metadata is of another site than machine.json`,
       )
     }
-    return new Machine(state, trust, config)
+    return new Machine(state, trust, { ...config, ...configured })
   }
 
   key(): Promise<MachineKey> {
@@ -84,4 +89,9 @@ export async function hasTrust(state: StateDirectory): Promise<boolean> {
     () => true,
     () => false,
   )
+}
+
+/** The addresses that were given for this and all later times; undefined if none were, or the configuration file says them. */
+export function listenToRemember({ listen, fromFile }: AgentOptions): readonly string[] | undefined {
+  return listen === undefined || listen.length === 0 || fromFile?.has('listen') === true ? undefined : listen
 }

@@ -13,12 +13,12 @@ import { byteOffset } from '../../protocol/units.ts'
 import { openDevice } from '../disk/file-device.ts'
 import { assertNotMounted } from '../disk/mounts.ts'
 import { storageError, writeZeros } from '../state/atomic-file.ts'
-import { StateDirectory } from '../state/state-directory.ts'
 import { ERA_BLOCK_SECTORS, ERA_SYSTEM, EraDevice, type EraSystem } from '../writelog/era-device.ts'
 import type { LogState } from '../writelog/write-log.ts'
-import type { AgentEvent } from './agent.ts'
+import type { AgentEvent, ConfiguredMachine } from './agent.ts'
+import { type HookOptions, type HooksReport, runMachineHooks } from './machine-hooks.ts'
 import { defaultLogStorage, type LogConfig, logPlace, readLogConfig, setUpLog, writeLogConfig } from './machine-log.ts'
-import { assertOwnDisk } from './monitor.ts'
+import { assertOwnDisk } from './own-disk.ts'
 
 type EraConfig = Extract<LogConfig, { source: 'dm-era' }>
 
@@ -26,12 +26,16 @@ export interface MonitorEraOptions {
   readonly stateDir: string
   /** The disk of this machine, a block device. */
   readonly disk: string
+  readonly configured?: ConfiguredMachine
   /** The device to mount is `/dev/mapper/NAME`. */
   readonly name: string
   /** Partition or file for the metadata; default: what was used before, else a file in the state directory. */
   readonly metadata?: string
   /** Where the bitmap is kept; default: where it was kept before, else in the state directory. */
   readonly storage?: string
+  /** Run when the device is there. */
+  readonly hooks?: HookOptions
+  readonly signal: AbortSignal
   readonly report: (event: AgentEvent) => void
   readonly system?: EraSystem
 }
@@ -46,6 +50,7 @@ export interface EraMonitored {
   readonly metadata: string
   readonly era: number
   readonly state: LogState['state']
+  readonly hooks?: HooksReport
 }
 
 /**
@@ -57,8 +62,7 @@ export interface EraMonitored {
 export async function monitorEra(options: MonitorEraOptions): Promise<EraMonitored> {
   await using stack = new AsyncDisposableStack()
   const { stateDir, disk, name, report, system = ERA_SYSTEM } = options
-  const state = await StateDirectory.open(stateDir, { create: false, readOnly: true })
-  await assertOwnDisk(disk, state)
+  await assertOwnDisk(disk, stateDir, options.configured)
   const config = await chooseConfig(options)
   const device = new EraDevice({ name, metadata: config.metadata, disk }, system)
   await device.disk()
@@ -79,7 +83,27 @@ export async function monitorEra(options: MonitorEraOptions): Promise<EraMonitor
   const era = await device.look((running) => running.currentEra())
   await writeLogConfig(stateDir, { ...used, last: era })
   const { metadata } = used
-  return { event: 'monitoring', source: 'dm-era', disk, device: `/dev/mapper/${name}`, metadata, era, state: log.state }
+  const mapped = `/dev/mapper/${name}`
+  const hooks = options.hooks === undefined ? undefined : await hooksThrough(mapped, options.hooks, options)
+  return {
+    event: 'monitoring',
+    source: 'dm-era',
+    disk,
+    device: mapped,
+    metadata,
+    era,
+    state: log.state,
+    ...(hooks === undefined ? {} : { hooks }),
+  }
+}
+
+async function hooksThrough(
+  device: string,
+  hooks: HookOptions,
+  { stateDir, signal, report, system = ERA_SYSTEM }: MonitorEraOptions,
+): Promise<HooksReport | undefined> {
+  const flush = async (): Promise<void> => void (await system.run('sync', [device]))
+  return runMachineHooks({ stateDir, hooks, place: { MESH_DEVICE: device }, flush, signal, report })
 }
 
 /** What was set up before, as far as the user wants the same again. `last` is 0 for metadata that are not made yet. */

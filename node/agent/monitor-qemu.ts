@@ -1,17 +1,17 @@
 import { resolve } from 'node:path'
 import { openDevice } from '../disk/file-device.ts'
 import { parseNbdUri } from '../nbd/nbd-uri.ts'
-import { StateDirectory } from '../state/state-directory.ts'
 import { QemuBitmap } from '../writelog/qemu-bitmap.ts'
 import type { LogState } from '../writelog/write-log.ts'
-import type { AgentEvent } from './agent.ts'
+import type { AgentEvent, ConfiguredMachine } from './agent.ts'
 import { defaultLogStorage, type LogConfig, logPlace, readLogConfig, setUpLog } from './machine-log.ts'
-import { assertOwnDisk } from './monitor.ts'
+import { assertOwnDisk } from './own-disk.ts'
 
 export interface MonitorQemuOptions {
   readonly stateDir: string
   /** The disk of this machine. */
   readonly disk: string
+  readonly configured?: ConfiguredMachine
   /** The qcow2 file over it, made if it is missing. */
   readonly image: string
   /** Address of an NBD export by which a running machine publishes its bitmaps; default: the one given before. */
@@ -40,8 +40,7 @@ export async function monitorQemu(options: MonitorQemuOptions): Promise<QemuMoni
   await using stack = new AsyncDisposableStack()
   const { stateDir, disk, report } = options
   const image = resolve(options.image)
-  const state = await StateDirectory.open(stateDir, { create: false, readOnly: true })
-  await assertOwnDisk(disk, state)
+  await assertOwnDisk(disk, stateDir, options.configured)
   const config = await chooseConfig(options, image)
   const device = stack.adopt(await openDevice(disk, { writable: false }), (it) => it.close())
   const tracker = new QemuBitmap({ image, disk })

@@ -1,26 +1,30 @@
-import { stat } from 'node:fs/promises'
-import { basename } from 'node:path'
-import { MeshError } from '../../protocol/errors.ts'
+import { basename, resolve } from 'node:path'
+import type { BlockDevice } from '../disk/block-device.ts'
 import { openDevice } from '../disk/file-device.ts'
 import { assertNotMounted } from '../disk/mounts.ts'
 import type { NbdExport } from '../nbd/nbd-export.ts'
 import type { NbdAddress } from '../nbd/nbd-listen.ts'
 import { NbdServer } from '../nbd/nbd-server.ts'
-import { StateDirectory } from '../state/state-directory.ts'
 import { LoggedDisk } from '../writelog/logged-disk.ts'
-import type { AgentEvent } from './agent.ts'
+import type { AgentEvent, ConfiguredMachine } from './agent.ts'
+import { type HookOptions, type HooksReport, runMachineHooks } from './machine-hooks.ts'
 import { defaultLogStorage, logPlace, readLogConfig, setUpLog } from './machine-log.ts'
+import { assertOwnDisk } from './own-disk.ts'
+import { tellServiceManager } from './service-manager.ts'
 
 export interface MonitorOptions {
   readonly stateDir: string
   /** The disk of this machine. */
   readonly disk: string
+  readonly configured?: ConfiguredMachine
   readonly address: NbdAddress
   /** Where the log is kept; default: where it was kept before, else in the state directory. */
   readonly storage?: string
   readonly readOnly: boolean
   /** Serve the disk although it is mounted. */
   readonly force: boolean
+  /** Run when the log is there and nobody else can write yet. */
+  readonly hooks?: HookOptions
   readonly signal: AbortSignal
   readonly report: (event: AgentEvent) => void
 }
@@ -32,6 +36,7 @@ export interface Monitored {
   readonly dirty: number
   /** Flushes of the log since the start: what first writes wait for. */
   readonly flushes: number
+  readonly hooks?: HooksReport
 }
 
 /**
@@ -42,8 +47,7 @@ export interface Monitored {
 export async function monitor(options: MonitorOptions): Promise<Monitored> {
   await using stack = new AsyncDisposableStack()
   const { stateDir, disk, readOnly, report, signal } = options
-  const state = await StateDirectory.open(stateDir, { create: false, readOnly: true })
-  await assertOwnDisk(disk, state)
+  await assertOwnDisk(disk, stateDir, options.configured)
   await assertNotMounted(disk, options)
   const device = stack.adopt(await openDevice(disk, { writable: !readOnly }), (it) => it.close())
   const disks = Promise.withResolvers<NbdExport[]>()
@@ -64,29 +68,45 @@ export async function monitor(options: MonitorOptions): Promise<Monitored> {
   const openMs = performance.now() - openedFrom
   if (logged.state === 'unknown')
     report({ type: 'note', text: `the next restore will read the whole disk: ${logged.reason}` })
-  disks.resolve([new LoggedDisk({ name: basename(disk), device, log, readOnly })])
-  report({ type: 'monitoring', disk, uri: server.uri, state: logged.state, dirty: log.dirtyCount, openMs })
-  if (!signal.aborted)
-    await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+  const exported = new LoggedDisk({ name: basename(disk), device, log, readOnly })
+  const hooks = options.hooks === undefined ? undefined : await hooksThrough(exported, device, options.hooks, options)
+  disks.resolve([exported])
+  if (!signal.aborted) await tellServiceManager()
+  // Hooks have written since.
+  const state = logged.state === 'clean' && log.dirtyCount > 0 ? 'dirty' : logged.state
+  report({ type: 'monitoring', disk, uri: server.uri, state, dirty: log.dirtyCount, openMs })
+  if (!signal.aborted) await new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
   // In this order: no more writes, everything written is durable, the log is closed over it.
   await server.close()
   if (!readOnly) await device.flush()
   await log.close()
-  return { event: 'stopped', dirty: log.dirtyCount, flushes: log.flushes }
+  return {
+    event: 'stopped',
+    dirty: log.dirtyCount,
+    flushes: log.flushes,
+    ...(hooks === undefined ? {} : { hooks }),
+  }
 }
 
-/** A log of another disk than the one that is restored would be of no use, and would be taken for this one's. */
-export async function assertOwnDisk(disk: string, state: StateDirectory): Promise<void> {
-  const own = state.machine?.disk
-  if (own === undefined)
-    throw new MeshError('STATE_MISSING', `${state.directory} belongs to no machine with a disk yet`)
-  const [given, known] = await Promise.all([stat(disk).catch(() => undefined), stat(own).catch(() => undefined)])
-  // A missing disk is told of when it is opened.
-  if (given === undefined) return
-  const same = given.isBlockDevice()
-    ? known?.isBlockDevice() === true && given.rdev === known.rdev
-    : given.dev === known?.dev && given.ino === known.ino
-  if (!same) throw new MeshError('DISK_NOT_OWN', `${disk} is not the disk of this machine, which is ${own}`)
+/** Hooks reach the disk by a socket of their own; all others wait until they have ended. */
+async function hooksThrough(
+  exported: NbdExport,
+  device: BlockDevice,
+  hooks: HookOptions,
+  { stateDir, signal, report, readOnly }: MonitorOptions,
+): Promise<HooksReport | undefined> {
+  if (readOnly) {
+    report({ type: 'note', text: 'hooks are not run, as the disk is served read-only' })
+    return undefined
+  }
+  const socket = resolve(stateDir, 'write-log', 'hooks.sock')
+  const server = await NbdServer.listen({ unix: socket }, { exports: [exported] })
+  try {
+    const place = { MESH_NBD_URI: server.uri }
+    return await runMachineHooks({ stateDir, hooks, place, flush: () => device.flush(), signal, report })
+  } finally {
+    await server.close()
+  }
 }
 
 function textOf(error: unknown): string {

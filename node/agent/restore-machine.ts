@@ -20,6 +20,7 @@ import { linger } from './linger.ts'
 import { forgetLogDoubt, readLogDoubt, recordLogDoubt } from './log-doubt.ts'
 import { secureRandom } from './log-watch.ts'
 import { Machine } from './machine.ts'
+import { type HookOptions, type HooksReport, runMachineHooks, writeReceiptFile } from './machine-hooks.ts'
 import { openWriteLog, readLogConfig } from './machine-log.ts'
 import { MeshNode, nameOf } from './mesh-node.ts'
 import { type Offer, openSource } from './open-source.ts'
@@ -35,6 +36,9 @@ export interface RestoreMachineOptions extends AgentOptions {
   readonly waitMs?: number
   /** How long to serve the others at most once the disk is restored; default: not at all. */
   readonly lingerMs?: number
+  /** Run at the end, unless a monitor is set up, which runs them. */
+  readonly hooks?: HookOptions
+  readonly hooked?: (report: HooksReport) => void
 }
 
 /**
@@ -43,13 +47,29 @@ export interface RestoreMachineOptions extends AgentOptions {
  */
 export async function restoreMachine(options: RestoreMachineOptions): Promise<Receipt> {
   await using stack = new AsyncDisposableStack()
-  const machine = stack.adopt(await Machine.open(options.stateDir), (it) => it.close())
-  const serving = await rememberServing(machine, options.serving)
+  const machine = stack.adopt(await Machine.open(options.stateDir, { configured: options.configured }), (it) =>
+    it.close(),
+  )
+  const serving = await rememberServing(machine, options)
   const network = stack.adopt(new LazyNetwork(machine, options, serving), (it) => it.stop())
   // What this has opened for writing is closed when it returns: the boot that follows may mount it.
   const { receipt, manifest } = await restoreDisk(machine, network, options, stack)
+  await runHooks(machine, options)
   if (options.lingerMs !== undefined) await network.linger(manifest, options.lingerMs)
   return receipt
+}
+
+/** Without a monitor there is no log that the hooks' writes belong into: the next restore scans anyway. */
+async function runHooks(machine: Machine, options: RestoreMachineOptions): Promise<void> {
+  const { stateDir, hooks, signal, report } = options
+  if (hooks === undefined || (await readLogConfig(stateDir)) !== undefined) return
+  const path = machine.diskPath
+  const flush = async (): Promise<void> => {
+    const device = await openDevice(path, { writable: true })
+    await device.flush().finally(() => device.close())
+  }
+  const done = await runMachineHooks({ stateDir, hooks, place: { MESH_DEVICE: path }, flush, signal, report })
+  if (done !== undefined) options.hooked?.(done)
 }
 
 interface Restored {
@@ -144,6 +164,7 @@ async function restoreTo(manifest: VerifiedManifest, parts: RestoreParts): Promi
   if (!isDeepStrictEqual(await readDiskState(machine.state), { state: 'whole', ...state }))
     await writeDiskState(machine.state, { state: 'whole', ...state })
   await keepReceipt(machine.state, receipt)
+  await writeReceiptFile(options.stateDir, receipt)
   if (doubt !== undefined || aside) await forgetLogDoubt(machine.state)
   return receipt
 }

@@ -17,7 +17,7 @@ import { EARLIEST_CLOCK_MS, TrustStore } from '../trust/trust-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { AgentOptions, Published } from './agent.ts'
 import { writeDiskState } from './disk-state.ts'
-import { Machine } from './machine.ts'
+import { listenToRemember, Machine } from './machine.ts'
 import { buildTree, copyDisk, preservedBlocks, sameContent } from './publish.ts'
 import { serve } from './service.ts'
 import { rememberServing } from './serving.ts'
@@ -68,7 +68,7 @@ export async function seed(options: SeedOptions): Promise<Published> {
   try {
     const { published, manifest, path } = await publish(machine, options, size)
     options.report({ type: 'published', published })
-    await rememberServing(machine, options.serving)
+    await rememberServing(machine, options)
     if (!options.once) await serve(machine, { manifest, path, whole: true }, { ...options, command: 'seed' })
     return published
   } finally {
@@ -108,7 +108,14 @@ async function createMaster(state: StateDirectory, options: SeedOptions): Promis
   const master = { id, name, role: 'master', site, added: new Date().toISOString() } as const
   await createSite({ keysDir: state.path('keys'), trustDir, master })
   const { siteId } = await TrustStore.open(trustDir)
-  await state.saveMachine({ site, siteId: toHex(siteId), name, id, role: 'master', listen: options.listen ?? [] })
+  await state.saveMachine({
+    site,
+    siteId: toHex(siteId),
+    name,
+    id,
+    role: 'master',
+    listen: listenToRemember(options) ?? [],
+  })
   options.report({
     type: 'note',
     text: `created site ${site}; keep a copy of ${state.directory} in a safe place: without it nobody can publish again`,
@@ -165,7 +172,7 @@ async function publish(machine: Machine, options: SeedOptions, size: number): Pr
   }
   const manifest = machine.manifest(image)
   const disk = resolve(options.disk)
-  const listen = options.listen !== undefined && options.listen.length > 0 ? options.listen : machine.config.listen
+  const listen = listenToRemember(options) ?? machine.config.listen
   await state.saveMachine({ ...machine.config, image, disk, listen })
   const root = toHex(manifest.root)
   const { release } = manifest

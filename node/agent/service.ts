@@ -28,7 +28,7 @@ export async function serve(
 ): Promise<void> {
   await using stack = new AsyncDisposableStack()
   const { signal, report } = options
-  const serving = await rememberServing(machine, options.serving)
+  const serving = await rememberServing(machine, options)
   stepBack(serving)
   const pool = stack.adopt(new HashPool(), (it) => it.close())
   const master = machine.config.role === 'master' ? await openMaster(machine, options) : undefined

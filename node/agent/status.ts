@@ -5,6 +5,7 @@ import type { ServeFigures } from '../exchange/serve-scheduler.ts'
 import type { Receipt } from '../restore/receipt.ts'
 import type { DiskSource } from '../store/disk-source.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
+import type { ConfiguredMachine } from './agent.ts'
 import { lastReceipt } from './disk-state.ts'
 import { Machine } from './machine.ts'
 import type { MeshNode } from './mesh-node.ts'
@@ -63,13 +64,13 @@ export interface HeldStatus {
 }
 
 /** The status of a machine, from its running command if there is one, else from its state directory. */
-export async function status(stateDir: string): Promise<Status> {
+export async function status(stateDir: string, configured?: ConfiguredMachine): Promise<Status> {
   try {
     return await callControl<Status>(stateDir, 'status')
   } catch (error) {
     if (!isMeshError(error, 'STATE_NOT_RUNNING')) throw error
   }
-  const machine = await Machine.open(stateDir)
+  const machine = await Machine.open(stateDir, { configured })
   try {
     return await describeStatus(machine, { receipt: await lastReceipt(machine.state) })
   } finally {

@@ -10,7 +10,7 @@ import { serve } from './service.ts'
 
 /** `mesh up`: serves this machine's image to the others until the signal aborts. */
 export async function up(options: AgentOptions): Promise<void> {
-  const machine = await Machine.open(options.stateDir)
+  const machine = await Machine.open(options.stateDir, { configured: options.configured })
   try {
     await serve(machine, await currentOffer(machine), { ...options, command: 'up' })
   } finally {

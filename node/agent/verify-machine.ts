@@ -13,7 +13,10 @@ export async function verifyMachine(
   const pool = stack.adopt(new HashPool({ here: true }), (it) => it.close())
   // While the state is read the other cores have nothing to do.
   pool.prepare(Number.POSITIVE_INFINITY)
-  const machine = stack.adopt(await Machine.open(options.stateDir, { readOnly: true }), (it) => it.close())
+  const machine = stack.adopt(
+    await Machine.open(options.stateDir, { configured: options.configured, readOnly: true }),
+    (it) => it.close(),
+  )
   const device = stack.adopt(await openDevice(machine.diskPath, { writable: false }), (it) => it.close())
   return await verifyDisk({
     device,

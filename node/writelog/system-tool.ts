@@ -14,6 +14,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   era_restore: 'thin-provisioning-tools',
   blockdev: 'util-linux',
   losetup: 'mount',
+  sync: 'coreutils',
 }
 
 const execute = promisify(execFile)

@@ -21,8 +21,8 @@ interface ReceiptFacts {
 }
 
 /**
- * In a guest: a master publishes /dev/vda, a machine restores /dev/vdb from it and is used through dm-era, ext4 on it, until
- * the plug is pulled; after each session it is restored by the log. The disks are compared from outside.
+ * In a guest: a master publishes /dev/vda, a machine restores /dev/vdb from it and is used through dm-era, first by a
+ * hook, then with ext4 on it, until the plug is pulled; after each session it is restored by the log. The disks are compared from outside.
  */
 export async function eraScenario(
   parts: Omit<VirtualMachineOptions, 'drives' | 'tell'>,
@@ -44,6 +44,9 @@ export async function eraScenario(
   for (let session = 1; session <= SESSIONS; session++) {
     const guest = await boot('era')
     await checkRestore(guest, session === 1, image, disk, told)
+    const { first, again } = await guest.event('hooked')
+    assert.deepEqual((first as { hooks?: object }).hooks, { ran: ['10-name'], failed: [] })
+    assert.equal((again as { hooks?: object }).hooks, undefined)
     const { refused, restore } = await guest.event('refused')
     assert.match(String((refused as string[])[0]), /not supported/i)
     assert.match(String((refused as string[])[1]), /not supported/i)
@@ -52,6 +55,7 @@ export async function eraScenario(
     const used = await guest.event('used')
     assert.equal(used.state, 'known', String(used.reason))
     assert.ok((used.dirty as Run[]).length > 0)
+    assert.equal(used.hostname, 'pc')
     await guest.event('writing')
     await sleep(500 + random.below(4000))
     await guest.kill()

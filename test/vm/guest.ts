@@ -9,6 +9,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  writeFileSync,
   writeSync,
 } from 'node:fs'
 import { createInterface } from 'node:readline'
@@ -127,14 +128,28 @@ async function lab(): Promise<void> {
     await run('umount', '/state')
     return
   }
-  tell('monitored', await mesh('pc', 'monitor', DISK, '--era', 'lab'))
-  if (first) tell('again', await mesh('pc', 'monitor', DISK, '--era', 'lab'))
+  const monitor = ['monitor', DISK, '--era', 'lab', '--hooks', makeHook()]
+  tell('hooked', { first: await mesh('pc', ...monitor), again: await mesh('pc', ...monitor) })
   const refused = [await mustFail('blkdiscard', '--force', '--length', '1MiB', ERA)]
   await run('mount', '-t', 'ext4', '-o', 'discard', ERA, '/mnt')
   refused.push(await mustFail('fstrim', '/mnt'))
   tell('refused', { refused, restore: await mustFail('node', ...argsOf('pc', ['restore'])) })
-  tell('used', await look())
+  tell('used', { ...(await look()), hostname: readFileSync('/mnt/hostname', 'utf8') })
   writeForEver('/mnt')
+}
+
+/** A hook that names the machine, in a file of the disk; the guest has no shell. */
+function makeHook(): string {
+  mkdirSync('/hooks', { recursive: true, mode: 0o755 })
+  const script = `#!${process.execPath}
+const { execFileSync } = require('node:child_process')
+execFileSync('mount', ['-t', 'ext4', process.env.MESH_DEVICE, '/mnt'])
+require('node:fs').writeFileSync('/mnt/hostname', process.env.MESH_MACHINE)
+execFileSync('umount', ['/mnt'])
+console.log(process.env.MESH_DEVICE)
+`
+  writeFileSync('/hooks/10-name', script, { mode: 0o755 })
+  return '/hooks'
 }
 
 /** What the log says, whether the era device is active or not. */

@@ -32,13 +32,13 @@ export function command(): Command {
 
 async function show(context: Context): Promise<void> {
   const { showLog } = await import('../../node/agent/log-control.ts')
-  const report = await showLog(context.stateDir)
+  const report = await showLog(context.stateDir, context.agent.configured)
   context.output.result(report, describe(report))
 }
 
 async function exportTo(context: Context, _options: object, file?: string): Promise<void> {
   const { exportLog } = await import('../../node/agent/log-control.ts')
-  const exported = await exportLog(context.stateDir)
+  const exported = await exportLog(context.stateDir, context.agent.configured)
   const text = JSON.stringify(exported)
   if (file === undefined) return context.output.result(exported, text)
   const path = resolve(file)
@@ -50,7 +50,7 @@ async function exportTo(context: Context, _options: object, file?: string): Prom
 
 async function forget(context: Context): Promise<void> {
   const { forgetLog } = await import('../../node/agent/log-control.ts')
-  const result = await forgetLog(context.stateDir)
+  const result = await forgetLog(context.stateDir, context.agent.configured)
   context.output.result(
     result,
     result.existed

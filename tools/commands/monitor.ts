@@ -2,11 +2,12 @@ import { Command } from 'commander'
 import type { MonitorOptions } from '../../node/agent/monitor.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
+import { type HookFlags, hooksOf, withHookOptions } from '../hook-options.ts'
 import { parseEraName, parseNbdAddress } from '../parse.ts'
 
 type NbdAddress = MonitorOptions['address']
 
-interface Options {
+interface Options extends HookFlags {
   nbd?: NbdAddress
   era?: string
   eraMetadata?: string
@@ -18,9 +19,9 @@ interface Options {
 }
 
 export function command(): Command {
-  return withCommonOptions(new Command('monitor'))
+  return withHookOptions(withCommonOptions(new Command('monitor')))
     .description('log what is written to this machine’s disk')
-    .argument('<disk>', 'the disk of this machine')
+    .argument('[disk]', 'the disk of this machine')
     .option(
       '--nbd <address>',
       'serve it over NBD: unix:PATH, tcp:HOST:PORT, or systemd for a socket it hands over',
@@ -49,13 +50,15 @@ Examples:
     .action(action(run))
 }
 
-async function run(context: Context, options: Options, disk: string): Promise<void> {
+async function run(context: Context, options: Options, given?: string): Promise<void> {
   const { nbd, era, qemu } = options
   if ([nbd, era, qemu].filter((one) => one !== undefined).length !== 1)
     throw new MeshError('USAGE', 'give exactly one of --nbd, --era and --qemu: what is to log the writes')
   if (era === undefined && options.eraMetadata !== undefined)
     throw new MeshError('USAGE', '--era-metadata goes with --era')
   if (qemu === undefined && options.qemuLive !== undefined) throw new MeshError('USAGE', '--qemu-live goes with --qemu')
+  const { ownDisk } = await import('../../node/agent/own-disk.ts')
+  const disk = given ?? (await ownDisk(context.stateDir, context.agent.configured))
   if (nbd !== undefined) return serve(context, options, disk, nbd)
   if (era !== undefined) return useEra(context, options, disk, era)
   return useQemu(context, options, disk, qemu!)
@@ -63,6 +66,7 @@ async function run(context: Context, options: Options, disk: string): Promise<vo
 
 async function serve(context: Context, options: Options, disk: string, address: NbdAddress): Promise<void> {
   const { monitor } = await import('../../node/agent/monitor.ts')
+  const { assertHooksDone } = await import('../../node/agent/machine-hooks.ts')
   const { output, agent } = context
   const stopped = await monitor({
     ...agent,
@@ -70,13 +74,17 @@ async function serve(context: Context, options: Options, disk: string, address: 
     address,
     readOnly: options.readOnly,
     force: options.force,
+    ...hooksOf(options),
     ...(options.log === undefined ? {} : { storage: options.log }),
   })
   output.result(stopped, `Stopped; ${stopped.dirty} granules of the log are dirty.`)
+  assertHooksDone(stopped.hooks)
 }
 
 async function useQemu(context: Context, options: Options, disk: string, image: string): Promise<void> {
   if (options.readOnly || options.force) throw new MeshError('USAGE', '--read-only and --force go with --nbd')
+  if (options.hooks !== undefined)
+    context.agent.report({ type: 'note', text: 'hooks are not run with --qemu; run them in the virtual machine' })
   const { monitorQemu } = await import('../../node/agent/monitor-qemu.ts')
   const { output, agent } = context
   const monitored = await monitorQemu({
@@ -95,13 +103,16 @@ async function useQemu(context: Context, options: Options, disk: string, image: 
 async function useEra(context: Context, options: Options, disk: string, name: string): Promise<void> {
   if (options.readOnly || options.force) throw new MeshError('USAGE', '--read-only and --force go with --nbd')
   const { monitorEra } = await import('../../node/agent/monitor-era.ts')
+  const { assertHooksDone } = await import('../../node/agent/machine-hooks.ts')
   const { output, agent } = context
   const monitored = await monitorEra({
     ...agent,
     disk,
     name,
+    ...hooksOf(options),
     ...(options.eraMetadata === undefined ? {} : { metadata: options.eraMetadata }),
     ...(options.log === undefined ? {} : { storage: options.log }),
   })
   output.result(monitored, `Mount ${monitored.device} instead of ${disk}; what is written there is logged.`)
+  assertHooksDone(monitored.hooks)
 }

@@ -1,12 +1,14 @@
 import { Command, Option } from 'commander'
+import type { HooksReport } from '../../node/agent/machine-hooks.ts'
 import type { Receipt } from '../../node/restore/receipt.ts'
 import { LINGER_MS } from '../../protocol/constants.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds, formatTable } from '../format.ts'
+import { type HookFlags, hooksOf, withHookOptions } from '../hook-options.ts'
 import { parseCount, parseDuration } from '../parse.ts'
 import { type ServingFlags, servingOf, withServingOptions } from '../serving-options.ts'
 
-interface Options extends ServingFlags {
+interface Options extends ServingFlags, HookFlags {
   image?: string
   release?: number
   force: boolean
@@ -17,7 +19,7 @@ interface Options extends ServingFlags {
 const DEFAULT_LINGER = `${LINGER_MS / 1000}s`
 
 export function command(): Command {
-  return withServingOptions(withCommonOptions(new Command('restore')))
+  return withHookOptions(withServingOptions(withCommonOptions(new Command('restore'))))
     .description('bring this machine’s disk back to the newest release')
     .option('--image <name>', 'another image than this machine’s')
     .option('--release <n>', 'an older release', parseCount)
@@ -37,11 +39,18 @@ export function command(): Command {
 
 async function run(context: Context, options: Options): Promise<void> {
   const { restoreMachine } = await import('../../node/agent/restore-machine.ts')
+  const { assertHooksDone } = await import('../../node/agent/machine-hooks.ts')
   const { output, agent } = context
   const lingers = options.linger !== undefined
+  const { hooks: _directory, ...others } = options
+  let done: HooksReport | undefined
   const receipt = await restoreMachine({
     ...agent,
-    ...options,
+    ...others,
+    ...hooksOf(options),
+    hooked: (report) => {
+      done = report
+    },
     serving: servingOf(options),
     ...(options.wait === undefined ? {} : { waitMs: options.wait }),
     ...(options.linger === undefined ? {} : { lingerMs: options.linger }),
@@ -53,6 +62,7 @@ async function run(context: Context, options: Options): Promise<void> {
   })
   // Programs take the last line for the result.
   if (output.json || !lingers) output.result(receipt, describe(receipt))
+  assertHooksDone(done)
 }
 
 function describe(receipt: Receipt): string {

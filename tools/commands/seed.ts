@@ -1,4 +1,5 @@
 import { Command } from 'commander'
+import { MeshError } from '../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds } from '../format.ts'
 import { parseRange, parseSize } from '../parse.ts'
@@ -19,7 +20,7 @@ interface Options extends ServingFlags {
 export function command(): Command {
   return withServingOptions(withCommonOptions(new Command('seed')))
     .description('publish the content of a disk as the next release, then serve it')
-    .argument('<disk>', 'block device or image file')
+    .argument('[disk]', 'block device or image file (default: that of the configuration file)')
     .option('--image <name>', 'name of the image (default: that of last time, or the file name)')
     .option('--block-size <bytes>', 'unit of content addressing, a power of two (default: 64K)', parseSize)
     .option(
@@ -38,7 +39,9 @@ export function command(): Command {
     .action(action(run))
 }
 
-async function run(context: Context, options: Options, disk: string): Promise<void> {
+async function run(context: Context, options: Options, given?: string): Promise<void> {
+  const disk = given ?? context.config.disk
+  if (disk === undefined) throw new MeshError('USAGE', "missing required argument 'disk'")
   const { seed } = await import('../../node/agent/seed.ts')
   const { output, agent } = context
   const published = await seed({

@@ -12,7 +12,7 @@ export function command(): Command {
 
 async function run(context: Context): Promise<void> {
   const { status } = await import('../../node/agent/status.ts')
-  const now = await status(context.stateDir)
+  const now = await status(context.stateDir, context.agent.configured)
   context.output.result(now, describe(now))
 }
 

@@ -25,6 +25,8 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   'qemu-nbd': 'qemu-utils',
   'qemu-storage-daemon': 'qemu-utils',
   'systemd-socket-activate': 'systemd',
+  'systemd-analyze': 'systemd',
+  'systemd-escape': 'systemd',
   era_restore: 'thin-provisioning-tools',
 }
 

@@ -1,8 +1,10 @@
-import { open, readFile, stat, writeFile } from 'node:fs/promises'
+import { mkdir, open, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, type TestContext } from 'vitest'
+import { writeReceiptFile } from '../../../node/agent/machine-hooks.ts'
 import { type LogConfig, openTracker, readLogConfig } from '../../../node/agent/machine-log.ts'
 import { type EraMonitored, monitorEra } from '../../../node/agent/monitor-era.ts'
+import type { Receipt } from '../../../node/restore/receipt.ts'
 import { StateDirectory } from '../../../node/state/state-directory.ts'
 import { runSystemTool } from '../../../node/writelog/system-tool.ts'
 import { MeshProcess } from '../../../tools/lab/local-lab.ts'
@@ -18,6 +20,8 @@ type EraConfig = Extract<LogConfig, { source: 'dm-era' }>
 class Bench {
   readonly kernel = new ScriptedEra()
   readonly notes: string[] = []
+  /** What hooks have printed. */
+  readonly outputs: string[] = []
   readonly stateDir: string
   readonly disk: string
   readonly #runDir: string
@@ -52,15 +56,26 @@ class Bench {
     return Bench.device(this.#runDir, name, size, context)
   }
 
-  async monitor(options: { name?: string; metadata?: string; disk?: string } = {}): Promise<EraMonitored> {
+  async monitor(
+    options: { name?: string; metadata?: string; disk?: string; hooks?: { directory: string } } = {},
+  ): Promise<EraMonitored> {
     return monitorEra({
       stateDir: this.stateDir,
       disk: this.disk,
       name: 'lab',
       ...options,
-      report: (event) => void ('text' in event && this.notes.push(event.text)),
+      report: (event) => {
+        if ('text' in event) this.notes.push(event.text)
+        if (event.type === 'hook') this.outputs.push(event.output)
+      },
+      signal: new AbortController().signal,
       system: this.kernel.system(this.#runDir),
     })
+  }
+
+  /** As a restore leaves it. */
+  async restored(release: number): Promise<void> {
+    await writeReceiptFile(this.stateDir, { machine: 'pc', image: 'win', release } as Receipt)
   }
 
   /** Nothing is active any more, and nothing holds the metadata file. */
@@ -103,6 +118,32 @@ describe('mesh monitor --era', () => {
     const dump = await runSystemTool('era_dump', [bench.metadata])
     expect(dump).toContain(`block_size="128" nr_blocks="1" current_era="${first}"`)
     expect(bench.kernel.devices.get('lab')?.discardMax).toBe(0)
+  })
+
+  it('runs hooks on the device once for each receipt, when it is there', async (context) => {
+    const bench = await Bench.set(context)
+    const directory = join(await temporaryDirectory(), 'hooks')
+    await mkdir(directory)
+    await writeFile(join(directory, 'name'), '#!/bin/sh\necho "$MESH_DEVICE $MESH_RELEASE"\n', { mode: 0o755 })
+    const hooks = { directory }
+    expect(await bench.monitor({ hooks })).not.toHaveProperty('hooks')
+    expect(bench.notes).toContain('hooks run after the first restore')
+    for (const release of [1, 2]) {
+      await bench.restored(release)
+      bench.kernel.ran.length = 0
+      expect(await bench.monitor({ hooks })).toMatchObject({ hooks: { ran: ['name'], failed: [] } })
+      expect(bench.outputs).toEqual([`/dev/mapper/lab ${release}`])
+      // What they wrote is durable before it is recorded that they have ended.
+      expect(bench.kernel.ran.at(-1)).toBe('sync /dev/mapper/lab')
+      await bench.reboot()
+      expect(await bench.monitor({ hooks })).not.toHaveProperty('hooks')
+      expect(bench.outputs.splice(0)).toHaveLength(1)
+    }
+    await bench.restored(3)
+    bench.kernel.broken.set('sync', 'Input/output error')
+    expect(await codeOf(bench.monitor({ hooks }))).toBe('ERA_FAILED')
+    bench.kernel.broken.clear()
+    expect(await bench.monitor({ hooks })).toMatchObject({ hooks: { ran: ['name'] } })
   })
 
   it('goes on with the same metadata at the next boot, and when it is run twice', async (context) => {

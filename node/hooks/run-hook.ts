@@ -1,0 +1,90 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { basename } from 'node:path'
+import type { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { HOOK_GRACE_MS, HOOK_OUTPUT_BYTES } from '../../protocol/constants.ts'
+
+/** How one hook ended. */
+export interface HookOutcome {
+  readonly name: string
+  readonly ok: boolean
+  /** `exit code 3`, `no end within 60 s`, …; empty if all is well. */
+  readonly why: string
+  readonly seconds: number
+  /** The beginning of what it printed, both outputs as they came. */
+  readonly output: string
+}
+
+export interface RunHookOptions {
+  readonly env: NodeJS.ProcessEnv
+  readonly timeoutMs: number
+  /** Ends the hook. */
+  readonly signal: AbortSignal
+}
+
+/** Runs one hook, without arguments, to its end. What it has started and left behind is killed: its writes belong to it. */
+export async function runHook(path: string, options: RunHookOptions): Promise<HookOutcome> {
+  const startedAt = performance.now()
+  const child = spawn(path, [], {
+    cwd: '/',
+    env: { ...process.env, ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // A process group of its own, so that all of it can be ended.
+    detached: true,
+  })
+  const output = gather(child.stdout, child.stderr)
+  const closed = once(child, 'close').catch(() => undefined)
+  const ended = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
+  let cut = ''
+  const end = (why: string): void => {
+    if (cut !== '') return
+    cut = why
+    signalGroup(child.pid, 'SIGTERM')
+    grace = setTimeout(() => signalGroup(child.pid, 'SIGKILL'), HOOK_GRACE_MS)
+  }
+  let grace: NodeJS.Timeout | undefined
+  const timer = setTimeout(() => end(`no end within ${options.timeoutMs / 1000} s`), options.timeoutMs)
+  const stop = (): void => end('interrupted')
+  options.signal.addEventListener('abort', stop, { once: true })
+  if (options.signal.aborted) stop()
+  let why: string
+  try {
+    const [code, signal] = await ended
+    why = cut !== '' ? cut : signal !== null ? `ended by ${signal}` : code === 0 ? '' : `exit code ${code}`
+  } catch (error) {
+    why = error instanceof Error ? error.message : String(error)
+  } finally {
+    clearTimeout(timer)
+    clearTimeout(grace)
+    options.signal.removeEventListener('abort', stop)
+    signalGroup(child.pid, 'SIGKILL')
+  }
+  const seconds = (performance.now() - startedAt) / 1000
+  // What it printed last; a process that has left the group may hold the outputs open for ever.
+  await Promise.race([closed, sleep(HOOK_GRACE_MS, undefined, { ref: false })])
+  for (const stream of [child.stdout, child.stderr]) stream.destroy()
+  return { name: basename(path), ok: why === '', why, seconds, output: output() }
+}
+
+function signalGroup(pid: number | undefined, signal: NodeJS.Signals): void {
+  if (pid === undefined) return
+  try {
+    process.kill(-pid, signal)
+  } catch {
+    // It has ended.
+  }
+}
+
+/** Everything is read, so that a talkative hook goes on, but not everything is kept. */
+function gather(...streams: readonly Readable[]): () => string {
+  const kept: Buffer[] = []
+  let room = HOOK_OUTPUT_BYTES
+  for (const stream of streams) {
+    stream.on('data', (chunk: Buffer) => {
+      if (room > 0) kept.push(chunk.subarray(0, room))
+      room -= chunk.byteLength
+    })
+  }
+  return () => Buffer.concat(kept).toString().trimEnd()
+}

@@ -1,0 +1,44 @@
+import { resolve } from 'node:path'
+import { Command } from 'commander'
+import { action, type Context, withCommonOptions } from '../command.ts'
+import { DEFAULT_CONFIG, readConfigFile } from '../config/config-file.ts'
+import { CONFIG_NAMES } from '../config/config-keys.ts'
+import { effectiveSettings } from '../config/effective-settings.ts'
+import { formatTable } from '../format.ts'
+
+export function command(): Command {
+  return new Command('config')
+    .description('check a configuration file, or show which settings are in effect')
+    .addCommand(
+      withCommonOptions(new Command('check'))
+        .description('tell everything that is wrong in a configuration file')
+        .argument('[file]', `default: the file of --config or MESH_CONFIG, else ${DEFAULT_CONFIG}`)
+        .addHelpText('after', '\nExit code 0 if nothing is wrong, else 2.\n\nExample:\n  mesh config check mesh.toml')
+        .action(action(check)),
+    )
+    .addCommand(
+      withCommonOptions(new Command('show'))
+        .description('every setting in effect, and where it comes from')
+        .addHelpText('after', '\nExample:\n  mesh config show --json')
+        .action(action(show)),
+    )
+}
+
+async function check(context: Context, options: { config?: string }, given?: string): Promise<void> {
+  const path = resolve(given ?? options.config ?? DEFAULT_CONFIG)
+  const { entries } = await readConfigFile(path)
+  context.output.result(
+    { event: 'config-checked', file: path, keys: entries.size },
+    `${path}: ${entries.size} of ${CONFIG_NAMES.length} keys are set, nothing is wrong.`,
+  )
+}
+
+async function show(context: Context, options: { config?: string }): Promise<void> {
+  const settings = await effectiveSettings(context.command, options.config)
+  const rows = settings.map(({ name, value, from }) => [
+    name,
+    typeof value === 'string' ? value : value.join(', '),
+    from,
+  ])
+  context.output.result({ event: 'config', settings }, formatTable([['setting', 'value', 'from'], ...rows]))
+}

@@ -1,0 +1,98 @@
+import { isAbsolute } from 'node:path'
+import { InvalidArgumentError } from 'commander'
+import {
+  parseCount,
+  parseDuration,
+  parseMaxCpu,
+  parseMaxPeers,
+  parseMaxUpload,
+  parseNice,
+  parseRate,
+  parseSize,
+} from '../parse.ts'
+
+/** What stands in the file: a string; a number, bare or as a string; true or false; a list of strings. */
+export type ConfigKind = 'text' | 'number' | 'boolean' | 'list'
+
+/** One key of the configuration file. */
+export interface ConfigKey<Value, Kind extends ConfigKind = ConfigKind> {
+  readonly kind: Kind
+  /** Reads one text; of a list each entry. Throws InvalidArgumentError with a sentence that says what is allowed. */
+  readonly parse: (text: string) => Value
+  /** Name by which commander knows the option that says the same, whatever command has it. */
+  readonly option: string
+  /** The option means this only in these commands. */
+  readonly commands?: readonly string[]
+  /** What holds if nobody says anything. */
+  readonly fallback: string
+}
+
+const asText = (text: string): string => {
+  if (text.trim() === '') throw new InvalidArgumentError('Give a text that is not empty.')
+  return text
+}
+
+/** There is nowhere to stand for a file that is read at boot. */
+const asPath = (text: string): string => {
+  if (!isAbsolute(text)) throw new InvalidArgumentError('Give an absolute path.')
+  return text
+}
+
+const asAddress = (text: string): string => {
+  if (!/^\/[a-z0-9]+\/\S+$/.test(text)) throw new InvalidArgumentError('Give multiaddrs such as /ip4/0.0.0.0/tcp/7433.')
+  return text
+}
+
+const asBoolean = (text: string): boolean => text === 'true'
+/** Bytes per second; 0 for none. */
+const asRate = (text: string): number => parseRate(text) / 8
+
+function key<Kind extends ConfigKind, Value>(
+  kind: Kind,
+  parse: (text: string) => Value,
+  fallback: string,
+  option: string,
+  commands?: readonly string[],
+): ConfigKey<Value, Kind> {
+  return { kind, parse, fallback, option, ...(commands === undefined ? {} : { commands }) }
+}
+
+/**
+ * Every key of the configuration file, `TABLE.KEY`. It is the default of its option wherever a command has that, and is read
+ * by the option's own parser then; otherwise it is asked for by name ({@link ConfigValues}).
+ */
+export const CONFIG_KEYS = {
+  state: key('text', asPath, '/var/lib/lab-mesh', 'state'),
+  disk: key('text', asPath, 'none', 'disk', ['join']),
+  image: key('text', asText, 'none', 'image', ['seed', 'join', 'restore', 'verify']),
+  listen: key('list', asAddress, '/ip4/0.0.0.0/tcp/7433', 'listen'),
+  mdns: key('boolean', asBoolean, 'true', 'mdns'),
+  site: key('text', asText, 'lab', 'site', ['seed', 'join']),
+  group: key('text', asText, 'the site', 'group', ['seed', 'join']),
+  // The rule's grammar is looked at by whoever reads it.
+  uplink: key('text', asText, 'no limit', 'uplink'),
+  'serving.max-upload': key('text', parseMaxUpload, 'none', 'maxUpload'),
+  'serving.max-cpu': key('text', parseMaxCpu, 'none', 'maxCpu'),
+  'serving.max-peers': key('number', parseMaxPeers, 'none', 'maxPeers'),
+  'serving.nice': key('number', parseNice, '10', 'nice'),
+  'serving.in-use-check': key('text', asText, 'who', 'inUseCheck'),
+  'stage.max-space': key('number', parseSize, 'what there is room for', 'stageSpace'),
+  'stage.max-download': key('text', asRate, 'none', 'stageRate'),
+  'reset.command': key('text', asText, 'systemctl reboot', 'resetCommand'),
+  'reset.warning': key('text', parseDuration, 'none', 'warning'),
+  'hooks.directory': key('text', asPath, 'none', 'hooks'),
+  'hooks.timeout': key('text', parseDuration, '1m', 'hookTimeout'),
+  'roll.window': key('text', asText, 'any time', 'window'),
+  'roll.holders': key('number', parseCount, '2', 'holders'),
+  'roll.wave': key('number', parseCount, 'as many as holders allow', 'wave'),
+  'roll.stop-after': key('number', parseCount, 'never', 'stopAfter'),
+} as const
+
+export type ConfigName = keyof typeof CONFIG_KEYS
+type Read<Key> =
+  Key extends ConfigKey<infer Value, 'list'> ? readonly Value[] : Key extends ConfigKey<infer Value> ? Value : never
+
+/** What a file says, each value as its parser reads it (times in milliseconds, sizes in bytes, rates in bytes per second). */
+export type ConfigValues = { readonly [Name in ConfigName]?: Read<(typeof CONFIG_KEYS)[Name]> }
+
+export const CONFIG_NAMES = Object.keys(CONFIG_KEYS) as readonly ConfigName[]

@@ -1,0 +1,50 @@
+/** First line of every unit that `mesh install` writes; it replaces and removes no other. */
+export const MARKER = '# Written by `mesh install`, which replaces it; changes belong in a drop-in (systemctl edit).'
+
+export interface UnitFile {
+  readonly name: string
+  readonly text: string
+}
+
+type Lines = readonly (string | undefined)[]
+
+/** A unit of sections; lines that are undefined are left out. */
+export function unit(name: string, about: string, sections: Readonly<Record<string, Lines>>): UnitFile {
+  const parts = Object.entries(sections).map(
+    ([section, lines]) => `[${section}]\n${lines.filter((line) => line !== undefined).join('\n')}\n`,
+  )
+  const comments = about.split('\n').map((line) => `# ${line}`)
+  return { name, text: `${[MARKER, ...comments].join('\n')}\n\n${parts.join('\n')}` }
+}
+
+/** A command line for ExecStart= (systemd.service(5)): quoted where it must be, specifiers and variables as they are. */
+export function execLine(words: readonly string[]): string {
+  return words.map((word) => quote(word.replaceAll('%', '%%').replaceAll('$', '$$$$'))).join(' ')
+}
+
+/** What is taken to the end of the line as it is, but for specifiers. */
+export function plainText(text: string): string {
+  return text.replaceAll('%', '%%')
+}
+
+/** A path for RequiresMountsFor=. */
+export function pathWord(path: string): string {
+  return quote(plainText(path))
+}
+
+function quote(word: string): string {
+  return /^[\w@%+=:,./$-]+$/.test(word) ? word : `"${word.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"`
+}
+
+/** A path as part of a unit's name, as `systemd-escape --path` makes it (systemd.unit(5)). */
+export function escapePath(path: string): string {
+  const parts = path.split('/').filter((part) => part !== '' && part !== '.')
+  if (parts.length === 0) return '-'
+  const escaped = [...Buffer.from(parts.join('/'))].map((byte, at) => {
+    const letter = String.fromCharCode(byte)
+    if (letter === '/') return '-'
+    const plain = /[A-Za-z0-9:_.]/.test(letter) && !(at === 0 && letter === '.')
+    return plain ? letter : `\\x${byte.toString(16).padStart(2, '0')}`
+  })
+  return escaped.join('')
+}

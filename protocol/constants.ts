@@ -15,6 +15,7 @@ export const DIGEST_SIZE_BYTES = 32
 export const EXCHANGE_PROTOCOL = '/lab-mesh/exchange/2'
 export const METADATA_PROTOCOL = '/lab-mesh/metadata/1'
 export const JOIN_PROTOCOL = '/lab-mesh/join/1'
+export const OPERATE_PROTOCOL = '/lab-mesh/operate/1'
 
 /** A frame's protobuf header; the largest is a have map of many runs. */
 export const MAX_FRAME_HEADER_BYTES = 256 * 1024
@@ -40,6 +41,8 @@ export const MAX_TEXT_BYTES = 1024
 export const MAX_ADDRESSES_PER_PEER = 16
 /** Members of one site list. */
 export const MAX_MEMBERS = 4096
+/** Network cards of one machine that the member list knows. */
+export const MAX_MAC_ADDRESSES = 8
 /** One metadata file (TUF role, manifest, member list). */
 export const MAX_METADATA_FILE_BYTES = 1024 * 1024
 
@@ -184,6 +187,39 @@ export const HOLDER_WAIT_MS = 15_000
 export const NO_DELIVERY_MS = 60_000
 /** Whole request and reply on the join and metadata protocols. */
 export const REQUEST_DEADLINE_MS = 10_000
+
+/** One request or answer of the operate protocol, and requests that one client may have open on its stream. */
+export const MAX_OPERATE_BYTES = 256 * 1024
+export const MAX_OPERATE_REQUESTS_OPEN = 16
+/** The document of a group's roll, and one signed receipt, as text. */
+export const MAX_ROLL_BYTES = 64 * 1024
+export const MAX_RECEIPT_BYTES = 32 * 1024
+/** Peers that a signed receipt names. */
+export const MAX_RECEIPT_PEERS = 64
+/** Receipts of one machine that are kept, there and where they are gathered: more than a year of nights. */
+export const RECEIPTS_PER_MACHINE = 400
+/** How often receipts are gathered, and how many pages of one machine at a time. */
+export const GATHER_TICK_MS = 5 * 60_000
+export const GATHER_PAGES = 16
+/** How soon after a machine has come it is asked for its receipts. */
+export const GATHER_ARRIVED_MS = 1_000
+/** How long a command waits for receipts that it had gathered anew. */
+export const GATHER_WAIT_MS = 12_000
+/** Receipts in one answer of the control socket. */
+export const RECEIPTS_PER_CONTROL_PAGE = 200
+/** How long somebody who uses a machine may be warned before it is reset. */
+export const MAX_WARNING_SECONDS = 3600
+/** A reset that was granted runs no sooner, so that the answer is on its way before the network goes. */
+export const RESET_DELAY_MS = 500
+/** Time for the commands that warn and that reset. */
+export const RESET_COMMAND_DEADLINE_MS = 60_000
+/** Receipts in one answer, and their text. */
+export const MAX_RECEIPTS_PER_PAGE = 64
+export const RECEIPT_PAGE_BYTES = 96 * 1024
+/** How long a command that started a node of its own waits for members that it wants to ask. */
+export const OPERATOR_CONNECT_MS = 5_000
+/** Members that one command asks through the running one at a time: their answers fit into one control reply. */
+export const OPERATOR_BATCH = 32
 
 /** Peers dialled at the same time. */
 export const MAX_PARALLEL_DIALS = 16

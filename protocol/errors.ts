@@ -149,6 +149,23 @@ const FAULTS = {
     advice: '`mesh peers` on the master lists the members; a machine becomes one with `mesh join`.',
   },
 
+  NOT_AN_OPERATOR: {
+    exit: EXIT.trust,
+    advice: 'Do this on the master or an operator’s machine; `mesh invite --role operator` on the master makes one.',
+  },
+  ROLL_SUPERSEDED: {
+    exit: EXIT.trust,
+    advice: 'Another roll of this group, or another operator, has taken over; look at what it does.',
+  },
+  MACHINE_IN_USE: {
+    exit: EXIT.unavailable,
+    advice: 'Wait until nobody uses it, or say that it is to be reset even so, with a warning.',
+  },
+  RESET_DISABLED: {
+    exit: EXIT.unavailable,
+    advice: 'Start `mesh up` there with --reset-command if it is to be reset from afar.',
+  },
+
   PORT_TAKEN: { exit: EXIT.network, advice: 'Stop the program that holds it, or give another address.' },
   PEERS_UNREACHABLE: {
     exit: EXIT.network,

@@ -6,6 +6,7 @@ import {
   MAX_GRANULE_SET_BYTES,
   MAX_HELD_IMAGES,
   MAX_IMAGE_SIZE_BYTES,
+  MAX_MAC_ADDRESSES,
   MAX_MEMBERS,
   MAX_RUNS_PER_HAVE,
   MAX_WANTS_PER_MESSAGE,
@@ -98,13 +99,21 @@ export type Message =
   | { readonly type: 'announce'; readonly metadata: MetadataVersions }
   | { readonly type: 'holds'; readonly held: readonly HeldImage[] }
   | { readonly type: 'peers'; readonly peers: readonly PeerAddresses[] }
-  | { readonly type: 'join-request'; readonly siteId: Digest; readonly secret: Uint8Array; readonly name: string }
+  | {
+      readonly type: 'join-request'
+      readonly siteId: Digest
+      readonly secret: Uint8Array
+      readonly name: string
+      /** Addresses of the machine's network cards. */
+      readonly mac: readonly string[]
+    }
   | {
       readonly type: 'join-reply'
       readonly error?: { readonly code: string; readonly message: string }
       readonly site: string
     }
   | { readonly type: 'file-request'; readonly name: string }
+  | { readonly type: 'operate'; readonly payload: Uint8Array }
   | { readonly type: 'file-reply'; readonly found: boolean; readonly payload: Uint8Array }
 
 /** How the payload of a block is coded: as it is, or with zstd (RFC 8878). */
@@ -131,12 +140,13 @@ const KINDS = {
   'join-reply': 17,
   'file-request': 24,
   'file-reply': 25,
+  operate: 32,
 } as const satisfies Record<MessageType, number>
 
 const TYPES = new Map<number, MessageType>(Object.entries(KINDS).map(([type, kind]) => [kind, type as MessageType]))
 
 /** Whose frames carry a payload. */
-const WITH_PAYLOAD: ReadonlySet<MessageType> = new Set(['block', 'find', 'file-reply'])
+const WITH_PAYLOAD: ReadonlySet<MessageType> = new Set(['block', 'find', 'file-reply', 'operate'])
 
 /** No block index of any image is larger. */
 const MAX_BLOCKS = MAX_IMAGE_SIZE_BYTES / MIN_BLOCK_SIZE_BYTES
@@ -220,6 +230,7 @@ function encodeFields(w: WireWriter, m: Message): void {
       w.bytes(1, m.siteId)
       w.bytes(2, m.secret)
       w.text(3, m.name)
+      for (const address of m.mac) w.text(4, address)
       break
     case 'join-reply':
       if (m.error !== undefined) {
@@ -233,6 +244,8 @@ function encodeFields(w: WireWriter, m: Message): void {
       break
     case 'file-reply':
       w.uint(1, m.found ? 1 : 0)
+      break
+    case 'operate':
       break
   }
 }
@@ -331,12 +344,14 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
     let siteId: Digest = new Uint8Array()
     let secret: Uint8Array = new Uint8Array()
     let name = ''
+    const mac: string[] = []
     r.fields({
       1: () => (siteId = r.digest()),
       2: () => (secret = r.bytes(DIGEST_SIZE_BYTES)),
       3: () => (name = r.text()),
+      4: () => limited(mac, MAX_MAC_ADDRESSES).push(r.text()),
     })
-    return { type: 'join-request', siteId: required(siteId, 'join request without a site'), secret, name }
+    return { type: 'join-request', siteId: required(siteId, 'join request without a site'), secret, name, mac }
   },
   'join-reply': (r) => {
     let code = ''
@@ -345,6 +360,7 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
     r.fields({ 1: () => (code = r.text()), 2: () => (message = r.text()), 3: () => (site = r.text()) })
     return { type: 'join-reply', site, ...(code === '' ? {} : { error: { code, message } }) }
   },
+  operate: (_, payload) => ({ type: 'operate', payload }),
   'file-request': (r) => {
     let name = ''
     r.fields({ 1: () => (name = r.text()) })

@@ -53,6 +53,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   'node/hooks': ['protocol'],
   'node/net': ['protocol'],
   'node/exchange': ['protocol'],
+  'node/operate': ['protocol'],
   'node/restore': ['protocol', 'node/disk', 'node/store', 'node/writelog'],
   'node/control': ['protocol', 'node/state'],
   'node/agent': [
@@ -66,6 +67,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'node/hooks',
     'node/net',
     'node/exchange',
+    'node/operate',
     'node/restore',
     'node/control',
   ],
@@ -88,6 +90,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
 }
 const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
   'node/exchange': ['node/net', 'node/store'],
+  'node/operate': ['node/net'],
   'node/restore': ['node/exchange', 'node/trust'],
   tools: ['node/restore'],
   'tools/bench': ['node/restore'],

@@ -23,6 +23,14 @@ export function parseDuration(text: string): number {
   return value
 }
 
+/** `2026-11-01` (its beginning, in UTC), or `3d` ago, in Unix ms. */
+export function parseSince(text: string): number {
+  if (!/^\d{4}-\d{2}-\d{2}$/.test(text)) return Date.now() - parseDuration(text)
+  const time = Date.parse(text)
+  if (Number.isNaN(time)) throw new InvalidArgumentError('Give a day such as 2026-11-01, or a time such as 3d.')
+  return time
+}
+
 /** `65536`, `64K`, `64KiB`, `1G` in bytes. */
 export function parseSize(text: string): number {
   const match = /^(\d+)\s*([kmgt]?)(i?b)?$/i.exec(text)

@@ -1,7 +1,7 @@
 import type { HookOutcome } from '../hooks/run-hook.ts'
 import type { Progress } from '../restore/progress.ts'
 import type { Receipt } from '../restore/receipt.ts'
-import type { MachineConfig } from '../state/state-directory.ts'
+import type { MachineConfig, ResetConfig } from '../state/state-directory.ts'
 import type { LogState } from '../writelog/write-log.ts'
 import type { ServingOptions } from './serving.ts'
 
@@ -22,6 +22,8 @@ export interface AgentOptions {
   readonly configured?: ConfiguredMachine
   /** Names of the options whose values the configuration file says: it says them again the next time, so they are not remembered. */
   readonly fromFile?: ReadonlySet<string>
+  /** How operators reset this machine; kept for the next time. */
+  readonly reset?: ResetConfig
   /** Aborted when the user wants the command to stop. */
   readonly signal: AbortSignal
   readonly report: (event: AgentEvent) => void
@@ -61,6 +63,8 @@ export interface Joined {
   readonly site: string
   readonly name: string
   readonly id: string
-  readonly image: string
-  readonly release: number
+  readonly role: 'operator' | 'machine'
+  /** Absent on a machine that manages no disk. */
+  readonly image?: string
+  readonly release?: number
 }

@@ -1,4 +1,3 @@
-import type { Receipt } from '../restore/receipt.ts'
 import type { StateDirectory } from '../state/state-directory.ts'
 
 /**
@@ -24,14 +23,4 @@ export async function readDiskState(state: StateDirectory): Promise<DiskState | 
 /** Durable when it resolves: `partial` must be on disk before the first block is written (docs/DURABILITY.md). */
 export async function writeDiskState(state: StateDirectory, value: DiskState): Promise<void> {
   await state.putDurable('disk-state', KEY, value)
-}
-
-/** Receipts by the time the restore began (ISO), oldest first. */
-export async function keepReceipt(state: StateDirectory, receipt: Receipt): Promise<void> {
-  await state.putDurable('receipts', receipt.startedAt, receipt)
-}
-
-export async function lastReceipt(state: StateDirectory): Promise<Receipt | undefined> {
-  const [last] = await state.sublevel<Receipt>('receipts').values({ reverse: true, limit: 1 }).all()
-  return last
 }

@@ -2,10 +2,14 @@ import { JOIN_PROTOCOL, REQUEST_DEADLINE_MS } from '../../protocol/constants.ts'
 import { sameBytes, toHex } from '../../protocol/digest.ts'
 import { ERROR_CODES, type ErrorCode, isMeshError, MeshError } from '../../protocol/errors.ts'
 import type { JoinToken } from '../../protocol/join-token.ts'
+import type { Message } from '../../protocol/messages.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
 import type { InvitationBook } from '../trust/invitations.ts'
+import { isMacAddress } from '../trust/members.ts'
 import type { SiteSigner } from '../trust/site-signer.ts'
 import type { TrustStore } from '../trust/trust-store.ts'
+
+type JoinRequest = Extract<Message, { type: 'join-request' }>
 
 /** The master's side of joining: redeems invitations and signs the new member list. One enrolment at a time. */
 export class Enrolment {
@@ -15,7 +19,7 @@ export class Enrolment {
   readonly #site: string
   readonly #now: () => number
   readonly #joined: (member: { id: string; name: string }) => void
-  #last: Promise<void> = Promise.resolve()
+  #last: Promise<unknown> = Promise.resolve()
 
   constructor(options: {
     trust: TrustStore
@@ -41,18 +45,19 @@ export class Enrolment {
       }
       const turn = this.#last.then(() => this.#admit(stream.peerId, message))
       this.#last = turn.catch(() => undefined)
-      const error = await turn.then(
-        () => undefined,
+      const reply = await turn.then(
+        (site) => ({ site }),
         (reason: unknown) => {
-          if (isMeshError(reason)) return { code: reason.code, message: reason.message }
+          if (isMeshError(reason)) return { site: this.#site, error: { code: reason.code, message: reason.message } }
           throw reason
         },
       )
-      await stream.send({ type: 'join-reply', site: this.#site, ...(error === undefined ? {} : { error }) })
+      await stream.send({ type: 'join-reply', ...reply })
     }
   }
 
-  async #admit(id: string, request: { siteId: Uint8Array; secret: Uint8Array; name: string }): Promise<void> {
+  /** Returns the name of the site that the new member stands in. */
+  async #admit(id: string, request: JoinRequest): Promise<string> {
     if (!sameBytes(request.siteId, this.#trust.siteId)) {
       throw new MeshError(
         'TOKEN_OTHER_SITE',
@@ -63,10 +68,13 @@ export class Enrolment {
     if (namesake !== undefined && namesake.id !== id) {
       throw new MeshError('NAME_TAKEN', `a machine named ${request.name} is already a member of ${this.#site}`)
     }
-    await this.#invitations.redeem(request.secret, id)
+    if (!request.mac.every(isMacAddress)) throw new MeshError('PROTOCOL_VIOLATION', `${id} told of no network cards`)
+    const place = await this.#invitations.redeem(request.secret, id)
+    const { role, site, group } = place ?? { role: 'machine', site: this.#site, group: this.#site }
     const added = new Date(this.#now()).toISOString()
-    await this.#signer.addMember({ id, name: request.name, role: 'machine', site: this.#site, added })
+    await this.#signer.addMember({ id, name: request.name, role, site, group, mac: request.mac, added })
     this.#joined({ id, name: request.name })
+    return site
   }
 }
 
@@ -74,7 +82,7 @@ export class Enrolment {
 export async function requestEnrolment(
   open: (protocol: string) => Promise<FrameStream>,
   token: JoinToken,
-  name: string,
+  machine: { name: string; mac: readonly string[] },
 ): Promise<string> {
   const stream = await open(JOIN_PROTOCOL)
   const timer = setTimeout(
@@ -82,7 +90,7 @@ export async function requestEnrolment(
     REQUEST_DEADLINE_MS,
   )
   try {
-    await stream.send({ type: 'join-request', siteId: token.siteId, secret: token.secret, name })
+    await stream.send({ type: 'join-request', siteId: token.siteId, secret: token.secret, ...machine })
     for await (const message of stream.messages()) {
       if (message.type !== 'join-reply') break
       if (message.error === undefined) return message.site

@@ -8,17 +8,19 @@ import { assertNotMounted } from '../disk/mounts.ts'
 import { assertLargeEnough } from '../restore/verify.ts'
 import { StateDirectory } from '../state/state-directory.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../trust/machine-key.ts'
-import { isMachineName } from '../trust/members.ts'
+import { isMachineName, type Role } from '../trust/members.ts'
 import { TrustStore } from '../trust/trust-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { AgentOptions, Joined } from './agent.ts'
 import { requestEnrolment } from './enrolment.ts'
 import { hasTrust, listenToRemember } from './machine.ts'
+import { macAddresses } from './mac-addresses.ts'
 import { withMetadataFrom } from './metadata-sync.ts'
 
 export interface JoinOptions extends AgentOptions {
   readonly token: string
-  readonly disk: string
+  /** A machine that only operates the others has none. */
+  readonly disk?: string
   /** Default: the host name. */
   readonly name?: string
   /** Needed only if the site publishes several images. */
@@ -37,16 +39,19 @@ export async function join(options: JoinOptions): Promise<Joined> {
   const name = options.name ?? hostname().split('.')[0] ?? ''
   if (!isMachineName(name)) throw new MeshError('USAGE', `${name} is no machine name; give one with --name`)
   checkClock(token)
-  const device = await openDevice(options.disk, { writable: true })
-  await device.close()
-  await assertNotMounted(options.disk, options)
+  const device = options.disk === undefined ? undefined : await openDevice(options.disk, { writable: true })
+  await device?.close()
+  if (options.disk !== undefined) await assertNotMounted(options.disk, options)
   const state = await StateDirectory.open(options.stateDir, { create: true })
   try {
     refuseOtherSite(state, token)
     const key = await loadOrCreateMachineKey(state.path('identity.pem'))
     const { site, trust } = await enrol(state, token, name, key)
-    const manifest = chooseImage(trust, site, options.image)
-    assertLargeEnough(device, manifest)
+    const role = roleOf(trust, key.id, site)
+    if (device === undefined && role === 'machine')
+      throw new MeshError('USAGE', `${name} joined ${site} as a lab machine; run it again with the --disk to restore`)
+    const manifest = device === undefined ? undefined : chooseImage(trust, site, options.image)
+    if (device !== undefined && manifest !== undefined) assertLargeEnough(device, manifest)
     await state.subdirectory('trees')
     await state.sublevel<readonly string[]>('addresses').put(token.peerId, [...token.addresses])
     await state.saveMachine({
@@ -54,12 +59,13 @@ export async function join(options: JoinOptions): Promise<Joined> {
       siteId: toHex(token.siteId),
       name,
       id: key.id,
-      role: 'machine',
-      image: manifest.image,
-      disk: resolve(options.disk),
+      role,
+      ...(manifest === undefined ? {} : { image: manifest.image }),
+      ...(options.disk === undefined ? {} : { disk: resolve(options.disk) }),
       listen: listenToRemember(options) ?? [],
     })
-    return { event: 'joined', site, name, id: key.id, image: manifest.image, release: manifest.release }
+    const release = manifest === undefined ? {} : { image: manifest.image, release: manifest.release }
+    return { event: 'joined', site, name, id: key.id, role, ...release }
   } finally {
     await state.close()
   }
@@ -81,6 +87,13 @@ function refuseOtherSite(state: StateDirectory, token: JoinToken): void {
     'STATE_OTHER_SITE',
     `${state.directory} belongs to site ${state.machine.site}, the token to another one`,
   )
+}
+
+/** What the master has made of this machine. Errors: NOT_A_MEMBER if it was removed again meanwhile. */
+function roleOf(trust: TrustStore, id: string, site: string): Exclude<Role, 'master'> {
+  const role = trust.view().memberById(id)?.role
+  if (role === 'machine' || role === 'operator') return role
+  throw new MeshError('NOT_A_MEMBER', `this machine is no member of ${site}`)
 }
 
 /** Asks the master for membership and takes the site's metadata from it. */
@@ -105,7 +118,7 @@ async function enrol(
       )
     })
     const open = (protocol: string) => host.open(token.peerId, protocol)
-    const site = await requestEnrolment(open, token, name)
+    const site = await requestEnrolment(open, token, { name, mac: await macAddresses() })
     const trust = await withMetadataFrom(open, (fetch) => takeMetadata(state, token, fetch))
     return { site, trust }
   } finally {

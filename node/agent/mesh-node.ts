@@ -135,6 +135,16 @@ export class MeshNode {
     })
   }
 
+  /** Serves another protocol to members. */
+  async handle(protocol: string, serve: (stream: FrameStream) => Promise<void>): Promise<void> {
+    await this.#host.handle(protocol, this.#membersOnly(serve))
+  }
+
+  /** Opens a stream to a connected member. Errors: PEERS_UNREACHABLE. */
+  open(peerId: string, protocol: string): Promise<FrameStream> {
+    return this.#host.open(peerId, protocol)
+  }
+
   /** Tells peers what else can be had here. */
   hold(holding: Holding): void {
     this.#holdings.push(holding)
@@ -172,18 +182,8 @@ export class MeshNode {
 
   async #begin(isMember: (peerId: string) => boolean, options: MeshNodeOptions): Promise<void> {
     const host = this.#host
-    const membersOnly = (serve: (stream: FrameStream) => Promise<void>) => async (stream: FrameStream) => {
-      if (!isMember(stream.peerId)) throw new MeshError('NOT_A_MEMBER', `${stream.peerId} is no member of this site`)
-      await serve(stream)
-    }
-    await host.handle(
-      EXCHANGE_PROTOCOL,
-      membersOnly((stream) => this.#server.serve(stream)),
-    )
-    await host.handle(
-      METADATA_PROTOCOL,
-      membersOnly((stream) => serveMetadata(stream, this.#machine.trust)),
-    )
+    await this.handle(EXCHANGE_PROTOCOL, (stream) => this.#server.serve(stream))
+    await this.handle(METADATA_PROTOCOL, (stream) => serveMetadata(stream, this.#machine.trust))
     if (options.enrolment !== undefined) await host.handle(JOIN_PROTOCOL, options.enrolment.serve)
     host.onConnect((peerId) => {
       if (isMember(peerId)) this.#memberUp(peerId)
@@ -198,6 +198,15 @@ export class MeshNode {
     host.onDiscover((peerId, addresses) => this.#dialer.learn(peerId, addresses))
     this.#machine.trust.onChange(() => this.#trustChanged(isMember))
     await this.#dialer.start()
+  }
+
+  #membersOnly(serve: (stream: FrameStream) => Promise<void>): (stream: FrameStream) => Promise<void> {
+    return async (stream) => {
+      const { peerId } = stream
+      if (this.#machine.trust.view().memberById(peerId) === undefined)
+        throw new MeshError('NOT_A_MEMBER', `${peerId} is no member of this site`)
+      await serve(stream)
+    }
   }
 
   #memberUp(peerId: string): void {

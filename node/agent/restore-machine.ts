@@ -15,7 +15,7 @@ import type { DiskSource } from '../store/disk-source.ts'
 import { TreeStore } from '../store/tree-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { AgentOptions } from './agent.ts'
-import { keepReceipt, readDiskState, writeDiskState } from './disk-state.ts'
+import { readDiskState, writeDiskState } from './disk-state.ts'
 import { linger } from './linger.ts'
 import { forgetLogDoubt, readLogDoubt, recordLogDoubt } from './log-doubt.ts'
 import { secureRandom } from './log-watch.ts'
@@ -24,6 +24,7 @@ import { type HookOptions, type HooksReport, runMachineHooks, writeReceiptFile }
 import { openWriteLog, readLogConfig } from './machine-log.ts'
 import { MeshNode, nameOf } from './mesh-node.ts'
 import { type Offer, openSource } from './open-source.ts'
+import { keepFailure, keepReceipt } from './own-receipts.ts'
 import { limitsOf, rememberServing, stepBack } from './serving.ts'
 
 export interface RestoreMachineOptions extends AgentOptions {
@@ -53,7 +54,14 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
   const serving = await rememberServing(machine, options)
   const network = stack.adopt(new LazyNetwork(machine, options, serving), (it) => it.stop())
   // What this has opened for writing is closed when it returns: the boot that follows may mount it.
-  const { receipt, manifest } = await restoreDisk(machine, network, options, stack)
+  const startedAt = Date.now()
+  const { receipt, manifest } = await restoreDisk(machine, network, options, stack).catch(async (error: unknown) => {
+    // What is wrong is told in any case.
+    await keepFailure(machine, { ...options, startedAt }, error).catch((reason: Error) =>
+      options.report({ type: 'warning', text: `this failure is not recorded: ${reason.message}` }),
+    )
+    throw error
+  })
   await runHooks(machine, options)
   if (options.lingerMs !== undefined) await network.linger(manifest, options.lingerMs)
   return receipt
@@ -163,7 +171,7 @@ async function restoreTo(manifest: VerifiedManifest, parts: RestoreParts): Promi
   }
   if (!isDeepStrictEqual(await readDiskState(machine.state), { state: 'whole', ...state }))
     await writeDiskState(machine.state, { state: 'whole', ...state })
-  await keepReceipt(machine.state, receipt)
+  await keepReceipt(machine, receipt)
   await writeReceiptFile(options.stateDir, receipt)
   if (doubt !== undefined || aside) await forgetLogDoubt(machine.state)
   return receipt

@@ -12,11 +12,13 @@ import type { ReportProgress } from '../restore/progress.ts'
 import { StateDirectory } from '../state/state-directory.ts'
 import { TreeStore } from '../store/tree-store.ts'
 import { loadOrCreateMachineKey } from '../trust/machine-key.ts'
+import { isPlaceName } from '../trust/members.ts'
 import { createSite, SiteSigner } from '../trust/site-signer.ts'
 import { EARLIEST_CLOCK_MS, TrustStore } from '../trust/trust-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { AgentOptions, Published } from './agent.ts'
 import { writeDiskState } from './disk-state.ts'
+import { macAddresses } from './mac-addresses.ts'
 import { listenToRemember, Machine } from './machine.ts'
 import { buildTree, copyDisk, preservedBlocks, sameContent } from './publish.ts'
 import { serve } from './service.ts'
@@ -87,10 +89,10 @@ async function checkDisk(options: SeedOptions): Promise<number> {
 async function openMaster(options: SeedOptions): Promise<Machine> {
   const state = await StateDirectory.open(options.stateDir, { create: true })
   try {
-    if (state.machine?.role === 'machine') {
+    if (state.machine !== undefined && state.machine.role !== 'master') {
       throw new MeshError(
         'STATE_NOT_MASTER',
-        `${state.machine.name} joined site ${state.machine.site} as a lab machine`,
+        `${state.machine.name} joined site ${state.machine.site} as a${state.machine.role === 'operator' ? 'n operator’s' : ' lab'} machine`,
       )
     }
     if (state.machine === undefined) await createMaster(state, options)
@@ -103,9 +105,11 @@ async function openMaster(options: SeedOptions): Promise<Machine> {
 
 async function createMaster(state: StateDirectory, options: SeedOptions): Promise<void> {
   const [site, name] = [options.site ?? 'lab', options.name ?? 'master']
+  if (!isPlaceName(site)) throw new MeshError('USAGE', `${JSON.stringify(site)} is no name of a site`)
   const { id } = await loadOrCreateMachineKey(state.path('identity.pem'))
   const trustDir = state.path('trust')
-  const master = { id, name, role: 'master', site, added: new Date().toISOString() } as const
+  const mac = await macAddresses()
+  const master = { id, name, role: 'master', site, group: site, mac, added: new Date().toISOString() } as const
   await createSite({ keysDir: state.path('keys'), trustDir, master })
   const { siteId } = await TrustStore.open(trustDir)
   await state.saveMachine({

@@ -1,14 +1,14 @@
-import { RENEW_TICK_MS } from '../../protocol/constants.ts'
+import { GATHER_WAIT_MS, RECEIPTS_PER_CONTROL_PAGE, RENEW_TICK_MS } from '../../protocol/constants.ts'
 import { toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { encodeJoinToken } from '../../protocol/join-token.ts'
-import { ControlServer } from '../control/control-server.ts'
+import { type ControlMethod, ControlServer } from '../control/control-server.ts'
 import { HashPool } from '../disk/hash-pool.ts'
 import type { DiskSource } from '../store/disk-source.ts'
 import { type Invitation, InvitationBook } from '../trust/invitations.ts'
+import { isPlaceName, type Place } from '../trust/members.ts'
 import { SiteSigner } from '../trust/site-signer.ts'
 import type { AgentOptions } from './agent.ts'
-import { lastReceipt } from './disk-state.ts'
 import { DiskWatch } from './disk-watch.ts'
 import { Enrolment } from './enrolment.ts'
 import { LogWatch } from './log-watch.ts'
@@ -16,6 +16,11 @@ import type { Machine } from './machine.ts'
 import { readLogConfig } from './machine-log.ts'
 import { MeshNode } from './mesh-node.ts'
 import { type Offer, openSource } from './open-source.ts'
+import { answerOperators, isOperator, rememberReset } from './operated.ts'
+import { Operating } from './operating.ts'
+import { lastReceipt } from './own-receipts.ts'
+import { ReceiptArchive } from './receipt-archive.ts'
+import { ReceiptGatherer } from './receipt-gatherer.ts'
 import { limitsOf, rememberServing, stepBack } from './serving.ts'
 import { describePeers, describeStatus, type HeldStatus } from './status.ts'
 import { UseWatch } from './use-watch.ts'
@@ -29,15 +34,22 @@ export async function serve(
   await using stack = new AsyncDisposableStack()
   const { signal, report } = options
   const serving = await rememberServing(machine, options)
+  const reset = await rememberReset(machine, options.reset)
   stepBack(serving)
   const pool = stack.adopt(new HashPool(), (it) => it.close())
   const master = machine.config.role === 'master' ? await openMaster(machine, options) : undefined
+  let asking: Asking | undefined
   const node = stack.adopt(
     await MeshNode.start({
       machine,
       listen: options.listen,
       mdns: options.mdns,
-      report,
+      report: (event) => {
+        report(event)
+        if (event.type !== 'peer') return
+        if (event.up) asking?.gatherer.noticed(event.id)
+        else asking?.operating.left(event.id)
+      },
       ...(master === undefined ? {} : { enrolment: master.enrolment }),
     }),
     (it) => it.stop(),
@@ -50,21 +62,29 @@ export async function serve(
   })
   use.start()
   stack.adopt(use, (it) => it.stop())
+  await answerOperators({ machine, node, use, reset, report }, stack)
+  const { operating, gatherer, methods } = askOthers(machine, node, report, stack)
+  asking = { operating, gatherer }
   let held: HeldStatus | undefined
   const control = await ControlServer.listen(machine.state.directory, {
     status: async () => ({
-      ...(await describeStatus(machine, { node, inUse: use.inUse, held, receipt: await lastReceipt(machine.state) })),
+      ...(await describeStatus(machine, { node, inUse: use.inUse, held, receipt: await lastReceipt(machine) })),
       running: true,
       command: options.command,
       pid: process.pid,
     }),
     peers: async () => describePeers(machine, node),
     invite: async (params) => requireMaster(master, machine).invite(node, params),
+    ...methods,
     remove: async (params) => requireMaster(master, machine).remove(String(params.name)),
   })
   stack.adopt(control, (it) => it.close())
   // From here on other commands find this one.
   report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
+  if (isOperator(machine, machine.config.id)) {
+    gatherer.start()
+    for (const { id } of node.connectedMembers()) gatherer.noticed(id)
+  }
   if (master !== undefined)
     stack.adopt(
       setInterval(() => void master.renew(), RENEW_TICK_MS),
@@ -81,6 +101,31 @@ export async function serve(
   }
   if (!signal.aborted)
     await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+}
+
+interface Asking {
+  readonly operating: Operating
+  readonly gatherer: ReceiptGatherer
+}
+
+/** What the master and operators' machines ask of the others. */
+function askOthers(machine: Machine, node: MeshNode, report: AgentOptions['report'], stack: AsyncDisposableStack) {
+  const operating = new Operating(machine, node)
+  const gatherer = new ReceiptGatherer({
+    machine,
+    ask: (peers, request) => operating.ask(peers, request),
+    warn: (text) => report({ type: 'warning', text }),
+  })
+  stack.adopt(gatherer, (it) => it.stop())
+  // Closed first: a round that is under way ends by it.
+  stack.adopt(operating, (it) => it.close())
+  const archive = new ReceiptArchive(machine.state)
+  const methods: Record<string, ControlMethod> = {
+    operate: async (params) => operating.askAll(params),
+    gather: async () => gatherer.gather(GATHER_WAIT_MS),
+    receipts: async ({ after }) => archive.list(String(after ?? ''), RECEIPTS_PER_CONTROL_PAGE),
+  }
+  return { operating, gatherer, methods }
 }
 
 /** Before anything is offered: what the write log calls dirty is not. */
@@ -153,19 +198,29 @@ async function openMaster(machine: Machine, options: AgentOptions) {
     },
     invite: async (node: MeshNode, params: Readonly<Record<string, unknown>>) => {
       const [ttlMs, uses] = [Number(params.ttlMs), Number(params.uses)]
-      const opened = await invitations.open({ ttlMs, uses })
+      const place = placeOf(params, config.site)
+      const opened = await invitations.open({ ttlMs, uses, place })
       const addresses = reachable(node.addresses())
       const token = encodeJoinToken({ siteId: trust.siteId, peerId: node.peerId, addresses, ...opened })
       return {
         event: 'invitation',
         token,
-        site: config.site,
+        ...place,
         siteId: toHex(trust.siteId),
         uses,
         expires: new Date(opened.expiresAt).toISOString(),
       }
     },
   }
+}
+
+/** What an invitation binds whoever joins by it to. Errors: USAGE. */
+function placeOf(params: Readonly<Record<string, unknown>>, ownSite: string): Place {
+  const { role = 'machine', site = ownSite, group = site } = params
+  if (role !== 'machine' && role !== 'operator')
+    throw new MeshError('USAGE', `${String(role)} is no role to invite as; there are machine and operator`)
+  if (isPlaceName(site) && isPlaceName(group)) return { role, site, group }
+  throw new MeshError('USAGE', 'the name of a site or a group has 1 to 128 printable characters')
 }
 
 /** Addresses that mean something to another machine; the loopback ones only if there are no others. */

@@ -1,14 +1,15 @@
 import { toHex } from '../../protocol/digest.ts'
 import { isMeshError } from '../../protocol/errors.ts'
+import type { ReceiptRecord } from '../../protocol/receipt-document.ts'
 import { callControl } from '../control/control-client.ts'
 import type { ServeFigures } from '../exchange/serve-scheduler.ts'
-import type { Receipt } from '../restore/receipt.ts'
 import type { DiskSource } from '../store/disk-source.ts'
+import type { Place, Role } from '../trust/members.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { ConfiguredMachine } from './agent.ts'
-import { lastReceipt } from './disk-state.ts'
 import { Machine } from './machine.ts'
 import type { MeshNode } from './mesh-node.ts'
+import { lastReceipt } from './own-receipts.ts'
 
 /** Result of `mesh status`. */
 export interface Status {
@@ -21,7 +22,8 @@ export interface Status {
   readonly siteId: string
   readonly name: string
   readonly id: string
-  readonly role: 'master' | 'machine'
+  readonly role: Role
+  readonly group?: string
   readonly disk?: string
   readonly image?: string
   readonly release?: number
@@ -42,14 +44,24 @@ export interface Status {
   readonly peers: number
   /** When the first of the trusted metadata expires, ISO 8601. */
   readonly metadataExpires: string
-  readonly lastRestore?: Pick<Receipt, 'verified' | 'release' | 'startedAt' | 'seconds'>
+  readonly lastRestore?: {
+    readonly verified: boolean
+    readonly release: number | null
+    readonly startedAt: string
+    readonly seconds: number
+    /** Why it failed. */
+    readonly failure?: string
+  }
 }
 
 /** One line of `mesh peers`. */
 export interface PeerStatus {
   readonly id: string
   readonly name: string
-  readonly role: 'master' | 'machine'
+  readonly role: Role
+  readonly site: string
+  readonly group: string
+  readonly mac: readonly string[]
   readonly connected: boolean
   /** Blocks of this machine's image that the peer says it holds. */
   readonly held: number
@@ -72,7 +84,7 @@ export async function status(stateDir: string, configured?: ConfiguredMachine): 
   }
   const machine = await Machine.open(stateDir, { configured })
   try {
-    return await describeStatus(machine, { receipt: await lastReceipt(machine.state) })
+    return await describeStatus(machine, { receipt: await lastReceipt(machine) })
   } finally {
     await machine.close()
   }
@@ -83,8 +95,13 @@ export function peers(stateDir: string): Promise<{ event: 'peers'; peers: PeerSt
   return callControl(stateDir, 'peers')
 }
 
+export interface InviteOptions extends Partial<Place> {
+  readonly ttlMs: number
+  readonly uses: number
+}
+
 /** Opens an invitation at the running master. Errors: STATE_NOT_RUNNING, STATE_NOT_MASTER. */
-export async function invite(stateDir: string, options: { ttlMs: number; uses: number }): Promise<Invited> {
+export async function invite(stateDir: string, options: InviteOptions): Promise<Invited> {
   return callControl<Invited>(stateDir, 'invite', options)
 }
 
@@ -104,24 +121,28 @@ export interface Invited {
   readonly siteId: string
   readonly uses: number
   readonly expires: string
+  readonly role: Role
+  readonly group: string
 }
 
 export async function describeStatus(
   machine: Machine,
-  live: { node?: MeshNode; inUse?: boolean; held?: HeldStatus | undefined; receipt?: Receipt | undefined },
+  live: { node?: MeshNode; inUse?: boolean; held?: HeldStatus | undefined; receipt?: ReceiptRecord | undefined },
 ): Promise<Status> {
   const { config, trust } = machine
   const view = trust.view()
   const manifest = live.held?.manifest ?? (config.image === undefined ? undefined : view.newest(config.image))
   const { receipt } = live
+  const self = view.memberById(config.id)
   return {
     event: 'status',
     running: false,
-    site: config.site,
+    site: self?.site ?? config.site,
     siteId: config.siteId,
     name: config.name,
     id: config.id,
-    role: config.role,
+    role: self?.role ?? config.role,
+    ...(self === undefined ? {} : { group: self.group }),
     ...(config.disk === undefined ? {} : { disk: config.disk }),
     ...(manifest === undefined
       ? {}
@@ -138,7 +159,8 @@ export async function describeStatus(
             verified: receipt.verified,
             release: receipt.release,
             startedAt: receipt.startedAt,
-            seconds: receipt.seconds,
+            seconds: receipt.ms / 1000,
+            ...(receipt.failure === null ? {} : { failure: receipt.failure.message }),
           },
         }),
   }
@@ -172,9 +194,21 @@ export function describePeers(machine: Machine, node: MeshNode): { event: 'peers
   const list = machine.trust.view().members.filter(({ id }) => id !== node.peerId)
   return {
     event: 'peers',
-    peers: list.map(({ id, name, role }) => {
+    peers: list.map(({ id, name, role, site, group, mac }) => {
       const { blocks, bytes, bad } = node.swarm.ledger.of(id)
-      return { id, name, role, connected: connected.has(id), held: held.get(id) ?? 0, blocks, bytes, bad }
+      return {
+        id,
+        name,
+        role,
+        site,
+        group,
+        mac,
+        connected: connected.has(id),
+        held: held.get(id) ?? 0,
+        blocks,
+        bytes,
+        bad,
+      }
     }),
   }
 }

@@ -28,25 +28,30 @@ export class UseWatch {
 
   start(): void {
     if (this.#options.check === '') return
-    void this.#look()
-    this.#timer = setInterval(() => void this.#look(), IN_USE_TICK_MS)
+    void this.look()
+    this.#timer = setInterval(() => void this.look(), IN_USE_TICK_MS)
   }
 
   stop(): void {
     clearInterval(this.#timer)
   }
 
-  async #look(): Promise<void> {
+  /** Looks now. Returns why the machine must be spared, if it must: a check that failed has not said that nobody is there. */
+  async look(): Promise<string | undefined> {
     const { check = DEFAULT_CHECK, changed } = this.#options
+    if (check === '') return undefined
     const { output, failure } = await runCheck(check)
     if (failure !== undefined && this.#options.check !== undefined && !this.#warned) {
       this.#warned = true
       this.#options.warn(`the check whether this machine is in use failed, so it counts as not in use: ${failure}`)
     }
     const inUse = failure === undefined && output.trim() !== ''
-    if (inUse === this.#inUse) return
-    this.#inUse = inUse
-    changed(inUse)
+    if (inUse !== this.#inUse) {
+      this.#inUse = inUse
+      changed(inUse)
+    }
+    if (failure !== undefined) return `the check whether the machine is in use failed: ${failure}`
+    return inUse ? 'somebody uses the machine' : undefined
   }
 }
 

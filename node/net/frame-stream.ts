@@ -220,6 +220,7 @@ function weightOf(message: Message): number {
   switch (message.type) {
     case 'block':
     case 'file-reply':
+    case 'operate':
       return base + message.payload.byteLength
     case 'have':
       return base + 24 * (message.gained.runCount + message.lost.runCount)

@@ -19,6 +19,14 @@ export interface ServingConfig {
   readonly inUseCheck?: string
 }
 
+/** How a machine is reset from afar, as far as the user said so; commands of the shell. */
+export interface ResetConfig {
+  /** Empty: it is not. */
+  readonly command?: string
+  /** Shows what it reads to whoever uses the machine. */
+  readonly warnCommand?: string
+}
+
 /** What a machine was told to be; `machine.json` in the state directory. */
 export interface MachineConfig {
   /** Name of the site, for people. */
@@ -29,7 +37,7 @@ export interface MachineConfig {
   readonly name: string
   /** Peer id of this machine. */
   readonly id: string
-  readonly role: 'master' | 'machine'
+  readonly role: 'master' | 'operator' | 'machine'
   /** Image this machine is to have. */
   readonly image?: string
   /** Absolute path of the managed disk. */
@@ -37,6 +45,7 @@ export interface MachineConfig {
   /** Multiaddrs to listen on. */
   readonly listen: readonly string[]
   readonly serving?: ServingConfig
+  readonly reset?: ResetConfig
 }
 
 const FORMAT_NAME = 'lab-mesh-state'
@@ -114,8 +123,21 @@ export class StateDirectory {
 
   /** Stores a value so that it is on stable storage when this resolves (LevelDB alone does not fsync). Errors: DISK_FULL. */
   async putDurable<T>(name: string, key: string, value: T): Promise<void> {
-    const put = { type: 'put', key, value, sublevel: this.sublevel<T>(name) } as const
-    await this.database.batch([put], { sync: true }).catch((error: unknown) => {
+    await this.changeDurable<T>(name, [[key, value]], [])
+  }
+
+  /** Stores and removes values, all or nothing, as {@link putDurable}. */
+  async changeDurable<T>(
+    name: string,
+    puts: readonly (readonly [string, T])[],
+    dels: readonly string[],
+  ): Promise<void> {
+    const sublevel = this.sublevel<T>(name)
+    const changes = [
+      ...puts.map(([key, value]) => ({ type: 'put', key, value, sublevel }) as const),
+      ...dels.map((key) => ({ type: 'del', key, sublevel }) as const),
+    ]
+    await this.database.batch(changes, { sync: true }).catch((error: unknown) => {
       throw storageError(systemError(error, causesOf(error).text), this.path('db'))
     })
   }

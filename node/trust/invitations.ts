@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { digestOf, toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { TOKEN_SECRET_BYTES } from '../../protocol/join-token.ts'
+import type { Place } from './members.ts'
 
 /** What the master remembers of an invitation; the secret itself is in the token only. */
 export interface Invitation {
@@ -11,6 +12,8 @@ export interface Invitation {
   readonly uses: number
   /** Peer ids that redeemed it. */
   readonly redeemedBy: readonly string[]
+  /** What whoever joins becomes; absent in those of an earlier version: a machine of the master's site. */
+  readonly place?: Place
 }
 
 /** Where invitations are kept: the state database, by SHA-256 of the secret in hexadecimal. */
@@ -56,6 +59,7 @@ export class InvitationBook {
   async open(options: {
     ttlMs: number
     uses: number
+    place?: Place
   }): Promise<{ secret: Uint8Array; issuedAt: number; expiresAt: number }> {
     // Not a number would never expire.
     assert(Number.isSafeInteger(options.ttlMs) && options.ttlMs > 0, 'an invitation needs an end')
@@ -63,33 +67,36 @@ export class InvitationBook {
     const secret = this.#random(TOKEN_SECRET_BYTES)
     const issuedAt = this.#now()
     const expiresAt = issuedAt + options.ttlMs
-    await this.#shelf.put(keyOf(secret), { expiresAt, uses: options.uses, redeemedBy: [] })
+    const place = options.place === undefined ? {} : { place: options.place }
+    await this.#shelf.put(keyOf(secret), { expiresAt, uses: options.uses, redeemedBy: [], ...place })
     await this.#update()
     return { secret, issuedAt, expiresAt }
   }
 
   /**
-   * Uses up one use for `peerId`; a peer that asks again (its reply was lost) does not use another.
+   * Uses up one use for `peerId`; a peer that asks again (its reply was lost) does not use another. Returns what the
+   * invitation makes of it, if it says so.
    * Errors: TOKEN_UNKNOWN, TOKEN_EXPIRED, TOKEN_USED_UP.
    */
-  redeem(secret: Uint8Array, peerId: string): Promise<void> {
+  redeem(secret: Uint8Array, peerId: string): Promise<Place | undefined> {
     const turn = this.#last.then(() => this.#redeem(secret, peerId))
     this.#last = turn.catch(() => undefined)
     return turn
   }
 
-  async #redeem(secret: Uint8Array, peerId: string): Promise<void> {
+  async #redeem(secret: Uint8Array, peerId: string): Promise<Place | undefined> {
     const invitation = await this.#shelf.get(keyOf(secret))
     if (invitation === undefined) throw new MeshError('TOKEN_UNKNOWN', 'the master knows no such invitation')
     if (invitation.expiresAt <= this.#now()) {
       throw new MeshError('TOKEN_EXPIRED', `the invitation expired at ${new Date(invitation.expiresAt).toISOString()}`)
     }
-    if (invitation.redeemedBy.includes(peerId)) return
+    if (invitation.redeemedBy.includes(peerId)) return invitation.place
     if (invitation.redeemedBy.length >= invitation.uses) {
       throw new MeshError('TOKEN_USED_UP', `the invitation was for ${invitation.uses} machines, which have joined`)
     }
     await this.#shelf.put(keyOf(secret), { ...invitation, redeemedBy: [...invitation.redeemedBy, peerId] })
     await this.#update()
+    return invitation.place
   }
 
   /** Whether strangers may connect at all, in order to join or to be told why they cannot. */

@@ -1,6 +1,7 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { peerIdOf } from '../../protocol/peer-id.ts'
 import { writeFileAtomic } from '../state/atomic-file.ts'
 
 /** The Ed25519 key that a machine proves itself with. It lets the machine serve and fetch, nothing else. */
@@ -49,17 +50,4 @@ function machineKeyOf(key: KeyObject): MachineKey {
   const seed = Buffer.from(key.export({ format: 'jwk' }).d ?? '', 'base64url')
   const publicKey = rawPublicKey(key)
   return { seed, publicKey, id: peerIdOf(publicKey) }
-}
-
-/** Identity multihash of the protobuf-coded Ed25519 key (libp2p peer id specification). */
-const PEER_ID_PREFIX = Buffer.from([0x00, 0x24, 0x08, 0x01, 0x12, 0x20])
-const BASE58 = '123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz'
-
-/** The libp2p peer id (`12D3Koo…`) of an Ed25519 public key, without loading libp2p. */
-export function peerIdOf(publicKey: Uint8Array): string {
-  let rest = BigInt(`0x${Buffer.concat([PEER_ID_PREFIX, publicKey]).toString('hex')}`)
-  let text = ''
-  for (; rest > 0n; rest /= 58n) text = BASE58[Number(rest % 58n)] + text
-  // Base58 writes each leading zero byte as the digit 1; the prefix has one.
-  return `1${text}`
 }

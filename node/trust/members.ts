@@ -1,6 +1,16 @@
 import { canonicalize } from '@tufjs/canonical-json'
-import { MAX_MEMBERS } from '../../protocol/constants.ts'
+import { MAX_MAC_ADDRESSES, MAX_MEMBERS } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
+
+/** What a member may do: publish (one machine), command the others and read their receipts, or serve and fetch only. */
+export type Role = 'master' | 'operator' | 'machine'
+
+/** What an invitation says about whoever joins by it. */
+export interface Place {
+  readonly role: Exclude<Role, 'master'>
+  readonly site: string
+  readonly group: string
+}
 
 /** One machine that may speak the mesh protocols. */
 export interface Member {
@@ -8,9 +18,13 @@ export interface Member {
   readonly id: string
   /** Unique in the site; see {@link isMachineName}. */
   readonly name: string
-  readonly role: 'master' | 'machine'
+  readonly role: Role
   /** Name of the site (LAN) the machine stands in. */
   readonly site: string
+  /** Machines that are reset together, such as a room; by default all of the site. */
+  readonly group: string
+  /** Addresses of its network cards, by which it can be woken, as `02:00:5e:10:00:01`; at most MAX_MAC_ADDRESSES. */
+  readonly mac: readonly string[]
   /** When it was enrolled, ISO 8601. */
   readonly added: string
 }
@@ -20,16 +34,39 @@ export function isMachineName(text: string): boolean {
   return /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(text)
 }
 
-/** Canonical JSON of the member list, format 1. */
-export function encodeMembers(members: readonly Member[]): Uint8Array {
-  const list = members.map(({ id, name, role, site, added }) => ({ id, name, role, site, added }))
-  return Buffer.from(canonicalize({ format: 1, members: list }))
+export function isMacAddress(text: string): boolean {
+  return /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(text)
 }
 
-const KEYS = ['added', 'id', 'name', 'role', 'site'].join()
+/** Name of a site or a group: what a terminal can show, at most 128 characters. */
+export function isPlaceName(text: unknown): text is string {
+  return typeof text === 'string' && text.length > 0 && text.length <= MAX_TEXT_CHARACTERS && !/\p{C}/u.test(text)
+}
+
+/** Whether a member may command others and read their receipts. */
+export function mayOperate(member: Member | undefined): boolean {
+  return member?.role === 'master' || member?.role === 'operator'
+}
+
+/** Canonical JSON of the member list, format 2 (docs/PROTOCOL.md). */
+export function encodeMembers(members: readonly Member[]): Uint8Array {
+  const list = members.map(({ id, name, role, site, group, mac, added }) => ({
+    id,
+    name,
+    role,
+    site,
+    group,
+    mac,
+    added,
+  }))
+  return Buffer.from(canonicalize({ format: 2, members: list }))
+}
+
+const KEYS_1 = ['added', 'id', 'name', 'role', 'site'].join()
+const KEYS_2 = ['added', 'group', 'id', 'mac', 'name', 'role', 'site'].join()
 const MAX_TEXT_CHARACTERS = 128
 
-/** The inverse of {@link encodeMembers}; accepts nothing else. Errors: METADATA_INVALID. */
+/** The inverse of {@link encodeMembers}; also reads format 1, which had neither groups nor operators. Errors: METADATA_INVALID. */
 export function decodeMembers(bytes: Uint8Array): Member[] {
   let json: { format?: unknown; members?: unknown }
   try {
@@ -37,11 +74,12 @@ export function decodeMembers(bytes: Uint8Array): Member[] {
   } catch (cause) {
     throw new MeshError('METADATA_INVALID', 'the member list is no JSON', { cause })
   }
-  if (json?.format !== 1 || !Array.isArray(json.members) || json.members.length > MAX_MEMBERS) {
+  if ((json?.format !== 1 && json?.format !== 2) || !Array.isArray(json.members) || json.members.length > MAX_MEMBERS) {
     throw new MeshError('METADATA_INVALID', 'the member list has an unknown format')
   }
-  if (!json.members.every(isMember)) throw new MeshError('METADATA_INVALID', 'the member list holds a damaged entry')
-  const members: Member[] = json.members
+  const list: unknown[] = json.format === 1 ? json.members.map(withGroup) : json.members
+  if (!list.every(isMember)) throw new MeshError('METADATA_INVALID', 'the member list holds a damaged entry')
+  const members: Member[] = list
   const [ids, names] = [new Set(members.map((m) => m.id)), new Set(members.map((m) => m.name))]
   if (ids.size !== members.length || names.size !== members.length) {
     throw new MeshError('METADATA_INVALID', 'the member list names a machine twice')
@@ -49,18 +87,24 @@ export function decodeMembers(bytes: Uint8Array): Member[] {
   return members
 }
 
-function isMember(value: unknown): value is Member {
-  if (typeof value !== 'object' || value === null || Object.keys(value).sort().join() !== KEYS) return false
-  const { id, name, role, site, added } = value as Record<string, unknown>
-  return (
-    (role === 'master' || role === 'machine') &&
-    typeof name === 'string' &&
-    isMachineName(name) &&
-    [id, site, added].every(isShortText)
-  )
+/** An entry of format 1 as one of format 2; anything else as it is. */
+function withGroup(value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || Object.keys(value).sort().join() !== KEYS_1) return undefined
+  const { role, site } = value as Record<string, unknown>
+  return role === 'operator' ? undefined : { ...value, group: site, mac: [] }
 }
 
-/** These are shown to people, on terminals. */
-function isShortText(text: unknown): text is string {
-  return typeof text === 'string' && text.length > 0 && text.length <= MAX_TEXT_CHARACTERS && !/\p{C}/u.test(text)
+function isMember(value: unknown): value is Member {
+  if (typeof value !== 'object' || value === null || Object.keys(value).sort().join() !== KEYS_2) return false
+  const { id, name, role, site, group, mac, added } = value as Record<string, unknown>
+  return (
+    (role === 'master' || role === 'operator' || role === 'machine') &&
+    typeof name === 'string' &&
+    isMachineName(name) &&
+    Array.isArray(mac) &&
+    mac.length <= MAX_MAC_ADDRESSES &&
+    mac.every((address) => typeof address === 'string' && isMacAddress(address)) &&
+    // These are shown to people, on terminals.
+    [id, site, group, added].every(isPlaceName)
+  )
 }

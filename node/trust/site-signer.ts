@@ -7,7 +7,7 @@ import { canonicalize } from '@tufjs/canonical-json'
 import { Key, Metadata, MetaFile, Root, Signature, Snapshot, TargetFile, Targets, Timestamp } from '@tufjs/models'
 import { Delegations } from '@tufjs/models/dist/delegations.js'
 import { DelegatedRole, Role } from '@tufjs/models/dist/role.js'
-import { MAX_MEMBERS } from '../../protocol/constants.ts'
+import { MAX_MEMBERS, MAX_METADATA_FILE_BYTES } from '../../protocol/constants.ts'
 import { digestOf, toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { decodeManifest, encodeManifest, type Manifest } from '../../protocol/manifest.ts'
@@ -108,6 +108,8 @@ export class SiteSigner {
       if (others.length >= MAX_MEMBERS) throw new MeshError('SITE_FULL', `the site has ${MAX_MEMBERS} members`)
       const bytes = encodeMembers([...others, member])
       decodeMembers(bytes)
+      if (bytes.byteLength > MAX_METADATA_FILE_BYTES)
+        throw new MeshError('SITE_FULL', `the list of ${others.length} members has no room for another one`)
       roles.members.signed.addTarget(await addTarget(scratch, MEMBERS_TARGET, bytes))
       return [MEMBERS_ROLE]
     })

@@ -81,6 +81,7 @@ const messages: fc.Arbitrary<Message> = fc.oneof(
     siteId: digest,
     secret: fc.uint8Array({ maxLength: 32 }),
     name,
+    mac: fc.array(fc.constantFrom('02:00:5e:10:00:01', 'x'), { maxLength: 8 }),
   }),
   fc.record({ type: fc.constant('join-reply' as const), site: name }),
   fc.record({
@@ -88,6 +89,7 @@ const messages: fc.Arbitrary<Message> = fc.oneof(
     site: name,
     error: fc.record({ code: fc.constant('NAME_TAKEN'), message: name }),
   }),
+  fc.record({ type: fc.constant('operate' as const), payload }),
   fc.record({ type: fc.constant('file-request' as const), name }),
   fc.record({ type: fc.constant('file-reply' as const), found: fc.boolean(), payload }),
 )
@@ -144,7 +146,7 @@ describe('messages', () => {
       expect(Buffer.concat(encodeFrame(message!)).toString('hex')).toBe(hex)
       seen.add(type)
     }
-    expect(seen.size).toBe(16)
+    expect(seen.size).toBe(17)
   })
 
   it('are refused with a typed error when bytes are anything else', () => {

@@ -14,6 +14,8 @@ export async function makeSite(dir: string, now?: () => number): Promise<{ signe
     name: 'master',
     role: 'master',
     site: 'lab',
+    group: 'lab',
+    mac: [],
     added: '2026-01-01T00:00:00.000Z',
   } as const
   await createSite({ keysDir, trustDir, master, ...(now === undefined ? {} : { now: now() }) })

@@ -1,4 +1,4 @@
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { parseCount, parseDuration } from '../parse.ts'
 
@@ -7,12 +7,34 @@ export function command(): Command {
     .description('print a token with which machines can join; `mesh seed` or `mesh up` must be running here')
     .option('--ttl <time>', 'how long it can be used: 15m, 1h, 2d', parseDuration, 3_600_000)
     .option('--uses <n>', 'how many machines can use it', parseCount, 1)
-    .addHelpText('after', '\nExample:\n  mesh invite --ttl 2h --uses 24')
+    .addOption(
+      new Option('--role <role>', 'an operator may reset the others and read their receipts')
+        .choices(['machine', 'operator'])
+        .default('machine'),
+    )
+    .option('--site <name>', 'network on the near side of an uplink (default: the master’s)')
+    .option('--group <name>', 'machines that are reset together, such as a room (default: the site)')
+    .addHelpText('after', '\nExamples:\n  mesh invite --ttl 2h --uses 24 --group lab-a\n  mesh invite --role operator')
     .action(action(run))
 }
 
-async function run(context: Context, options: { ttl: number; uses: number }): Promise<void> {
+interface Options {
+  ttl: number
+  uses: number
+  role: 'machine' | 'operator'
+  site?: string
+  group?: string
+}
+
+async function run(context: Context, options: Options): Promise<void> {
   const { invite } = await import('../../node/agent/status.ts')
-  const invited = await invite(context.stateDir, { ttlMs: options.ttl, uses: options.uses })
+  const { ttl, uses, role, site, group } = options
+  const invited = await invite(context.stateDir, {
+    ttlMs: ttl,
+    uses,
+    role,
+    ...(site === undefined ? {} : { site }),
+    ...(group === undefined ? {} : { group }),
+  })
   context.output.result(invited, invited.token)
 }

@@ -15,13 +15,14 @@ async function run(context: Context): Promise<void> {
   const rows = result.peers.map((peer) => [
     peer.name,
     peer.role,
+    peer.site === peer.group ? peer.site : `${peer.site}, ${peer.group}`,
     peer.connected ? 'connected' : 'away',
     String(peer.held),
     String(peer.blocks),
     formatBytes(peer.bytes),
     peer.bad > 0 ? `${peer.bad} wrong: banned` : '',
   ])
-  const heading = ['name', 'role', 'state', 'holds', 'blocks', 'received', '']
+  const heading = ['name', 'role', 'site, group', 'state', 'holds', 'blocks', 'received', '']
   context.output.result(
     result,
     rows.length === 0 ? 'This machine is the only member.' : formatTable([heading, ...rows]),

@@ -3,9 +3,10 @@ import { MeshError } from '../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds } from '../format.ts'
 import { parseRange, parseSize } from '../parse.ts'
+import { type ResetFlags, resetOf, withResetOptions } from '../reset-options.ts'
 import { type ServingFlags, servingOf, withServingOptions } from '../serving-options.ts'
 
-interface Options extends ServingFlags {
+interface Options extends ServingFlags, ResetFlags {
   image?: string
   blockSize?: number
   preserve: { offset: number; length: number }[]
@@ -18,7 +19,7 @@ interface Options extends ServingFlags {
 }
 
 export function command(): Command {
-  return withServingOptions(withCommonOptions(new Command('seed')))
+  return withResetOptions(withServingOptions(withCommonOptions(new Command('seed'))))
     .description('publish the content of a disk as the next release, then serve it')
     .argument('[disk]', 'block device or image file (default: that of the configuration file)')
     .option('--image <name>', 'name of the image (default: that of last time, or the file name)')
@@ -48,6 +49,7 @@ async function run(context: Context, options: Options, given?: string): Promise<
     ...agent,
     ...options,
     serving: servingOf(options),
+    reset: resetOf(options),
     disk,
     report: (event) => {
       agent.report(event)

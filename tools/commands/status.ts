@@ -18,7 +18,7 @@ async function run(context: Context): Promise<void> {
 
 function describe(status: Status): string {
   const rows: [string, string][] = [
-    ['machine', `${status.name} (${status.role}) of site ${status.site}`],
+    ['machine', `${status.name} (${status.role}) of site ${status.site}${inGroup(status)}`],
     ['peer id', status.id],
     ['running', status.running ? `mesh ${status.command}, pid ${status.pid}, ${status.peers} peers connected` : 'no'],
     ['disk', status.disk ?? 'none'],
@@ -38,14 +38,16 @@ function describe(status: Status): string {
   }
   if (status.serving !== undefined) rows.push(['served', describeServing(status.serving)])
   if (status.lastRestore !== undefined) {
-    const { verified, release, startedAt, seconds } = status.lastRestore
-    rows.push([
-      'restored',
-      `${startedAt}, release ${release}, ${verified ? 'verified' : 'NOT verified'}, ${formatSeconds(seconds)}`,
-    ])
+    const { verified, release, startedAt, seconds, failure } = status.lastRestore
+    const outcome = verified ? 'verified' : `NOT verified${failure === undefined ? '' : ` (${failure})`}`
+    rows.push(['restored', `${startedAt}, release ${release ?? 'unknown'}, ${outcome}, ${formatSeconds(seconds)}`])
   }
   rows.push(['members', String(status.members)], ['metadata', `valid until ${status.metadataExpires.slice(0, 10)}`])
   return rows.map(([name, value]) => `${name.padEnd(10)}${value}`).join('\n')
+}
+
+function inGroup({ group, site }: Status): string {
+  return group === undefined || group === site ? '' : `, group ${group}`
 }
 
 const CAPS = { rate: '--max-upload', cpu: 'the limit on the processor' } as const

@@ -12,7 +12,15 @@ import { useTempDir } from '../../support/temp-dir.ts'
 import { type Forgery, forge, newKey, type RoleName, type Signed, siteKey, target } from './forger.ts'
 import { record } from './record.ts'
 
-const MEMBER = { id: 'id-1', name: 'pc1', role: 'machine', site: 'lab', added: '2026-01-01T00:00:00.000Z' } as const
+const MEMBER = {
+  id: 'id-1',
+  name: 'pc1',
+  role: 'machine',
+  site: 'lab',
+  group: 'lab',
+  mac: [],
+  added: '2026-01-01T00:00:00.000Z',
+} as const
 const PAST = '2026-02-03T04:05:06Z'
 const ROLES = ['root', 'targets', 'members', 'snapshot', 'timestamp'] as const
 
@@ -295,7 +303,7 @@ describe('metadata that must not be believed', () => {
       ['METADATA_INVALID', { edit: { snapshot: (signed) => delete signed.meta['members.json'] } }],
       ['METADATA_INVALID', { edit: { targets: (signed) => (signed.delegations.roles = []) } }],
     ]
-    for (const text of ['junk', '{}', '{"format":2,"members":[]}', `{"format":1,"members":[{"id":"x"}]}`]) {
+    for (const text of ['junk', '{}', '{"format":3,"members":[]}', `{"format":1,"members":[{"id":"x"}]}`]) {
       const list = Buffer.from(text)
       const edit = {
         members: (signed: Signed) => {

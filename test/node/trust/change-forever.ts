@@ -17,7 +17,15 @@ for (;;) {
   const release = (trust.view().newest('win')?.release ?? 0) + 1
   await signer.publish(makeManifest({ release }))
   process.stdout.write(`published ${release}\n`)
-  const member = { id: `id-${release % 5}`, name: `pc-${release}`, role: 'machine', site: 'lab', added: 'now' } as const
+  const member = {
+    id: `id-${release % 5}`,
+    name: `pc-${release}`,
+    role: 'machine',
+    site: 'lab',
+    group: 'lab',
+    mac: [],
+    added: 'now',
+  } as const
   const enrolled = signer.addMember(member)
   await machine.refresh((name) => trust.file(name))
   process.stdout.write(`refreshed ${release}\n`)

@@ -1,9 +1,14 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { type Invitation, InvitationBook, type InvitationShelf } from '../../../node/trust/invitations.ts'
-import { loadOrCreateMachineKey, peerIdOf } from '../../../node/trust/machine-key.ts'
+import { loadOrCreateMachineKey } from '../../../node/trust/machine-key.ts'
 import { decodeMembers, encodeMembers, type Member } from '../../../node/trust/members.ts'
+import { peerIdOf, publicKeyOf } from '../../../protocol/peer-id.ts'
 import { codeOf } from '../../support/error-code.ts'
 import { useTempDir } from '../../support/temp-dir.ts'
+
+const VECTORS = join(import.meta.dirname, '../../vectors')
 
 function shelf(): InvitationShelf {
   const map = new Map<string, Invitation>()
@@ -81,6 +86,17 @@ describe('InvitationBook', () => {
     }
   })
 
+  it('says what it makes of whoever joins, also when it is asked again', async () => {
+    const store = shelf()
+    const book = await InvitationBook.load(store)
+    const place = { role: 'operator', site: 'annex', group: 'lab-a' } as const
+    const { secret } = await book.open({ ttlMs: 1000, uses: 1, place })
+    expect(await book.redeem(secret, 'a')).toEqual(place)
+    expect(await (await InvitationBook.load(store)).redeem(secret, 'a')).toEqual(place)
+    const { secret: plain } = await book.open({ ttlMs: 1000, uses: 1 })
+    expect(await book.redeem(plain, 'a')).toBeUndefined()
+  })
+
   it('does not keep the secret itself', async () => {
     const store = shelf()
     const { secret } = await (await InvitationBook.load(store)).open({ ttlMs: 1, uses: 1 })
@@ -91,7 +107,7 @@ describe('InvitationBook', () => {
 
 describe('members and keys', () => {
   const dir = useTempDir()
-  const member: Member = { id: 'a', name: 'pc1', role: 'machine', site: 'lab', added: 'x' }
+  const member: Member = { id: 'a', name: 'pc1', role: 'machine', site: 'lab', group: 'lab', mac: [], added: 'x' }
 
   it('keeps a list without doubles', async () => {
     expect(decodeMembers(encodeMembers([member]))).toEqual([member])
@@ -104,13 +120,39 @@ describe('members and keys', () => {
       [{ ...member, id: '' }],
       [{ ...member, site: 'lab\u001b[2J' }],
       [{ ...member, added: 5 as unknown as string }],
+      [{ ...member, group: '' }],
+      [{ ...member, mac: ['02-00-5E-10-00-01'] }],
+      [{ ...member, mac: 'x' as unknown as string[] }],
+      [{ ...member, mac: Array<string>(9).fill('02:00:5e:10:00:01') }],
     ]) {
       expect(await codeOf(() => decodeMembers(encodeMembers(list)))).toBe('METADATA_INVALID')
     }
     const extra = '{"format":1,"members":[{"added":"x","boss":1,"id":"a","name":"b","role":"machine","site":"s"}]}'
-    for (const text of ['null', '[]', '{"format":1}', '{"format":1,"members":[null]}', extra]) {
+    const boss1 = '{"format":1,"members":[{"added":"x","id":"a","name":"b","role":"operator","site":"s"}]}'
+    for (const text of [
+      'null',
+      '[]',
+      '{"format":1}',
+      '{"format":1,"members":[null]}',
+      '{"format":3,"members":[]}',
+      boss1,
+      extra,
+    ]) {
       expect(await codeOf(() => decodeMembers(Buffer.from(text))), text).toBe('METADATA_INVALID')
     }
+  })
+
+  it('has the golden bytes of format 2, and reads those of format 1', async () => {
+    const golden = await readFile(join(VECTORS, 'members-2.json'))
+    const members = decodeMembers(golden)
+    expect(members.map(({ name, role, site, group, mac }) => [name, role, site, group, mac.length])).toEqual([
+      ['master', 'master', 'main', 'main', 0],
+      ['office', 'operator', 'main', 'main', 1],
+      ['pc07', 'machine', 'annex', 'lab-a', 2],
+    ])
+    expect(Buffer.from(encodeMembers(members)).equals(golden)).toBe(true)
+    const old = decodeMembers(await readFile(join(VECTORS, 'members-1.json')))
+    expect(old).toEqual([members[0], { ...members[2], group: 'annex', mac: [] }])
   })
 
   it('keeps its key, and names it as libp2p does', async () => {
@@ -121,5 +163,8 @@ describe('members and keys', () => {
     const raw = privateKeyFromRaw(Buffer.concat([key.seed, key.publicKey]))
     expect(peerIdFromPrivateKey(raw).toString()).toBe(key.id)
     expect(peerIdOf(key.publicKey)).toBe(key.id)
+    expect(publicKeyOf(key.id)).toEqual(Buffer.from(key.publicKey))
+    for (const wrong of ['', '1', key.id.slice(1), `${key.id}1`, 'QmNode', '0'.repeat(52), `1${key.id}`])
+      expect(publicKeyOf(wrong), wrong).toBeUndefined()
   })
 })

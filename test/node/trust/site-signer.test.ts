@@ -4,14 +4,14 @@ import { describe, expect, it } from 'vitest'
 import { encodeMembers, type Member } from '../../../node/trust/members.ts'
 import { createSite, SiteSigner } from '../../../node/trust/site-signer.ts'
 import { TrustStore } from '../../../node/trust/trust-store.ts'
-import { MAX_MEMBERS } from '../../../protocol/constants.ts'
+import { MAX_MAC_ADDRESSES, MAX_MEMBERS, MAX_METADATA_FILE_BYTES } from '../../../protocol/constants.ts'
 import { codeOf } from '../../support/error-code.ts'
 import { makeManifest, makeSite } from '../../support/site.ts'
 import { useTempDir } from '../../support/temp-dir.ts'
 import { forge, type RoleName, target } from './forger.ts'
 
 const ADDED = '2026-01-01T00:00:00.000Z'
-const MEMBER = { id: 'id-1', name: 'pc1', role: 'machine', site: 'lab', added: ADDED } as const
+const MEMBER = { id: 'id-1', name: 'pc1', role: 'machine', site: 'lab', group: 'lab', mac: [], added: ADDED } as const
 const MASTER = { ...MEMBER, id: 'id-master', name: 'master', role: 'master' } as const
 const DAY_MS = 24 * 3600 * 1000
 
@@ -145,6 +145,32 @@ describe('SiteSigner', () => {
     expect(await codeOf(signer.addMember({ ...MEMBER, id: 'one-more', name: 'one-more' }))).toBe('SITE_FULL')
     await signer.addMember({ ...MEMBER, name: 'renamed' })
     expect(trust.view().members).toHaveLength(MAX_MEMBERS)
+  })
+
+  it('enrols nobody for whom a list of long entries has no room', async () => {
+    const { signer, trust } = await makeSite(dir('long'))
+    const mac = Array.from({ length: MAX_MAC_ADDRESSES }, (_, i) => `02:00:5e:10:00:0${i}`)
+    const entry = (i: number): Member => ({ ...MEMBER, id: `id-${i}`, name: `pc${i}`, group: 'g'.repeat(128), mac })
+    const room = MAX_METADATA_FILE_BYTES - encodeMembers([MASTER]).byteLength
+    const fits = Math.floor(
+      room / (encodeMembers([MASTER, entry(1000)]).byteLength - encodeMembers([MASTER]).byteLength),
+    )
+    expect(fits).toBeLessThan(MAX_MEMBERS - 1)
+    const list = encodeMembers([MASTER, ...Array.from({ length: fits }, (_, i) => entry(i))])
+    const full = await forge(dir('long', 'keys'), (name) => trust.file(name), {
+      edit: {
+        members: (signed) => {
+          signed.targets['members.json'] = target(list)
+        },
+      },
+      targets: [list],
+    })
+    expect(await trust.refresh(full)).toBe(true)
+    // Short numbers leave room for a few more; then there is none.
+    let code = 'OK'
+    for (let i = 9000; code === 'OK'; i++) code = await codeOf(signer.addMember(entry(i)))
+    expect(code).toBe('SITE_FULL')
+    expect(trust.view().members.length).toBeLessThan(MAX_MEMBERS)
   })
 
   it('signs release numbers that only grow', async () => {

@@ -10,7 +10,15 @@ import { makeManifest, makeSite } from '../../support/site.ts'
 import { useTempDir } from '../../support/temp-dir.ts'
 import { record } from './record.ts'
 
-const MEMBER = { id: 'id-1', name: 'pc1', role: 'machine', site: 'lab', added: '2026-01-01T00:00:00.000Z' } as const
+const MEMBER = {
+  id: 'id-1',
+  name: 'pc1',
+  role: 'machine',
+  site: 'lab',
+  group: 'lab',
+  mac: [],
+  added: '2026-01-01T00:00:00.000Z',
+} as const
 
 describe('TrustStore', () => {
   const dir = useTempDir()

@@ -245,6 +245,8 @@ export const SCAN_RUN_BYTES = 4 * 1024 * 1024
 export const MAX_HASH_WORKERS = 4
 /** A thread costs as much CPU time as hashing this: for less a command that hashes itself starts none. */
 export const HASH_WORKER_WORTH_BYTES = 128 * 1024 * 1024
+/** Hash trees that a lab machine keeps of each image: its newest releases, besides the one on the disk. */
+export const TREES_KEPT = 8
 /** Hash pages kept in memory per open tree. */
 export const TREE_CACHE_BYTES = 16 * 1024 * 1024
 /** Positions of one content that are tried before it is called missing. */
@@ -256,6 +258,26 @@ export const RESTORE_BATCH_BYTES = 8 * 1024 * 1024
 export const RESTORE_BATCH_BLOCKS = 4096
 /** Blocks in memory whose writes are under way, in bytes. */
 export const RESTORE_WRITING_BYTES = 8 * 1024 * 1024
+/** Blocks of a coming release that a machine keeps beside its disk, in bytes, unless the user says otherwise. */
+export const STAGE_SPACE_BYTES = 4 * 1024 ** 3
+/** What staging leaves free of the file system, and blocks it keeps at most: each takes about 100 bytes of memory. */
+export const STAGE_RESERVE_BYTES = 256 * 1024 ** 2
+export const STAGE_MAX_BLOCKS = 256 * 1024
+/** A machine that begins to stage waits so long, so that those of its site that begin, too, know of one another and share the work. */
+export const STAGE_MEET_MS = 400
+/** Staged blocks are made durable when so many bytes have come, or this time is over. */
+export const STAGE_FLUSH_BYTES = 8 * 1024 * 1024
+export const STAGE_FLUSH_MS = 1_000
+/** With a limit on its rate so much is asked for at a time: what that grants in this time, and at least so many blocks. */
+export const STAGE_PORTION_MS = 1_000
+export const STAGE_PORTION_BLOCKS = 4
+/** While somebody uses the machine: this share of the rate that was given, or this rate in bytes per second. */
+export const STAGE_IN_USE_SHARE = 0.25
+export const STAGE_IN_USE_RATE = 2 * 1024 * 1024
+/** When staging that found nobody, or what the machine's own session changed meanwhile, is looked at again. */
+export const STAGE_RETRY_MS = 10_000
+/** How often a connected member is asked whether there is newer metadata, though it would have said so. */
+export const NEWS_POLL_MS = 10 * 60_000
 /** Of the blocks that a log calls clean, how many are hashed after a restore: this share, and at least so many. */
 export const AUDIT_SHARE = 0.005
 export const AUDIT_MIN_BLOCKS = 64

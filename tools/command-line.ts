@@ -33,6 +33,8 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     import('./commands/monitor.ts'),
     import('./commands/log.ts'),
     import('./commands/verify.ts'),
+    import('./commands/releases.ts'),
+    import('./commands/rollback.ts'),
     import('./commands/status.ts'),
     import('./commands/peers.ts'),
     import('./commands/config.ts'),

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import type { HookOptions } from '../node/agent/machine-hooks.ts'
 import { parseDuration } from './parse.ts'
@@ -16,5 +17,5 @@ export function withHookOptions(command: Command): Command {
 
 export function hooksOf({ hooks, hookTimeout }: HookFlags): { hooks?: HookOptions } {
   if (hooks === undefined) return {}
-  return { hooks: { directory: hooks, ...(hookTimeout === undefined ? {} : { timeoutMs: hookTimeout }) } }
+  return { hooks: { directory: resolve(hooks), ...(hookTimeout === undefined ? {} : { timeoutMs: hookTimeout }) } }
 }

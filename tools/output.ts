@@ -64,6 +64,9 @@ export class Output {
       case 'serving':
         this.#line(`serving ${event.image} release ${event.release}: ${event.blocks} blocks`)
         break
+      case 'staged':
+        this.#line(`staged ${event.image} release ${event.release}: ${event.staged} blocks for the next restore`)
+        break
       case 'monitoring':
         this.#line(
           `serving ${event.disk} at ${event.uri || 'the socket that was handed over'}; the log is ${describeLog(event)}`,

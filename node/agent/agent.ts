@@ -4,6 +4,7 @@ import type { Receipt } from '../restore/receipt.ts'
 import type { MachineConfig, ResetConfig } from '../state/state-directory.ts'
 import type { LogState } from '../writelog/write-log.ts'
 import type { ServingOptions } from './serving.ts'
+import type { StagingStatus } from './staging.ts'
 
 /** The part of {@link MachineConfig} that a configuration file may say. */
 export type ConfiguredMachine = Pick<MachineConfig, 'disk' | 'image'>
@@ -36,6 +37,7 @@ export type AgentEvent =
   | { type: 'warning'; text: string }
   | { type: 'listening'; peerId: string; addresses: string[] }
   | { type: 'serving'; image: string; release: number; blocks: number }
+  | ({ type: 'staged'; image: string } & StagingStatus)
   | { type: 'monitoring'; disk: string; uri: string; state: LogState['state']; dirty: number; openMs: number }
   | ({ type: 'hook' } & HookOutcome)
   | { type: 'published'; published: Published }

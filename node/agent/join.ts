@@ -13,8 +13,8 @@ import { TrustStore } from '../trust/trust-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { AgentOptions, Joined } from './agent.ts'
 import { requestEnrolment } from './enrolment.ts'
-import { hasTrust, listenToRemember } from './machine.ts'
 import { macAddresses } from './mac-addresses.ts'
+import { hasTrust, listenToRemember } from './machine.ts'
 import { withMetadataFrom } from './metadata-sync.ts'
 
 export interface JoinOptions extends AgentOptions {

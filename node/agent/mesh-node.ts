@@ -172,6 +172,13 @@ export class MeshNode {
     return this.#sync.settled()
   }
 
+  /** Asks one connected member whether there is newer metadata. */
+  async askForNews(): Promise<void> {
+    const members = this.connectedMembers()
+    const one = members[Math.floor(Math.random() * members.length)]
+    if (one !== undefined) await this.#sync.ask(one.id)
+  }
+
   async stop(): Promise<void> {
     this.#stopping = true
     this.#dialer.stop()

@@ -87,6 +87,14 @@ export class MetadataSync {
     return this.#running
   }
 
+  /** Asks a peer that has claimed nothing; that it has nothing newer, or cannot be asked, is no fault. */
+  ask(peerId: string): Promise<void> {
+    this.#running = this.#running.then(async () => {
+      await this.#refreshFrom(peerId).catch(() => false)
+    })
+    return this.#running
+  }
+
   /** Resolves when no refresh is under way. */
   async settled(): Promise<void> {
     await this.#running
@@ -98,11 +106,7 @@ export class MetadataSync {
       if (peerId === undefined) return
       this.#claims.delete(peerId)
       try {
-        const newer = await withMetadataFrom(
-          (protocol) => this.#open(peerId, protocol),
-          (fetch) => this.#trust.refresh(fetch),
-        )
-        if (newer) this.#doubted.delete(peerId)
+        if (await this.#refreshFrom(peerId)) this.#doubted.delete(peerId)
         else this.#doubt(peerId)
       } catch (error) {
         this.#doubt(peerId)
@@ -110,6 +114,13 @@ export class MetadataSync {
         this.#warn(`metadata of ${this.#nameOf(peerId)} is not used: ${why}`)
       }
     }
+  }
+
+  #refreshFrom(peerId: string): Promise<boolean> {
+    return withMetadataFrom(
+      (protocol) => this.#open(peerId, protocol),
+      (fetch) => this.#trust.refresh(fetch),
+    )
   }
 
   /** A peer that claims what it does not have is asked ever less often, so that it cannot keep us from the others. */

@@ -8,11 +8,12 @@ import { Resetter } from '../operate/resetter.ts'
 import { RollStore } from '../operate/roll-store.ts'
 import type { ResetConfig } from '../state/state-directory.ts'
 import { mayOperate } from '../trust/members.ts'
-import type { AgentEvent } from './agent.ts'
+import type { AgentEvent, AgentOptions } from './agent.ts'
 import { readDiskState } from './disk-state.ts'
 import type { Machine } from './machine.ts'
 import type { MeshNode } from './mesh-node.ts'
 import { ReceiptArchive } from './receipt-archive.ts'
+import type { StagingStatus } from './staging.ts'
 import type { UseWatch } from './use-watch.ts'
 
 const RESET_COMMAND = 'systemctl reboot'
@@ -21,10 +22,17 @@ const STARTED_AT = new Date(Date.now() - process.uptime() * 1000).toISOString()
 
 /** The part of a running machine that operators talk to; until the stack ends. */
 export async function answerOperators(
-  parts: { machine: Machine; node: MeshNode; use: UseWatch; reset: ResetConfig; report: (event: AgentEvent) => void },
+  parts: {
+    machine: Machine
+    node: MeshNode
+    use: UseWatch
+    reset: ResetConfig
+    staging: () => StagingStatus | undefined
+    report: (event: AgentEvent) => void
+  },
   stack: AsyncDisposableStack,
 ): Promise<RollStore> {
-  const { machine, node, use, reset, report } = parts
+  const { machine, node, use, reset, staging, report } = parts
   const resetter = new Resetter({
     command: reset.command ?? defaultReset(machine),
     warnCommand: reset.warnCommand ?? WARN_COMMAND,
@@ -37,7 +45,7 @@ export async function answerOperators(
   const server = new OperateServer({
     mayOperate: (peerId) => isOperator(machine, peerId),
     group: () => machine.trust.view().memberById(machine.config.id)?.group ?? machine.config.site,
-    state: () => describeMachine(machine, use, resetter),
+    state: () => describeMachine(machine, { use, resetter, staging: staging() }),
     receipts: (since) => archive.page(machine.config.id, since),
     rolls,
     resetter,
@@ -64,12 +72,23 @@ export function isOperator(machine: Machine, peerId: string): boolean {
   return mayOperate(machine.trust.view().memberById(peerId))
 }
 
-/** What was said now and before about resets, saved for the next time. Errors: DISK_FULL, STATE_UNWRITABLE. */
-export async function rememberReset(machine: Machine, said: ResetConfig = {}): Promise<ResetConfig> {
+/**
+ * What was said now and before about resets. What did not come from the configuration file is saved for the next time.
+ * Errors: DISK_FULL, STATE_UNWRITABLE.
+ */
+export async function rememberReset(
+  machine: Machine,
+  { reset: said = {}, fromFile }: Pick<AgentOptions, 'reset' | 'fromFile'>,
+): Promise<ResetConfig> {
   const config = machine.state.machine ?? machine.config
-  const reset = { ...config.reset, ...said }
-  if (!isDeepStrictEqual(reset, config.reset ?? {})) await machine.state.saveMachine({ ...config, reset })
-  return reset
+  const { command, warnCommand } = said
+  const kept: ResetConfig = {
+    ...config.reset,
+    ...(command === undefined || fromFile?.has('resetCommand') === true ? {} : { command }),
+    ...(warnCommand === undefined || fromFile?.has('warnCommand') === true ? {} : { warnCommand }),
+  }
+  if (!isDeepStrictEqual(kept, config.reset ?? {})) await machine.state.saveMachine({ ...config, reset: kept })
+  return { ...kept, ...said }
 }
 
 /** Whoever runs the site's own machines has to say first that they may be reset. */
@@ -77,7 +96,11 @@ function defaultReset(machine: Machine): string {
   return machine.config.role === 'machine' ? RESET_COMMAND : ''
 }
 
-async function describeMachine(machine: Machine, use: UseWatch, resetter: Resetter): Promise<MachineState> {
+async function describeMachine(
+  machine: Machine,
+  live: { use: UseWatch; resetter: Resetter; staging: StagingStatus | undefined },
+): Promise<MachineState> {
+  const { use, resetter, staging } = live
   const { config, state, trust } = machine
   const disk = await readDiskState(state)
   return {
@@ -89,7 +112,7 @@ async function describeMachine(machine: Machine, use: UseWatch, resetter: Resett
         ? null
         : { image: disk.image, release: disk.release, root: disk.root, whole: disk.state === 'whole' },
     newest: config.image === undefined ? null : (trust.view().newest(config.image)?.release ?? null),
-    staged: null,
+    staged: staging?.state === 'done' ? staging.release : null,
     inUse: use.inUse,
     reset: resetter.state,
     lastReceipt: (await new ReceiptArchive(state).last(config.id))?.number ?? null,

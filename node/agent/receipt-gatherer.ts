@@ -28,6 +28,8 @@ export class ReceiptGatherer {
   readonly #doubted = new Set<string>()
   /** Machines that have come lately. */
   readonly #arrived = new Set<string>()
+  /** The member list that the archive was last cleaned by. */
+  #known: readonly Member[] | undefined
   #timers: NodeJS.Timeout[] = []
   /** One round after the other. */
   #last: Promise<unknown> = Promise.resolve()
@@ -79,7 +81,9 @@ export class ReceiptGatherer {
   async #gather(isWanted: (member: Member) => boolean, round: Round): Promise<void> {
     const { machine } = this.#options
     const { members } = machine.trust.view()
-    await this.#archive.keepOnly(new Set([machine.config.id, ...members.map(({ id }) => id)]))
+    if (members !== this.#known)
+      await this.#archive.keepOnly(new Set([machine.config.id, ...members.map(({ id }) => id)]))
+    this.#known = members
     const others = members.filter((one) => one.id !== machine.config.id && !this.#doubted.has(one.id) && isWanted(one))
     await Promise.all(
       others.map(async (member) => {

@@ -1,40 +1,35 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
-import { METADATA_WAIT_MS } from '../../protocol/constants.ts'
+import { TREES_KEPT } from '../../protocol/constants.ts'
 import { toHex } from '../../protocol/digest.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import type { BlockDevice } from '../disk/block-device.ts'
 import { openDevice } from '../disk/file-device.ts'
 import { HashPool } from '../disk/hash-pool.ts'
 import { assertNotMounted } from '../disk/mounts.ts'
-import type { BlockFetcher } from '../restore/block-fetcher.ts'
 import type { Receipt } from '../restore/receipt.ts'
 import { restore } from '../restore/restore.ts'
-import type { ServingConfig } from '../state/state-directory.ts'
-import type { DiskSource } from '../store/disk-source.ts'
+import { Stage } from '../store/stage.ts'
 import { TreeStore } from '../store/tree-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
-import type { AgentOptions } from './agent.ts'
 import { readDiskState, writeDiskState } from './disk-state.ts'
-import { linger } from './linger.ts'
 import { forgetLogDoubt, readLogDoubt, recordLogDoubt } from './log-doubt.ts'
 import { secureRandom } from './log-watch.ts'
 import { Machine } from './machine.ts'
 import { type HookOptions, type HooksReport, runMachineHooks, writeReceiptFile } from './machine-hooks.ts'
 import { openWriteLog, readLogConfig } from './machine-log.ts'
-import { MeshNode, nameOf } from './mesh-node.ts'
-import { type Offer, openSource } from './open-source.ts'
+import { nameOf } from './mesh-node.ts'
+import { OtherDisks } from './other-disks.ts'
 import { keepFailure, keepReceipt } from './own-receipts.ts'
-import { limitsOf, rememberServing, stepBack } from './serving.ts'
+import { ReleaseSuperseded, RestoreNetwork, type RestoreNetworkOptions } from './restore-network.ts'
+import { rememberServing } from './serving.ts'
 
-export interface RestoreMachineOptions extends AgentOptions {
+export interface RestoreMachineOptions extends RestoreNetworkOptions {
   /** Default: the image of this machine. */
   readonly image?: string
-  /** Default: the newest one. */
-  readonly release?: number
   readonly force: boolean
-  /** How long to wait for peers, and for somebody who holds what is missing. */
-  readonly waitMs?: number
+  /** State directories of the other managed disks of this computer. */
+  readonly beside?: readonly string[]
   /** How long to serve the others at most once the disk is restored; default: not at all. */
   readonly lingerMs?: number
   /** Run at the end, unless a monitor is set up, which runs them. */
@@ -52,7 +47,8 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
     it.close(),
   )
   const serving = await rememberServing(machine, options)
-  const network = stack.adopt(new LazyNetwork(machine, options, serving), (it) => it.stop())
+  await rememberBeside(machine, options.beside ?? [])
+  const network = stack.adopt(new RestoreNetwork(machine, options, serving), (it) => it.stop())
   // What this has opened for writing is closed when it returns: the boot that follows may mount it.
   const startedAt = Date.now()
   const { receipt, manifest } = await restoreDisk(machine, network, options, stack).catch(async (error: unknown) => {
@@ -88,7 +84,7 @@ interface Restored {
 /** What goes on being served is opened until the `outer` stack ends. */
 async function restoreDisk(
   machine: Machine,
-  network: LazyNetwork,
+  network: RestoreNetwork,
   options: RestoreMachineOptions,
   outer: AsyncDisposableStack,
 ): Promise<Restored> {
@@ -126,7 +122,7 @@ interface RestoreParts {
   readonly device: BlockDevice
   readonly pool: HashPool
   readonly trees: TreeStore
-  readonly network: LazyNetwork
+  readonly network: RestoreNetwork
   readonly options: RestoreMachineOptions
 }
 
@@ -142,12 +138,16 @@ async function restoreTo(manifest: VerifiedManifest, parts: RestoreParts): Promi
   {
     await using stack = new AsyncDisposableStack()
     const log = await openWriteLog(options.stateDir, device, manifest, stack)
+    const stage = await openStage(manifest, parts, stack)
+    const beside = await openBeside(manifest, parts, stack)
     aside = log.source === 'scan' && (await readLogConfig(options.stateDir)) !== undefined
     receipt = await restore({
       device,
       manifest,
       trees,
       others: machine.trust.view().releases(image),
+      stage,
+      beside,
       log,
       ...(doubt === undefined ? {} : { doubt }),
       pool,
@@ -174,91 +174,63 @@ async function restoreTo(manifest: VerifiedManifest, parts: RestoreParts): Promi
   await keepReceipt(machine, receipt)
   await writeReceiptFile(options.stateDir, receipt)
   if (doubt !== undefined || aside) await forgetLogDoubt(machine.state)
+  await emptyStage(manifest, parts)
+  await forgetTrees(manifest, parts)
   return receipt
 }
 
-/** Peers told of a newer release before anything was fetched. */
-class ReleaseSuperseded extends Error {}
+/** Hash trees would pile up, one a release. The master keeps all of them. */
+async function forgetTrees(manifest: VerifiedManifest, { machine, trees }: RestoreParts): Promise<void> {
+  if (machine.config.role === 'master') return
+  const view = machine.trust.view()
+  await trees.collect([manifest, ...view.images.flatMap((image) => view.releases(image).slice(-TREES_KEPT))])
+}
 
-/** The network of a restore: started when first needed, stopped with the command. */
-class LazyNetwork {
-  readonly #machine: Machine
-  readonly #options: RestoreMachineOptions
-  readonly #serving: ServingConfig
-  #node: Promise<MeshNode> | undefined
-  #running: MeshNode | undefined
-  #offered: DiskSource | undefined
-
-  constructor(machine: Machine, options: RestoreMachineOptions, serving: ServingConfig) {
-    this.#machine = machine
-    this.#serving = serving
-    this.#options = options
+/** What was fetched ahead, if this is another release than the disk had; without it a restore does as well. */
+async function openStage(
+  { root, blockSize }: VerifiedManifest,
+  { machine, options }: RestoreParts,
+  stack: AsyncDisposableStack,
+): Promise<Stage | undefined> {
+  try {
+    const stage = await Stage.openIfThere(machine.state.path('stage'), blockSize)
+    if (stage === undefined) return undefined
+    stack.adopt(stage, (it) => it.close())
+    const onDisk = await readDiskState(machine.state)
+    return stage.count > 0 || onDisk?.root !== toHex(root) ? stage : undefined
+  } catch (error) {
+    if (!isMeshError(error)) throw error
+    options.report({ type: 'warning', text: `what was staged cannot be used: ${error.message}` })
+    return undefined
   }
+}
 
-  /** Errors: ReleaseSuperseded, PORT_TAKEN, ADDRESS_INVALID. */
-  async fetcher(manifest: VerifiedManifest): Promise<BlockFetcher> {
-    this.#node ??= this.#start()
-    const node = await this.#node
-    const newest = this.#machine.trust.view().newest(manifest.image)
-    if (this.#options.release === undefined && newest !== undefined && newest.release > manifest.release) {
-      throw new ReleaseSuperseded()
-    }
-    return node.swarm
-  }
+async function openBeside(
+  { blockSize }: VerifiedManifest,
+  { machine, options }: RestoreParts,
+  stack: AsyncDisposableStack,
+): Promise<OtherDisks | undefined> {
+  const directories = (machine.state.machine ?? machine.config).beside
+  return directories && OtherDisks.open(directories, blockSize, options.report, stack)
+}
 
-  /** Verified blocks of the disk may be served while the restore runs. */
-  offer(source: DiskSource): void {
-    this.#offered = source
-    this.#running?.hold(source)
-  }
+/** What was said of the other disks of this computer is kept for the next time. */
+async function rememberBeside({ state, config }: Machine, directories: readonly string[]): Promise<void> {
+  const beside = directories.map((directory) => resolve(directory))
+  const before = state.machine ?? config
+  if (beside.length > 0 && !isDeepStrictEqual(beside, before.beside)) await state.saveMachine({ ...before, beside })
+}
 
-  withdraw(): void {
-    if (this.#offered !== undefined) this.#running?.drop(this.#offered)
-    this.#offered = undefined
-  }
-
-  /** The restored disk is offered as it is read from now on, before what the restore offered is withdrawn. */
-  async keepOffering(offer: Offer, pool: HashPool, stack: AsyncDisposableStack): Promise<void> {
-    try {
-      this.#node ??= this.#start()
-      const node = await this.#node
-      const source = await openSource(this.#machine, offer, pool, this.#options, stack)
-      if (source !== undefined) node.hold(source)
-    } catch (error) {
-      // The disk is restored all the same.
-      if (!isMeshError(error)) throw error
-      this.#options.report({ type: 'warning', text: `the others cannot be served: ${error.message}` })
-    }
-  }
-
-  /** Serves the others until they are done, for `ms` at most. */
-  async linger(manifest: VerifiedManifest, ms: number): Promise<void> {
-    const { signal, report } = this.#options
-    if (this.#running === undefined) return
-    stepBack(this.#serving)
-    report({ type: 'note', text: `serving the others until they are done, ${ms / 1000} s at most` })
-    await linger(this.#running, manifest, { ms, signal })
-  }
-
-  peerCount(): { peers?: number } {
-    return this.#running === undefined ? {} : { peers: this.#running.connectedMembers().length }
-  }
-
-  async stop(): Promise<void> {
-    await (await this.#node?.catch(() => undefined))?.stop()
-  }
-
-  async #start(): Promise<MeshNode> {
-    const { listen, mdns, report, signal, waitMs } = this.#options
-    const node = await MeshNode.start({ machine: this.#machine, listen, mdns, report, waitMs, gradual: true })
-    this.#running = node
-    node.limitServing(limitsOf(this.#serving, false))
-    report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
-    if (this.#offered !== undefined) node.hold(this.#offered)
-    // The first peer's metadata tells whether there is a newer release; without a peer there is nothing to wait for long.
-    const deadline = Date.now() + Math.min(METADATA_WAIT_MS, waitMs ?? METADATA_WAIT_MS)
-    while (node.swarm.peers().length === 0 && Date.now() < deadline && !signal.aborted) await sleep(20)
-    await Promise.race([node.metadataSettled(), sleep(METADATA_WAIT_MS, undefined, { ref: false })])
-    return node
+/** The disk durably holds the release: nothing that was staged for it is needed any more. */
+async function emptyStage(manifest: VerifiedManifest, { machine, options }: RestoreParts): Promise<void> {
+  if (machine.trust.view().newest(manifest.image)?.release !== manifest.release) return
+  try {
+    const stage = await Stage.openIfThere(machine.state.path('stage'), manifest.blockSize)
+    if (stage === undefined) return
+    await (stage.count > 0 ? stage.retain(() => false) : undefined)
+    await stage.close()
+  } catch (error) {
+    if (!isMeshError(error)) throw error
+    options.report({ type: 'warning', text: `the stage was not emptied: ${error.message}` })
   }
 }

@@ -9,6 +9,7 @@ import { type Invitation, InvitationBook } from '../trust/invitations.ts'
 import { isPlaceName, type Place } from '../trust/members.ts'
 import { SiteSigner } from '../trust/site-signer.ts'
 import type { AgentOptions } from './agent.ts'
+import { readDiskState } from './disk-state.ts'
 import { DiskWatch } from './disk-watch.ts'
 import { Enrolment } from './enrolment.ts'
 import { LogWatch } from './log-watch.ts'
@@ -21,7 +22,9 @@ import { Operating } from './operating.ts'
 import { lastReceipt } from './own-receipts.ts'
 import { ReceiptArchive } from './receipt-archive.ts'
 import { ReceiptGatherer } from './receipt-gatherer.ts'
+import { publishEarlier } from './rollback.ts'
 import { limitsOf, rememberServing, stepBack } from './serving.ts'
+import { Stager } from './stager.ts'
 import { describePeers, describeStatus, type HeldStatus } from './status.ts'
 import { UseWatch } from './use-watch.ts'
 
@@ -34,7 +37,7 @@ export async function serve(
   await using stack = new AsyncDisposableStack()
   const { signal, report } = options
   const serving = await rememberServing(machine, options)
-  const reset = await rememberReset(machine, options.reset)
+  const reset = await rememberReset(machine, options)
   stepBack(serving)
   const pool = stack.adopt(new HashPool(), (it) => it.close())
   const master = machine.config.role === 'master' ? await openMaster(machine, options) : undefined
@@ -55,20 +58,30 @@ export async function serve(
     (it) => it.stop(),
   )
   node.limitServing(limitsOf(serving, false))
+  let stager: Stager | undefined
   const use = new UseWatch({
     check: serving.inUseCheck,
-    changed: (inUse) => node.limitServing(limitsOf(serving, inUse)),
+    changed: (inUse) => {
+      node.limitServing(limitsOf(serving, inUse))
+      stager?.setInUse(inUse)
+    },
     warn: (text) => report({ type: 'warning', text }),
   })
   use.start()
   stack.adopt(use, (it) => it.stop())
-  await answerOperators({ machine, node, use, reset, report }, stack)
+  await answerOperators({ machine, node, use, reset, staging: () => stager?.status(), report }, stack)
   const { operating, gatherer, methods } = askOthers(machine, node, report, stack)
   asking = { operating, gatherer }
   let held: HeldStatus | undefined
   const control = await ControlServer.listen(machine.state.directory, {
     status: async () => ({
-      ...(await describeStatus(machine, { node, inUse: use.inUse, held, receipt: await lastReceipt(machine) })),
+      ...(await describeStatus(machine, {
+        node,
+        inUse: use.inUse,
+        held,
+        staging: stager?.status(),
+        receipt: await lastReceipt(machine),
+      })),
       running: true,
       command: options.command,
       pid: process.pid,
@@ -77,6 +90,8 @@ export async function serve(
     invite: async (params) => requireMaster(master, machine).invite(node, params),
     ...methods,
     remove: async (params) => requireMaster(master, machine).remove(String(params.name)),
+    disk: async () => ({ disk: await readDiskState(machine.state), staging: stager?.status() }),
+    rollback: async (params) => requireMaster(master, machine).rollback(node, held?.source, params),
   })
   stack.adopt(control, (it) => it.close())
   // From here on other commands find this one.
@@ -98,6 +113,10 @@ export async function serve(
     node.hold(source)
     report({ type: 'serving', image: manifest.image, release: manifest.release, blocks: source.heldCount })
     if (master !== undefined) await watch(offer, source, pool, options, stack)
+    stager = new Stager({ machine, node, manifest, source, config: serving, report })
+    stager.setInUse(use.inUse)
+    stager.start()
+    stack.adopt(stager, (it) => it.stop())
   }
   if (!signal.aborted)
     await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
@@ -195,6 +214,16 @@ async function openMaster(machine: Machine, options: AgentOptions) {
     remove: async (name: string) => {
       const { id } = await signer.removeMember(name)
       return { event: 'removed', name, id }
+    },
+    rollback: (node: MeshNode, source: DiskSource | undefined, params: Readonly<Record<string, unknown>>) => {
+      const { image, label } = params
+      const request = {
+        release: Number(params.release),
+        force: params.force === true,
+        ...(typeof image === 'string' ? { image } : {}),
+        ...(typeof label === 'string' ? { label } : {}),
+      }
+      return publishEarlier(request, { machine, signer, node, source })
     },
     invite: async (node: MeshNode, params: Readonly<Record<string, unknown>>) => {
       const [ttlMs, uses] = [Number(params.ttlMs), Number(params.uses)]

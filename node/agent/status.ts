@@ -10,6 +10,7 @@ import type { ConfiguredMachine } from './agent.ts'
 import { Machine } from './machine.ts'
 import type { MeshNode } from './mesh-node.ts'
 import { lastReceipt } from './own-receipts.ts'
+import type { StagingStatus } from './staging.ts'
 
 /** Result of `mesh status`. */
 export interface Status {
@@ -40,6 +41,8 @@ export interface Status {
   }
   /** What others take of this machine: bytes since the command began, bytes per second lately, machines. */
   readonly serving?: ServeFigures & { readonly inUse: boolean }
+  /** A newer release than that on the disk, being fetched ahead. */
+  readonly staging?: StagingStatus
   readonly members: number
   readonly peers: number
   /** When the first of the trusted metadata expires, ISO 8601. */
@@ -127,7 +130,13 @@ export interface Invited {
 
 export async function describeStatus(
   machine: Machine,
-  live: { node?: MeshNode; inUse?: boolean; held?: HeldStatus | undefined; receipt?: ReceiptRecord | undefined },
+  live: {
+    node?: MeshNode
+    inUse?: boolean
+    held?: HeldStatus | undefined
+    staging?: StagingStatus | undefined
+    receipt?: ReceiptRecord | undefined
+  },
 ): Promise<Status> {
   const { config, trust } = machine
   const view = trust.view()
@@ -149,6 +158,7 @@ export async function describeStatus(
       : { image: manifest.image, release: manifest.release, root: toHex(manifest.root), size: manifest.size }),
     ...(live.held === undefined || live.node === undefined ? {} : { blocks: countBlocks(live.held, live.node) }),
     ...(live.node === undefined ? {} : { serving: { ...live.node.serving(), inUse: live.inUse === true } }),
+    ...(live.staging === undefined ? {} : { staging: live.staging }),
     members: view.members.length,
     peers: live.node?.connectedMembers().length ?? 0,
     metadataExpires: new Date(view.expires).toISOString(),

@@ -12,7 +12,11 @@ const STICKY = 0o1000
  */
 export async function assertTrustedPath(path: string): Promise<void> {
   const real = await realpath(path).catch((cause: unknown) => {
-    throw new MeshError('HOOK_FAILED', `${path} cannot be used (${errnoOf(cause) ?? String(cause)})`, { cause })
+    throw new MeshError(
+      'HOOK_FAILED',
+      `${path}: no hook is run, it cannot be used (${errnoOf(cause) ?? String(cause)})`,
+      { cause },
+    )
   })
   for (let at = real; ; at = dirname(at)) {
     const { uid, mode } = await stat(at)

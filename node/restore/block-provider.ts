@@ -19,6 +19,11 @@ export interface ProvidedBlock {
   readonly granules?: Bitmap
 }
 
+/** Content by digest, hashed; undefined if it is not there. */
+export interface StagedContent {
+  read(digest: Digest): Promise<Uint8Array | undefined>
+}
+
 export interface BlockProviderOptions {
   readonly disk: ImageDisk
   readonly tree: TreeFile
@@ -27,17 +32,21 @@ export interface BlockProviderOptions {
   readonly displaced: DisplacedBlocks
   /** Undefined if looking for content on this disk costs more than it can spare. */
   readonly locations: LocationIndex | undefined
+  /** Content that was fetched ahead. */
+  readonly stage?: StagedContent | undefined
+  /** Content on other disks of this computer. */
+  readonly beside?: StagedContent | undefined
   readonly fetcher: () => Promise<BlockFetcher>
   readonly signal: AbortSignal
 }
 
 /**
  * Decides for each dirty block where its content comes from, and gets it, cheapest first: zeros are known; content that
- * stands elsewhere on this disk is copied; the rest is fetched, each content once however many blocks have it, and of a block
+ * stands elsewhere on this disk is copied; what was staged is taken from there; the rest is fetched, each content once however many blocks have it, and of a block
  * that is dirty only in part only that part. Everything it yields has been hashed, whole.
  */
 export class BlockProvider {
-  readonly counts = { local: 0, zero: 0, fetched: 0 }
+  readonly counts = { local: 0, zero: 0, staged: 0, fetched: 0 }
   readonly deliveredBy = new Map<string, { blocks: number; bytes: number }>()
   bytesReceived = 0
   /** A block that turned out to be wrong in granules that the log called clean. */
@@ -93,10 +102,25 @@ export class BlockProvider {
       this.counts.zero++
       return this.#known(index, this.#zeros)
     }
-    const data = await this.#copy(index, digest)
-    if (data === undefined) return undefined
+    const copy = await this.#copy(index, digest)
+    if (copy === 'waits') return undefined
+    if (copy !== undefined) {
+      this.counts.local++
+      return this.#known(index, copy)
+    }
+    const { stage, beside } = this.#options
+    const staged = await stage?.read(digest)
+    if (staged !== undefined) {
+      this.counts.staged++
+      return this.#known(index, staged)
+    }
+    const other = await beside?.read(digest)
+    if (other === undefined) {
+      this.#fetch.set(index)
+      return undefined
+    }
     this.counts.local++
-    return this.#known(index, data)
+    return this.#known(index, other)
   }
 
   /**
@@ -115,15 +139,15 @@ export class BlockProvider {
     return { index, data, granules: wrong }
   }
 
-  /** Content found on this disk; if there is none, the block is put down for fetching. */
-  async #copy(index: number, digest: Digest): Promise<Uint8Array | undefined> {
+  /** Content found on this disk; `waits` if it is that of a block that is to be fetched. */
+  async #copy(index: number, digest: Digest): Promise<Uint8Array | 'waits' | undefined> {
     const { dirty, displaced, locations } = this.#options
     let tries = 0
     if (locations !== undefined)
       for await (const same of locations.find(digest)) {
         if (this.#fetch.has(same)) {
           this.#waiting.set(index)
-          return undefined
+          return 'waits'
         }
         if (tries++ === MAX_LOCATIONS_PER_DIGEST) break
         if (same === index || dirty.blocks.has(same)) continue
@@ -131,9 +155,7 @@ export class BlockProvider {
         if (data !== undefined) return data
       }
     const place = displaced.find(digest)
-    const data = place === undefined ? undefined : await this.#readIf(place, digest)
-    if (data === undefined) this.#fetch.set(index)
-    return data
+    return place === undefined ? undefined : await this.#readIf(place, digest)
   }
 
   async #readIf(index: number, digest: Digest): Promise<Uint8Array | undefined> {

@@ -62,11 +62,16 @@ export class DirtyBlocks {
 
   /** The dirty blocks as granules of a log. */
   asGranules(granuleSize: number, blockSize: number): RangeSet {
-    return RangeSet.from(
-      [...this.blocks.toRanges().runs()].map(([start, end]) => [
-        Math.floor((start * blockSize) / granuleSize),
-        Math.ceil((end * blockSize) / granuleSize),
-      ]),
-    )
+    return granulesOf(this.blocks.toRanges(), granuleSize, blockSize)
   }
+}
+
+/** Granules of a log that lie, in whole or in part, in some blocks. */
+export function granulesOf(blocks: RangeSet, granuleSize: number, blockSize: number): RangeSet {
+  return RangeSet.from(
+    [...blocks.runs()].map(([start, end]) => [
+      Math.floor((start * blockSize) / granuleSize),
+      Math.ceil((end * blockSize) / granuleSize),
+    ]),
+  )
 }

@@ -17,10 +17,12 @@ export interface Receipt {
     readonly total: number
     /** Blocks that differed from the release, or that the log said might. */
     readonly dirty: number
-    /** Dirty blocks whose content was found on this disk or already fetched for another block. */
+    /** Dirty blocks whose content was found on a disk of this computer, or already fetched for another block. */
     readonly local: number
     /** Dirty blocks that are all zeros in the release. */
     readonly zero: number
+    /** Dirty blocks whose content had been fetched ahead, while the machine ran. */
+    readonly staged: number
     readonly fetched: number
     /** Blocks that the log called clean and that were hashed all the same. */
     readonly audited: number
@@ -38,6 +40,8 @@ export interface Receipt {
     readonly reason: string
     /** A block that was wrong though the log called it clean, so that the disk was scanned. */
     readonly missed?: number
+    /** The log was kept against this release until now, and what differs between the two was added to it. */
+    readonly movedFrom?: number
   }
   readonly seconds: number
   readonly machine: string
@@ -77,6 +81,7 @@ export interface ReceiptFacts {
   /** Bytes of the tree that came over the network. */
   readonly received: number
   readonly logState: LogState
+  readonly movedFrom?: number | undefined
 }
 
 /** Keeps count during a restore; a log miss makes it a restore in two parts. */
@@ -96,7 +101,7 @@ export class ReceiptBook {
   }
 
   receipt(now: number): Receipt {
-    const { options, tree, disk, startedAt, received, logState } = this.#facts
+    const { options, tree, disk, startedAt, received, logState, movedFrom } = this.#facts
     const { manifest, device, log, machine } = options
     const sum = (count: (provider: BlockProvider) => number): number =>
       this.providers.reduce((total, provider) => total + count(provider), 0)
@@ -111,6 +116,7 @@ export class ReceiptBook {
         dirty: this.dirty,
         local: sum((it) => it.counts.local),
         zero: sum((it) => it.counts.zero),
+        staged: sum((it) => it.counts.staged),
         fetched: sum((it) => it.counts.fetched),
         audited: this.audited,
       },
@@ -125,6 +131,7 @@ export class ReceiptBook {
         state: logState.state,
         reason: logState.state === 'unknown' ? logState.reason : '',
         ...(this.missed === undefined ? {} : { missed: this.missed }),
+        ...(movedFrom === undefined ? {} : { movedFrom }),
       },
       seconds: (now - startedAt) / 1000,
       machine,

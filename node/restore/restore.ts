@@ -1,6 +1,7 @@
 import { pipe } from 'it-pipe'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import { AUDIT_BOOT_BUDGET_MS } from '../../protocol/constants.ts'
+import { toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import type { BlockDevice } from '../disk/block-device.ts'
@@ -14,9 +15,10 @@ import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { LogState, WriteLog } from '../writelog/write-log.ts'
 import { audit } from './audit.ts'
 import type { BlockFetcher } from './block-fetcher.ts'
-import { BlockProvider } from './block-provider.ts'
+import { BlockProvider, type StagedContent } from './block-provider.ts'
 import { BlockWriter } from './block-writer.ts'
 import { DirtyBlocks } from './dirty-blocks.ts'
+import { movedLog } from './moved-log.ts'
 import type { ReportProgress } from './progress.ts'
 import { type Receipt, ReceiptBook } from './receipt.ts'
 import { DisplacedBlocks, scanDisk } from './scan.ts'
@@ -30,6 +32,10 @@ export interface RestoreOptions {
   readonly trees: TreeStore
   /** Other releases whose trees may be here. */
   readonly others?: readonly TreeFacts[]
+  /** Content of the release that was fetched ahead. */
+  readonly stage?: StagedContent | undefined
+  /** Content on other disks of this computer; looked for if so much is dirty that it is worth reading their trees. */
+  readonly beside?: StagedContent | undefined
   readonly log: WriteLog
   /** Why the log must not be believed, whatever it says. */
   readonly doubt?: string
@@ -62,11 +68,12 @@ export async function restore(options: RestoreOptions): Promise<Receipt> {
   const { device, manifest, now = Date.now } = options
   const startedAt = now()
   assertLargeEnough(device, manifest)
-  const logState = await openLog(options)
+  const opened = await openLog(options)
   const { tree, received } = await ensureTree({ ...options, facts: manifest })
   try {
+    const { logState, movedFrom } = await moveLog(options, opened, tree)
     const disk = new ImageDisk(device, manifest)
-    const book = new ReceiptBook({ options, tree, disk, startedAt, received, logState })
+    const book = new ReceiptBook({ options, tree, disk, startedAt, received, logState, movedFrom })
     const run = new RestoreRun(options, tree, disk, book)
     if (logState.state === 'unknown') await run.fromScan()
     else await run.fromLog()
@@ -82,6 +89,24 @@ async function openLog({ log, doubt }: RestoreOptions): Promise<LogState> {
   if (state.state === 'unknown' || doubt === undefined) return state
   await log.doubt(doubt)
   return { state: 'unknown', reason: doubt }
+}
+
+/**
+ * A log of another release, whose tree is here, knows what differs from this one, too. It begins anew with that, durably, and
+ * before anything is written: whatever happens from then on, it speaks of this release.
+ */
+async function moveLog(
+  { log, others = [], trees }: RestoreOptions,
+  state: LogState,
+  tree: TreeFile,
+): Promise<{ logState: LogState; movedFrom?: number }> {
+  if (state.state !== 'unknown' || state.against === undefined) return { logState: state }
+  const { release, root } = state.against
+  const other = others.find((facts) => toHex(facts.root) === root)
+  const dirty = await movedLog(log, other, tree, trees)
+  if (dirty === undefined) return { logState: state }
+  await log.reset(dirty)
+  return { logState: { state: 'dirty' }, movedFrom: release }
 }
 
 /** One restore under way, once its tree is there. */
@@ -151,6 +176,7 @@ class RestoreRun {
       dirty,
       displaced,
       locations: await this.#locations(dirty),
+      beside: this.#isMuch(dirty) ? this.#options.beside : undefined,
     })
     this.#book.providers.push(provider)
     await beforeWriting()
@@ -165,10 +191,19 @@ class RestoreRun {
     return provider.missed
   }
 
-  /** To know where content stands on the disk costs reading the tree: worth it if more than that is dirty. */
+  /**
+   * To know where content stands on the disk costs reading the tree: worth it if more than that is dirty, and for a new
+   * release, of which only that was staged which does not stand on the disk.
+   */
   #locations(dirty: DirtyBlocks): Promise<LocationIndex> | undefined {
+    const worthIt = this.#isMuch(dirty) || this.#options.stage !== undefined
+    return worthIt ? LocationIndex.build(this.#tree) : undefined
+  }
+
+  /** Whether more has to be restored than a tree has bytes. */
+  #isMuch(dirty: DirtyBlocks): boolean {
     const { blockSize, fileSize } = this.#tree.geometry
-    return dirty.bytes(blockSize) >= fileSize ? LocationIndex.build(this.#tree) : undefined
+    return dirty.bytes(blockSize) >= fileSize
   }
 
   /** If something was restored the boot waits anyway, and all of the sample is looked at. */

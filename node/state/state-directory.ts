@@ -17,6 +17,10 @@ export interface ServingConfig {
   readonly nice?: number
   /** Command that prints something while somebody uses the machine; empty: nobody is looked for. */
   readonly inUseCheck?: string
+  /** Bytes of a coming release that are kept beside the disk; 0: none. */
+  readonly stageSpace?: number
+  /** Bytes per second at which they are fetched. */
+  readonly stageRate?: number
 }
 
 /** How a machine is reset from afar, as far as the user said so; commands of the shell. */
@@ -46,6 +50,8 @@ export interface MachineConfig {
   readonly listen: readonly string[]
   readonly serving?: ServingConfig
   readonly reset?: ResetConfig
+  /** State directories of the other managed disks of this computer. */
+  readonly beside?: readonly string[]
 }
 
 const FORMAT_NAME = 'lab-mesh-state'

@@ -1,12 +1,13 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Bitmap } from '../../protocol/bitmap.ts'
-import { HAVE_DELAY_MS, MAX_LOCATIONS_PER_DIGEST, SERVE_READ_BYTES, SERVE_SLICE_MS } from '../../protocol/constants.ts'
+import { MAX_LOCATIONS_PER_DIGEST, SERVE_READ_BYTES, SERVE_SLICE_MS } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
 import { isMeshError } from '../../protocol/errors.ts'
-import { RangeSet } from '../../protocol/ranges.ts'
+import type { RangeSet } from '../../protocol/ranges.ts'
 import { type ByteCount, byteCount } from '../../protocol/units.ts'
 import type { ImageDisk } from '../disk/image-disk.ts'
 import type { ContentRequest, Deliver, Holding, HoldingChange } from './block-source.ts'
+import { ChangeTeller } from './change-teller.ts'
 import { LocationIndex } from './location-index.ts'
 import type { TreeFile } from './tree-file.ts'
 
@@ -21,12 +22,10 @@ export class DiskSource implements Holding {
   readonly tree: TreeFile
   readonly disk: ImageDisk
   readonly #held: Bitmap
-  readonly #listeners = new Set<(change: HoldingChange) => void>()
+  readonly #changes = new ChangeTeller((index) => this.#held.has(index))
   /** Told of a block that was held and is not what it should be; it is no longer held then. */
   onMismatch: ((index: number) => void) | undefined
   #index: Promise<LocationIndex> | undefined
-  /** Blocks whose state changed since the listeners were last told. */
-  #touched: number[] = []
 
   constructor(options: { disk: ImageDisk; tree: TreeFile; held: Bitmap }) {
     this.disk = options.disk
@@ -63,23 +62,31 @@ export class DiskSource implements Holding {
   }
 
   async has(digest: Digest): Promise<boolean> {
-    for await (const index of (await this.#locations()).find(digest)) if (this.#held.has(index)) return true
+    for await (const _ of this.places(digest)) return true
     return false
+  }
+
+  /** Held blocks with this content, in ascending order. Errors: TREE_CORRUPT. */
+  async *places(digest: Digest): AsyncGenerator<number> {
+    for await (const index of (await this.#locations()).find(digest)) if (this.#held.has(index)) yield index
+  }
+
+  isHeld(index: number): boolean {
+    return this.#held.has(index)
   }
 
   /** The block was verified and written: it can be served. */
   gained(index: number): void {
-    if (this.#held.set(index)) this.#changed(index)
+    if (this.#held.set(index)) this.#changes.changed(index)
   }
 
   /** The block no longer has its content: it is not served until it is restored. */
   lost(index: number): void {
-    if (this.#held.clear(index)) this.#changed(index)
+    if (this.#held.clear(index)) this.#changes.changed(index)
   }
 
   onChange(listener: (change: HoldingChange) => void): () => void {
-    this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
+    return this.#changes.onChange(listener)
   }
 
   /** Made when a block is first asked for that is not where it was expected; most machines never need it. */
@@ -97,8 +104,7 @@ export class DiskSource implements Holding {
   /** The same content at another place. */
   async #find(digest: Digest): Promise<Uint8Array | undefined> {
     let tries = 0
-    for await (const index of (await this.#locations()).find(digest)) {
-      if (!this.#held.has(index)) continue
+    for await (const index of this.places(digest)) {
       if (tries++ === MAX_LOCATIONS_PER_DIGEST) break
       let found: Uint8Array | undefined
       await this.#readPlaced([{ at: 0, index, digest }], (_, block) => {
@@ -163,19 +169,6 @@ export class DiskSource implements Holding {
     if (!this.#held.has(index)) return
     this.lost(index)
     this.onMismatch?.(index)
-  }
-
-  /** Changes within a moment reach the listeners together, as they stand at its end: each is a message to every peer. */
-  #changed(index: number): void {
-    this.#touched.push(index)
-    if (this.#touched.length > 1) return
-    setTimeout(() => {
-      const touched = this.#touched
-      this.#touched = []
-      const gained = RangeSet.from(touched.filter((i) => this.#held.has(i)).map((i) => [i, i + 1]))
-      const lost = RangeSet.from(touched.filter((i) => !this.#held.has(i)).map((i) => [i, i + 1]))
-      for (const listener of this.#listeners) listener({ gained, lost })
-    }, HAVE_DELAY_MS).unref()
   }
 }
 

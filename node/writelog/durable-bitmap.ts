@@ -288,13 +288,15 @@ export class DurableBitmap implements WriteLog {
     this.#closedOver = found.header.inUse ? '' : found.header.stamp
     const doubt = found.doubt !== '' ? found.doubt : await this.#behindItsBack()
     this.#header = { ...found.header, doubt }
-    const reason = doubt !== '' ? doubt : this.#otherRelease()
+    const other = this.#otherRelease()
     const clean = this.#marked.count === 0
+    const believed = doubt === '' && other === undefined
     // A restore that finds nothing to do writes nothing to the disk, and should cost no flush.
-    this.#untouched = this.#options.release !== undefined && reason === undefined && clean && !found.header.inUse
+    this.#untouched = this.#options.release !== undefined && believed && clean && !found.header.inUse
     // A doubt outlives this opening; so does the fact that the disk may be written from now on.
     if (!this.#untouched) await this.#serially(() => this.#use())
-    if (reason !== undefined) return { state: 'unknown', reason }
+    if (doubt !== '') return { state: 'unknown', reason: doubt }
+    if (other !== undefined) return { state: 'unknown', reason: other, against: this.release }
     this.#known = true
     return { state: clean ? 'clean' : 'dirty', unclean: found.header.inUse }
   }

@@ -32,10 +32,11 @@ export class TrackedLog implements WriteLog {
     const state = await this.#bitmap.open()
     // Asked also if the log is unknown already: it may refuse.
     const changes = await this.#tracker.changedSince(this.#bitmap.period)
-    if (state.state === 'unknown') return state
+    if (state.state === 'unknown' && state.against === undefined) return state
     if (changes.state === 'unknown') return this.#doubted(changes.reason)
     const doubt = changes.granules.isEmpty ? await this.#writtenPast() : await this.#takeOver()
-    return doubt ?? { state: this.#bitmap.dirtyCount === 0 ? 'clean' : 'dirty' }
+    if (doubt !== undefined || state.state === 'unknown') return doubt ?? state
+    return { state: this.#bitmap.dirtyCount === 0 ? 'clean' : 'dirty' }
   }
 
   dirty(): Promise<RangeSet> {

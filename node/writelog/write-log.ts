@@ -3,7 +3,12 @@ import type { RangeSet } from '../../protocol/ranges.ts'
 /** What a log says of the disk when it is opened. `unknown` is treated as dirty everywhere: the disk is scanned. */
 export type LogState =
   | { readonly state: 'clean' | 'dirty'; readonly unclean?: boolean }
-  | { readonly state: 'unknown'; readonly reason: string }
+  /** `against`: of this other release, root in hexadecimal, what is marked says truly what may differ. */
+  | {
+      readonly state: 'unknown'
+      readonly reason: string
+      readonly against?: { readonly release: number; readonly root: string }
+    }
 
 export type LogSource = 'scan' | 'nbd' | 'dm-era' | 'qemu'
 
@@ -18,7 +23,7 @@ export interface WriteLog {
   readonly granuleSize: number
   /** What the log says of the whole disk. */
   open(): Promise<LogState>
-  /** Granules that may differ, in ascending order, as they are now. Only asked when the state is not `unknown`. */
+  /** Granules that may differ, in ascending order, as they are now. Only asked when the state is not `unknown`, or names another release. */
   dirty(): Promise<RangeSet>
   /** Resolves when the marks are durable; only then may the disk be written. */
   mark(granules: RangeSet): Promise<void>

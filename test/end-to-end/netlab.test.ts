@@ -26,6 +26,7 @@ interface Result {
   readonly cpuSeconds: { readonly machines: number; readonly source: number }
   readonly peakMib: { readonly machine: number; readonly source: number }
   readonly receipts: readonly Receipt[]
+  readonly staging?: { readonly seconds: number; readonly overUplink: number; readonly received: number }
 }
 
 const why = await whyNoNetwork()
@@ -81,7 +82,7 @@ describe.skipIf(why !== undefined)('npm run lab', { timeout: LIMIT_MS }, () => {
     expect(result.receipts.map(({ verified }) => verified)).not.toContain(false)
     expect(result.seconds.last).toBe(Math.max(...result.seconds.each))
     expect(result.seconds.median).toBeLessThanOrEqual(result.seconds.last)
-    if (!args.includes('system')) {
+    if (!args.includes('system') && !args.includes('--staged')) {
       expect(result.bytes.received).toBeGreaterThanOrEqual(result.bytes.ideal.into)
       expect(result.bytes.receivedMost).toBeGreaterThanOrEqual(result.bytes.ideal.intoMost)
     }
@@ -151,6 +152,19 @@ describe.skipIf(why !== undefined)('npm run lab', { timeout: LIMIT_MS }, () => {
     expect(result.seconds.ideal).toBeCloseTo(8.39, 1)
     // What a link sends ahead at the beginning is not waited for.
     expect(result.seconds.last).toBeGreaterThan(0.8 * result.seconds.ideal)
+  })
+
+  it('stages an update over the uplink, and restores it without any network', async () => {
+    const result = await run(
+      ...['update', '--staged', '--machines', '2', '--size', '2M', '--share', '0.25', '--from', 'central'],
+    )
+    expect(result.receipts.map(({ release, bytes }) => [release, bytes.received])).toEqual([
+      [2, 0],
+      [2, 0],
+    ])
+    expect(result.staging!.overUplink).toBeGreaterThanOrEqual(result.bytes.ideal.fromSource)
+    expect(result.staging!.received).toBeGreaterThanOrEqual(result.bytes.ideal.into)
+    expect(result.bytes.overUplink).toBeLessThan(50_000)
   })
 
   it('leaves nothing when it is interrupted, whatever it does', async () => {

@@ -12,6 +12,7 @@ interface Options extends ServingFlags, HookFlags {
   image?: string
   release?: number
   force: boolean
+  beside: string[]
   wait?: number
   linger?: number
 }
@@ -28,6 +29,12 @@ export function command(): Command {
       new Option('--linger [time]', 'afterwards serve the others until they are done, at most so long (default: 60s)')
         .preset(DEFAULT_LINGER)
         .argParser(parseDuration),
+    )
+    .option(
+      '--beside <state dir>',
+      'of another managed disk of this computer, from which common content is copied (repeatable; remembered)',
+      (value: string, before: string[]) => [...before, value],
+      [],
     )
     .option('--force', 'write to the disk although it is mounted read-write', false)
     .addHelpText(
@@ -71,7 +78,7 @@ function describe(receipt: Receipt): string {
     `Verified: ${receipt.image} release ${receipt.release}, ${blocks.total} blocks in ${formatSeconds(receipt.seconds)}`,
     blocks.dirty === 0
       ? 'nothing to restore'
-      : `${blocks.dirty} blocks restored: ${blocks.fetched} fetched (${formatBytes(bytes.received)}), ${blocks.local} copied, ${blocks.zero} zero`,
+      : `${blocks.dirty} blocks restored: ${blocks.staged} staged, ${blocks.fetched} fetched (${formatBytes(bytes.received)}), ${blocks.local} copied, ${blocks.zero} zero`,
   ]
   if (receipt.beyondImage > 0)
     lines.push(`the ${formatBytes(receipt.beyondImage)} behind the image are left as they are`)

@@ -36,6 +36,7 @@ function describe(status: Status): string {
     if (unheld > 0)
       rows.push(['missing', `${unheld} blocks nobody holds any more: run \`mesh seed\` again on the master`])
   }
+  if (status.staging !== undefined) rows.push(['staged', describeStaging(status.staging)])
   if (status.serving !== undefined) rows.push(['served', describeServing(status.serving)])
   if (status.lastRestore !== undefined) {
     const { verified, release, startedAt, seconds, failure } = status.lastRestore
@@ -48,6 +49,14 @@ function describe(status: Status): string {
 
 function inGroup({ group, site }: Status): string {
   return group === undefined || group === site ? '' : `, group ${group}`
+}
+
+function describeStaging({ release, staged, wanted, left, state, reason }: NonNullable<Status['staging']>): string {
+  const parts = [`${staged} of ${wanted} blocks of release ${release}`]
+  if (state === 'done') parts.push('the next restore switches to it')
+  if (left > 0) parts.push(`there is no room for ${left}, which the restore fetches`)
+  if (state === 'waiting') parts.push(`waits: ${reason}`)
+  return parts.join('; ')
 }
 
 const CAPS = { rate: '--max-upload', cpu: 'the limit on the processor' } as const

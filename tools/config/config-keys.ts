@@ -7,7 +7,6 @@ import {
   parseMaxPeers,
   parseMaxUpload,
   parseNice,
-  parseRate,
   parseSize,
 } from '../parse.ts'
 
@@ -44,8 +43,6 @@ const asAddress = (text: string): string => {
 }
 
 const asBoolean = (text: string): boolean => text === 'true'
-/** Bytes per second; 0 for none. */
-const asRate = (text: string): number => parseRate(text) / 8
 
 function key<Kind extends ConfigKind, Value>(
   kind: Kind,
@@ -76,16 +73,16 @@ export const CONFIG_KEYS = {
   'serving.max-peers': key('number', parseMaxPeers, 'none', 'maxPeers'),
   'serving.nice': key('number', parseNice, '10', 'nice'),
   'serving.in-use-check': key('text', asText, 'who', 'inUseCheck'),
-  'stage.max-space': key('number', parseSize, 'what there is room for', 'stageSpace'),
-  'stage.max-download': key('text', asRate, 'none', 'stageRate'),
+  'stage.max-space': key('number', parseSize, '4G', 'stageSpace'),
+  'stage.max-download': key('text', parseMaxUpload, 'none', 'stageRate'),
   'reset.command': key('text', asText, 'systemctl reboot', 'resetCommand'),
-  'reset.warning': key('text', parseDuration, 'none', 'warning'),
+  'reset.warning': key('text', parseDuration, '5m', 'warning'),
   'hooks.directory': key('text', asPath, 'none', 'hooks'),
   'hooks.timeout': key('text', parseDuration, '1m', 'hookTimeout'),
   'roll.window': key('text', asText, 'any time', 'window'),
   'roll.holders': key('number', parseCount, '2', 'holders'),
-  'roll.wave': key('number', parseCount, 'as many as holders allow', 'wave'),
-  'roll.stop-after': key('number', parseCount, 'never', 'stopAfter'),
+  'roll.wave': key('number', parseCount, '8', 'wave'),
+  'roll.stop-after': key('number', parseCount, '3', 'stopAfter'),
 } as const
 
 export type ConfigName = keyof typeof CONFIG_KEYS

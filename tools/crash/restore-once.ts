@@ -30,6 +30,7 @@ export async function restoreOnce(options: RestoreOnceOptions): Promise<Receipt 
       ...options,
       manifest: release.manifest,
       trees: model.trees,
+      others: model.releases.map(({ manifest }) => manifest),
       fetcher: async () => new ImageFetcher(release.image, blocksToFetch),
       beforeWriting: async () => undefined,
       progress: () => undefined,

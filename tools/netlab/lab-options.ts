@@ -27,6 +27,8 @@ export interface LabOptions {
   readonly share: number
   readonly dirt: DirtKind
   readonly log: (typeof LOGS)[number]
+  /** Update: the machines fetch the release ahead, and are restarted when all have it. */
+  readonly staged: boolean
 }
 
 /** The machine that publishes. */

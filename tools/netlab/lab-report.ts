@@ -1,12 +1,12 @@
 import { formatTable } from '../format.ts'
-import type { LabOptions } from './lab-options.ts'
+import { type LabOptions, publisherOf } from './lab-options.ts'
 import type { LabResult, MachineRun } from './run-lab.ts'
 
 const MIB = 1024 ** 2
 
 /** The result as the one line of `--json`: seconds, bytes, MiB of memory. */
 export function asJson(result: LabResult): object {
-  const { options, machines, master, central, need, source, idealSeconds, publishSeconds } = result
+  const { options, machines, master, central, need, source, idealSeconds, publishSeconds, staging } = result
   const seconds = machines.map((run) => run.seconds)
   const received = machines.map((run) => run.traffic.received)
   const { scenario, size, rate, uplink, from, content, seed, mdns, share, dirt, log } = options
@@ -23,6 +23,7 @@ export function asJson(result: LabResult): object {
     mdns,
     ...(scenario === 'provision' ? {} : { share }),
     ...(scenario === 'restore' ? { dirt, log } : {}),
+    ...(scenario === 'update' ? { staged: options.staged } : {}),
     seconds: {
       last: Math.max(...seconds),
       median: median(seconds),
@@ -37,6 +38,16 @@ export function asJson(result: LabResult): object {
       receivedMost: Math.max(...received),
       ideal: { fromSource: need.fromSource, into: sum(need.into), intoMost: Math.max(...need.into) },
     },
+    ...(staging === undefined
+      ? {}
+      : {
+          staging: {
+            seconds: staging.seconds,
+            outOfMaster: staging.traffic.get('master')?.sent ?? 0,
+            overUplink: staging.traffic.get('central')?.sent ?? 0,
+            received: sum(machines.map(({ machine }) => staging.traffic.get(machine)?.received ?? 0)),
+          },
+        }),
     cpuSeconds: { machines: sum(machines.map((run) => run.cpuSeconds)), source: source.cpuSeconds },
     peakMib: { machine: Math.max(...machines.map((run) => run.peakMib)), source: source.peakMib },
     receipts: machines.map((run) => run.receipt),
@@ -45,20 +56,23 @@ export function asJson(result: LabResult): object {
 
 /** The result for people. */
 export function asText(result: LabResult): string {
-  const { options, machines, master, central, need, source, idealSeconds, publishSeconds } = result
+  const { options, machines, master, central, need, source, idealSeconds, publishSeconds, staging } = result
   const seconds = machines.map((run) => run.seconds)
   const received = machines.map((run) => run.traffic.received)
   const fromMaster = options.from === 'central' ? undefined : need.fromSource
   const fromCentral = options.from === 'central' ? need.fromSource : 0
+  // What was fetched ahead is not needed any more.
+  const left = <T>(ideal: T): T | undefined => (staging === undefined ? ideal : undefined)
   const rows = [
     ['', 'measured', 'ideal', 'of ideal'],
-    figure('last machine, s', Math.max(...seconds), idealSeconds),
-    figure('median machine, s', median(seconds), idealSeconds),
+    ...stagingRows(result),
+    figure('last machine, s', Math.max(...seconds), left(idealSeconds)),
+    figure('median machine, s', median(seconds), left(idealSeconds)),
     ...(publishSeconds === undefined ? [] : [figure('publishing before, s', publishSeconds)]),
-    ...(master === undefined ? [] : [mib('out of the master, MiB', master.sent, fromMaster)]),
-    ...(central === undefined ? [] : [mib('over the uplink, MiB', central.sent, fromCentral)]),
-    mib('received by all machines, MiB', sum(received), sum(need.into)),
-    mib('received by one, at most, MiB', Math.max(...received), Math.max(...need.into)),
+    ...(master === undefined ? [] : [mib('out of the master, MiB', master.sent, left(fromMaster))]),
+    ...(central === undefined ? [] : [mib('over the uplink, MiB', central.sent, left(fromCentral))]),
+    mib('received by all machines, MiB', sum(received), left(sum(need.into))),
+    mib('received by one, at most, MiB', Math.max(...received), left(Math.max(...need.into))),
     figure('CPU of all machines, s', sumOf(machines, 'cpuSeconds')),
     figure(`CPU of the ${options.from === 'central' ? 'central' : 'master'}, s`, source.cpuSeconds),
     figure('peak memory of one machine, MiB', Math.max(...machines.map((run) => run.peakMib))),
@@ -67,14 +81,26 @@ export function asText(result: LabResult): string {
   return `${heading(options)}\n\n${formatTable(rows)}\n\nEvery disk equals the image.`
 }
 
+function stagingRows({ staging, options, machines, need, idealSeconds }: LabResult): string[][] {
+  if (staging === undefined) return []
+  const { traffic, seconds } = staging
+  const publisher = publisherOf(options)
+  const received = sum(machines.map(({ machine }) => traffic.get(machine)?.received ?? 0))
+  return [
+    figure('staging: last machine, s', seconds, idealSeconds),
+    mib(`staging: out of the ${publisher}, MiB`, traffic.get(publisher)?.sent ?? 0, need.fromSource),
+    mib('staging: received by all machines, MiB', received, sum(need.into)),
+  ]
+}
+
 function heading(options: LabOptions): string {
-  const { scenario, machines, size, content, share, dirt, log, from, rate, uplink, seed } = options
+  const { scenario, machines, size, content, share, dirt, log, from, rate, uplink, seed, staged } = options
   const links = [`LAN ${formatRate(rate)}`, ...(from === 'master' ? [] : [`uplink ${formatRate(uplink)}`])]
   const percent = `${Number((share * 100).toFixed(3))} %`
   const what = {
     provision: '',
     restore: `, ${percent} ${dirt} dirt, log ${log}`,
-    update: `, ${percent} changed`,
+    update: `, ${percent} changed${staged ? ', staged' : ''}`,
   }[scenario]
   const many = machines === 1 ? '1 machine' : `${machines} machines`
   return `${scenario}: ${many}, ${size / MIB} MiB ${content}${what}, from ${from}, ${links.join(', ')}, seed ${seed}`

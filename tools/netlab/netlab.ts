@@ -26,6 +26,7 @@ interface Flags {
   share?: number
   dirt?: LabOptions['dirt']
   log?: LabOptions['log']
+  staged?: boolean
 }
 
 /** One command for each scenario; most options are the same. */
@@ -38,9 +39,9 @@ function program(): Command {
     .addOption(given('--share <part>', 'part of the image that is dirtied', parseShare, '0.02'))
     .addOption(new Option('--dirt <kind>', 'single 4 KiB, or runs of 1 MiB').choices(DIRT_KINDS).default('uniform'))
     .addOption(new Option('--log <log>', 'a write log knows the dirt, or there is none').choices(LOGS).default('known'))
-  common(lab, 'update', 'machines that hold the release before').addOption(
-    given('--share <part>', 'part of the image that is new', parseShare, '0.05'),
-  )
+  common(lab, 'update', 'machines that hold the release before')
+    .addOption(given('--share <part>', 'part of the image that is new', parseShare, '0.05'))
+    .option('--staged', 'they fetch it ahead, while they run, and are restarted when all have it', false)
   return lab
 }
 
@@ -49,6 +50,7 @@ Examples:
   npm run lab -- provision --machines 8
   npm run lab -- restore --machines 8 --share 0.02 --dirt clustered
   npm run lab -- update --machines 4 --from central --uplink 20mbit
+  npm run lab -- update --staged --machines 8 --from central
 
 Needs root. Disks are made in the system's temporary directory; TMPDIR names another one.`
 
@@ -92,11 +94,12 @@ function given<T>(flags: string, what: string, parse: (text: string) => T, byDef
 /** Errors: CommanderError for flags that do not go together. */
 function optionsOf(scenario: LabOptions['scenario'], flags: Flags): LabOptions {
   const { rate, uplink = UPLINK, from = 'master', share = 0, dirt = 'uniform', log = 'known' } = flags
+  const { staged = false } = flags
   if (from === 'master' && flags.uplink !== undefined)
     throw new CommanderError(EXIT.usage, 'lab.uplink', '--uplink goes with --from central or --from both')
   const { machines, size, content, seed, mdns, build } = flags
   const limits = { ...(rate > 0 ? { rate } : {}), ...(uplink > 0 ? { uplink } : {}) }
-  return { scenario, machines, size, ...limits, from, content, seed, mdns, build, share, dirt, log }
+  return { scenario, machines, size, ...limits, from, content, seed, mdns, build, share, dirt, log, staged }
 }
 
 async function run(options: LabOptions, json: boolean): Promise<void> {

@@ -107,8 +107,8 @@ export class Network {
       if (rate === undefined) continue
       const burst = Math.round(Math.max(BURST_BYTES, (rate / 8) * BURST_SECONDS))
       const shaper = ['root', 'tbf', 'rate', `${rate}bit`, 'burst', String(burst), 'latency', QUEUE]
-      await this.#run('tc', ['-n', namespace, 'qdisc', 'add', 'dev', 'eth0', ...shaper])
-      await this.#run('tc', ['-n', this.namespace(HUB), 'qdisc', 'add', 'dev', machine, ...shaper])
+      await this.#run('tc', ['-n', namespace, 'qdisc', 'replace', 'dev', 'eth0', ...shaper])
+      await this.#run('tc', ['-n', this.namespace(HUB), 'qdisc', 'replace', 'dev', machine, ...shaper])
     }
   }
 

@@ -1,9 +1,11 @@
 import { constants, copyFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { makeHole } from '../bench/benches.ts'
+import type { MeshProcess } from '../lab/local-lab.ts'
 import { Random } from '../lab/random.ts'
 import { type LabOptions, machineNames, publisherOf } from './lab-options.ts'
 import { GRANULE, type Layout, modelLayout, type Pieces, randomPieces, writeImage } from './model-image.ts'
+import type { Traffic } from './network.ts'
 import type { ShapedLab } from './shaped-lab.ts'
 import { systemPieces } from './system-files.ts'
 
@@ -32,6 +34,15 @@ export interface Scenario {
   readonly release: number
   /** Seconds of publishing, where that is part of the scenario. */
   readonly publishSeconds?: number
+  /** How the machines fetched the release ahead, if they did. */
+  readonly staging?: StagingPhase
+}
+
+/** From the moment that the publisher can be reached to that at which the last machine has staged all it needs. */
+export interface StagingPhase {
+  readonly seconds: number
+  /** What each participant sent and received meanwhile. */
+  readonly traffic: ReadonlyMap<string, Traffic>
 }
 
 /** The machines on their network, the image, and its source, which serves it. */
@@ -86,7 +97,7 @@ export async function provisionedMachines(prepared: Prepared, log: 'known' | 'no
 }
 
 /** `mesh up` on all machines, until each has met all others; like every day before, so that they know where others are. */
-export async function serveAll({ lab, machines }: Prepared): Promise<void> {
+export async function serveAll({ lab, machines }: Prepared): Promise<MeshProcess[]> {
   const started = await Promise.all(machines.map((machine) => lab.serve(machine, ['up'])))
   const met = started.flatMap((running, i) =>
     machines
@@ -98,6 +109,7 @@ export async function serveAll({ lab, machines }: Prepared): Promise<void> {
     throw new Error(`the machines did not all meet within ${MEET_MS / 1000} s`)
   })
   await Promise.race([Promise.all(met), deadline]).finally(() => late.abort())
+  return started
 }
 
 export async function stopAll({ lab, machines }: Prepared): Promise<void> {

@@ -4,7 +4,7 @@ import { firstDifference } from '../lab/compare.ts'
 import { findNeed, idealSeconds, type Need } from './ideal.ts'
 import { type LabOptions, publisherOf } from './lab-options.ts'
 import type { Traffic } from './network.ts'
-import { type Prepared, prepareLab, type Scenario } from './prepare.ts'
+import { type Prepared, prepareLab, type Scenario, type StagingPhase } from './prepare.ts'
 import { provision } from './provision.ts'
 import { restore } from './restore.ts'
 import { ShapedLab } from './shaped-lab.ts'
@@ -40,6 +40,8 @@ export interface LabResult {
   /** Undefined if nothing is shaped. */
   readonly idealSeconds?: number
   readonly publishSeconds?: number
+  /** The phase before, in which the machines fetched ahead what is ideally needed. */
+  readonly staging?: StagingPhase
 }
 
 /**
@@ -68,7 +70,15 @@ export async function runLab(
       const at = await firstDifference(scenario.target, disk, signal)
       if (at !== undefined) throw new Error(`${disk} differs from the image at byte ${at}`)
     }
-    return { options, ...measured, need, ...idealOf(options, need), ...publishing(scenario) }
+    const { staging } = scenario
+    return {
+      options,
+      ...measured,
+      need,
+      ...idealOf(options, need),
+      ...publishing(scenario),
+      ...(staging === undefined ? {} : { staging }),
+    }
   } finally {
     await lab.close()
   }
@@ -108,12 +118,15 @@ async function measurePhase({
 }
 
 function checkReceipt({ machine, receipt }: MachineRun, options: LabOptions, { release }: Scenario): void {
-  const { verified, log } = receipt
+  const { verified, log, bytes } = receipt
   if (!verified || receipt.release !== release)
     throw new Error(`${machine} restored release ${receipt.release}, verified: ${verified}`)
-  const expected = options.scenario === 'restore' && options.log === 'known' ? 'dirty' : 'unknown'
+  const known = (options.scenario === 'restore' && options.log === 'known') || options.staged
+  const expected = known ? 'dirty' : 'unknown'
   if (log.state !== expected || log.missed !== undefined)
     throw new Error(`the log of ${machine} was ${JSON.stringify(log)}, not ${expected}`)
+  if (options.staged && bytes.received > 0)
+    throw new Error(`${machine} received ${bytes.received} bytes though all was staged`)
 }
 
 function idealOf(options: LabOptions, need: Need): { idealSeconds?: number } {

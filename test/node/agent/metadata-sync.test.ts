@@ -37,4 +37,27 @@ describe('MetadataSync', () => {
     expect(asked).toContain('honest')
     expect(machine.view().newest('win')?.release).toBe(1)
   })
+  it('asks a peer that claims nothing, when it is told to, and takes no for an answer', async () => {
+    const { signer, trust } = await makeSite(dir('polled'))
+    const machine = await TrustStore.join(dir('polling'), trust.siteId, (name) => trust.file(name))
+    const warnings: string[] = []
+    const sync = new MetadataSync({
+      trust: machine,
+      open: async (peerId): Promise<FrameStream> => {
+        if (peerId === 'gone') throw new Error('it is gone')
+        const [client, server] = streamPair('machine', peerId)
+        serveMetadata(server, trust).catch(() => undefined)
+        return client
+      },
+      warn: (text) => warnings.push(text),
+      nameOf: (id) => id,
+    })
+    await sync.ask('gone')
+    await sync.ask('silent')
+    expect(machine.view().newest('win')).toBeUndefined()
+    await signer.publish(makeManifest())
+    await sync.ask('silent')
+    expect(machine.view().newest('win')?.release).toBe(1)
+    expect(warnings).toEqual([])
+  })
 })

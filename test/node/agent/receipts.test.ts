@@ -39,7 +39,7 @@ const RECEIPT: Receipt = {
   image: 'win',
   release: 3,
   root: 'ab'.repeat(32),
-  blocks: { total: 100, dirty: 9, local: 1, zero: 2, fetched: 6, audited: 64 },
+  blocks: { total: 100, dirty: 9, local: 1, zero: 2, staged: 0, fetched: 6, audited: 64 },
   bytes: { read: 1, written: 2, received: 3 },
   peers: Array.from({ length: 70 }, (_, i) => ({
     id: `id${i}`,

@@ -132,7 +132,11 @@ describe('the durable bitmap', () => {
   it('is unknown for another release, and known for its own again', async () => {
     const { at } = await begun()
     const other = await at({ release: { release: 4, root: new Uint8Array(32) } })
-    expect(await other.open()).toEqual({ state: 'unknown', reason: 'the log is of release 3, not 4' })
+    expect(await other.open()).toEqual({
+      state: 'unknown',
+      reason: 'the log is of release 3, not 4',
+      against: { release: 3, root: '07'.repeat(32) },
+    })
     await other.close()
     expect(await (await at()).open()).toEqual({ state: 'clean', unclean: false })
   })

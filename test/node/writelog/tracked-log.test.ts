@@ -86,12 +86,9 @@ class Machine {
     this.tracker.written(granules)
   }
 
-  log(): TrackedLog {
+  log(release = RELEASE): TrackedLog {
     const disk = imaginedDisk(GRANULES * GRANULE)
-    return new TrackedLog(
-      new DurableBitmap({ storage: this.#storage, disk, source: 'qemu', release: RELEASE }),
-      this.tracker,
-    )
+    return new TrackedLog(new DurableBitmap({ storage: this.#storage, disk, source: 'qemu', release }), this.tracker)
   }
 
   /** A restore; `scan`: looks at the whole disk whatever the log says; `meanwhile` is written as the log is opened. */
@@ -137,6 +134,29 @@ describe('a log over a change tracker', () => {
       expect(machine.tracker.periods).toBe(1)
     }
     expect(await machine.restore()).toEqual({ state: 'clean', repaired: 0 })
+  })
+
+  it('says against which other release it was kept, knows what was written since, and moves to this one', async () => {
+    const machine = new Machine(2)
+    await machine.restore()
+    machine.write(RangeSet.of(5, 9))
+    const next = { release: 4, root: new Uint8Array(32).fill(8) }
+    const log = machine.log(next)
+    expect(await log.open()).toMatchObject({ state: 'unknown', against: { release: 3, root: '07'.repeat(32) } })
+    expect((await log.dirty()).equals(RangeSet.of(5, 9))).toBe(true)
+    await log.reset(RangeSet.of(5, 30))
+    await log.close()
+    machine.write(RangeSet.of(40, 41))
+    const again = machine.log(next)
+    expect(await again.open()).toEqual({ state: 'dirty' })
+    expect((await again.dirty()).equals(RangeSet.of(5, 30).union(RangeSet.of(40, 41)))).toBe(true)
+    await again.close()
+    // Of a log that is doubted nothing is said.
+    const doubted = machine.log(next)
+    await doubted.open()
+    await doubted.doubt('it was wrong')
+    await doubted.close()
+    expect(await machine.log().open()).toEqual({ state: 'unknown', reason: 'it was wrong' })
   })
 
   it('has what was written while it was opened, at that opening or the next', async () => {

@@ -1,0 +1,33 @@
+import { HAVE_DELAY_MS } from '../../protocol/constants.ts'
+import { RangeSet } from '../../protocol/ranges.ts'
+import type { HoldingChange } from './block-source.ts'
+
+/** Tells listeners which blocks are held anew and no longer: what changes within a moment together, as it stands at its end. */
+export class ChangeTeller {
+  readonly #isHeld: (index: number) => boolean
+  readonly #listeners = new Set<(change: HoldingChange) => void>()
+  /** Blocks whose state changed since the listeners were last told. */
+  #touched: number[] = []
+
+  constructor(isHeld: (index: number) => boolean) {
+    this.#isHeld = isHeld
+  }
+
+  onChange(listener: (change: HoldingChange) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  /** Each telling is a message to every peer. */
+  changed(index: number): void {
+    this.#touched.push(index)
+    if (this.#touched.length > 1) return
+    setTimeout(() => {
+      const touched = this.#touched
+      this.#touched = []
+      const gained = RangeSet.from(touched.filter(this.#isHeld).map((i) => [i, i + 1]))
+      const lost = RangeSet.from(touched.filter((i) => !this.#isHeld(i)).map((i) => [i, i + 1]))
+      for (const listener of this.#listeners) listener({ gained, lost })
+    }, HAVE_DELAY_MS).unref()
+  }
+}

@@ -1,0 +1,206 @@
+import assert from 'node:assert/strict'
+import { access, constants, type FileHandle, mkdir, open, statfs } from 'node:fs/promises'
+import { join } from 'node:path'
+import { DIGEST_SIZE_BYTES, STAGE_MAX_BLOCKS, STAGE_RESERVE_BYTES } from '../../protocol/constants.ts'
+import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
+import { isNoDigest, NO_DIGEST } from '../../protocol/hash-tree.ts'
+import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
+
+/** First bytes of the index: name, version and block size, padded with zeros. */
+const HEADER_BYTES = 64
+/** What is there is kept, what is missing is made. */
+const READ_WRITE = constants.O_RDWR | constants.O_CREAT
+
+/**
+ * Blocks of a coming release, held outside the disk until the switch: `blocks` has a slot for each, `index` names the
+ * digest of what a slot holds (docs/PROTOCOL.md, "The stage"). Data is durable before the index names it, and nothing is
+ * trusted: every block is hashed when it is read, so an entry that is torn, or whose slot was given to another block, is
+ * only one that is not there. Memory: about 100 bytes a block.
+ */
+export class Stage {
+  readonly blockSize: number
+  readonly directory: string
+  readonly #blocks: FileHandle
+  readonly #index: FileHandle
+  /** Slots by digest. */
+  readonly #slots = new Map<string, number>()
+  readonly #free: number[] = []
+  /** Slots in the file. */
+  #length = 0
+  /** Digests of slots that the index does not name yet. */
+  #unnamed = new Map<number, Digest>()
+
+  private constructor(directory: string, blocks: FileHandle, index: FileHandle, blockSize: number) {
+    this.directory = directory
+    this.#blocks = blocks
+    this.#index = index
+    this.blockSize = blockSize
+  }
+
+  /** Makes the stage if it is missing; one for another block size is emptied. Errors: DISK_FULL, DISK_IO, STATE_UNWRITABLE. */
+  static async open(directory: string, blockSize: number): Promise<Stage> {
+    try {
+      await mkdir(directory, { recursive: true, mode: 0o700 })
+      const blocks = await open(join(directory, 'blocks'), READ_WRITE, 0o600)
+      const index = await open(join(directory, 'index'), READ_WRITE, 0o600)
+      const stage = new Stage(directory, blocks, index, blockSize)
+      await stage.#load()
+      return stage
+    } catch (error) {
+      throw storageError(error, directory)
+    }
+  }
+
+  /** The stage if there is one. Errors: as {@link open}. */
+  static async openIfThere(directory: string, blockSize: number): Promise<Stage | undefined> {
+    const there = await access(join(directory, 'index')).then(
+      () => true,
+      () => false,
+    )
+    return there ? Stage.open(directory, blockSize) : undefined
+  }
+
+  /** Blocks that are here, as far as is known without reading them. */
+  get count(): number {
+    return this.#slots.size
+  }
+
+  has(digest: Digest): boolean {
+    return this.#slots.has(keyOf(digest))
+  }
+
+  /** The content with this digest, hashed; undefined if it is not here, or was damaged, which it is forgotten for. */
+  async read(digest: Digest): Promise<Uint8Array | undefined> {
+    const key = keyOf(digest)
+    const slot = this.#slots.get(key)
+    if (slot === undefined) return undefined
+    const block = Buffer.allocUnsafeSlow(this.blockSize)
+    const length = await readAt(this.#blocks, block, slot * this.blockSize).catch(() => 0)
+    if (length === this.blockSize && sameBytes(digestOf(block), digest)) return block
+    if (this.#slots.get(key) === slot) this.#forget(key, slot)
+    return undefined
+  }
+
+  /** `data` must have this digest. It can be read at once; {@link flush} makes it last. Errors: DISK_FULL, DISK_IO. */
+  async add(digest: Digest, data: Uint8Array): Promise<void> {
+    assert(data.byteLength === this.blockSize)
+    const key = keyOf(digest)
+    if (this.#slots.has(key)) return
+    const slot = this.#free.pop() ?? this.#length++
+    try {
+      await writeAt(this.#blocks, data, slot * this.blockSize)
+    } catch (error) {
+      this.#free.push(slot)
+      throw storageError(error, this.directory)
+    }
+    this.#slots.set(key, slot)
+    this.#unnamed.set(slot, Uint8Array.from(digest))
+  }
+
+  /** What was added is durable when it resolves: data → flush → index → flush. Errors: DISK_FULL, DISK_IO. */
+  async flush(): Promise<void> {
+    if (this.#unnamed.size === 0) return
+    const unnamed = [...this.#unnamed].sort(([a], [b]) => a - b)
+    this.#unnamed = new Map()
+    try {
+      await this.#blocks.datasync()
+      for (const [slot, digest] of unnamed) await this.#name(slot, digest)
+      await this.#index.datasync()
+    } catch (error) {
+      throw storageError(error, this.directory)
+    }
+  }
+
+  /** Reads all blocks and forgets those that are damaged. */
+  async check(signal: AbortSignal): Promise<void> {
+    for (const key of [...this.#slots.keys()]) {
+      if (signal.aborted) return
+      await this.read(Buffer.from(key, 'latin1'))
+    }
+  }
+
+  /** Drops every block that is not to be kept; a stage that is empty then takes no space. */
+  async retain(keep: (digest: Digest) => boolean): Promise<void> {
+    for (const [key, slot] of [...this.#slots])
+      if (!keep(Buffer.from(key, 'latin1'))) {
+        this.#forget(key, slot)
+        await this.#name(slot, NO_DIGEST)
+      }
+    if (this.#slots.size === 0) await this.#clear()
+  }
+
+  /** Blocks that fit into `limit` bytes and leave a reserve of the file system free; those that are here are among them. */
+  async capacity(limit: number): Promise<number> {
+    const { bavail, bsize } = await statfs(this.directory)
+    const own = this.#length * this.blockSize
+    const most = Math.min(limit, own + Math.max(0, bavail * bsize - STAGE_RESERVE_BYTES))
+    return Math.min(STAGE_MAX_BLOCKS, Math.floor(most / this.blockSize))
+  }
+
+  /** Without a failure what was added is durable then. */
+  async close(): Promise<void> {
+    await this.flush().catch(() => undefined)
+    await Promise.all([this.#blocks.close(), this.#index.close()])
+  }
+
+  #forget(key: string, slot: number): void {
+    this.#slots.delete(key)
+    this.#unnamed.delete(slot)
+    this.#free.push(slot)
+  }
+
+  async #name(slot: number, digest: Digest): Promise<void> {
+    await writeAt(this.#index, digest, HEADER_BYTES + slot * DIGEST_SIZE_BYTES)
+  }
+
+  async #load(): Promise<void> {
+    const { size } = await this.#index.stat()
+    const bytes = Buffer.alloc(Math.min(size, HEADER_BYTES + STAGE_MAX_BLOCKS * DIGEST_SIZE_BYTES))
+    await readAt(this.#index, bytes, 0)
+    if (!sameBytes(bytes.subarray(0, HEADER_BYTES), this.#header())) return this.#clear()
+    this.#length = Math.floor((bytes.byteLength - HEADER_BYTES) / DIGEST_SIZE_BYTES)
+    for (let slot = 0; slot < this.#length; slot++) {
+      const at = HEADER_BYTES + slot * DIGEST_SIZE_BYTES
+      const digest = bytes.subarray(at, at + DIGEST_SIZE_BYTES)
+      if (isNoDigest(digest) || this.has(digest)) this.#free.push(slot)
+      else this.#slots.set(keyOf(digest), slot)
+    }
+  }
+
+  async #clear(): Promise<void> {
+    this.#slots.clear()
+    this.#unnamed.clear()
+    this.#free.length = 0
+    this.#length = 0
+    await this.#index.truncate(0)
+    await this.#blocks.truncate(0)
+    await writeAt(this.#index, this.#header(), 0)
+    await fsyncDirectory(this.directory)
+  }
+
+  #header(): Uint8Array {
+    const header = Buffer.alloc(HEADER_BYTES)
+    header.write(`lab-mesh-stage 1 ${this.blockSize}\n`)
+    return header
+  }
+}
+
+function keyOf(digest: Digest): string {
+  return Buffer.from(digest.buffer, digest.byteOffset, digest.byteLength).toString('latin1')
+}
+
+/** Bytes that were there. */
+async function readAt(file: FileHandle, into: Uint8Array, position: number): Promise<number> {
+  let done = 0
+  while (done < into.byteLength) {
+    const { bytesRead } = await file.read(into, done, into.byteLength - done, position + done)
+    if (bytesRead === 0) break
+    done += bytesRead
+  }
+  return done
+}
+
+async function writeAt(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < bytes.byteLength; )
+    done += (await file.write(bytes, done, bytes.byteLength - done, position + done)).bytesWritten
+}

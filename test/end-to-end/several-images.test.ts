@@ -1,0 +1,67 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Receipt } from '../../node/restore/receipt.ts'
+import { Lab, type MeshEvent } from '../../tools/lab/local-lab.ts'
+import { Random } from '../../tools/lab/random.ts'
+import { BLOCK, joinMachine, startMaster } from '../support/fixtures.ts'
+import { testSeed } from '../support/seed.ts'
+
+const BLOCKS = 32
+/** Blocks of the second image that are in the first one, too, at other places. */
+const SHARED = 20
+
+describe('two images of one site', { timeout: 240_000 }, () => {
+  const random = new Random(testSeed('several images'))
+  let lab: Lab
+  let other: Buffer
+
+  beforeAll(async () => {
+    lab = await Lab.open()
+    const image = await startMaster(lab, BLOCKS, random)
+    await joinMachine(lab, 'pc1', image, await lab.invite('master'))
+    await lab.ok('pc1', ['restore'])
+    other = Buffer.concat([random.bytes((BLOCKS - SHARED) * BLOCK), image.subarray(3 * BLOCK, (3 + SHARED) * BLOCK)])
+    await writeFile(lab.path('other.img'), other)
+    await lab.stop('master')
+    await lab.serve('master', ['seed', lab.path('other.img'), '--image', 'other', '--max-upload', '4Mbit'])
+  })
+  afterAll(() => lab.close())
+
+  /** A machine, or a second disk of one, that is to have the second image. */
+  async function join(name: string): Promise<void> {
+    await writeFile(lab.path(`${name}.img`), new Uint8Array(other.byteLength))
+    const token = await lab.invite('master')
+    await lab.ok(name, ['join', token, '--disk', lab.path(`${name}.img`), '--name', name, '--image', 'other'])
+  }
+
+  async function restored(name: string, result: MeshEvent): Promise<Receipt> {
+    expect(await readFile(lab.path(`${name}.img`))).toEqual(other)
+    expect(result).toMatchObject({ verified: true, image: 'other', release: 1, blocks: { dirty: BLOCKS } })
+    return result as unknown as Receipt
+  }
+
+  it('share content on one computer: it is copied from the other disk, whatever was written there', async () => {
+    await join('pc1-other')
+    const disk = await readFile(lab.path('pc1.img'))
+    // One of the common blocks is not what it was.
+    disk.write('dirty', 5 * BLOCK)
+    await writeFile(lab.path('pc1.img'), disk)
+    const beside = ['--beside', lab.path('nowhere'), '--beside', lab.path('pc1')]
+    const { result, stderr, code } = await lab.run('pc1-other', ['restore', ...beside])
+    expect(code, stderr).toBe(0)
+    const { blocks } = await restored('pc1-other', result!)
+    expect(blocks).toMatchObject({ local: SHARED - 1, fetched: BLOCKS - SHARED + 1 })
+    // It is remembered.
+    const machine = JSON.parse(await readFile(lab.path('pc1-other', 'machine.json'), 'utf8')) as { beside: string[] }
+    expect(machine.beside).toEqual([lab.path('nowhere'), lab.path('pc1')])
+  })
+
+  it('share content among machines: one with either spares the master', async () => {
+    await join('pc2')
+    const up = await lab.serve('pc1', ['up'])
+    await up.when(({ event, up: isUp, name }) => event === 'peer' && isUp === true && name === 'master')
+    const { peers } = await restored('pc2', await lab.ok('pc2', ['restore']))
+    expect(peers.find(({ name }) => name === 'pc1')?.blocks ?? 0).toBeGreaterThan(SHARED / 2)
+    await up.stop()
+  })
+})

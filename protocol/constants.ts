@@ -107,6 +107,8 @@ export const SERVE_BURST_MS = 100
 export const SERVE_CPU_WINDOW_MS = 1_000
 /** Milliseconds of processor time that one turn of serving may take; with a small share it is longer owed than one window. */
 export const SERVE_CPU_TURN_MS = 25
+/** How long answers that the uplink holds back wait at most before it is looked at again. */
+export const SERVE_GATE_TICK_MS = 1_000
 /** The rate that `mesh status` shows is smoothed over this time. */
 export const SERVE_METER_MS = 5_000
 /** With a limit on peers: how long one is served while others wait, and how soon one that asks nothing gives up its place. */
@@ -139,6 +141,41 @@ export const SHARE_GROUPS = 64 * 1024
 export const STRAY_ITEMS = 1
 /** Sources are spared as long as more than this part of what is to be asked is theirs alone. */
 export const SOURCE_ONLY_SHARE = 1 / 8
+/**
+ * Before anything is asked for over the uplink: how long after the last machine of the site was met, when all are there; how
+ * long when some are not; and how long at most.
+ */
+export const FAR_QUIET_MS = 100
+export const FAR_PATIENCE_MS = 2_000
+export const FAR_PATIENCE_MAX_MS = 15_000
+/** What a far peer's link is taken to carry until that is measured, bytes per second: blocks are compressed from the first on. */
+export const FAR_ASSUMED_LINK_RATE = 1.25e6
+/** A far peer with requests open is stalled, and disconnected, later than a near one: many share its link. */
+export const FAR_PROGRESS_DEADLINE_MS = 20_000
+export const FAR_STALL_DISCONNECT_MS = 60_000
+/** What all machines of a site together have on its way over the uplink; and one of them at least, in blocks. */
+export const FAR_WINDOW_BYTES = 2 * 1024 * 1024
+export const FAR_WINDOW_MIN_ITEMS = 2
+/** A rule of the uplink has so many parts at most, each of so many bits per second at least. */
+export const MAX_UPLINK_RULES = 16
+export const MIN_UPLINK_BITS = 64_000
+/** What a rate of the uplink grants in this time may be saved up. */
+export const UPLINK_BURST_MS = 300
+/** What is asked for over the uplink is told to the site in so short a time, together. */
+export const CLAIM_DELAY_MS = 20
+/** What has come over the uplink so long ago is known to others as held, and no longer claimed. */
+export const CLAIM_KEEP_MS = 15_000
+/**
+ * How long a machine that has everything stays at most for those who need from it what came over the uplink last, and how often
+ * it looks whether they still do.
+ */
+export const HAND_OVER_MS = 3_000
+export const HAND_OVER_TICK_MS = 50
+/** What somebody claims, and has not got for so long, others ask for themselves. */
+export const CLAIM_LIFE_MS = 30_000
+/** How often a machine says that it goes on fetching over the uplink, and when the others no longer believe it. */
+export const FETCHING_BEAT_MS = 2_000
+export const FETCHING_SILENT_MS = 6_000
 /** A machine that holds part of an image and gained nothing for this long is not fetching it. */
 export const FETCHER_SILENT_MS = 5_000
 /** Starting points tried, and items looked at from each, for one choice of what to ask. */

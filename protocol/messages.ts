@@ -8,15 +8,14 @@ import {
   MAX_IMAGE_SIZE_BYTES,
   MAX_MAC_ADDRESSES,
   MAX_MEMBERS,
-  MAX_RUNS_PER_HAVE,
   MAX_WANTS_PER_MESSAGE,
-  MIN_BLOCK_SIZE_BYTES,
 } from './constants.ts'
 import type { Digest } from './digest.ts'
 import { MeshError } from './errors.ts'
 import { isBlockSize } from './manifest.ts'
-import { RangeSet, type Run } from './ranges.ts'
+import { RangeSet } from './ranges.ts'
 import { violation, WireReader } from './wire-reader.ts'
+import { encodeRuns, limited, readRuns } from './wire-runs.ts'
 import { WireWriter } from './wire-writer.ts'
 
 /** The grammar of the mesh protocols; docs/PROTOCOL.md gives the field numbers and who may send what when. */
@@ -96,6 +95,15 @@ export type Message =
       /** A bit for each digest of the question, least significant first; zeros at the end are left out. */
       readonly found: Uint8Array
     }
+  | {
+      /** The client fetches items of this tree level over the uplink, or no longer does (`over`). */
+      readonly type: 'fetching'
+      readonly root: Digest
+      readonly level: number
+      /** What it has asked for there, and others do not know to be here. */
+      readonly claimed: RangeSet
+      readonly over: boolean
+    }
   | { readonly type: 'announce'; readonly metadata: MetadataVersions }
   | { readonly type: 'holds'; readonly held: readonly HeldImage[] }
   | { readonly type: 'peers'; readonly peers: readonly PeerAddresses[] }
@@ -136,6 +144,7 @@ const KINDS = {
   holds: 10,
   find: 11,
   found: 12,
+  fetching: 13,
   'join-request': 16,
   'join-reply': 17,
   'file-request': 24,
@@ -147,9 +156,6 @@ const TYPES = new Map<number, MessageType>(Object.entries(KINDS).map(([type, kin
 
 /** Whose frames carry a payload. */
 const WITH_PAYLOAD: ReadonlySet<MessageType> = new Set(['block', 'find', 'file-reply', 'operate'])
-
-/** No block index of any image is larger. */
-const MAX_BLOCKS = MAX_IMAGE_SIZE_BYTES / MIN_BLOCK_SIZE_BYTES
 
 /** The header of a frame; a block's or file's content travels as the frame's payload. */
 export function encodeMessage(message: Message): Uint8Array {
@@ -216,6 +222,12 @@ function encodeFields(w: WireWriter, m: Message): void {
     case 'found':
       w.uint(1, m.id)
       w.bytes(2, m.found)
+      break
+    case 'fetching':
+      w.bytes(1, m.root)
+      w.uint(2, m.level)
+      encodeRuns(w, 3, m.claimed)
+      w.uint(4, m.over ? 1 : 0)
       break
     case 'announce':
       w.group(1, m.metadata, encodeVersions)
@@ -324,6 +336,18 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
     let found: Uint8Array = new Uint8Array()
     r.fields({ 1: () => (id = r.uint()), 2: () => (found = r.bytes(MAX_FINDS_PER_MESSAGE / 8)) })
     return { type: 'found', id, found }
+  },
+  fetching: (r) => {
+    let root: Digest = new Uint8Array()
+    let [level, over] = [0, 0]
+    let claimed = RangeSet.empty
+    r.fields({
+      1: () => (root = r.digest()),
+      2: () => (level = r.uint(64)),
+      3: () => (claimed = readRuns(r.nested())),
+      4: () => (over = r.uint(1)),
+    })
+    return { type: 'fetching', root: required(root, 'fetching without a root'), level, claimed, over: over === 1 }
   },
   announce: (r) => {
     let metadata: MetadataVersions = { root: 0, timestamp: 0 }
@@ -448,31 +472,6 @@ function readPeer(r: WireReader): PeerAddresses {
   return { id, addresses }
 }
 
-/** Runs are coded as pairs of varints: the gap since the last run's end, and the length. */
-function encodeRuns(w: WireWriter, field: number, ranges: RangeSet): void {
-  if (ranges.isEmpty) return
-  const pairs: number[] = []
-  let at = 0
-  for (const [start, end] of ranges.runs()) {
-    pairs.push(start - at, end - start)
-    at = end
-  }
-  w.varints(field, pairs)
-}
-
-function readRuns(r: WireReader): RangeSet {
-  const runs: Run[] = []
-  let at = 0
-  while (!r.atEnd) {
-    const start = at + r.varint(MAX_BLOCKS)
-    const end = start + r.varint(MAX_BLOCKS)
-    if (end <= start || end > MAX_BLOCKS) throw violation('a run lies outside any image')
-    limited(runs, MAX_RUNS_PER_HAVE).push([start, end])
-    at = end
-  }
-  return RangeSet.from(runs)
-}
-
 function readIds(r: WireReader): number[] {
   const ids: number[] = []
   r.fields({ 1: () => readPacked(r, ids) })
@@ -487,10 +486,4 @@ function readPacked(r: WireReader, ids: number[]): void {
 function required(digest: Digest, what: string): Digest {
   if (digest.byteLength === 0) throw violation(what)
   return digest
-}
-
-/** The list itself, unless it is full. */
-function limited<T>(list: T[], most: number): T[] {
-  if (list.length >= most) throw violation(`more than ${most} items in a list`)
-  return list
 }

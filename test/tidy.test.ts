@@ -73,9 +73,11 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   ],
   tools: ['protocol', 'node/agent', 'tools', 'tools/bench'],
   // Transport and compression are measured alone.
-  'tools/bench': ['protocol', 'node/net', 'node/exchange', 'tools'],
+  'tools/bench': ['protocol', 'node/net', 'node/exchange', 'tools', 'tools/netlab'],
   // The simulation runs the picker alone.
   'tools/simulate': ['protocol', 'node/exchange', 'tools'],
+  // The lab moves a member behind the uplink.
+  'tools/netlab': ['protocol', 'node/trust', 'tools', 'tools/bench'],
   // The crash campaign takes machines apart.
   'tools/crash': [
     'protocol',
@@ -94,11 +96,14 @@ const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
   'node/restore': ['node/exchange', 'node/trust'],
   tools: ['node/restore'],
   'tools/bench': ['node/restore'],
+  'tools/netlab': ['node/restore'],
   'tools/crash': ['node/exchange'],
 }
 
 const folderOf = (path: string): string =>
-  /^(node|tools\/(crash|bench|simulate))\//.test(path) ? path.split('/').slice(0, 2).join('/') : path.split('/')[0]!
+  /^(node|tools\/(crash|bench|netlab|simulate))\//.test(path)
+    ? path.split('/').slice(0, 2).join('/')
+    : path.split('/')[0]!
 const isOurs = (path: string): boolean => /^(protocol|node|tools|test)\//.test(path)
 
 describe('the code keeps its order', () => {

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import type { ServingOptions } from '../node/agent/serving.ts'
+import { parseUplinkRule } from '../protocol/uplink-rule.ts'
 import { parseMaxCpu, parseMaxPeers, parseMaxUpload, parseNice } from './parse.ts'
 
 export interface ServingFlags {
@@ -8,6 +9,8 @@ export interface ServingFlags {
   maxPeers?: number
   nice?: number
   inUseCheck?: string
+  uplink?: string
+  uplinkStrict?: boolean
 }
 
 /** Adds the options that say what serving others may take of this machine; they are kept for the next time. */
@@ -20,19 +23,34 @@ export function withServingOptions(command: Command): Command {
     )
     .option('--max-cpu <share>', 'serve others only below this share of one core, such as 50%, or none', parseMaxCpu)
     .option('--max-peers <n>', 'serve so many machines at a time, or none for no limit', parseMaxPeers)
+    .option(
+      '--uplink <rule>',
+      'what may cross to and from other sites, such as "5 Mbit/s, 20:00-06:00; 1 Mbit/s", or none for no limit',
+      parseUplink,
+    )
+    .option('--uplink-strict', 'let nothing cross outside of those windows, not even for a restore')
+    .option('--no-uplink-strict', 'what a restore needs may cross outside of them, at the lowest rate (default)')
     .option('--nice <n>', 'priority while serving, 0 to 19 (default: 10)', parseNice)
     .option('--in-use-check <command>', 'prints something while somebody uses the machine (default: who), or none')
 }
 
 export function servingOf(flags: ServingFlags): ServingOptions {
-  const { maxUpload, maxCpu, maxPeers, nice, inUseCheck } = flags
+  const { maxUpload, maxCpu, maxPeers, nice, inUseCheck, uplink, uplinkStrict } = flags
   return {
     maxUpload: limit(maxUpload),
     maxCpu: limit(maxCpu),
     maxPeers: limit(maxPeers),
     nice,
+    uplink: uplink === 'none' ? null : uplink,
+    uplinkStrict,
     inUseCheck: inUseCheck === 'none' ? '' : inUseCheck,
   }
+}
+
+/** A rule that can be read, as it was given. */
+function parseUplink(text: string): string {
+  if (text !== 'none') parseUplinkRule(text)
+  return text
 }
 
 /** `none` was read as 0. */

@@ -15,6 +15,8 @@ export interface AddressShelf {
 
 interface Target {
   addresses: readonly string[]
+  /** Whether it could not be reached, or only later, since it became known. */
+  failed: boolean
   /** When it may be tried again, and how long to wait after the next failure. */
   nextAt: number
   pauseMs: number
@@ -27,6 +29,7 @@ export class Dialer {
   readonly #shelf: AddressShelf
   readonly #connect: (peerId: string, addresses: readonly string[]) => Promise<void>
   readonly #isWanted: (peerId: string) => boolean
+  readonly #isNear: (peerId: string) => boolean
   readonly #room: () => number
   readonly #random: () => number
   readonly #now: () => number
@@ -38,6 +41,8 @@ export class Dialer {
     connect: (peerId: string, addresses: readonly string[]) => Promise<void>
     /** A member that is not connected and not banned. */
     isWanted: (peerId: string) => boolean
+    /** Who is dialled before the others; default: all are alike. */
+    isNear?: (peerId: string) => boolean
     /** How many more connections are worth having now, those that are being dialled included. */
     room?: () => number
     random?: () => number
@@ -46,6 +51,7 @@ export class Dialer {
     this.#shelf = options.shelf
     this.#connect = options.connect
     this.#isWanted = options.isWanted
+    this.#isNear = options.isNear ?? (() => true)
     this.#room = options.room ?? (() => Number.POSITIVE_INFINITY)
     this.#random = options.random ?? Math.random
     this.#now = options.now ?? Date.now
@@ -70,6 +76,11 @@ export class Dialer {
     this.#tick()
   }
 
+  /** There may be room for more connections. */
+  look(): void {
+    this.#tick()
+  }
+
   /** Tries everybody again at once: the member list changed. */
   retry(): void {
     for (const target of this.#targets.values()) {
@@ -77,6 +88,11 @@ export class Dialer {
       target.pauseMs = RETRY_MIN_MS
     }
     this.#tick()
+  }
+
+  /** Whether nothing more is to be expected of a peer that is not connected: no address of it is known, or none answered. */
+  hasGivenUp(peerId: string): boolean {
+    return this.#targets.get(peerId)?.failed !== false
   }
 
   addresses(): PeerAddresses[] {
@@ -91,6 +107,7 @@ export class Dialer {
   #set(peerId: string, addresses: readonly string[]): void {
     this.#targets.set(peerId, {
       addresses,
+      failed: false,
       nextAt: 0,
       pauseMs: RETRY_MIN_MS,
       dialing: this.#targets.get(peerId)?.dialing ?? false,
@@ -104,10 +121,12 @@ export class Dialer {
       ([peerId, target]) => !target.dialing && target.nextAt <= now && this.#isWanted(peerId),
     )
     // Somebody else first on each machine, so that not all of a lab turn to the same few.
-    while (due.length > 0 && this.#dialing < Math.min(MAX_PARALLEL_DIALS, this.#room())) {
-      const [[peerId, target]] = due.splice(Math.floor(this.#random() * due.length), 1) as [[string, Target]]
-      void this.#dial(peerId, target)
-    }
+    const near = due.filter(([peerId]) => this.#isNear(peerId))
+    for (const some of [near, due.filter((one) => !near.includes(one))])
+      while (some.length > 0 && this.#dialing < Math.min(MAX_PARALLEL_DIALS, this.#room())) {
+        const [[peerId, target]] = some.splice(Math.floor(this.#random() * some.length), 1) as [[string, Target]]
+        void this.#dial(peerId, target)
+      }
   }
 
   async #dial(peerId: string, target: Target): Promise<void> {
@@ -117,6 +136,7 @@ export class Dialer {
       await this.#connect(peerId, target.addresses)
       target.pauseMs = RETRY_MIN_MS
     } catch {
+      target.failed = true
       // Off, or it does not know us as a member yet: tried again later, ever less often.
       target.pauseMs = Math.min(target.pauseMs * 2, RETRY_MAX_MS)
     } finally {

@@ -15,6 +15,9 @@ import type { ServeLimits } from '../exchange/serve-pace.ts'
 import type { ServeFigures } from '../exchange/serve-scheduler.ts'
 import { ExchangeServer } from '../exchange/server.ts'
 import { Swarm } from '../exchange/swarm.ts'
+import { UplinkFigures } from '../exchange/uplink-figures.ts'
+import { UplinkGate } from '../exchange/uplink-gate.ts'
+import { type UplinkLimit, UplinkPace } from '../exchange/uplink-pace.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
 import type { MeshHost } from '../net/host.ts'
 import type { Holding } from '../store/block-source.ts'
@@ -36,6 +39,8 @@ export interface MeshNodeOptions {
   readonly enrolment?: { readonly isOpen: () => boolean; readonly serve: (stream: FrameStream) => Promise<void> }
 }
 
+const CLOCK = { now: () => performance.now(), local: () => new Date() }
+
 export const DEFAULT_LISTEN = [`/ip4/0.0.0.0/tcp/${DEFAULT_PORT}`]
 
 /** This machine on the network: connected to all members it can reach, fetching, serving, and keeping metadata new. */
@@ -47,10 +52,14 @@ export class MeshNode {
   readonly #server: ExchangeServer
   readonly #dialer: Dialer
   readonly #sync: MetadataSync
+  /** What has crossed the uplink. */
+  readonly uplink: UplinkFigures
+  readonly #gate: UplinkGate
   readonly #holdings: Holding[] = []
   /** Connected peers that are, or were, members. */
   readonly #members = new Set<string>()
   readonly #startedAt = Date.now()
+  readonly #gradual: boolean
   #stopping = false
 
   /** libp2p is loaded here and not before. Errors: PORT_TAKEN, ADDRESS_INVALID. */
@@ -81,15 +90,23 @@ export class MeshNode {
     this.#host = host
     this.#machine = machine
     this.#report = report
+    this.#gradual = options.gradual === true
+    this.uplink = new UplinkFigures((peerId) => this.#whoIsFar(peerId))
+    this.#gate = new UplinkGate({ siteOf: (peerId) => this.#whoIsFar(peerId)?.site, figures: this.uplink })
     const warn = (text: string): void => report({ type: 'warning', text })
     this.#sync = new MetadataSync({
       trust: machine.trust,
       open: (peerId, protocol) => host.open(peerId, protocol),
       warn,
       nameOf: (peerId) => nameOf(machine, peerId),
+      received: (peerId, bytes) => this.uplink.count(peerId, 'in', 'metadata', bytes),
     })
     this.swarm = new Swarm({
       self: host.peerId,
+      isFar: (peerId) => !this.#isNear(peerId),
+      nearSettled: () => this.#nearSettled(),
+      onReceived: (peerId, level, bytes) => this.uplink.count(peerId, 'in', level === 0 ? 'blocks' : 'pages', bytes),
+      onStarving: () => this.#dialer.look(),
       isReluctant: (peerId) => machine.trust.view().memberById(peerId)?.role === 'master',
       open: (peerId) => host.open(peerId, EXCHANGE_PROTOCOL),
       local: () => this.#facts(),
@@ -105,6 +122,8 @@ export class MeshNode {
       local: () => this.#facts(),
       holdings: () => this.#holdings,
       peers: () => this.#reachablePeers(),
+      gate: this.#gate,
+      onFetching: (peerId, message) => this.swarm.heardFetching(peerId, message),
       onHello: (peerId, hello) => {
         this.#dialer.learn(peerId, hello.addresses)
         void this.#sync.heard(peerId, hello.metadata)
@@ -114,7 +133,8 @@ export class MeshNode {
       shelf: machine.state.sublevel<readonly string[]>('addresses'),
       connect: (peerId, addresses) => host.connect(peerId, addresses),
       isWanted: (peerId) => this.#isWanted(peerId),
-      ...(options.gradual === true ? { room: () => this.#room() } : {}),
+      isNear: (peerId) => this.#isNear(peerId),
+      ...(this.#gradual ? { room: () => this.#room() } : {}),
     })
   }
 
@@ -149,6 +169,12 @@ export class MeshNode {
   hold(holding: Holding): void {
     this.#holdings.push(holding)
     this.#server.holdingsChanged()
+  }
+
+  /** What may cross between this machine and other sites; undefined: all that there is. */
+  limitUplink(limit: UplinkLimit | undefined): void {
+    this.swarm.limitUplink(limit === undefined ? undefined : new UplinkPace(limit, CLOCK))
+    this.#gate.limit(limit, CLOCK)
   }
 
   /** What serving others may take of this machine. */
@@ -190,7 +216,9 @@ export class MeshNode {
   async #begin(isMember: (peerId: string) => boolean, options: MeshNodeOptions): Promise<void> {
     const host = this.#host
     await this.handle(EXCHANGE_PROTOCOL, (stream) => this.#server.serve(stream))
-    await this.handle(METADATA_PROTOCOL, (stream) => serveMetadata(stream, this.#machine.trust))
+    await this.handle(METADATA_PROTOCOL, (stream) =>
+      serveMetadata(stream, this.#machine.trust, (bytes) => this.uplink.count(stream.peerId, 'out', 'metadata', bytes)),
+    )
     if (options.enrolment !== undefined) await host.handle(JOIN_PROTOCOL, options.enrolment.serve)
     host.onConnect((peerId) => {
       if (isMember(peerId)) this.#memberUp(peerId)
@@ -237,10 +265,38 @@ export class MeshNode {
 
   #isWanted(peerId: string): boolean {
     if (peerId === this.#host.peerId || this.swarm.ledger.isBanned(peerId)) return false
+    if (this.#gradual && !this.#isNear(peerId) && !this.#needsFar()) return false
     return this.#machine.trust.view().memberById(peerId) !== undefined && !this.#host.connected().includes(peerId)
   }
 
+  #whoIsFar(peerId: string): { readonly name: string; readonly site: string } | undefined {
+    return this.#isNear(peerId) ? undefined : this.#machine.trust.view().memberById(peerId)
+  }
+
+  /** Whether a member stands in the LAN of this machine. */
+  #isNear(peerId: string): boolean {
+    const view = this.#machine.trust.view()
+    const own = view.memberById(this.#host.peerId)
+    return own === undefined || own.site === (view.memberById(peerId)?.site ?? own.site)
+  }
+
+  /** Whether nobody near has what is to be fetched, as far as can be known now. */
+  #needsFar(): boolean {
+    if (this.swarm.isStarving) return true
+    const others = this.#machine.trust.view().members.filter(({ id }) => id !== this.#host.peerId && this.#isNear(id))
+    return others.every(({ id }) => !this.swarm.hasSession(id) && this.#dialer.hasGivenUp(id))
+  }
+
+  /** Whether each near member is connected and has said what it has. */
+  #nearSettled(): boolean {
+    return this.#machine.trust
+      .view()
+      .members.every(({ id }) => id === this.#host.peerId || !this.#isNear(id) || this.swarm.hasSession(id))
+  }
+
   #room(): number {
+    // What those that are connected have not is looked for everywhere.
+    if (this.swarm.isStarving) return Number.POSITIVE_INFINITY
     const steps = 1 + Math.floor((Date.now() - this.#startedAt) / DIAL_STEP_MS)
     return steps * DIAL_STEP_PEERS - this.#members.size
   }
@@ -255,12 +311,15 @@ export class MeshNode {
   }
 
   #facts(): LocalFacts {
+    const held = new Map(
+      this.#holdings.map(({ root, size, blockSize }) => [toHex(root), { root, size, blockSize }] as const),
+    )
     return {
       siteId: this.#machine.trust.siteId,
       name: this.#machine.config.name,
       metadata: this.#machine.trust.view().versions,
       addresses: this.#host.addresses().slice(0, MAX_ADDRESSES_PER_PEER),
-      held: this.#holdings.map(({ root, size, blockSize }) => ({ root, size, blockSize })),
+      held: [...held.values()],
     }
   }
 }

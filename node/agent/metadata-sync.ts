@@ -8,12 +8,17 @@ import type { TrustStore } from '../trust/trust-store.ts'
 const DOUBT_MAX_MS = 10 * 60 * 1000
 
 /** Serves metadata files to one peer until it closes the stream (docs/PROTOCOL.md, metadata protocol). */
-export async function serveMetadata(stream: FrameStream, trust: TrustStore): Promise<void> {
+export async function serveMetadata(
+  stream: FrameStream,
+  trust: TrustStore,
+  sent?: (bytes: number) => void,
+): Promise<void> {
   for await (const message of stream.messages()) {
     if (message.type !== 'file-request') {
       throw new MeshError('PROTOCOL_VIOLATION', `peer ${stream.peerId} sent ${message.type} on the metadata protocol`)
     }
     const payload = await trust.file(message.name)
+    sent?.(payload?.byteLength ?? 0)
     await stream.send({ type: 'file-reply', found: payload !== undefined, payload: payload ?? new Uint8Array() })
   }
 }
@@ -59,6 +64,7 @@ export class MetadataSync {
   readonly #open: (peerId: string, protocol: string) => Promise<FrameStream>
   readonly #warn: (text: string) => void
   readonly #nameOf: (peerId: string) => string
+  readonly #received: (peerId: string, bytes: number) => void
   readonly #now: () => number
   readonly #claims = new Map<string, MetadataVersions>()
   /** Peers whose claim came to nothing, and until when they are not believed. */
@@ -70,12 +76,15 @@ export class MetadataSync {
     open: (peerId: string, protocol: string) => Promise<FrameStream>
     warn: (text: string) => void
     nameOf: (peerId: string) => string
+    /** Bytes of metadata came from a peer. */
+    received?: (peerId: string, bytes: number) => void
     now?: () => number
   }) {
     this.#trust = options.trust
     this.#open = options.open
     this.#warn = options.warn
     this.#nameOf = options.nameOf
+    this.#received = options.received ?? (() => undefined)
     this.#now = options.now ?? Date.now
   }
 
@@ -119,7 +128,12 @@ export class MetadataSync {
   #refreshFrom(peerId: string): Promise<boolean> {
     return withMetadataFrom(
       (protocol) => this.#open(peerId, protocol),
-      (fetch) => this.#trust.refresh(fetch),
+      (fetch) =>
+        this.#trust.refresh(async (name) => {
+          const file = await fetch(name)
+          this.#received(peerId, file?.byteLength ?? 0)
+          return file
+        }),
     )
   }
 

@@ -152,6 +152,7 @@ async function restoreTo(manifest: VerifiedManifest, parts: RestoreParts): Promi
       ...(doubt === undefined ? {} : { doubt }),
       pool,
       fetcher: () => network.fetcher(manifest),
+      handOver: () => network.handOver(),
       beforeWriting: async () => {
         if (aside) await recordLogDoubt(machine.state, 'a restore without the log was cut off')
         await writeDiskState(machine.state, { state: 'partial', ...state })

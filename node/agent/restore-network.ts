@@ -12,7 +12,7 @@ import { linger } from './linger.ts'
 import type { Machine } from './machine.ts'
 import { MeshNode } from './mesh-node.ts'
 import { type Offer, openSource } from './open-source.ts'
-import { limitsOf, stepBack } from './serving.ts'
+import { limitsOf, stepBack, uplinkOf } from './serving.ts'
 
 export interface RestoreNetworkOptions extends AgentOptions {
   /** The release that is wanted; default: the newest one. */
@@ -85,8 +85,16 @@ export class RestoreNetwork {
 
   /** Verified blocks of the disk may be served while the restore runs. */
   offer(source: DiskSource): void {
+    const before = this.#offered
     this.#offered = source
+    // In this order the image is held all the time.
     this.#running?.hold(source)
+    if (before !== undefined) this.#running?.drop(before)
+  }
+
+  /** Others that fetch over the uplink are not left without what came to this machine last. */
+  async handOver(): Promise<void> {
+    await this.#running?.swarm.handOver()
   }
 
   withdraw(): void {
@@ -130,6 +138,7 @@ export class RestoreNetwork {
     const node = await MeshNode.start({ machine: this.#machine, listen, mdns, report, waitMs, gradual: true })
     this.#running = node
     node.limitServing(limitsOf(this.#serving, false))
+    node.limitUplink(uplinkOf(this.#serving))
     report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
     if (this.#offered !== undefined) node.hold(this.#offered)
     // The first peer's metadata tells whether there is a newer release; without a peer there is nothing to wait for long.

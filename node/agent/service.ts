@@ -23,7 +23,7 @@ import { lastReceipt } from './own-receipts.ts'
 import { ReceiptArchive } from './receipt-archive.ts'
 import { ReceiptGatherer } from './receipt-gatherer.ts'
 import { publishEarlier } from './rollback.ts'
-import { limitsOf, rememberServing, stepBack } from './serving.ts'
+import { limitsOf, rememberServing, stepBack, uplinkOf } from './serving.ts'
 import { Stager } from './stager.ts'
 import { describePeers, describeStatus, type HeldStatus } from './status.ts'
 import { UseWatch } from './use-watch.ts'
@@ -58,6 +58,7 @@ export async function serve(
     (it) => it.stop(),
   )
   node.limitServing(limitsOf(serving, false))
+  node.limitUplink(uplinkOf(serving))
   let stager: Stager | undefined
   const use = new UseWatch({
     check: serving.inUseCheck,

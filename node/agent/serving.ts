@@ -1,7 +1,9 @@
 import { getPriority, setPriority } from 'node:os'
 import { isDeepStrictEqual } from 'node:util'
 import { IN_USE_CPU_SHARE, IN_USE_RATE_SHARE, SERVING_NICE } from '../../protocol/constants.ts'
+import { parseUplinkRule } from '../../protocol/uplink-rule.ts'
 import type { ServeLimits } from '../exchange/serve-pace.ts'
+import type { UplinkLimit } from '../exchange/uplink-pace.ts'
 import type { ServingConfig } from '../state/state-directory.ts'
 import type { AgentOptions } from './agent.ts'
 import type { Machine } from './machine.ts'
@@ -41,6 +43,11 @@ export function limitsOf(config: ServingConfig, inUse: boolean): ServeLimits {
     ...(cpuShare === undefined ? {} : { cpuShare }),
     ...(maxPeers === undefined ? {} : { peers: maxPeers }),
   }
+}
+
+/** What may cross the uplink; undefined: all that there is. Errors: USAGE. */
+export function uplinkOf({ uplink, uplinkStrict = false }: ServingConfig): UplinkLimit | undefined {
+  return uplink === undefined ? undefined : { rules: parseUplinkRule(uplink), strict: uplinkStrict }
 }
 
 /** Lets everything else on this machine go first. Threads that are made later inherit it. */

@@ -3,6 +3,7 @@ import { isMeshError } from '../../protocol/errors.ts'
 import type { ReceiptRecord } from '../../protocol/receipt-document.ts'
 import { callControl } from '../control/control-client.ts'
 import type { ServeFigures } from '../exchange/serve-scheduler.ts'
+import type { SiteTraffic } from '../exchange/uplink-figures.ts'
 import type { DiskSource } from '../store/disk-source.ts'
 import type { Place, Role } from '../trust/members.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
@@ -43,6 +44,8 @@ export interface Status {
   readonly serving?: ServeFigures & { readonly inUse: boolean }
   /** A newer release than that on the disk, being fetched ahead. */
   readonly staging?: StagingStatus
+  /** What has crossed between this machine and each other site since the command began, in bytes of content. */
+  readonly uplink?: readonly SiteTraffic[]
   readonly members: number
   readonly peers: number
   /** When the first of the trusted metadata expires, ISO 8601. */
@@ -159,6 +162,7 @@ export async function describeStatus(
     ...(live.held === undefined || live.node === undefined ? {} : { blocks: countBlocks(live.held, live.node) }),
     ...(live.node === undefined ? {} : { serving: { ...live.node.serving(), inUse: live.inUse === true } }),
     ...(live.staging === undefined ? {} : { staging: live.staging }),
+    ...(live.node === undefined ? {} : { uplink: live.node.uplink.bySite() }),
     members: view.members.length,
     peers: live.node?.connectedMembers().length ?? 0,
     metadataExpires: new Date(view.expires).toISOString(),

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import {
+  CLAIM_LIFE_MS,
   DUPLICATE_FACTOR,
   DUPLICATE_SAMPLE,
   ENDGAME_AGE_MS,
@@ -12,9 +13,12 @@ import {
   STRAY_ITEMS,
   UNKNOWN_BYTES_PER_SECOND,
 } from '../../protocol/constants.ts'
+import { RangeSet } from '../../protocol/ranges.ts'
+import { Claims } from './claims.ts'
+import { Division } from './division.ts'
+import { farWindow } from './far-window.ts'
 import { IndexSet } from './index-set.ts'
-import { type PickerPeer, peerHas } from './picker-peer.ts'
-import { Shares } from './shares.ts'
+import { type Ask, type PickerPeer, peerHas } from './picker-peer.ts'
 
 export interface BlockPickerOptions {
   /** Items to fetch; the caller keeps it, the picker works on a copy. */
@@ -25,12 +29,12 @@ export interface BlockPickerOptions {
   readonly self: string
   /** In [0, 1). */
   readonly random: () => number
+  /** What far peers have is fetched by one machine of the site, all of it (@default false: each its share). */
+  readonly undivided?: boolean
 }
 
-interface Ask {
-  readonly peer: PickerPeer
-  readonly at: number
-}
+/** What a peer behind the uplink costs. */
+const FAR = 2
 
 type Range = readonly [start: number, end: number]
 
@@ -43,7 +47,9 @@ type Range = readonly [start: number, end: number]
  * - A source (a peer that had what is wanted when it came, and gains nothing) is asked for what only sources have, and of
  *   that for this machine's share. Other machines' shares are asked for only when all of the own one is, one at a time.
  * - That holds while there are fewer sources than machines that fetch, and much that only sources have.
- * - A far or reluctant peer is asked for what no nearer or more willing one has.
+ * - A reluctant peer is asked for what no more willing one has.
+ * - A far peer, which is behind the uplink, is asked for what no near one has, and no machine of the site that fetches over
+ *   the uplink as well has claimed; of that for this machine's share first, as with sources; and for nothing twice.
  *
  * A choice looks at a bounded number of items, however large the image.
  */
@@ -51,36 +57,39 @@ export class BlockPicker {
   readonly #wanted: Bitmap
   readonly #itemBytes: number
   readonly #random: () => number
-  readonly #shares: Shares
+  readonly #undivided: boolean
   readonly #peers = new Map<string, PickerPeer>()
   readonly #pending: IndexSet
-  /** Pending items that no near peer has but sources. */
-  readonly #sourceOnly: IndexSet
-  /** Of those, this machine's share. */
-  readonly #own: IndexSet
-  /** Of those, what is this machine's if the owner leaves. */
-  readonly #inherited: IndexSet
+  /** Pending items that no near peer has but sources, among the near peers that fetch. */
+  readonly #near: Division
+  /** Pending items that no near peer has or claims, among the machines that fetch over the uplink. */
+  readonly #far: Division
+  readonly #claims: Claims
   readonly #asked = new Map<number, Ask[]>()
   /** How many peers of each cost, sources left out, have an item. */
   readonly #holders: readonly Uint16Array[]
-  /** Consecutive items that are one machine's share together; the same for all machines. */
-  readonly #groupItems: number
+  /** Near ones. */
   #sources = 0
-  #ownCursor = 0
+  /** Items that are asked of far peers. */
+  #askedFar = 0
   #membersCheckedAt = Number.NEGATIVE_INFINITY
   #looked = 0
 
-  constructor({ wanted, itemBytes, self, random }: BlockPickerOptions) {
+  constructor({ wanted, itemBytes, self, random, undivided = false }: BlockPickerOptions) {
     this.#wanted = wanted.copy()
     this.#itemBytes = itemBytes
     this.#random = random
-    this.#pending = setOf(wanted)
-    this.#sourceOnly = setOf(wanted)
-    this.#own = setOf(wanted)
-    this.#inherited = new IndexSet(wanted.length)
-    this.#groupItems = Math.ceil(wanted.length / SHARE_GROUPS)
+    this.#undivided = undivided
+    this.#pending = IndexSet.of(wanted)
+    const groupItems = Math.ceil(wanted.length / SHARE_GROUPS)
+    this.#near = new Division({ self, wanted, groupItems })
+    this.#far = new Division({
+      self,
+      wanted,
+      groupItems: undivided ? wanted.length : groupItems,
+    })
+    this.#claims = new Claims(wanted.length, (index) => this.#checkFar(index))
     this.#holders = [0, 1, 2].map(() => new Uint16Array(wanted.length))
-    this.#shares = new Shares(self, this.#groupsOfWanted())
   }
 
   /** Items that are to be asked. */
@@ -124,7 +133,7 @@ export class BlockPicker {
 
   /** Whether some peer has something that is to be asked. */
   get canServe(): boolean {
-    for (const peer of this.#peers.values()) if (this.#optionsOf(peer).size > 0) return true
+    for (const peer of this.#peers.values()) if ((peer.options ?? this.#pending).size > 0) return true
     return false
   }
 
@@ -134,16 +143,26 @@ export class BlockPicker {
   }
 
   isOwn(index: number): boolean {
-    return this.#shares.isOwn(this.#groupOf(index))
+    return this.#near.isOwn(index)
+  }
+
+  /** Whether an item is this machine's to fetch from far peers, since no near one has it. */
+  isForFar(index: number): boolean {
+    return this.#far.own.has(index) && this.#nobodyFor(index, FAR)
   }
 
   /**
    * A peer holds (part of) the image. `have`: which items; undefined: all. A copy is taken. `elsewhere`: it does not hold the
    * image but others, and has what is found there by content.
    */
-  addPeer(id: string, options: { readonly have: Bitmap | undefined; readonly elsewhere?: boolean }, now: number): void {
-    const { have, elsewhere = false } = options
+  addPeer(
+    id: string,
+    options: { readonly have: Bitmap | undefined; readonly elsewhere?: boolean; readonly near?: boolean },
+    now: number,
+  ): void {
+    const { have, elsewhere = false, near = true } = options
     assert(!this.#peers.has(id), `${id} is added twice`)
+    this.#claims.resume(id)
     const part = have === undefined || have.count === have.length ? undefined : have.copy()
     const peer: PickerPeer = {
       id,
@@ -152,8 +171,8 @@ export class BlockPicker {
       isSource: !elsewhere,
       elsewhere,
       isMember: false,
-      cost: 0,
-      near: true,
+      cost: near ? 0 : FAR,
+      near,
       reluctant: false,
       gainedAt: now,
       bytesPerSecond: undefined,
@@ -161,7 +180,7 @@ export class BlockPicker {
       cursor: -1,
     }
     this.#peers.set(id, peer)
-    if (peer.isSource) this.#sources++
+    if (peer.isSource) this.#countSource(peer, 1)
     else if (part !== undefined) this.#countAll(peer, 1)
     if (part === undefined) return
     peer.options = this.#pendingOf(part)
@@ -206,13 +225,22 @@ export class BlockPicker {
     }
   }
 
-  /** A peer is gone, or is not to be asked for now; what it was asked for is pending again. */
+  /** A near peer is not to be asked now, but may go on: what it has is not fetched from far meanwhile. */
+  suspendPeer(id: string, now: number): void {
+    const peer = this.#peers.get(id)
+    this.removePeer(id)
+    if (peer?.near !== true) return
+    this.#claims.suspend(id, peer.have?.toRanges() ?? RangeSet.of(0, this.#wanted.length), now)
+  }
+
+  /** A peer is gone; what it was asked for is pending again. */
   removePeer(id: string): void {
+    this.#claims.resume(id)
     const peer = this.#peers.get(id)
     if (peer === undefined) return
     for (const index of [...this.#asked.keys()]) this.unasked(index, id)
     this.#leaves(peer)
-    if (peer.isSource) this.#sources--
+    if (peer.isSource) this.#countSource(peer, -1)
     else this.#countAll(peer, -1)
     this.#peers.delete(id)
   }
@@ -225,7 +253,12 @@ export class BlockPicker {
   /** Whether a peer is on this machine's network; it is until told otherwise. */
   setNear(id: string, near: boolean): void {
     const peer = this.#peer(id)
+    if (peer.near === near) return
+    if (!near) this.#leaves(peer)
+    this.#askedFar += near ? -peer.asked : peer.asked
+    if (peer.isSource) this.#countSource(peer, -1)
     peer.near = near
+    if (peer.isSource) this.#countSource(peer, 1)
     this.#setCost(peer)
   }
 
@@ -236,21 +269,31 @@ export class BlockPicker {
     this.#setCost(peer)
   }
 
+  /** A near machine fetches the same over the uplink, or no longer does: then its claims are void. It need not be a peer. */
+  setFetchesFromFar(id: string, fetches: boolean): void {
+    if (fetches === this.#claims.isMachine(id)) return
+    this.#claims[fetches ? 'begin' : 'end'](id)
+    this.#far[fetches ? 'join' : 'leave'](id)
+  }
+
+  /** What a near machine that fetches over the uplink has asked for there. */
+  setClaims(id: string, claimed: RangeSet, now: number): void {
+    this.#claims.replace(id, claimed, now)
+  }
+
   /** What to ask a peer for next, or -1. Changes nothing; what is really asked for is told by {@link markAsked}. */
   next(id: string, now: number): number {
     const peer = this.#peer(id)
     this.#checkMembers(now)
-    const options = this.#optionsOf(peer)
+    const options = peer.options ?? this.#pending
     if (options.size === 0) return -1
+    if (!peer.near)
+      return this.#askedFar < farWindow(this.#itemBytes, this.#undivided ? 1 : this.#far.members)
+        ? this.#nextOf(this.#far, peer, this.#undivided)
+        : -1
     if (!peer.isSource) return this.#pick(peer, options, peer.cursor)
-    if (!this.#sparesSources) return this.#pick(peer, peer.cost === 0 ? options : this.#sourceOnly, peer.cursor)
-    const own = this.#nextOwn(peer)
-    if (own !== -1 || peer.asked >= STRAY_ITEMS) return own
-    // Owners begin at the start of the image, so others take from behind, each somewhere else.
-    const others = this.#inherited.size > 0 ? this.#inherited : this.#sourceOnly
-    const low = others.next(0)
-    const start = low + Math.floor((this.#wanted.length - low) * this.#random())
-    return this.#pick(peer, others, start)
+    if (this.#sparesSources) return this.#nextOf(this.#near, peer, false)
+    return this.#pick(peer, peer.cost === 0 ? options : this.#near.items, peer.cursor)
   }
 
   /** An item is asked of a peer. */
@@ -262,7 +305,7 @@ export class BlockPicker {
       this.#asked.set(index, [{ peer, at: now }])
       this.#setPending(index, false)
     } else asks.push({ peer, at: now })
-    peer.asked++
+    this.#countAsked(peer, 1)
     peer.cursor = index + 1
   }
 
@@ -271,7 +314,7 @@ export class BlockPicker {
     const asks = this.#asked.get(index)
     const at = asks?.findIndex(({ peer }) => peer.id === id) ?? -1
     if (asks === undefined || at === -1) return
-    asks[at]!.peer.asked--
+    this.#countAsked(asks[at]!.peer, -1)
     asks.splice(at, 1)
     if (asks.length > 0) return
     this.#asked.delete(index)
@@ -281,7 +324,7 @@ export class BlockPicker {
   /** An item is here and right. Returns who is still asked for it. */
   delivered(index: number, from: string): string[] {
     const asks = this.#asked.get(index) ?? []
-    for (const { peer } of asks) peer.asked--
+    for (const { peer } of asks) this.#countAsked(peer, -1)
     this.#asked.delete(index)
     if (this.#pending.has(index)) this.#setPending(index, false)
     return asks.map(({ peer }) => peer.id).filter((id) => id !== from)
@@ -290,7 +333,8 @@ export class BlockPicker {
   /** An item asked of another peer that this one can bring much sooner, or -1. Only when nothing else can be asked. */
   duplicate(id: string, now: number): number {
     const peer = this.#peer(id)
-    if (this.canServe) return -1
+    // What crosses the uplink crosses it once.
+    if (!peer.near || this.canServe) return -1
     let left = DUPLICATE_SAMPLE
     for (const [index, asks] of this.#asked) {
       if (left-- === 0) return -1
@@ -305,26 +349,27 @@ export class BlockPicker {
   }
 
   get #sparesSources(): boolean {
-    return this.#sources < this.#shares.members && this.#sourceOnly.size > this.#pending.size * SOURCE_ONLY_SHARE
+    return this.#sources < this.#near.members && this.#near.items.size > this.#pending.size * SOURCE_ONLY_SHARE
   }
 
   #msFor(peer: PickerPeer, items: number): number {
     return (items * this.#itemBytes * 1000) / (peer.bytesPerSecond ?? UNKNOWN_BYTES_PER_SECOND)
   }
 
-  #nextOwn(peer: PickerPeer): number {
-    let at = this.#own.nextAround(this.#ownCursor)
-    for (let i = 0; i < PICK_SAMPLE && at !== -1; i++) {
+  /** Of the own share; when all of it is asked one at a time of the others', unless that is never done. */
+  #nextOf(division: Division, peer: PickerPeer, ownOnly: boolean): number {
+    const own = division.nextOwn((index) => {
       this.#looked++
-      if (this.#mayAsk(peer, at)) {
-        this.#ownCursor = at
-        return at
-      }
-      at = this.#own.nextAround(at + 1)
-    }
-    // Others of the share are looked at the next time.
-    if (at !== -1) this.#ownCursor = at
-    return -1
+      return this.#mayAsk(peer, index)
+    })
+    if (own !== -1 || ownOnly || (peer.near ? peer.asked : this.#askedFar) >= STRAY_ITEMS) return own
+    // At the end all others would ask for the same, and it would cross the uplink for each.
+    if (!peer.near && division.inherited.size === 0) return -1
+    // Owners begin at the start of the image, so others take from behind, each somewhere else.
+    const others = division.inherited.size > 0 ? division.inherited : division.items
+    const low = others.next(0)
+    const start = low + Math.floor((this.#wanted.length - low) * this.#random())
+    return this.#pick(peer, others, start)
   }
 
   /** The rarest of what is seen from `start` (-1: anywhere) and from a few other places. */
@@ -351,18 +396,22 @@ export class BlockPicker {
 
   /** Whether the peer has an item, and nobody who costs less has it. */
   #mayAsk(peer: PickerPeer, index: number): boolean {
-    if (!peerHas(peer, index)) return false
-    if (peer.cost === 0) return true
-    for (let cost = 0; cost < peer.cost; cost++) if (this.#holders[cost]![index]! > 0) return false
+    return peerHas(peer, index) && (peer.cost === 0 || this.#nobodyFor(index, peer.cost))
+  }
+
+  /** Whether nobody has an item who costs less. */
+  #nobodyFor(index: number, than: number): boolean {
+    for (let cost = 0; cost < than; cost++) if (this.#holders[cost]![index]! > 0) return false
     for (const other of this.#peers.values())
-      if (other.isSource && other.cost < peer.cost && peerHas(other, index)) return false
+      if (other.isSource && other.cost < than && peerHas(other, index)) return false
     return true
   }
 
   #setPending(index: number, pending: boolean): void {
     if (pending) this.#pending.add(index)
     else this.#pending.delete(index)
-    this.#setSourceOnly(index, pending && this.#holders[0]![index] === 0)
+    this.#near.set(index, pending && this.#holders[0]![index] === 0)
+    this.#checkFar(index)
     for (const { have, options } of this.#peers.values()) {
       if (options === undefined) continue
       if (!pending) options.delete(index)
@@ -370,31 +419,19 @@ export class BlockPicker {
     }
   }
 
-  #setSourceOnly(index: number, is: boolean): void {
-    if (is === this.#sourceOnly.has(index)) return
-    if (is) this.#sourceOnly.add(index)
-    else this.#sourceOnly.delete(index)
-    this.#divide(index)
-  }
-
-  /** Puts an item where it belongs: into the own share, among what may be inherited, or neither. */
-  #divide(index: number): void {
-    this.#own.delete(index)
-    this.#inherited.delete(index)
-    if (!this.#sourceOnly.has(index)) return
-    const group = this.#groupOf(index)
-    if (this.#shares.isOwn(group)) this.#own.add(index)
-    else if (this.#shares.isHeir(group)) this.#inherited.add(index)
-  }
-
-  #divideAnew(groups: readonly number[]): void {
-    for (const group of groups) for (let i = group * this.#groupItems; i < this.#endOf(group); i++) this.#divide(i)
+  /** Sources are looked at when the item is chosen. */
+  #checkFar(index: number): void {
+    const [willing, reluctant] = this.#holders
+    const is = this.#pending.has(index) && willing![index] === 0 && reluctant![index] === 0
+    this.#far.set(index, is && !this.#claims.has(index))
   }
 
   #count(peer: PickerPeer, index: number, by: 1 | -1): void {
     const holders = this.#holders[peer.cost]!
     holders[index]! += by
-    if (peer.cost === 0 && this.#pending.has(index)) this.#setSourceOnly(index, holders[index] === 0)
+    if (!this.#pending.has(index)) return
+    if (peer.cost === 0) this.#near.set(index, holders[index] === 0)
+    if (peer.cost < FAR) this.#checkFar(index)
   }
 
   #countAll(peer: PickerPeer, by: 1 | -1): void {
@@ -404,7 +441,7 @@ export class BlockPicker {
   }
 
   #setCost(peer: PickerPeer): void {
-    const cost = peer.reluctant ? 2 : peer.near ? 0 : 1
+    const cost = peer.near ? (peer.reluctant ? 1 : 0) : FAR
     if (cost === peer.cost) return
     if (!peer.isSource) this.#countAll(peer, -1)
     peer.cost = cost
@@ -415,24 +452,34 @@ export class BlockPicker {
   #joins(peer: PickerPeer, now: number): void {
     peer.gainedAt = now
     if (peer.isSource) {
+      this.#countSource(peer, -1)
       peer.isSource = false
-      this.#sources--
       this.#countAll(peer, 1)
     }
-    if (peer.isMember) return
+    if (peer.isMember || !peer.near) return
     peer.isMember = true
-    this.#divideAnew(this.#shares.join(peer.id))
+    this.#near.join(peer.id)
+  }
+
+  #countAsked(peer: PickerPeer, by: 1 | -1): void {
+    peer.asked += by
+    if (!peer.near) this.#askedFar += by
+  }
+
+  #countSource({ near }: PickerPeer, by: 1 | -1): void {
+    if (near) this.#sources += by
   }
 
   #leaves(peer: PickerPeer): void {
     if (!peer.isMember) return
     peer.isMember = false
-    this.#divideAnew(this.#shares.leave(peer.id))
+    this.#near.leave(peer.id)
   }
 
   #checkMembers(now: number): void {
     if (now - this.#membersCheckedAt < FETCHER_SILENT_MS / 10) return
     this.#membersCheckedAt = now
+    this.#claims.expire(now - CLAIM_LIFE_MS)
     for (const peer of this.#peers.values()) if (now - peer.gainedAt >= FETCHER_SILENT_MS) this.#leaves(peer)
   }
 
@@ -443,34 +490,9 @@ export class BlockPicker {
     return options
   }
 
-  #groupOf(index: number): number {
-    return Math.floor(index / this.#groupItems)
-  }
-
-  #endOf(group: number): number {
-    return Math.min((group + 1) * this.#groupItems, this.#wanted.length)
-  }
-
-  #groupsOfWanted(): number[] {
-    const groups: number[] = []
-    for (let i = this.#wanted.nextSet(0); i !== -1; i = this.#wanted.nextSet(this.#endOf(groups.at(-1)!)))
-      groups.push(this.#groupOf(i))
-    return groups
-  }
-
-  #optionsOf(peer: PickerPeer): IndexSet {
-    return peer.options ?? this.#pending
-  }
-
   #peer(id: string): PickerPeer {
     const peer = this.#peers.get(id)
     assert(peer !== undefined, `${id} is no peer`)
     return peer
   }
-}
-
-function setOf(bitmap: Bitmap): IndexSet {
-  const set = new IndexSet(bitmap.length)
-  for (let i = bitmap.nextSet(0); i !== -1; i = bitmap.nextSet(i + 1)) set.add(i)
-  return set
 }

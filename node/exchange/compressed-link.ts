@@ -31,6 +31,8 @@ const FORGET = 0.01
 
 /** What a client knows of the link to one peer and of compressing on it; unpacks what comes. */
 export class CompressedLink {
+  /** What the link is taken to carry until that is measured, bytes per second. */
+  assumedRate = ASSUMED_LINK_RATE
   #packRate = ASSUMED_PACK_RATE
   #unpackRate = ASSUMED_UNPACK_RATE
   #ratio = ASSUMED_RATIO
@@ -41,7 +43,7 @@ export class CompressedLink {
    */
   packFrom(linkRate: number, totalRate: number): number {
     return smallestToPack({
-      linkRate: linkRate || ASSUMED_LINK_RATE,
+      linkRate: linkRate || this.assumedRate,
       totalRate,
       packRate: this.#packRate,
       unpackRate: this.#unpackRate,

@@ -9,6 +9,8 @@ export interface SearchOptions {
   readonly session: PeerSession<Ticket>
   /** In [0, 1): machines that search at the same time begin at different places. */
   readonly random: () => number
+  /** Behind the uplink: asked only for what this machine is to fetch there. */
+  readonly far: boolean
   /** Whether the fetch and the session go on. */
   readonly goesOn: () => boolean
   /** The peer has some blocks: half-open runs of indices. */
@@ -19,10 +21,10 @@ export interface SearchOptions {
  * Asks a peer that holds other images which of the wanted blocks it has all the same: releases of an image agree in most of
  * them, and whoever has the content can serve it. Left out are blocks that enough other machines are known to have.
  */
-export async function searchContent({ job, session, random, goesOn, found }: SearchOptions): Promise<void> {
+export async function searchContent({ job, session, random, far, goesOn, found }: SearchOptions): Promise<void> {
   const { wanted, digestOf } = job.request
   const start = Math.floor(random() * wanted.length)
-  for (const indices of portions(candidates(job, start))) {
+  for (const indices of portions(candidates(job, start, far))) {
     const digests = await Promise.all(indices.map((index): Digest | Promise<Digest> => digestOf(index)))
     if (!goesOn()) return
     const has = await session.find(Buffer.concat(digests))
@@ -33,14 +35,14 @@ export async function searchContent({ job, session, random, goesOn, found }: Sea
 }
 
 /** Going round from `start`. */
-function* candidates({ request: { wanted }, picker }: FetchJob, start: number): Generator<number> {
+function* candidates({ request: { wanted }, picker }: FetchJob, start: number, far: boolean): Generator<number> {
   const parts = [
     [start, wanted.length],
     [0, start],
   ] as const
   for (const [from, end] of parts)
     for (let at = wanted.nextSet(from); at !== -1 && at < end; at = wanted.nextSet(at + 1))
-      if (picker.isPending(at) && picker.holdersOf(at) < FIND_HOLDERS) yield at
+      if (picker.isPending(at) && (far ? picker.isForFar(at) : picker.holdersOf(at) < FIND_HOLDERS)) yield at
 }
 
 function* portions(indices: Iterable<number>): Generator<number[]> {

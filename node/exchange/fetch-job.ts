@@ -2,6 +2,7 @@ import type { Bitmap } from '../../protocol/bitmap.ts'
 import { FETCH_WINDOW_BYTES } from '../../protocol/constants.ts'
 import { type Digest, toHex } from '../../protocol/digest.ts'
 import { type PackedBlock, wantedBytes } from '../../protocol/granules.ts'
+import { RangeSet } from '../../protocol/ranges.ts'
 import { BlockPicker } from './block-picker.ts'
 import type { PeerSession } from './session.ts'
 
@@ -56,6 +57,8 @@ export interface Ticket {
   readonly job: FetchJob
   readonly index: number
   readonly session: PeerSession<Ticket>
+  /** Whether it crosses the uplink. */
+  readonly far: boolean
   /** What was asked for of a block; undefined for all of it. */
   readonly granules: Bitmap | undefined
   /** Bytes of content that are asked for. */
@@ -77,6 +80,12 @@ export class FetchJob {
   readonly doubted = new Map<number, Doubted>()
   /** Peers with other images that are searched for this one's blocks, and whether that is to be done once more. */
   readonly searches = new Map<PeerSession<Ticket>, boolean>()
+  /** Far peers that were searched. */
+  readonly #searchedFar = new Set<PeerSession<Ticket>>()
+  /** What is claimed has changed. */
+  onClaim: () => void = () => undefined
+  /** Items that are asked of far peers, and those that came from there, with the time of that. */
+  readonly #claims = new Map<number, number | undefined>()
   /** Requests that are open, by item; more than one of an item only at the very end. */
   readonly #tickets = new Map<number, Ticket[]>()
   /** Bytes asked for, and bytes waiting to be taken. */
@@ -92,7 +101,9 @@ export class FetchJob {
   constructor(request: FetchRequest, self: string, random: () => number, now: number) {
     this.request = request
     this.root = toHex(request.root)
-    this.picker = new BlockPicker({ wanted: request.wanted, itemBytes: request.blockSize, self, random })
+    const { wanted, blockSize, level } = request
+    // Others can have pages only from whoever has all of the tree.
+    this.picker = new BlockPicker({ wanted, itemBytes: blockSize, self, random, undivided: level > 0 })
     this.helpedAt = now
     this.deliveredAt = now
   }
@@ -124,16 +135,25 @@ export class FetchJob {
   }
 
   /** An item is asked of a peer; the ticket goes with the request. */
-  ask(session: PeerSession<Ticket>, index: number, now: number): Ticket {
+  ask(session: PeerSession<Ticket>, index: number, far: boolean, now: number): Ticket {
     const granules = this.granules(index)
     const size = wantedBytes(granules, this.request.blockSize)
-    const ticket: Ticket = { job: this, index, session, granules, size, id: undefined }
+    const ticket: Ticket = { job: this, index, session, far, granules, size, id: undefined }
     this.picker.markAsked(index, session.peerId, now)
     const tickets = this.#tickets.get(index)
     if (tickets === undefined) this.#tickets.set(index, [ticket])
     else tickets.push(ticket)
     this.#askedBytes += this.#weight(ticket)
+    if (far) this.#claim(index, true)
     return ticket
+  }
+
+  /** Whether a far peer is to be searched now, which is done once: it holds other images, and something is still to be asked. */
+  searchFar(session: PeerSession<Ticket>): boolean {
+    if (this.picker.pending === 0 || this.picker.holdsImage(session.peerId) || this.#searchedFar.has(session))
+      return false
+    this.#searchedFar.add(session)
+    return true
   }
 
   isAsked(ticket: Ticket): boolean {
@@ -149,21 +169,51 @@ export class FetchJob {
     if (tickets.length === 0) this.#tickets.delete(ticket.index)
     this.#askedBytes -= this.#weight(ticket)
     this.picker.unasked(ticket.index, ticket.session.peerId)
+    if (ticket.far) this.#claim(ticket.index, false)
   }
 
   /** An item is no longer asked of anybody: one has answered, the others are told. It is pending again. */
   recall(index: number): void {
-    for (const ticket of this.#cancel(index)) this.picker.unasked(index, ticket.session.peerId)
+    for (const ticket of this.#cancel(index)) {
+      this.picker.unasked(index, ticket.session.peerId)
+      if (ticket.far) this.#claim(index, false)
+    }
   }
 
   /** A verified item waits for the consumer. */
   deliver(block: FetchedBlock, now: number): void {
     this.#cancel(block.index)
     this.picker.delivered(block.index, block.peerId)
+    if (this.#claims.has(block.index)) this.#claims.set(block.index, now)
     this.ready.push(block)
     this.#readyBytes += block.data.byteLength
     this.deliveredAt = now
     this.wake()
+  }
+
+  /** What others of the site need not ask for over the uplink. */
+  claims(): RangeSet {
+    return RangeSet.from([...this.#claims.keys()].map((index): [number, number] => [index, index + 1]))
+  }
+
+  /** Items that came from far peers a while ago at most. */
+  readonly arrived = (): number[] => [...this.#claims].flatMap(([index, at]) => (at === undefined ? [] : [index]))
+
+  /** What came before `time` is known to the others by now. */
+  forgetClaims(time: number): void {
+    for (const [index, at] of this.#claims) if (at !== undefined && at < time) this.#claims.delete(index)
+  }
+
+  /** What others have claimed as well is left to them, as far as it is still asked for. */
+  yieldClaims(claimed: RangeSet): void {
+    for (const [index, at] of [...this.#claims]) {
+      if (at !== undefined || !claimed.has(index)) continue
+      for (const ticket of [...(this.#tickets.get(index) ?? [])]) {
+        if (!ticket.far) continue
+        if (ticket.id !== undefined) ticket.session.cancel(ticket.id)
+        this.unask(ticket)
+      }
+    }
   }
 
   /** The next verified item, for the consumer. */
@@ -192,6 +242,12 @@ export class FetchJob {
     return new Promise((resolve) => {
       this.#wake = resolve
     })
+  }
+
+  #claim(index: number, asked: boolean): void {
+    if (asked) this.#claims.set(index, undefined)
+    else this.#claims.delete(index)
+    this.onClaim()
   }
 
   /** A few granules become a whole block when they are here. */

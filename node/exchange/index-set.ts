@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import type { Bitmap } from '../../protocol/bitmap.ts'
 
 /**
  * A set of whole numbers below `length` that finds its next member in a few steps however few there are: over the words of
@@ -16,6 +17,12 @@ export class IndexSet {
     const levels = [new Uint32Array(Math.max(1, Math.ceil(length / 32)))]
     while (levels.at(-1)!.length > 1) levels.push(new Uint32Array(Math.ceil(levels.at(-1)!.length / 32)))
     this.#levels = levels
+  }
+
+  static of(bitmap: Bitmap): IndexSet {
+    const set = new IndexSet(bitmap.length)
+    for (let i = bitmap.nextSet(0); i !== -1; i = bitmap.nextSet(i + 1)) set.add(i)
+    return set
   }
 
   get size(): number {

@@ -5,7 +5,9 @@ import type { HeldImage, Message, MetadataVersions } from '../../protocol/messag
 
 /** Versions of the exchange this code speaks. */
 const VERSION_MIN = 2
-const VERSION_MAX = 2
+const VERSION_MAX = 3
+/** The first in which a client may tell what it fetches over the uplink. */
+export const VERSION_FETCHING = 3
 
 /** What a node says of itself in its hello. */
 export interface LocalFacts {

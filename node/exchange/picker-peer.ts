@@ -14,7 +14,7 @@ export interface PickerPeer {
   readonly elsewhere: boolean
   /** It is fetching the image as well, and has its share of what only sources have. */
   isMember: boolean
-  /** 0 near, 1 far, 2 reluctant: who costs more is asked only for what nobody who costs less has. */
+  /** 0 near, 1 reluctant, 2 far: who costs more is asked only for what nobody who costs less has. */
   cost: 0 | 1 | 2
   near: boolean
   reluctant: boolean
@@ -25,6 +25,12 @@ export interface PickerPeer {
   asked: number
   /** Behind the item it was last asked for; -1 before. */
   cursor: number
+}
+
+/** A request for an item that is open. */
+export interface Ask {
+  readonly peer: PickerPeer
+  readonly at: number
 }
 
 export function peerHas({ have }: PickerPeer, index: number): boolean {

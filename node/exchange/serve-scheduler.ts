@@ -2,6 +2,7 @@ import {
   BUSY_RETRY_MAX_MS,
   BUSY_RETRY_MIN_MS,
   SERVE_BUFFER_BYTES,
+  SERVE_GATE_TICK_MS,
   SERVE_PORTION_BYTES,
   SERVE_QUEUE_MIN_BYTES,
   SERVE_QUEUE_MS,
@@ -21,11 +22,23 @@ export interface ServeJob {
   readonly cost: number
   /** Bytes that have to be read and hashed for it. */
   readonly size: number
+  /** Of the tree: 0 for blocks. */
+  readonly level?: number
+}
+
+/** Who may be answered now, besides what holds for all clients. */
+export interface ServeGate {
+  /** Milliseconds until a client may be sent something. */
+  waitMs(client: string): number
+  /** Bytes that are about to be sent to a client, or (negative) were not sent after all. */
+  spend(client: string, bytes: number): void
+  sent(client: string, level: number, bytes: number): void
 }
 
 export interface SchedulerOptions<Job> extends Partial<PaceOptions> {
   /** Answers these, and calls {@link ServeScheduler.taken} for each when the client's stream has room for more. */
   readonly serve: (jobs: readonly Job[]) => Promise<void>
+  readonly gate?: ServeGate
 }
 
 /** What serving does at the moment. */
@@ -48,6 +61,7 @@ export interface ServeFigures {
 export class ServeScheduler<Job extends ServeJob> {
   readonly #serve: (jobs: readonly Job[]) => Promise<void>
   readonly #now: () => number
+  readonly #gate: ServeGate | undefined
   readonly #pace: ServePace
   readonly #places = new ServePlaces()
   readonly #queue = new FairQueue<Job>()
@@ -58,6 +72,7 @@ export class ServeScheduler<Job extends ServeJob> {
   #turnBytes = SERVE_TURN_BYTES
   #busy = false
   #timer: NodeJS.Timeout | undefined
+  #gateTimer: NodeJS.Timeout | undefined
   #closed = false
   #capped: Capped | undefined
 
@@ -65,6 +80,7 @@ export class ServeScheduler<Job extends ServeJob> {
     const { now = () => performance.now(), cpuMs = processCpuMs } = options
     this.#serve = options.serve
     this.#now = now
+    this.#gate = options.gate
     this.#pace = new ServePace({ now, cpuMs })
   }
 
@@ -111,6 +127,8 @@ export class ServeScheduler<Job extends ServeJob> {
   taken(job: Job, bytes: number): void {
     this.#pace.spend(bytes - job.cost)
     if (bytes > 0) this.#pace.sent(bytes)
+    this.#gate?.spend(job.client, bytes - job.cost)
+    this.#gate?.sent(job.client, job.level ?? 0, bytes)
     const left = (this.#buffered.get(job.client) ?? 0) - job.cost
     if (left > 0) this.#buffered.set(job.client, left)
     else this.#buffered.delete(job.client)
@@ -138,6 +156,7 @@ export class ServeScheduler<Job extends ServeJob> {
   close(): void {
     this.#closed = true
     clearTimeout(this.#timer)
+    clearTimeout(this.#gateTimer)
   }
 
   #clients(): Set<string> {
@@ -172,12 +191,28 @@ export class ServeScheduler<Job extends ServeJob> {
     this.#busy = false
     // Without room in any stream the next one that has some goes on.
     if (jobs.length > 0) this.#kick()
+    else this.#awaitGate()
+  }
+
+  /** Who waits is held back by the gate, or by its own stream, which says when it goes on. */
+  #awaitGate(): void {
+    const waits = [...this.#queue.clients].map((client) => this.#gate?.waitMs(client) ?? 0).filter((ms) => ms > 0)
+    if (waits.length === 0 || this.#gateTimer !== undefined) return
+    this.#gateTimer = setTimeout(
+      () => {
+        this.#gateTimer = undefined
+        this.#kick()
+      },
+      Math.min(SERVE_GATE_TICK_MS, ...waits),
+    )
+    this.#gateTimer.unref()
   }
 
   #pick(): Job[] {
     const jobs: Job[] = []
     const portion = Math.min(SERVE_PORTION_BYTES, SERVE_BUFFER_BYTES / Math.max(1, this.#clients().size))
-    const isReady = (client: string): boolean => (this.#buffered.get(client) ?? 0) < portion
+    const isReady = (client: string): boolean =>
+      (this.#buffered.get(client) ?? 0) < portion && (this.#gate?.waitMs(client) ?? 0) === 0
     for (let bytes = 0; bytes < this.#turnBytes && this.#bufferedBytes < SERVE_BUFFER_BYTES; ) {
       if (jobs.length > 0 && this.#pace.wait().ms > 0) break
       const next = this.#queue.take(isReady)
@@ -186,6 +221,7 @@ export class ServeScheduler<Job extends ServeJob> {
       jobs.push(item)
       bytes += item.size
       this.#pace.spend(item.cost)
+      this.#gate?.spend(client, item.cost)
       this.#buffered.set(client, (this.#buffered.get(client) ?? 0) + item.cost)
       this.#bufferedBytes += item.cost
     }

@@ -17,7 +17,7 @@ import { BlockPacker } from './block-packer.ts'
 import { findContent } from './find-content.ts'
 import { checkHello, type Hello, helloOf, type LocalFacts } from './local-facts.ts'
 import type { PaceOptions, ServeLimits } from './serve-pace.ts'
-import { type ServeFigures, type ServeJob, ServeScheduler } from './serve-scheduler.ts'
+import { type ServeFigures, type ServeGate, type ServeJob, ServeScheduler } from './serve-scheduler.ts'
 
 /** Bytes of open requests beyond the credit that are answered `busy`; more is a violation. */
 const CREDIT_GRACE = 2
@@ -28,6 +28,10 @@ export interface ServerOptions {
   /** Addresses of members, to tell clients where else to ask. */
   readonly peers: () => readonly PeerAddresses[]
   readonly onHello?: (peerId: string, hello: Hello) => void
+  /** What a client fetches over the uplink. */
+  readonly onFetching?: (peerId: string, message: Extract<Message, { type: 'fetching' }>) => void
+  /** Holds answers to other sites back. */
+  readonly gate?: ServeGate
   readonly limits?: ServeLimits
   /** Clock and processor time, for tests. */
   readonly pace?: Partial<PaceOptions>
@@ -44,7 +48,12 @@ export class ExchangeServer {
 
   constructor(options: ServerOptions) {
     this.#options = options
-    this.#scheduler = new ServeScheduler({ ...options.pace, serve: (requests) => this.#answer(requests) })
+    const { gate } = options
+    this.#scheduler = new ServeScheduler({
+      ...options.pace,
+      ...(gate === undefined ? {} : { gate }),
+      serve: (requests) => this.#answer(requests),
+    })
     if (options.limits !== undefined) this.limit(options.limits)
     this.#watchHoldings()
   }
@@ -136,6 +145,7 @@ export class ExchangeServer {
 
 /** A request that was taken on. `cost`: what it takes of the credit. */
 interface OpenRequest extends WantRequest, ServeJob {
+  readonly level: number
   readonly session: ServerSession
   readonly wanted: Bitmap | undefined
   /** Bytes from which on the answer may be compressed. */
@@ -184,6 +194,7 @@ class ServerSession {
         } else if (message.type === 'want') this.#want(message.requests, message.packFrom)
         else if (message.type === 'cancel') this.#cancel(message.ids)
         else if (message.type === 'find') this.#find(message.id, message.payload)
+        else if (message.type === 'fetching') this.#options.onFetching?.(peerId, message)
         else throw new MeshError('PROTOCOL_VIOLATION', `${peerId} sent ${message.type} to a server`)
       }
     } finally {

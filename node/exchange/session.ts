@@ -14,7 +14,7 @@ import type { RangeSet } from '../../protocol/ranges.ts'
 import { countBlocks } from '../../protocol/units.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
 import { type ArrivedBlock, CompressedLink } from './compressed-link.ts'
-import { checkHello, type Hello, helloOf, type LocalFacts } from './local-facts.ts'
+import { checkHello, type Hello, helloOf, type LocalFacts, VERSION_FETCHING } from './local-facts.ts'
 import { PeerWindow } from './peer-window.ts'
 
 /** What a session reports; answers name the request they belong to. */
@@ -56,6 +56,7 @@ export class PeerSession<Ticket> {
   readonly #events: SessionEvents<Ticket>
   readonly #now: () => number
   readonly #credit: number
+  readonly #version: number
   readonly #replies: AsyncGenerator<Message>
   readonly #requests = new Map<number, OpenRequest<Ticket>>()
   readonly #held = new Map<string, Bitmap>()
@@ -79,6 +80,7 @@ export class PeerSession<Ticket> {
     this.#events = events
     this.#now = now
     this.#credit = hello.creditBytes
+    this.#version = hello.versionMax
     this.peerId = stream.peerId
     this.name = hello.name
     this.progressAt = now()
@@ -180,6 +182,11 @@ export class PeerSession<Ticket> {
     const unsent = this.#unsent.findIndex((want) => want.id === id)
     if (unsent !== -1) this.#unsent.splice(unsent, 1)
     else this.#post({ type: 'cancel', ids: [id] })
+  }
+
+  /** Tells what this machine fetches over the uplink, if the peer understands that. */
+  tellFetching(message: Extract<Message, { type: 'fetching' }>): void {
+    if (this.#version >= VERSION_FETCHING) this.#post(message)
   }
 
   /** Every request that is still open; the owner asks somebody else. */

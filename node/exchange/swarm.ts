@@ -1,13 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import {
+  FAR_PROGRESS_DEADLINE_MS,
+  FAR_STALL_DISCONNECT_MS,
   FETCH_TICK_MS,
-  HOLDER_WAIT_MS,
-  NO_DELIVERY_MS,
-  PEER_WAIT_MS,
+  HAND_OVER_MS,
+  HAND_OVER_TICK_MS,
   PROGRESS_DEADLINE_MS,
-  RETRY_MAX_MS,
-  RETRY_MIN_MS,
   STALL_DISCONNECT_MS,
 } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
@@ -18,13 +17,14 @@ import type { RangeSet } from '../../protocol/ranges.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
 import type { ArrivedBlock } from './compressed-link.ts'
 import { searchContent } from './content-search.ts'
+import { FarSide, type FetchingMessage } from './far-side.ts'
 import { type Doubted, type FetchedBlock, FetchJob, type FetchRequest, type Ticket } from './fetch-job.ts'
 import type { LocalFacts } from './local-facts.ts'
 import { PeerLedger } from './peer-ledger.ts'
-import { PeerSession } from './session.ts'
-
-/** Blocks that an error names one by one. */
-const MAX_BLOCKS_NAMED = 16
+import type { PeerSession } from './session.ts'
+import { Sessions } from './sessions.ts'
+import { whyUnavailable } from './unavailable.ts'
+import type { UplinkPace } from './uplink-pace.ts'
 
 export interface SwarmOptions {
   /** Peer id of this machine. */
@@ -34,6 +34,14 @@ export interface SwarmOptions {
   readonly local: () => LocalFacts
   /** A peer that is asked only for what nobody else has. */
   readonly isReluctant?: (peerId: string) => boolean
+  /** A peer behind the uplink, which is asked only for what no near one has; default: none. */
+  readonly isFar?: (peerId: string) => boolean
+  /** Whether every other machine of the site is connected. */
+  readonly nearSettled?: () => boolean
+  /** Nobody who is connected has what is to be fetched, or only far peers. */
+  readonly onStarving?: () => void
+  /** Content of so many bytes came, of this level of a tree. */
+  readonly onReceived?: (peerId: string, level: number, bytes: number) => void
   readonly ledger?: PeerLedger
   readonly now?: () => number
   readonly random?: () => number
@@ -58,51 +66,87 @@ export interface PeerFacts {
   readonly stalled: boolean
 }
 
-/** A connected peer; one entry lasts from one addPeer to the next removePeer. */
-interface PeerEntry {
-  session: PeerSession<Ticket> | undefined
-}
-
 /** Fetches blocks and pages from all connected peers at once; every item is verified before it is handed on. */
 export class Swarm {
   readonly ledger: PeerLedger
   readonly #options: Required<Pick<SwarmOptions, 'self' | 'open' | 'local' | 'now' | 'random'>> & SwarmOptions
-  /** Peers that are connected, with their session once it is open. */
-  readonly #peers = new Map<string, PeerEntry>()
+  readonly #sessions: Sessions<Ticket>
   readonly #jobs = new Set<FetchJob>()
+  readonly #far: FarSide
   #timer: NodeJS.Timeout | undefined
-  #closed = false
+  #starves = false
 
   constructor(options: SwarmOptions) {
     this.#options = { now: Date.now, random: Math.random, ...options }
     this.ledger = options.ledger ?? new PeerLedger()
+    this.#sessions = new Sessions({
+      ...this.#options,
+      ledger: this.ledger,
+      events: this.#events,
+      opened: (session) => {
+        this.#far.opened(session)
+        for (const job of this.#jobs) this.#enlist(job, session)
+        this.#pump()
+      },
+      ended: (session) => this.#loseSession(session),
+    })
+    this.#far = new FarSide({
+      self: options.self,
+      isFar: options.isFar ?? (() => false),
+      nearSettled: options.nearSettled ?? (() => true),
+      sessions: () => this.#sessions.all(),
+      jobs: this.#jobs,
+      now: this.#options.now,
+    })
   }
 
   /** A member was connected: opens a session, and opens it again after a pause if it breaks, until it is removed. */
   addPeer(peerId: string): void {
-    if (this.#closed || this.#peers.has(peerId) || this.ledger.isBanned(peerId)) return
-    const entry: PeerEntry = { session: undefined }
-    this.#peers.set(peerId, entry)
-    void this.#keepSession(peerId, entry)
+    this.#sessions.add(peerId)
   }
 
   removePeer(peerId: string): void {
-    const session = this.#peers.get(peerId)?.session
-    this.#peers.delete(peerId)
-    session?.abort(new MeshError('PEERS_UNREACHABLE', `${peerId} was disconnected`))
+    this.#sessions.remove(peerId)
+    this.#far.gone(peerId)
+  }
+
+  /** What this machine may ask for over the uplink; undefined: all it wants. */
+  limitUplink(pace: UplinkPace | undefined): void {
+    this.#far.pace = pace
+  }
+
+  /** Waits until others no longer need what came over the uplink to this machine last, for a bounded time. */
+  async handOver(): Promise<void> {
+    const until = this.#options.now() + HAND_OVER_MS
+    while (this.#far.isNeeded && this.#options.now() < until) await sleep(HAND_OVER_TICK_MS)
+  }
+
+  /** A peer said what it fetches over the uplink. */
+  heardFetching(peerId: string, message: FetchingMessage): void {
+    this.#far.heard(peerId, message)
+    this.#pump()
   }
 
   peers(): PeerFacts[] {
-    return this.#sessions().map((session) => {
+    return this.#sessions.all().map((session) => {
       const { blocks, bytes, bad } = this.ledger.of(session.peerId)
       const { rate } = session.window
       return { id: session.peerId, name: session.name, blocks, bytes, bad, rate, stalled: session.stalled }
     })
   }
 
+  hasSession(peerId: string): boolean {
+    return this.#sessions.has(peerId)
+  }
+
+  /** Whether something is to be fetched that nobody who is connected has, or only far peers. */
+  get isStarving(): boolean {
+    return this.#starves
+  }
+
   /** Have maps of the peers that hold (parts of) an image, by its root in hexadecimal. */
   holders(root: string): { peerId: string; held: Bitmap }[] {
-    return this.#sessions().flatMap((session) => {
+    return this.#sessions.all().flatMap((session) => {
       const held = session.held(root)
       return held === undefined ? [] : [{ peerId: session.peerId, held }]
     })
@@ -115,7 +159,8 @@ export class Swarm {
    */
   async *fetch(request: FetchRequest, signal: AbortSignal): AsyncGenerator<FetchedBlock> {
     const job = new FetchJob(request, this.#options.self, this.#options.random, this.#options.now())
-    for (const session of this.#sessions()) this.#enlist(job, session)
+    this.#far.begin(job)
+    for (const session of this.#sessions.all()) this.#enlist(job, session)
     const abort = (): void => job.fail(new MeshError('INTERRUPTED', 'fetching was interrupted'))
     if (signal.aborted) abort()
     signal.addEventListener('abort', abort)
@@ -139,52 +184,16 @@ export class Swarm {
   }
 
   close(): void {
-    this.#closed = true
     clearInterval(this.#timer)
+    this.#far.close()
     for (const job of this.#jobs) job.fail(new MeshError('INTERRUPTED', 'the node was stopped'))
-    for (const peerId of [...this.#peers.keys()]) this.removePeer(peerId)
-  }
-
-  #sessions(): PeerSession<Ticket>[] {
-    return [...this.#peers.values()].map((entry) => entry.session).filter((session) => session !== undefined)
-  }
-
-  async #keepSession(peerId: string, entry: PeerEntry): Promise<void> {
-    for (let pauseMs = RETRY_MIN_MS; this.#isWelcome(peerId, entry); pauseMs = Math.min(pauseMs * 2, RETRY_MAX_MS)) {
-      try {
-        const stream = await this.#options.open(peerId)
-        const session = await PeerSession.open<Ticket>(stream, this.#options.local(), this.#events, this.#options.now)
-        if (!this.#isWelcome(peerId, entry)) {
-          session.abort(new MeshError('PEERS_UNREACHABLE', `${peerId} was disconnected`))
-          return
-        }
-        entry.session = session
-        pauseMs = RETRY_MIN_MS
-        try {
-          for (const job of this.#jobs) this.#enlist(job, session)
-          this.#pump()
-          await session.run()
-        } finally {
-          this.#loseSession(session)
-        }
-      } catch (error) {
-        // A peer that breaks the protocol is not asked again; one that is gone may come back.
-        if (error instanceof MeshError && error.code === 'PROTOCOL_VIOLATION') this.#ban(peerId, error.message)
-      }
-      // Nobody waits for this pause, so it must not keep the process alive.
-      await sleep(pauseMs, undefined, { ref: false })
-    }
-  }
-
-  #isWelcome(peerId: string, entry: PeerEntry): boolean {
-    return !this.#closed && this.#peers.get(peerId) === entry && !this.ledger.isBanned(peerId)
+    this.#sessions.close()
   }
 
   #loseSession(session: PeerSession<Ticket>): void {
-    const entry = this.#peers.get(session.peerId)
-    if (entry?.session === session) entry.session = undefined
     for (const ticket of session.tickets()) ticket.job.unask(ticket)
     for (const job of this.#jobs) job.picker.removePeer(session.peerId)
+    this.#far.gone(session.peerId)
     this.#pump()
   }
 
@@ -194,14 +203,17 @@ export class Swarm {
     const have = job.available(session)
     job.picker.removePeer(peerId)
     const now = this.#options.now()
+    const near = !this.#far.isFar(peerId)
+    if (!near && this.#far.isClosed) return
     if (have === null) {
       // Whoever holds another image may have blocks of this one all the same.
       if (job.request.level > 0 || session.roots().next().done === true) return
-      job.picker.addPeer(peerId, { have: new Bitmap(job.request.wanted.length), elsewhere: true }, now)
-      this.#search(job, session)
-    } else job.picker.addPeer(peerId, { have }, now)
+      job.picker.addPeer(peerId, { have: new Bitmap(job.request.wanted.length), elsewhere: true, near }, now)
+      if (near) this.#search(job, session)
+    } else job.picker.addPeer(peerId, { have, near }, now)
     if (this.#options.isReluctant?.(peerId) === true) job.picker.setReluctant(peerId, true)
     if (session.window.rate > 0) job.picker.setSpeed(peerId, session.window.rate)
+    this.#far.noticed(job)
   }
 
   /** One search of a peer at a time; what comes to know of it anew meanwhile is searched for when that one has ended. */
@@ -211,7 +223,7 @@ export class Swarm {
     if (running) return
     const goesOn = (): boolean =>
       this.#jobs.has(job) &&
-      this.#peers.get(session.peerId)?.session === session &&
+      this.#sessions.isOpen(session) &&
       // Not while it is stalled.
       job.picker.hasPeer(session.peerId) &&
       job.available(session) === null
@@ -219,6 +231,7 @@ export class Swarm {
       job,
       session,
       random: this.#options.random,
+      far: this.#far.isFar(session.peerId),
       goesOn,
       found: (runs) => {
         job.picker.gained(session.peerId, runs, this.#options.now())
@@ -232,13 +245,6 @@ export class Swarm {
       },
       (error: Error) => job.fail(error),
     )
-  }
-
-  #ban(peerId: string, reason: string): void {
-    if (this.ledger.isBanned(peerId)) return
-    this.ledger.ban(peerId, reason)
-    this.removePeer(peerId)
-    this.#options.onBan?.(peerId, reason)
   }
 
   readonly #events = {
@@ -277,7 +283,7 @@ export class Swarm {
     versions: (peerId: string, versions: MetadataVersions) => this.#options.onVersions?.(peerId, versions),
     peers: (list: readonly PeerAddresses[]) => this.#options.onPeers?.(list),
     totalRate: () =>
-      this.#sessions().reduce((sum, { openBytes, window }) => sum + (openBytes > 0 ? window.rate : 0), 0),
+      this.#sessions.all().reduce((sum, { openBytes, window }) => sum + (openBytes > 0 ? window.rate : 0), 0),
   }
 
   async #received(session: PeerSession<Ticket>, ticket: Ticket, content: ArrivedBlock): Promise<void> {
@@ -286,6 +292,7 @@ export class Swarm {
     this.#answers(session)
     // Its place is free for the next request, whatever becomes of this one.
     this.#pumpFrom(session)
+    if (ticket.far) this.#far.pace?.spend(content.wireBytes - ticket.size)
     // Already delivered by somebody else, or the job is over.
     if (!this.#isOpen(ticket)) return
     let data: Uint8Array
@@ -325,6 +332,7 @@ export class Swarm {
   #deliver(session: PeerSession<Ticket>, ticket: Ticket, data: Uint8Array, received: number): void {
     const { job, index, granules } = ticket
     this.ledger.delivered(session.peerId, received)
+    this.#options.onReceived?.(session.peerId, job.request.level, received)
     const doubted = job.doubted.get(index)
     const neighboursWrong = doubted !== undefined && this.#judge(doubted, index, data)
     const block = { index, data, peerId: session.peerId, received }
@@ -344,19 +352,19 @@ export class Swarm {
     unpackBlock(content, granules, claimed)
     if (sameBytes(claimed, block)) return true
     this.ledger.of(peerId).bad++
-    this.#ban(peerId, `sent wrong bytes for block ${index}`)
+    this.#sessions.ban(peerId, `sent wrong bytes for block ${index}`)
     return false
   }
 
   #wrong(session: PeerSession<Ticket>, what: string): void {
     this.ledger.of(session.peerId).bad++
-    this.#ban(session.peerId, what)
+    this.#sessions.ban(session.peerId, what)
     this.#loseSession(session)
   }
 
   /** Asks peers for as much as their windows allow: one request of each in turn, and not always the same one first. */
   #pump(): void {
-    const rooms = this.#sessions().map((session) => ({ session, room: session.room() }))
+    const rooms = this.#sessions.all().map((session) => ({ session, room: session.room() }))
     const first = Math.floor(this.#options.random() * rooms.length)
     let asking = [...rooms.slice(first), ...rooms.slice(0, first)]
     const now = this.#options.now()
@@ -377,6 +385,7 @@ export class Swarm {
 
   /** Asks a peer for one thing. Returns the bytes, or infinity if it is to be asked for nothing. */
   #askNext(session: PeerSession<Ticket>, now: number): number {
+    if (this.#far.isFar(session.peerId) && !this.#far.mayAsk()) return Number.POSITIVE_INFINITY
     for (const job of this.#jobs) {
       if (!job.picker.hasPeer(session.peerId) || job.picker.pending === 0 || !job.hasRoom) continue
       const index = job.picker.next(session.peerId, now)
@@ -387,7 +396,8 @@ export class Swarm {
 
   /** Returns the bytes that are asked for. */
   #ask(job: FetchJob, session: PeerSession<Ticket>, index: number, now: number): number {
-    const ticket = job.ask(session, index, now)
+    const ticket = job.ask(session, index, this.#far.isFar(session.peerId), now)
+    if (ticket.far) this.#far.pace?.spend(ticket.size)
     const digest = job.request.digestOf(index)
     if (digest instanceof Promise)
       digest.then(
@@ -408,7 +418,10 @@ export class Swarm {
   /** Looks after what no message triggers: stalled peers, missing holders, slow last requests. */
   #tick(): void {
     const now = this.#options.now()
-    for (const session of this.#sessions()) this.#checkProgress(session, now)
+    this.#far.tick()
+    for (const session of this.#sessions.all()) this.#checkProgress(session, now)
+    this.#checkFar()
+    this.#checkSupply()
     this.#pump()
     for (const job of this.#jobs) {
       if (job.picker.pending === 0) this.#askTwice(job, now)
@@ -419,20 +432,44 @@ export class Swarm {
   #checkProgress(session: PeerSession<Ticket>, now: number): void {
     if (session.openBytes === 0) return
     const silentMs = now - session.progressAt
-    if (silentMs >= (this.#options.stallDisconnectMs ?? STALL_DISCONNECT_MS)) {
+    const far = this.#far.isFar(session.peerId)
+    const { stallDisconnectMs, progressDeadlineMs } = this.#options
+    if (silentMs >= (stallDisconnectMs ?? (far ? FAR_STALL_DISCONNECT_MS : STALL_DISCONNECT_MS))) {
       session.abort(new MeshError('REQUEST_TIMEOUT', `${session.peerId} sent nothing for ${silentMs} ms`))
-    } else if (silentMs >= (this.#options.progressDeadlineMs ?? PROGRESS_DEADLINE_MS) && !session.stalled) {
+    } else if (
+      silentMs >= (progressDeadlineMs ?? (far ? FAR_PROGRESS_DEADLINE_MS : PROGRESS_DEADLINE_MS)) &&
+      !session.stalled
+    ) {
       session.stalled = true
       this.ledger.of(session.peerId).stalls++
       // Its answers are still welcome; until then others are asked for the same.
       for (const ticket of session.tickets()) ticket.job.unask(ticket)
-      for (const job of this.#jobs) job.picker.removePeer(session.peerId)
+      for (const job of this.#jobs) job.picker.suspendPeer(session.peerId, now)
+    }
+  }
+
+  #checkSupply(): void {
+    const lacks = ({ picker }: FetchJob): boolean => picker.pending > 0 && !picker.canServe
+    this.#starves = this.#sessions.all().length > 0 && (this.#far.isWanted || [...this.#jobs].some(lacks))
+    if (this.#starves) this.#options.onStarving?.()
+  }
+
+  /** Far peers count while the uplink is open; they are searched when it is clear what the near ones have. */
+  #checkFar(): void {
+    for (const session of this.#sessions.all()) {
+      if (!this.#far.isFar(session.peerId) || session.stalled) continue
+      for (const job of this.#jobs) {
+        const has = job.picker.hasPeer(session.peerId)
+        if (this.#far.isClosed) job.picker.removePeer(session.peerId)
+        else if (!has) this.#enlist(job, session)
+        else if (this.#far.mayAsk() && job.searchFar(session)) this.#search(job, session)
+      }
     }
   }
 
   /** At the very end a slow peer's last requests are asked of a second peer that has nothing else to do. */
   #askTwice(job: FetchJob, now: number): void {
-    for (const session of this.#sessions()) {
+    for (const session of this.#sessions.all()) {
       if (session.openBytes > 0 || session.stalled || !job.picker.hasPeer(session.peerId)) continue
       const index = job.picker.duplicate(session.peerId, now)
       if (index !== -1) this.#ask(job, session, index, now)
@@ -440,51 +477,19 @@ export class Swarm {
   }
 
   #checkHolders(job: FetchJob, now: number): void {
-    const sessions = this.#sessions()
-    const { picker } = job
-    const idle = job.ready.length === 0 && picker.pending + picker.asked > 0
-    if (idle && now - job.deliveredAt >= NO_DELIVERY_MS && sessions.length > 0) {
-      job.fail(this.#unavailable(job, sessions.length, 'delivers'))
-      return
-    }
-    if (!idle || picker.asked > 0 || picker.canServe) {
-      job.helpedAt = now
-      return
-    }
-    const waitedMs = now - job.helpedAt
-    if (sessions.length === 0) {
-      if (waitedMs < (this.#options.peerWaitMs ?? PEER_WAIT_MS)) return
-      job.fail(
-        new MeshError(
-          'PEERS_UNREACHABLE',
-          `no machine of the site could be reached in ${Math.round(waitedMs / 1000)} s`,
-        ),
-      )
-    } else if (waitedMs >= (this.#options.holderWaitMs ?? HOLDER_WAIT_MS)) {
-      job.fail(this.#unavailable(job, sessions.length, 'holds'))
-    }
-  }
-
-  #unavailable(job: FetchJob, peers: number, verb: 'holds' | 'delivers'): MeshError {
-    const { level } = job.request
-    const blocks = [...job.picker.left().take(MAX_BLOCKS_NAMED)].sort((a, b) => a - b)
-    const count = job.picker.pending + job.picker.asked
-    const more = count > blocks.length ? ` and ${count - blocks.length} more` : ''
-    const what = level === 0 ? 'blocks' : `hash pages of level ${level}:`
-    return new MeshError(
-      'BLOCKS_UNAVAILABLE',
-      `none of ${peers} reachable machines ${verb} ${what} ${blocks.join(', ')}${more}`,
-      {
-        detail: { level, blocks, count },
-      },
-    )
+    const { peerWaitMs, holderWaitMs } = this.#options
+    const because = this.#far.isClosed ? 'the uplink is closed at this time' : undefined
+    const why = whyUnavailable(job, { peers: this.#sessions.all().length, now, peerWaitMs, holderWaitMs, because })
+    if (why !== undefined) job.fail(why)
   }
 
   #endJob(job: FetchJob): void {
     this.#jobs.delete(job)
     job.end()
+    this.#far.ended(job)
     if (this.#jobs.size > 0) return
     clearInterval(this.#timer)
     this.#timer = undefined
+    this.#starves = false
   }
 }

@@ -46,6 +46,8 @@ export interface RestoreOptions {
   readonly beforeWriting: () => Promise<void>
   /** Called when verified blocks of this disk can be served to others, which ends with the restore. */
   readonly serving?: (source: DiskSource) => void
+  /** Waits as long as others need this machine as a source, before it ceases to be one. */
+  readonly handOver?: () => Promise<void>
   /** Called when a block that the log called clean was found wrong; the whole disk is scanned then. */
   readonly onLogMiss?: (block: number) => void
   readonly progress: ReportProgress
@@ -74,10 +76,14 @@ export async function restore(options: RestoreOptions): Promise<Receipt> {
     const { logState, movedFrom } = await moveLog(options, opened, tree)
     const disk = new ImageDisk(device, manifest)
     const book = new ReceiptBook({ options, tree, disk, startedAt, received, logState, movedFrom })
+    // Others may have the tree before it is known what of the image is here.
+    options.serving?.(new DiskSource({ disk, tree, held: new Bitmap(tree.geometry.blockCount) }))
     const run = new RestoreRun(options, tree, disk, book)
     if (logState.state === 'unknown') await run.fromScan()
     else await run.fromLog()
-    return book.receipt(now())
+    const receipt = book.receipt(now())
+    await options.handOver?.()
+    return receipt
   } finally {
     await tree.close()
   }

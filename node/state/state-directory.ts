@@ -15,6 +15,9 @@ export interface ServingConfig {
   readonly maxPeers?: number
   /** Priority, as nice(1) counts. */
   readonly nice?: number
+  /** What may cross the uplink, as `parseUplinkRule` reads it; and whether nothing does outside of its windows. */
+  readonly uplink?: string
+  readonly uplinkStrict?: boolean
   /** Command that prints something while somebody uses the machine; empty: nobody is looked for. */
   readonly inUseCheck?: string
   /** Bytes of a coming release that are kept beside the disk; 0: none. */

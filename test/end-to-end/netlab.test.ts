@@ -21,7 +21,12 @@ interface Result {
     readonly overUplink: number
     readonly received: number
     readonly receivedMost: number
-    readonly ideal: { readonly fromSource: number; readonly into: number; readonly intoMost: number }
+    readonly ideal: {
+      readonly fromSource: number
+      readonly fromSourceInBlocks: number
+      readonly into: number
+      readonly intoMost: number
+    }
   }
   readonly cpuSeconds: { readonly machines: number; readonly source: number }
   readonly peakMib: { readonly machine: number; readonly source: number }
@@ -41,6 +46,7 @@ describe('npm run lab, its command line', () => {
     [['restore', '--dirt', 'some'], /--dirt.*Allowed choices are uniform, clustered/],
     [['update', '--share', '0.9'], /--share.*at most 0.5/],
     [['provision', '--uplink', '1mbit'], /--uplink goes with --from central/],
+    [['provision', '--kill-fetcher'], /--kill-fetcher goes with --from central/],
     [['provision', '--content', 'zeros'], /--content.*Allowed choices are random, system/],
     [['fly'], /unknown command 'fly'/],
   ])('%j is refused', async (args, message) => {
@@ -165,6 +171,14 @@ describe.skipIf(why !== undefined)('npm run lab', { timeout: LIMIT_MS }, () => {
     expect(result.staging!.overUplink).toBeGreaterThanOrEqual(result.bytes.ideal.fromSource)
     expect(result.staging!.received).toBeGreaterThanOrEqual(result.bytes.ideal.into)
     expect(result.bytes.overUplink).toBeLessThan(50_000)
+  })
+
+  it('brings what is behind the uplink over it once, although the machine that fetches is killed', async () => {
+    const { bytes } = await run(
+      ...['provision', '--machines', '3', '--size', '16M', '--from', 'central', '--uplink', '20mbit', '--kill-fetcher'],
+    )
+    expect(bytes.overUplink).toBeGreaterThanOrEqual(bytes.ideal.fromSource)
+    expect(bytes.overUplink).toBeLessThan(1.5 * bytes.ideal.fromSourceInBlocks)
   })
 
   it('leaves nothing when it is interrupted, whatever it does', async () => {

@@ -40,6 +40,13 @@ const messages: fc.Arbitrary<Message> = fc.oneof(
   }),
   fc.record({ type: fc.constant('have' as const), root: digest, gained: ranges, lost: ranges }),
   fc.record({
+    type: fc.constant('fetching' as const),
+    root: digest,
+    level: fc.nat(5),
+    claimed: ranges,
+    over: fc.boolean(),
+  }),
+  fc.record({
     type: fc.constant('want' as const),
     requests: fc.array(
       fc.record({
@@ -146,7 +153,7 @@ describe('messages', () => {
       expect(Buffer.concat(encodeFrame(message!)).toString('hex')).toBe(hex)
       seen.add(type)
     }
-    expect(seen.size).toBe(17)
+    expect(seen.size).toBe(18)
   })
 
   it('are refused with a typed error when bytes are anything else', () => {

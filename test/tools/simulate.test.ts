@@ -14,6 +14,8 @@ const LIMITS: Readonly<Record<ScenarioName, { last: number; source: number; usel
   slow: { last: 2.8, source: 2.2, useless: 0.2 },
   liars: { last: 1.8, source: 1.8, useless: 0.05 },
   stalls: { last: 1.9, source: 1.9, useless: 0.02 },
+  uplink: { last: 1.1, source: 3.1, useless: 0.01 },
+  'dying-owners': { last: 1.15, source: 3.2, useless: 0.02 },
 }
 
 describe('the simulated lab', () => {
@@ -31,6 +33,16 @@ describe('the simulated lab', () => {
     expect(result.last).toBeLessThan(1.1)
     expect(result.source).toBeLessThan(1.1)
     expect(result.median).toBeLessThanOrEqual(result.last)
+  })
+
+  it.each([
+    ['uplink', 1.01],
+    ['dying-owners', 1.05],
+  ] as const)('brings an image over the uplink of each site once: %s', (scenario, most) => {
+    const { uplink, unfinished } = runScenario({ scenario, machines: 40, blocks: 500, offerMs: 100, seed: 1 })
+    expect(unfinished).toEqual([])
+    expect(uplink).toBeGreaterThanOrEqual(1)
+    expect(uplink).toBeLessThan(most)
   })
 
   it('is the same every time', () => {

@@ -3,7 +3,6 @@ import { Command } from 'commander'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { DEFAULT_CONFIG, readConfigFile } from '../config/config-file.ts'
 import { CONFIG_NAMES } from '../config/config-keys.ts'
-import { effectiveSettings } from '../config/effective-settings.ts'
 import { formatTable } from '../format.ts'
 
 export function command(): Command {
@@ -34,6 +33,7 @@ async function check(context: Context, options: { config?: string }, given?: str
 }
 
 async function show(context: Context, options: { config?: string }): Promise<void> {
+  const { effectiveSettings } = await import('../config/effective-settings.ts')
   const settings = await effectiveSettings(context.command, options.config)
   const rows = settings.map(({ name, value, from }) => [
     name,

@@ -5,8 +5,8 @@ import { SERVING_NICE } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { configOf } from '../config/apply-config.ts'
-import { installUnits, type UnitChange } from '../install/install-units.ts'
-import { meshUnits, type UnitFacts, type UnitMonitor } from '../install/mesh-units.ts'
+import type { UnitChange } from '../install/install-units.ts'
+import type { UnitFacts, UnitMonitor } from '../install/mesh-units.ts'
 import type { UnitFile } from '../install/unit-text.ts'
 import { parseEraName } from '../parse.ts'
 
@@ -42,6 +42,8 @@ const VERBS = {
 } as const
 
 async function run(context: Context, options: Options): Promise<void> {
+  const { installUnits } = await import('../install/install-units.ts')
+  const { meshUnits } = await import('../install/mesh-units.ts')
   const { output } = context
   const { dryRun, remove } = options
   const root = resolve(options.root)

@@ -38,6 +38,8 @@ function describe(status: Status): string {
   }
   if (status.staging !== undefined) rows.push(['staged', describeStaging(status.staging)])
   if (status.serving !== undefined) rows.push(['served', describeServing(status.serving)])
+  for (const { site, in: into, out } of status.uplink ?? [])
+    rows.push(['uplink', `site ${site}: ${describeCrossing(into)} came, ${describeCrossing(out)} went`])
   if (status.lastRestore !== undefined) {
     const { verified, release, startedAt, seconds, failure } = status.lastRestore
     const outcome = verified ? 'verified' : `NOT verified${failure === undefined ? '' : ` (${failure})`}`
@@ -57,6 +59,11 @@ function describeStaging({ release, staged, wanted, left, state, reason }: NonNu
   if (left > 0) parts.push(`there is no room for ${left}, which the restore fetches`)
   if (state === 'waiting') parts.push(`waits: ${reason}`)
   return parts.join('; ')
+}
+
+function describeCrossing(bytes: NonNullable<Status['uplink']>[number]['in']): string {
+  const some = (['blocks', 'pages', 'metadata'] as const).filter((cause) => bytes[cause] > 0)
+  return some.map((cause) => `${formatBytes(bytes[cause])} of ${cause}`).join(' and ') || 'nothing'
 }
 
 const CAPS = { rate: '--max-upload', cpu: 'the limit on the processor' } as const

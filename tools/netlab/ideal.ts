@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto'
 import { open } from 'node:fs/promises'
+import { DEFAULT_BLOCK_SIZE_BYTES } from '../../protocol/constants.ts'
 import { GRANULE } from './model-image.ts'
 
 const STEP = 1024 * GRANULE
@@ -13,6 +14,8 @@ export interface Need {
   readonly into: readonly number[]
   /** What no machine has: it must leave the source once. */
   readonly fromSource: number
+  /** The same with whole blocks: a piece that repeats within others counts again, and all that is not zeros in a block. */
+  readonly fromSourceInBlocks: number
 }
 
 /** Compares the disks, as they are before the restore, with the image they are to hold. */
@@ -25,12 +28,36 @@ export async function findNeed(image: string, disks: readonly string[], signal: 
     into.push(missing.size * GRANULE)
     for (const piece of nowhere) if (!missing.has(piece)) nowhere.delete(piece)
   }
-  return { into, fromSource: nowhere.size * GRANULE }
+  const blocks = await blocksOf(image, signal)
+  for (const disk of disks) for (const block of (await blocksOf(disk, signal)).keys()) blocks.delete(block)
+  const inBlocks = [...blocks.values()].reduce((sum, bytes) => sum + bytes, 0)
+  return { into, fromSource: nowhere.size * GRANULE, fromSourceInBlocks: inBlocks }
 }
 
 /** Seconds that the slowest of the links needs at its full rate; rates in bits per second. */
 export function idealSeconds(need: Need, rates: { readonly machine: number; readonly source: number }): number {
   return Math.max((Math.max(...need.into) * 8) / rates.machine, (need.fromSource * 8) / rates.source)
+}
+
+/** Digests of all different blocks of a file, with the bytes of each that are not zeros. */
+async function blocksOf(path: string, signal: AbortSignal): Promise<Map<string, number>> {
+  const found = new Map<string, number>()
+  const zeros = Buffer.alloc(GRANULE)
+  const buffer = Buffer.alloc(DEFAULT_BLOCK_SIZE_BYTES)
+  const file = await open(path)
+  try {
+    for (let offset = 0; ; offset += buffer.byteLength) {
+      signal.throwIfAborted()
+      const { bytesRead } = await file.read(buffer, 0, buffer.byteLength, offset)
+      if (bytesRead === 0) return found
+      let bytes = 0
+      for (let at = 0; at < bytesRead; at += GRANULE)
+        if (!buffer.subarray(at, at + GRANULE).equals(zeros)) bytes += GRANULE
+      found.set(hash('sha256', buffer.subarray(0, bytesRead), 'base64'), bytes)
+    }
+  } finally {
+    await file.close()
+  }
 }
 
 /** Digests of all different granules of a file that are not zeros. */

@@ -29,6 +29,8 @@ export interface LabOptions {
   readonly log: (typeof LOGS)[number]
   /** Update: the machines fetch the release ahead, and are restarted when all have it. */
   readonly staged: boolean
+  /** The machine that fetches most over the uplink is killed in the middle, and started again. */
+  readonly killFetcher: boolean
 }
 
 /** The machine that publishes. */

@@ -24,6 +24,7 @@ export function asJson(result: LabResult): object {
     ...(scenario === 'provision' ? {} : { share }),
     ...(scenario === 'restore' ? { dirt, log } : {}),
     ...(scenario === 'update' ? { staged: options.staged } : {}),
+    ...(options.killFetcher ? { killFetcher: true } : {}),
     seconds: {
       last: Math.max(...seconds),
       median: median(seconds),
@@ -36,7 +37,12 @@ export function asJson(result: LabResult): object {
       overUplink: central?.sent ?? 0,
       received: sum(received),
       receivedMost: Math.max(...received),
-      ideal: { fromSource: need.fromSource, into: sum(need.into), intoMost: Math.max(...need.into) },
+      ideal: {
+        fromSource: need.fromSource,
+        fromSourceInBlocks: need.fromSourceInBlocks,
+        into: sum(need.into),
+        intoMost: Math.max(...need.into),
+      },
     },
     ...(staging === undefined
       ? {}
@@ -71,6 +77,7 @@ export function asText(result: LabResult): string {
     ...(publishSeconds === undefined ? [] : [figure('publishing before, s', publishSeconds)]),
     ...(master === undefined ? [] : [mib('out of the master, MiB', master.sent, left(fromMaster))]),
     ...(central === undefined ? [] : [mib('over the uplink, MiB', central.sent, left(fromCentral))]),
+    ...(options.from === 'central' ? [mib('of whole blocks, MiB', central!.sent, left(need.fromSourceInBlocks))] : []),
     mib('received by all machines, MiB', sum(received), left(sum(need.into))),
     mib('received by one, at most, MiB', Math.max(...received), left(Math.max(...need.into))),
     figure('CPU of all machines, s', sumOf(machines, 'cpuSeconds')),

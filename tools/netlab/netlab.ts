@@ -27,6 +27,7 @@ interface Flags {
   dirt?: LabOptions['dirt']
   log?: LabOptions['log']
   staged?: boolean
+  killFetcher: boolean
 }
 
 /** One command for each scenario; most options are the same. */
@@ -79,6 +80,11 @@ function common(parent: Command, name: LabOptions['scenario'], description: stri
         .choices(CONTENTS)
         .default('random'),
     )
+    .option(
+      '--kill-fetcher',
+      'kill the machine that fetches most over the uplink in the middle, and start it again',
+      false,
+    )
     .option('--seed <n>', 'the same seed gives the same image and the same dirt', parseSeed, 1)
     .option('--mdns', 'machines also look for one another by multicast DNS', false)
     .option('--no-build', 'run the sources instead of the bundle')
@@ -97,9 +103,26 @@ function optionsOf(scenario: LabOptions['scenario'], flags: Flags): LabOptions {
   const { staged = false } = flags
   if (from === 'master' && flags.uplink !== undefined)
     throw new CommanderError(EXIT.usage, 'lab.uplink', '--uplink goes with --from central or --from both')
-  const { machines, size, content, seed, mdns, build } = flags
+  const { machines, size, content, seed, mdns, build, killFetcher } = flags
+  if (killFetcher && from !== 'central')
+    throw new CommanderError(EXIT.usage, 'lab.killFetcher', '--kill-fetcher goes with --from central')
   const limits = { ...(rate > 0 ? { rate } : {}), ...(uplink > 0 ? { uplink } : {}) }
-  return { scenario, machines, size, ...limits, from, content, seed, mdns, build, share, dirt, log, staged }
+  return {
+    scenario,
+    machines,
+    size,
+    ...limits,
+    from,
+    content,
+    seed,
+    mdns,
+    build,
+    share,
+    dirt,
+    log,
+    staged,
+    killFetcher,
+  }
 }
 
 async function run(options: LabOptions, json: boolean): Promise<void> {

@@ -7,7 +7,8 @@ import { hasTool, PACKAGES, runTool } from '../lab/run-tool.ts'
 
 /** Namespaces and directories of a run are called `meshlab-PID-…`, so that the next run knows what a dead one left. */
 const PREFIX = 'meshlab-'
-const HUB = 'hub'
+/** The router, which has an address on either side. */
+export const HUB = 'hub'
 const ROUTER_LAN = '10.83.0.254'
 const ROUTER_UPLINK = '10.84.0.1'
 /**
@@ -73,7 +74,7 @@ export class Network {
     await this.#ip(['-n', hub, 'link', 'add', 'br0', 'type', 'bridge', 'mcast_snooping', '0'])
     await this.#ip(['-n', hub, 'addr', 'add', `${ROUTER_LAN}/24`, 'dev', 'br0'])
     await this.#ip(['-n', hub, 'link', 'set', 'br0', 'up'])
-    await this.#ip(['netns', 'exec', hub, 'sh', '-c', 'echo 1 > /proc/sys/net/ipv4/ip_forward'])
+    await this.forward(true)
   }
 
   namespace(machine: string): string {
@@ -98,6 +99,12 @@ export class Network {
     await this.#ip(['-n', namespace, 'link', 'set', 'eth0', 'up'])
     await this.#ip(['-n', namespace, 'route', 'add', 'default', 'via', router])
     return address
+  }
+
+  /** Whether the LAN and what is behind the uplink can reach each other; both reach the router in any case. */
+  async forward(on: boolean): Promise<void> {
+    const setting = `echo ${on ? 1 : 0} > /proc/sys/net/ipv4/ip_forward`
+    await this.#ip(['netns', 'exec', this.namespace(HUB), 'sh', '-c', setting])
   }
 
   /** From now on each port carries so many bits per second in each direction; undefined: as fast as the machine can. */

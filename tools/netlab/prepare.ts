@@ -1,5 +1,7 @@
 import { constants, copyFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { SiteSigner } from '../../node/trust/site-signer.ts'
+import { TrustStore } from '../../node/trust/trust-store.ts'
 import { makeHole } from '../bench/benches.ts'
 import type { MeshProcess } from '../lab/local-lab.ts'
 import { Random } from '../lab/random.ts'
@@ -55,22 +57,44 @@ export async function prepareLab(lab: ShapedLab, options: LabOptions): Promise<P
   const publisher = publisherOf(options)
   await lab.add(publisher, SOURCE_NUMBER, publisher === 'central' ? 'uplink' : 'lan')
   for (const [i, machine] of machines.entries()) await lab.add(machine, i + 1, 'lan')
+  if (publisher === 'central') {
+    await lab.ok(publisher, ['seed', lab.path('model.img'), '--image', IMAGE, '--once'])
+    await moveBehindUplink(lab, publisher)
+  }
   await lab.serve(publisher, ['seed', lab.path('model.img'), '--image', IMAGE])
   if (options.from === 'both') {
     await lab.add('central', SOURCE_NUMBER, 'uplink')
     await copyOfModel(lab, 'central')
     await enrol(lab, publisher, ['central'])
+    await lab.stop(publisher)
+    await moveBehindUplink(lab, publisher)
+    await lab.serve(publisher, ['seed', lab.path('model.img'), '--image', IMAGE])
     await lab.ok('central', ['restore'])
     await lab.serve('central', ['up'])
   }
   return { lab, options, machines, layout, pieces }
 }
 
+/** Central stands in another site than the machines; nobody serves the publisher's state meanwhile. */
+async function moveBehindUplink(lab: ShapedLab, publisher: string): Promise<void> {
+  const trust = await TrustStore.open(lab.path(publisher, 'trust'))
+  const signer = await SiteSigner.open({ keysDir: lab.path(publisher, 'keys'), trust })
+  const moved = trust
+    .view()
+    .members.filter(({ name, role }) => name === 'central' || (publisher === 'central' && role === 'master'))
+  for (const member of moved) await signer.addMember({ ...member, site: 'central' })
+}
+
 /** All machines join, whose disks are there. */
 export async function enrol(lab: ShapedLab, publisher: string, machines: readonly string[]): Promise<void> {
   const { token } = await lab.ok(publisher, ['invite', '--uses', String(machines.length)])
   await eachOf(machines, async (machine) => {
-    await lab.ok(machine, ['join', String(token), '--disk', lab.disk(machine), '--name', machine])
+    const join = ['join', String(token), '--disk', lab.disk(machine), '--name', machine]
+    // Where many processes share few cores a first attempt may be too late; a second one goes on with it.
+    await lab
+      .ok(machine, join)
+      .catch(() => lab.ok(machine, join))
+      .catch(() => lab.ok(machine, join))
   })
 }
 

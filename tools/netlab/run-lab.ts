@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Receipt } from '../../node/restore/receipt.ts'
 import { measure, peakOf } from '../bench/benches.ts'
 import { firstDifference } from '../lab/compare.ts'
@@ -9,6 +10,8 @@ import { provision } from './provision.ts'
 import { restore } from './restore.ts'
 import { ShapedLab } from './shaped-lab.ts'
 import { update } from './update.ts'
+
+const KILL_TICK_MS = 100
 
 const SCENARIOS = { provision, restore, update } as const
 
@@ -63,7 +66,7 @@ export async function runLab(
     const disks = prepared.machines.map((machine) => lab.disk(machine))
     const need = await findNeed(scenario.target, disks, signal)
     say('measuring')
-    const measured = await measurePhase(prepared)
+    const measured = await measurePhase(prepared, need.fromSource, say)
     say('comparing')
     for (const run of measured.machines) checkReceipt(run, options, scenario)
     for (const disk of disks) {
@@ -85,23 +88,41 @@ export async function runLab(
 }
 
 /** From the start of all restores at once to the end of the last. */
-async function measurePhase({
-  lab,
-  options,
-  machines,
-}: Prepared): Promise<Pick<LabResult, 'machines' | 'source' | 'master' | 'central'>> {
+async function measurePhase(
+  prepared: Prepared,
+  fromSource: number,
+  say: (line: string) => void,
+): Promise<Pick<LabResult, 'machines' | 'source' | 'master' | 'central'>> {
+  const { lab, options, machines } = prepared
   const { rate, uplink } = options
   await lab.network.shape({ lan: rate, uplink })
   const publisher = lab.running(publisherOf(options))
   const [trafficBefore, costBefore] = [await lab.network.traffic(), await peakOf(publisher)]
   const startedAt = performance.now()
+  let victim: string | undefined
+  const killing = options.killFetcher
+    ? fetcherInTheMiddle(prepared, trafficBefore, fromSource).then(async (machine) => {
+        victim = machine
+        say(`killing ${machine}`)
+        await lab.kill(machine)
+      })
+    : undefined
   const runs = await Promise.all(
     machines.map(async (machine) => {
-      const { cpuSeconds = 0, peakMib = 0, result } = await measure(lab.start(machine, ['restore']))
+      const {
+        cpuSeconds = 0,
+        peakMib = 0,
+        result,
+      } = await measure(lab.start(machine, ['restore'])).catch((error) => {
+        if (machine !== victim) throw error
+        // What was killed goes on from what it had written.
+        return measure(lab.start(machine, ['restore']))
+      })
       const seconds = (performance.now() - startedAt) / 1000
       return { machine, seconds, cpuSeconds, peakMib, receipt: result as unknown as Receipt }
     }),
   )
+  await killing
   const [after, cost] = [await lab.network.traffic(), await peakOf(publisher)]
   const crossed = (name: string): Traffic | undefined => {
     const [from, to] = [trafficBefore.get(name), after.get(name)]
@@ -114,6 +135,24 @@ async function measurePhase({
     source: { cpuSeconds: (cost.cpuSeconds ?? 0) - (costBefore.cpuSeconds ?? 0), peakMib: cost.peakMib ?? 0 },
     ...(master === undefined ? {} : { master }),
     ...(central === undefined ? {} : { central }),
+  }
+}
+
+/** When half has crossed the uplink: the machine that has sent most, for what it fetched there the others have from it. */
+async function fetcherInTheMiddle(
+  { lab, machines }: Prepared,
+  before: ReadonlyMap<string, Traffic>,
+  fromSource: number,
+): Promise<string> {
+  for (;;) {
+    await sleep(KILL_TICK_MS)
+    const now = await lab.network.traffic()
+    const since = (name: string): Traffic => {
+      const [was, is] = [before.get(name)!, now.get(name)!]
+      return { sent: is.sent - was.sent, received: is.received - was.received }
+    }
+    if (since('central').sent < fromSource / 2) continue
+    return machines.toSorted((a, b) => since(b).sent - since(a).sent)[0]!
   }
 }
 

@@ -58,6 +58,11 @@ export class ShapedLab {
     this.#addresses.set(machine, await this.network.attach(machine, number, side))
   }
 
+  /** What is started on a machine from now on listens there; the router is a machine, too. */
+  listenOn(machine: string, address: string): void {
+    this.#addresses.set(machine, address)
+  }
+
   /** Starts `mesh ARGS --json` on a machine. It ends with this process, however that ends. */
   start(machine: string, args: readonly string[]): MeshProcess {
     this.#signal.throwIfAborted()
@@ -90,6 +95,13 @@ export class ShapedLab {
 
   async stop(machine: string): Promise<void> {
     await Promise.all([...this.#running].map(([running, name]) => (name === machine ? running.stop() : undefined)))
+  }
+
+  /** As a power cut ends it. */
+  async kill(machine: string): Promise<void> {
+    const killed = [...this.#running].filter(([, name]) => name === machine).map(([running]) => running)
+    for (const { child } of killed) child.kill('SIGKILL')
+    await Promise.all(killed.map((running) => running.exited))
   }
 
   /** Process id of what runs on a machine. */

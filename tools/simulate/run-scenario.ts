@@ -19,6 +19,8 @@ export interface ScenarioResult extends ScenarioOptions {
   readonly median: number
   /** Bytes out of all sources: times the image. */
   readonly source: number
+  /** Bytes over all uplinks: times the image once for each site; undefined without uplinks. */
+  readonly uplink?: number
   /** Blocks that came twice or wrong: part of what came. */
   readonly useless: number
   /** Machines that should have got everything, and did not. */
@@ -28,13 +30,22 @@ export interface ScenarioResult extends ScenarioOptions {
 const BLOCK_BYTES = 64 * 1024
 /** 100 Mbit/s. */
 const BYTES_PER_MS = 12_500
+/** 20 Mbit/s. */
+const UPLINK_BYTES_PER_MS = 2_500
 const LATENCY_MS = 0.5
 
 /** The same options give the same result. */
 export function runScenario(options: ScenarioOptions): ScenarioResult {
   const { scenario, machines, blocks, offerMs, seed } = options
   const random = new Random(seed)
-  const plan: LabPlan = { blocks, offerMs, blockBytes: BLOCK_BYTES, bytesPerMs: BYTES_PER_MS, latencyMs: LATENCY_MS }
+  const plan: LabPlan = {
+    blocks,
+    offerMs,
+    blockBytes: BLOCK_BYTES,
+    bytesPerMs: BYTES_PER_MS,
+    latencyMs: LATENCY_MS,
+    uplinkBytesPerMs: UPLINK_BYTES_PER_MS,
+  }
   const planned = SCENARIOS[scenario].plan(machines, plan, random)
   const lab = new SimulatedLab(plan, planned, random)
   lab.run(imageMs(plan) * LIMIT)
@@ -52,7 +63,12 @@ export function runScenario(options: ScenarioOptions): ScenarioResult {
     last: rounds.at(-1)!,
     median: rounds[Math.floor(rounds.length / 2)]!,
     source: sum((machine) => (machine.name.startsWith('source') ? machine.sentBlocks : 0)) / blocks,
+    ...(lab.uplinks.size === 0 ? {} : { uplink: crossed(lab) / (blocks * lab.uplinks.size) }),
     useless: sum((machine) => machine.uselessBlocks) / sum((machine) => machine.receivedBlocks),
     unfinished: fetching.filter(({ machine }) => machine.doneAt === undefined).map(({ machine }) => machine.name),
   }
+}
+
+function crossed({ uplinks }: SimulatedLab): number {
+  return [...uplinks.values()].reduce((sum, { blocks }) => sum + blocks, 0)
 }

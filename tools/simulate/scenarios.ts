@@ -24,6 +24,9 @@ export function imageMs({ blocks, blockBytes, bytesPerMs }: LabPlan): number {
   return (blocks * blockBytes) / bytesPerMs
 }
 
+/** Machines of one site, where there are several. */
+const SITE_MACHINES = 20
+const LAN = 'lan'
 const ONCE = 'the image once over a link'
 
 export const SCENARIOS = {
@@ -95,9 +98,34 @@ export const SCENARIOS = {
       ),
     ],
   },
+  uplink: {
+    what: `empty machines in sites of ${SITE_MACHINES}, the source behind an uplink of a fifth; nobody fails`,
+    optimum: 'the image once over the uplink',
+    plan: (machines, lab) => behindUplinks(machines, lab),
+  },
+  'dying-owners': {
+    what: 'the same; one in five of those that fetch over the uplink dies meanwhile, and comes back empty-handed but for its disk',
+    optimum: 'the image once over the uplink, and the time away',
+    plan: (machines, lab, random) =>
+      behindUplinks(machines, lab).map((machine, i) => {
+        if (machine.optimumMs === 0 || i % 5 !== 0) return machine
+        const fromMs = machine.optimumMs * (0.1 + random.next() * 0.7)
+        const awayMs = machine.optimumMs * (0.1 + random.next() * 0.3)
+        return { ...machine, away: { fromMs, untilMs: fromMs + awayMs }, optimumMs: machine.optimumMs + awayMs }
+      }),
+  },
 } satisfies Record<string, Scenario>
 
 export type ScenarioName = keyof typeof SCENARIOS
+
+function behindUplinks(machines: number, lab: LabPlan): Planned[] {
+  const optimumMs = (imageMs(lab) * lab.bytesPerMs) / lab.uplinkBytesPerMs
+  const sites = Math.ceil(machines / SITE_MACHINES)
+  return [
+    ...sources(1, lab).map((source) => ({ ...source, site: 'central', bytesPerMs: sites * lab.bytesPerMs })),
+    ...empty(machines, lab).map((machine, i) => ({ ...machine, site: `site${i % sites}`, optimumMs })),
+  ]
+}
 
 function full({ blocks }: LabFacts): Bitmap {
   const all = new Bitmap(blocks)
@@ -109,6 +137,7 @@ function sources(count: number, lab: LabPlan): Planned[] {
   return Array.from({ length: count }, (_, i) => ({
     name: `source${i + 1}`,
     bytesPerMs: lab.bytesPerMs,
+    site: LAN,
     have: full(lab),
     optimumMs: 0,
   }))
@@ -118,6 +147,7 @@ function empty(count: number, lab: LabPlan): Planned[] {
   return Array.from({ length: count }, (_, i) => ({
     name: `pc${i + 1}`,
     bytesPerMs: lab.bytesPerMs,
+    site: LAN,
     have: new Bitmap(lab.blocks),
     optimumMs: imageMs(lab),
   }))

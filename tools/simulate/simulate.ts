@@ -8,7 +8,7 @@ const HELP = `npm run simulate -- [--machines N] [--scenario NAME] [--blocks N] 
 
 A lab in one process: the real picker on each machine, simulated links of 100 Mbit/s, simulated time.
 Prints how long the last and the median machine took (times what each needs at best), what the sources sent
-(times the image), and which part of what came was of no use.
+(times the image), what crossed the sites' uplinks of 20 Mbit/s (times the image once for each), and which part of what came was of no use.
 
   --machines N     without the sources (default 60)
   --scenario NAME  one of them (default: all):
@@ -60,12 +60,13 @@ function main(): void {
 
 function table(results: readonly ScenarioResult[]): string {
   return formatTable([
-    ['', 'last ÷ best', 'median ÷ best', 'sources ÷ image', 'useless', 'unfinished'],
-    ...results.map(({ scenario, last, median, source, useless, unfinished }) => [
+    ['', 'last ÷ best', 'median ÷ best', 'sources ÷ image', 'uplink ÷ image', 'useless', 'unfinished'],
+    ...results.map(({ scenario, last, median, source, uplink, useless, unfinished }) => [
       scenario,
       last.toFixed(3),
       median.toFixed(3),
       source.toFixed(3),
+      uplink?.toFixed(3) ?? '',
       `${(useless * 100).toFixed(2)} %`,
       unfinished.length === 0 ? '' : unfinished.join(' '),
     ]),

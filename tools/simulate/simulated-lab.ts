@@ -12,12 +12,16 @@ export interface LabFacts {
   readonly latencyMs: number
   /** From the receipt of a block until it is verified, written, flushed and told to the others. */
   readonly offerMs: number
+  /** Of what each site is connected by to the others. */
+  readonly uplinkBytesPerMs: number
 }
 
 export interface MachineFacts {
   readonly name: string
   /** Of both directions of its link. */
   readonly bytesPerMs: number
+  /** Its LAN; what comes from another one crosses the uplink. */
+  readonly site: string
   /** What it holds at the start. */
   readonly have: Bitmap
   /** The others ask it last. */
@@ -36,11 +40,22 @@ export class SimulatedLab {
   readonly facts: LabFacts
   readonly random: Random
   readonly machines: readonly SimulatedMachine[]
+  /** By site: blocks that came over its uplink, and when that is free. */
+  readonly uplinks = new Map<string, { blocks: number; freeAt: number }>()
 
   constructor(facts: LabFacts, machines: readonly MachineFacts[], random: Random) {
     this.facts = facts
     this.random = random
     this.machines = machines.map((one) => new SimulatedMachine(one, this))
+  }
+
+  /** When a block that is sent by `at` has crossed a site's uplink. */
+  crosses(site: string, at: number): number {
+    const uplink = this.uplinks.get(site) ?? { blocks: 0, freeAt: 0 }
+    this.uplinks.set(site, uplink)
+    uplink.blocks++
+    uplink.freeAt = Math.max(uplink.freeAt, at) + this.facts.blockBytes / this.facts.uplinkBytesPerMs
+    return uplink.freeAt
   }
 
   /** Those that are connected to one another. */

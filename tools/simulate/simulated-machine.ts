@@ -1,6 +1,11 @@
 import { BlockPicker } from '../../node/exchange/block-picker.ts'
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { FETCH_TICK_MS, PROGRESS_DEADLINE_MS } from '../../protocol/constants.ts'
+import {
+  CLAIM_DELAY_MS,
+  FAR_PROGRESS_DEADLINE_MS,
+  FETCH_TICK_MS,
+  PROGRESS_DEADLINE_MS,
+} from '../../protocol/constants.ts'
 import { RangeSet, type Run } from '../../protocol/ranges.ts'
 import type { MachineFacts, SimulatedLab } from './simulated-lab.ts'
 
@@ -47,6 +52,9 @@ export class SimulatedMachine {
   #sending = false
   #downFreeAt = 0
   #unoffered: number[] = []
+  /** What it has asked for over the uplink, as the others of its site know after a moment. */
+  readonly #claims = new Set<number>()
+  #telling = false
 
   constructor(facts: MachineFacts, lab: SimulatedLab) {
     this.facts = facts
@@ -90,7 +98,8 @@ export class SimulatedMachine {
         if (!link.stalled) this.#picker.setSpeed(link.to.name, link.bytesPerMs * 1000)
       }
       link.received = 0
-      if (link.asked > 0 && this.#lab.events.now - link.progressAt >= PROGRESS_DEADLINE_MS) this.#stall(link)
+      const deadlineMs = this.#isFar(link.to) ? FAR_PROGRESS_DEADLINE_MS : PROGRESS_DEADLINE_MS
+      if (link.asked > 0 && this.#lab.events.now - link.progressAt >= deadlineMs) this.#stall(link)
     }
     this.#pumpAll()
   }
@@ -123,6 +132,11 @@ export class SimulatedMachine {
     this.#requests.clear()
     this.#inFlight = 0
     this.#unoffered = []
+    this.#claims.clear()
+  }
+
+  #isFar(other: SimulatedMachine): boolean {
+    return other.facts.site !== this.facts.site
   }
 
   #connect(to: SimulatedMachine): void {
@@ -142,7 +156,11 @@ export class SimulatedMachine {
   }
 
   #introduce(to: SimulatedMachine): void {
-    this.#picker.addPeer(to.name, { have: to.offered }, this.#lab.events.now)
+    this.#picker.addPeer(to.name, { have: to.offered, near: !this.#isFar(to) }, this.#lab.events.now)
+    if (!this.#isFar(to) && to.doneAt === undefined && [...to.#links.keys()].some((peer) => to.#isFar(peer))) {
+      this.#picker.setFetchesFromFar(to.name, true)
+      this.#hearsClaims(to)
+    }
     if (to.facts.reluctant === true) this.#picker.setReluctant(to.name, true)
   }
 
@@ -151,7 +169,31 @@ export class SimulatedMachine {
     link.stalled = true
     this.#inFlight -= link.asked
     link.asked = 0
-    this.#picker.removePeer(link.to.name)
+    this.#drop(link.to)
+  }
+
+  #drop(peer: SimulatedMachine): void {
+    for (const index of [...this.#claims])
+      if (this.#picker.askersOf(index).includes(peer.name)) this.#claims.delete(index)
+    this.#picker.removePeer(peer.name)
+    this.#picker.setFetchesFromFar(peer.name, false)
+  }
+
+  /** Claims of one moment are told together. */
+  #tellClaims(): void {
+    if (this.#telling) return
+    this.#telling = true
+    this.#lab.events.after(CLAIM_DELAY_MS + this.#lab.facts.latencyMs, () => {
+      this.#telling = false
+      for (const other of this.#lab.online()) if (other !== this && !this.#isFar(other)) other.#hearsClaims(this)
+    })
+  }
+
+  #hearsClaims(from: SimulatedMachine): void {
+    if (!from.online || !this.#links.has(from)) return
+    this.#picker.setFetchesFromFar(from.name, from.doneAt === undefined)
+    const claimed = RangeSet.from([...from.#claims].map((i): Run => [i, i + 1]))
+    this.#picker.setClaims(from.name, claimed, this.#lab.events.now)
   }
 
   #disconnect(to: SimulatedMachine): void {
@@ -161,7 +203,7 @@ export class SimulatedMachine {
     this.#requests.delete(to)
     to.#requests.delete(this)
     this.#inFlight -= link.asked
-    this.#picker.removePeer(to.name)
+    this.#drop(to)
     this.#lab.events.after(0, () => this.#pumpAll())
   }
 
@@ -198,6 +240,10 @@ export class SimulatedMachine {
     if (link.asked === 0) link.progressAt = events.now
     link.asked++
     this.#inFlight++
+    if (this.#isFar(link.to)) {
+      this.#claims.add(index)
+      this.#tellClaims()
+    }
     events.after(facts.latencyMs, () => link.to.#isAsked(this, index))
     return true
   }
@@ -223,7 +269,8 @@ export class SimulatedMachine {
     this.sentBlocks++
     const sentAfter = facts.blockBytes / this.facts.bytesPerMs
     events.after(sentAfter, () => this.#send())
-    events.after(to.#arrivesAfter(sentAfter + facts.latencyMs), () => to.#receive(this, index))
+    const crossed = to.#isFar(this) ? this.#lab.crosses(to.facts.site, events.now + sentAfter) - events.now : sentAfter
+    events.after(to.#arrivesAfter(crossed + facts.latencyMs), () => to.#receive(this, index))
   }
 
   /** When a block is here that is sent by then and has to wait for those before it. */

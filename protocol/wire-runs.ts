@@ -1,0 +1,39 @@
+import { MAX_IMAGE_SIZE_BYTES, MAX_RUNS_PER_HAVE, MIN_BLOCK_SIZE_BYTES } from './constants.ts'
+import { RangeSet, type Run } from './ranges.ts'
+import { violation, type WireReader } from './wire-reader.ts'
+import type { WireWriter } from './wire-writer.ts'
+
+/** No block index of any image is larger. */
+const MAX_BLOCKS = MAX_IMAGE_SIZE_BYTES / MIN_BLOCK_SIZE_BYTES
+
+/** Runs are coded as pairs of varints: the gap since the last run's end, and the length. */
+export function encodeRuns(w: WireWriter, field: number, ranges: RangeSet): void {
+  if (ranges.isEmpty) return
+  const pairs: number[] = []
+  let at = 0
+  for (const [start, end] of ranges.runs()) {
+    pairs.push(start - at, end - start)
+    at = end
+  }
+  w.varints(field, pairs)
+}
+
+/** The inverse of {@link encodeRuns}. Errors: PROTOCOL_VIOLATION. */
+export function readRuns(r: WireReader): RangeSet {
+  const runs: Run[] = []
+  let at = 0
+  while (!r.atEnd) {
+    const start = at + r.varint(MAX_BLOCKS)
+    const end = start + r.varint(MAX_BLOCKS)
+    if (end <= start || end > MAX_BLOCKS) throw violation('a run lies outside any image')
+    limited(runs, MAX_RUNS_PER_HAVE).push([start, end])
+    at = end
+  }
+  return RangeSet.from(runs)
+}
+
+/** The list itself, unless it is full. Errors: PROTOCOL_VIOLATION. */
+export function limited<T>(list: T[], most: number): T[] {
+  if (list.length >= most) throw violation(`more than ${most} items in a list`)
+  return list
+}

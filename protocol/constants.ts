@@ -267,6 +267,8 @@ export const DIAL_STEP_PEERS = 4
 export const DIAL_STEP_MS = 250
 /** How long a restore that needs peers waits for newer metadata before it goes on with what it trusts. */
 export const METADATA_WAIT_MS = 3_000
+/** How long a restore looks for machines that have all of a newer release before it stays with the one on the disk. */
+export const MOVE_WAIT_MS = 10_000
 /** How often the master looks whether its metadata is to be renewed, and its disk has changed. */
 export const RENEW_TICK_MS = 60 * 60 * 1000
 export const DISK_WATCH_TICK_MS = 5_000

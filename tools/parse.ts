@@ -2,6 +2,8 @@ import { resolve } from 'node:path'
 import { InvalidArgumentError } from 'commander'
 import type { MonitorOptions } from '../node/agent/monitor.ts'
 import { MIN_UPLOAD_BITS } from '../protocol/constants.ts'
+import { isMeshError } from '../protocol/errors.ts'
+import { parseUplinkRule } from '../protocol/uplink-rule.ts'
 
 const DURATION_UNITS_MS = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
 /** Longer times are typing errors, and would leave the range of dates. */
@@ -89,6 +91,17 @@ export function parseRange(
   const parts = text.split(':')
   if (parts.length !== 2) throw new InvalidArgumentError('Give OFFSET:LENGTH in bytes, such as 1M:64K.')
   return [...before, { offset: parseSize(parts[0]!), length: parseSize(parts[1]!) }]
+}
+
+/** A rule of what may cross the uplink that can be read, as it was given, or `none`. */
+export function parseUplink(text: string): string {
+  try {
+    if (text !== 'none') parseUplinkRule(text)
+    return text
+  } catch (error) {
+    if (!isMeshError(error, 'USAGE')) throw error
+    throw new InvalidArgumentError(error.message)
+  }
 }
 
 /** A whole number from 1 to 10000. */

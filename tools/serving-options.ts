@@ -1,7 +1,6 @@
 import type { Command } from 'commander'
 import type { ServingOptions } from '../node/agent/serving.ts'
-import { parseUplinkRule } from '../protocol/uplink-rule.ts'
-import { parseMaxCpu, parseMaxPeers, parseMaxUpload, parseNice } from './parse.ts'
+import { parseMaxCpu, parseMaxPeers, parseMaxUpload, parseNice, parseUplink } from './parse.ts'
 
 export interface ServingFlags {
   maxUpload?: number
@@ -45,12 +44,6 @@ export function servingOf(flags: ServingFlags): ServingOptions {
     uplinkStrict,
     inUseCheck: inUseCheck === 'none' ? '' : inUseCheck,
   }
-}
-
-/** A rule that can be read, as it was given. */
-function parseUplink(text: string): string {
-  if (text !== 'none') parseUplinkRule(text)
-  return text
 }
 
 /** `none` was read as 0. */

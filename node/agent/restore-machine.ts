@@ -21,7 +21,7 @@ import { openWriteLog, readLogConfig } from './machine-log.ts'
 import { nameOf } from './mesh-node.ts'
 import { OtherDisks } from './other-disks.ts'
 import { keepFailure, keepReceipt } from './own-receipts.ts'
-import { ReleaseSuperseded, RestoreNetwork, type RestoreNetworkOptions } from './restore-network.ts'
+import { ReleaseSuperseded, ReleaseUnavailable, RestoreNetwork, type RestoreNetworkOptions } from './restore-network.ts'
 import { rememberServing } from './serving.ts'
 
 export interface RestoreMachineOptions extends RestoreNetworkOptions {
@@ -96,9 +96,11 @@ async function restoreDisk(
   const pool = stack.adopt(new HashPool({ here: true }), (it) => it.close())
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
   let treeRefetched = false
+  let older = options.release === undefined ? await olderOnDisk(machine, first) : undefined
   for (let manifest = first; ; ) {
     try {
-      const receipt = await restoreTo(manifest, { machine, device, pool, trees, network, options })
+      const parts = { machine, device, pool, trees, network, options, mayStay: older !== undefined }
+      const receipt = await restoreTo(manifest, parts)
       options.report({ type: 'receipt', receipt })
       if (options.lingerMs !== undefined) await network.keepOffering({ manifest, path, whole: true }, pool, outer)
       return { receipt, manifest }
@@ -110,11 +112,36 @@ async function restoreDisk(
         options.report({ type: 'warning', text: `${error.message}; fetching the hash tree again` })
         treeRefetched = true
         await trees.remove(manifest)
+      } else if (older !== undefined && isOutOfReach(error) && (await isStillOn(machine, older))) {
+        const { release } = manifest
+        const text = `release ${release} cannot be had now: ${error.message}; restoring release ${older.release}, which is on the disk`
+        options.report({ type: 'warning', text })
+        network.keepToOlder()
+        manifest = older
+        older = undefined
       } else throw error
     } finally {
       network.withdraw()
     }
   }
+}
+
+/** The release that the disk holds, whole, if that is another one than is wanted. */
+async function olderOnDisk(machine: Machine, { image, root }: VerifiedManifest): Promise<VerifiedManifest | undefined> {
+  const disk = await readDiskState(machine.state)
+  if (disk?.state !== 'whole' || disk.image !== image || disk.root === toHex(root)) return undefined
+  const known = machine.trust.view().release(image, disk.release)
+  return known !== undefined && toHex(known.root) === disk.root ? known : undefined
+}
+
+/** Nothing has been written towards another release. */
+async function isStillOn(machine: Machine, { root }: VerifiedManifest): Promise<boolean> {
+  const disk = await readDiskState(machine.state)
+  return disk?.state === 'whole' && disk.root === toHex(root)
+}
+
+function isOutOfReach(error: unknown): error is Error {
+  return error instanceof ReleaseUnavailable || isMeshError(error, 'PEERS_UNREACHABLE', 'BLOCKS_UNAVAILABLE')
 }
 
 interface RestoreParts {
@@ -124,6 +151,8 @@ interface RestoreParts {
   readonly trees: TreeStore
   readonly network: RestoreNetwork
   readonly options: RestoreMachineOptions
+  /** The disk can stay at the release it holds. */
+  readonly mayStay: boolean
 }
 
 /** One restore to one release, from the log's opening to its durable receipt. */
@@ -153,6 +182,7 @@ async function restoreTo(manifest: VerifiedManifest, parts: RestoreParts): Promi
       pool,
       fetcher: () => network.fetcher(manifest),
       handOver: () => network.handOver(),
+      ...(parts.mayStay ? { beforeMoving: (missing) => network.assertHeld(manifest, missing) } : {}),
       beforeWriting: async () => {
         if (aside) await recordLogDoubt(machine.state, 'a restore without the log was cut off')
         await writeDiskState(machine.state, { state: 'partial', ...state })

@@ -1,5 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { METADATA_WAIT_MS } from '../../protocol/constants.ts'
+import type { Bitmap } from '../../protocol/bitmap.ts'
+import { FETCH_TICK_MS, METADATA_WAIT_MS, MOVE_WAIT_MS } from '../../protocol/constants.ts'
+import { toHex } from '../../protocol/digest.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import type { HashPool } from '../disk/hash-pool.ts'
 import type { FetchedBlock, FetchRequest } from '../exchange/fetch-job.ts'
@@ -24,6 +26,9 @@ export interface RestoreNetworkOptions extends AgentOptions {
 /** Peers told of a newer release, which is turned to. */
 export class ReleaseSuperseded extends Error {}
 
+/** Not all of a release can be had now. */
+export class ReleaseUnavailable extends Error {}
+
 /** The network of a restore: started when first needed, stopped with the command. */
 export class RestoreNetwork {
   readonly #machine: Machine
@@ -32,6 +37,7 @@ export class RestoreNetwork {
   #node: Promise<MeshNode> | undefined
   #running: MeshNode | undefined
   #offered: DiskSource | undefined
+  #keepsToOlder = false
 
   constructor(machine: Machine, options: RestoreNetworkOptions, serving: ServingConfig) {
     this.#machine = machine
@@ -50,7 +56,33 @@ export class RestoreNetwork {
     }
   }
 
+  /**
+   * Waits until reachable machines hold all of some blocks of a release. Errors: ReleaseUnavailable after MOVE_WAIT_MS,
+   * ReleaseSuperseded, and those of starting.
+   */
+  async assertHeld(manifest: VerifiedManifest, blocks: Bitmap): Promise<void> {
+    this.#node ??= this.#start()
+    const { swarm } = await this.#node
+    const deadline = Date.now() + Math.min(MOVE_WAIT_MS, this.#options.waitMs ?? MOVE_WAIT_MS)
+    for (;;) {
+      if (this.#isSuperseded(manifest)) throw new ReleaseSuperseded()
+      const missing = blocks.copy()
+      for (const { held } of swarm.holders(toHex(manifest.root)))
+        for (const [start, end] of held.toRanges().runs()) missing.clearRange(start, end)
+      if (missing.count === 0 || this.#options.signal.aborted) return
+      if (Date.now() >= deadline)
+        throw new ReleaseUnavailable(`${missing.count} of its blocks are on no machine that can be reached`)
+      await sleep(FETCH_TICK_MS)
+    }
+  }
+
+  /** From now on a newer release than the one that is restored is left for another time. */
+  keepToOlder(): void {
+    this.#keepsToOlder = true
+  }
+
   #isSuperseded({ image, release }: VerifiedManifest): boolean {
+    if (this.#keepsToOlder) return false
     const newest = this.#machine.trust.view().newest(image)
     return this.#options.release === undefined && newest !== undefined && newest.release > release
   }

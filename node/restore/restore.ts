@@ -1,7 +1,7 @@
 import { pipe } from 'it-pipe'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import { AUDIT_BOOT_BUDGET_MS } from '../../protocol/constants.ts'
-import { toHex } from '../../protocol/digest.ts'
+import { type Digest, sameBytes, toHex, zeroDigest } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import type { BlockDevice } from '../disk/block-device.ts'
@@ -33,7 +33,9 @@ export interface RestoreOptions {
   /** Other releases whose trees may be here. */
   readonly others?: readonly TreeFacts[]
   /** Content of the release that was fetched ahead. */
-  readonly stage?: StagedContent | undefined
+  readonly stage?:
+    | (StagedContent & { /** As far as is known without reading it. */ has(digest: Digest): boolean })
+    | undefined
   /** Content on other disks of this computer; looked for if so much is dirty that it is worth reading their trees. */
   readonly beside?: StagedContent | undefined
   readonly log: WriteLog
@@ -42,6 +44,11 @@ export interface RestoreOptions {
   readonly pool: HashPool
   /** Called when something has to come from peers; a restore that needs nothing never touches the network. */
   readonly fetcher: () => Promise<BlockFetcher>
+  /**
+   * Set if the disk holds another release, which it can be left at: called before anything is changed with blocks that are
+   * not on this machine. What it throws ends the restore.
+   */
+  readonly beforeMoving?: ((missing: Bitmap) => Promise<void>) | undefined
   /** Called before the first byte is written to the disk; must be durable when it resolves. */
   readonly beforeWriting: () => Promise<void>
   /** Called when verified blocks of this disk can be served to others, which ends with the restore. */
@@ -102,17 +109,43 @@ async function openLog({ log, doubt }: RestoreOptions): Promise<LogState> {
  * before anything is written: whatever happens from then on, it speaks of this release.
  */
 async function moveLog(
-  { log, others = [], trees }: RestoreOptions,
+  options: RestoreOptions,
   state: LogState,
   tree: TreeFile,
 ): Promise<{ logState: LogState; movedFrom?: number }> {
+  const { log, manifest, others = [], trees } = options
   if (state.state !== 'unknown' || state.against === undefined) return { logState: state }
   const { release, root } = state.against
   const other = others.find((facts) => toHex(facts.root) === root)
   const dirty = await movedLog(log, other, tree, trees)
   if (dirty === undefined) return { logState: state }
+  await beforeMoving(options, tree, DirtyBlocks.fromLog(dirty, log.granuleSize, manifest).blocks)
   await log.reset(dirty)
   return { logState: { state: 'dirty' }, movedFrom: release }
+}
+
+/** Better the release that is on the disk than one half of which cannot be had. */
+async function beforeMoving(
+  { beforeMoving: ask, stage }: RestoreOptions,
+  tree: TreeFile,
+  dirty: Bitmap,
+): Promise<void> {
+  if (ask === undefined || dirty.count === 0) return
+  const zero = zeroDigest(tree.geometry.blockSize)
+  const places = await LocationIndex.build(tree)
+  const missing = dirty.copy()
+  for (const index of dirty.values()) {
+    const digest = Uint8Array.from(await tree.leaf(index))
+    const isHere = sameBytes(digest, zero) || stage?.has(digest) === true || (await stands(places, digest, dirty))
+    if (isHere) missing.clear(index)
+  }
+  if (missing.count > 0) await ask(missing)
+}
+
+/** Whether a block that is not dirty has this content. */
+async function stands(places: LocationIndex, digest: Digest, dirty: Bitmap): Promise<boolean> {
+  for await (const index of places.find(digest)) if (!dirty.has(index)) return true
+  return false
 }
 
 /** One restore under way, once its tree is there. */
@@ -157,6 +190,7 @@ class RestoreRun {
     })
     this.#book.bytesRead += bytesRead
     const dirty = DirtyBlocks.fromScan(blocks)
+    await beforeMoving(this.#options, this.#tree, blocks)
     await log.reset(dirty.asGranules(log.granuleSize, manifest.blockSize))
     await this.#putRight(dirty, displaced)
     await this.#finish(dirty)

@@ -178,7 +178,8 @@ describe.skipIf(why !== undefined)('npm run lab', { timeout: LIMIT_MS }, () => {
       ...['provision', '--machines', '3', '--size', '16M', '--from', 'central', '--uplink', '20mbit', '--kill-fetcher'],
     )
     expect(bytes.overUplink).toBeGreaterThanOrEqual(bytes.ideal.fromSource)
-    expect(bytes.overUplink).toBeLessThan(1.5 * bytes.ideal.fromSourceInBlocks)
+    // Who is late by seconds on a busy machine counts as gone; each for itself would be three times.
+    expect(bytes.overUplink).toBeLessThan(2.5 * bytes.ideal.fromSourceInBlocks)
   })
 
   it('leaves nothing when it is interrupted, whatever it does', async () => {

@@ -34,8 +34,10 @@ mdns = false
 site = "north"
 group = "lab-a"
 uplink = "5 Mbit/s, 20:00-06:00"
+uplink-strict = true
 serving = { max-upload = "50Mbit", max-cpu = "25%" }
 reset.command = "reboot"
+reset.warn-command = "wall"
 reset.warning = "5m"
 [stage]
 max-space = "4G"
@@ -51,15 +53,17 @@ max-download = "none"
       site: 'north',
       group: 'lab-a',
       uplink: '5 Mbit/s, 20:00-06:00',
+      'uplink-strict': true,
       'serving.max-upload': 6_250_000,
       'serving.max-cpu': 0.25,
       'reset.command': 'reboot',
+      'reset.warn-command': 'wall',
       'reset.warning': 300_000,
       'stage.max-space': 4 * 1024 ** 3,
       'stage.max-download': 0,
     })
     expect(file.entries.get('mdns')).toEqual({ line: 6, text: 'false' })
-    expect(file.entries.get('serving.max-cpu')).toEqual({ line: 10, text: '25%' })
+    expect(file.entries.get('serving.max-cpu')).toEqual({ line: 11, text: '25%' })
     const rest = await parseConfig(
       'mesh.toml',
       `[serving]

@@ -8,6 +8,7 @@ import {
   parseMaxUpload,
   parseNice,
   parseSize,
+  parseUplink,
 } from '../parse.ts'
 
 /** What stands in the file: a string; a number, bare or as a string; true or false; a list of strings. */
@@ -64,10 +65,10 @@ export const CONFIG_KEYS = {
   image: key('text', asText, 'none', 'image', ['seed', 'join', 'restore', 'verify']),
   listen: key('list', asAddress, '/ip4/0.0.0.0/tcp/7433', 'listen'),
   mdns: key('boolean', asBoolean, 'true', 'mdns'),
-  site: key('text', asText, 'lab', 'site', ['seed', 'join']),
-  group: key('text', asText, 'the site', 'group', ['seed', 'join']),
-  // The rule's grammar is looked at by whoever reads it.
-  uplink: key('text', asText, 'no limit', 'uplink'),
+  site: key('text', asText, 'lab', 'site', ['seed']),
+  group: key('text', asText, 'the site', 'group', []),
+  uplink: key('text', parseUplink, 'none', 'uplink'),
+  'uplink-strict': key('boolean', asBoolean, 'false', 'uplinkStrict'),
   'serving.max-upload': key('text', parseMaxUpload, 'none', 'maxUpload'),
   'serving.max-cpu': key('text', parseMaxCpu, 'none', 'maxCpu'),
   'serving.max-peers': key('number', parseMaxPeers, 'none', 'maxPeers'),
@@ -76,6 +77,7 @@ export const CONFIG_KEYS = {
   'stage.max-space': key('number', parseSize, '4G', 'stageSpace'),
   'stage.max-download': key('text', parseMaxUpload, 'none', 'stageRate'),
   'reset.command': key('text', asText, 'systemctl reboot', 'resetCommand'),
+  'reset.warn-command': key('text', asText, 'wall', 'warnCommand'),
   'reset.warning': key('text', parseDuration, '5m', 'warning'),
   'hooks.directory': key('text', asPath, 'none', 'hooks'),
   'hooks.timeout': key('text', parseDuration, '1m', 'hookTimeout'),

@@ -100,14 +100,14 @@ async function measurePhase(
   const [trafficBefore, costBefore] = [await lab.network.traffic(), await peakOf(publisher)]
   const startedAt = performance.now()
   let victim: string | undefined
-  const killing = options.killFetcher
-    ? fetcherInTheMiddle(prepared, trafficBefore, fromSource).then(async (machine) => {
-        victim = machine
-        say(`killing ${machine}`)
-        await lab.kill(machine)
-      })
-    : undefined
-  const runs = await Promise.all(
+  let over = false
+  const kill = async (): Promise<void> => {
+    victim = await fetcherInTheMiddle(prepared, trafficBefore, fromSource, () => over)
+    if (victim === undefined) return
+    say(`killing ${victim}`)
+    await lab.kill(victim)
+  }
+  const restored = Promise.all(
     machines.map(async (machine) => {
       const {
         cpuSeconds = 0,
@@ -121,8 +121,11 @@ async function measurePhase(
       const seconds = (performance.now() - startedAt) / 1000
       return { machine, seconds, cpuSeconds, peakMib, receipt: result as unknown as Receipt }
     }),
-  )
-  await killing
+  ).finally(() => {
+    over = true
+  })
+  const [runs] = await Promise.all([restored, options.killFetcher ? kill() : undefined])
+  if (options.killFetcher && victim === undefined) throw new Error('all was over before a machine could be killed')
   const [after, cost] = [await lab.network.traffic(), await peakOf(publisher)]
   const crossed = (name: string): Traffic | undefined => {
     const [from, to] = [trafficBefore.get(name), after.get(name)]
@@ -143,8 +146,9 @@ async function fetcherInTheMiddle(
   { lab, machines }: Prepared,
   before: ReadonlyMap<string, Traffic>,
   fromSource: number,
-): Promise<string> {
-  for (;;) {
+  isOver: () => boolean,
+): Promise<string | undefined> {
+  while (!isOver()) {
     await sleep(KILL_TICK_MS)
     const now = await lab.network.traffic()
     const since = (name: string): Traffic => {
@@ -152,8 +156,9 @@ async function fetcherInTheMiddle(
       return { sent: is.sent - was.sent, received: is.received - was.received }
     }
     if (since('central').sent < fromSource / 2) continue
-    return machines.toSorted((a, b) => since(b).sent - since(a).sent)[0]!
+    return machines.toSorted((a, b) => since(b).sent - since(a).sent)[0]
   }
+  return undefined
 }
 
 function checkReceipt({ machine, receipt }: MachineRun, options: LabOptions, { release }: Scenario): void {

@@ -412,3 +412,17 @@ export const HOOK_GRACE_MS = 5_000
 export const HOOK_OUTPUT_BYTES = 64 * 1024
 /** Hooks in one directory. */
 export const MAX_HOOKS = 100
+
+/** Machines of one roll: its document must fit a message of 64 KiB. */
+export const MAX_ROLL_MACHINES = 128
+/** How often the operator of a roll looks at the machines, and how long it waits for the answer of one. */
+export const ROLL_TICK_MS = 1_000
+/** So often a roll's document is written anew, which tells others that its operator is alive; silent so long, it is not. */
+export const ROLL_BEAT_MS = 5_000
+export const ROLL_SILENT_MS = 20_000
+/** How often the list of members is read anew during a roll. */
+export const ROLL_MEMBERS_MS = 10_000
+/** A machine that was told to reset and runs on as before is told again after this time. */
+export const ROLL_ASK_AGAIN_MS = 15_000
+/** Port that packets for powering on go to: nobody listens there, network cards look at all. */
+export const WAKE_PORT = 9

@@ -149,6 +149,16 @@ const FAULTS = {
     advice: '`mesh peers` on the master lists the members; a machine becomes one with `mesh join`.',
   },
 
+  GROUP_UNKNOWN: {
+    exit: EXIT.usage,
+    advice: 'Name a group that machines of this site are in; `mesh peers` lists them, `mesh invite --group` makes one.',
+  },
+  ROLL_TAKEN: {
+    exit: EXIT.state,
+    advice:
+      '`mesh roll status` shows it; end it by `mesh roll abort`, or go on with it by `mesh roll resume --take-over`.',
+  },
+  ROLL_UNKNOWN: { exit: EXIT.state, advice: 'Begin one with `mesh roll start --group GROUP`.' },
   NOT_AN_OPERATOR: {
     exit: EXIT.trust,
     advice: 'Do this on the master or an operator’s machine; `mesh invite --role operator` on the master makes one.',

@@ -56,6 +56,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   'node/operate': ['protocol'],
   'node/restore': ['protocol', 'node/disk', 'node/store', 'node/writelog'],
   'node/control': ['protocol', 'node/state'],
+  'node/roll': ['protocol'],
   'node/agent': [
     'protocol',
     'node/disk',
@@ -70,12 +71,13 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'node/operate',
     'node/restore',
     'node/control',
+    'node/roll',
   ],
   tools: ['protocol', 'node/agent', 'tools', 'tools/bench'],
   // Transport and compression are measured alone.
   'tools/bench': ['protocol', 'node/net', 'node/exchange', 'tools', 'tools/netlab'],
-  // The simulation runs the picker alone.
-  'tools/simulate': ['protocol', 'node/exchange', 'tools'],
+  // The simulation runs the picker, and the steps of a roll, alone.
+  'tools/simulate': ['protocol', 'node/exchange', 'node/roll', 'tools'],
   // The lab moves a member behind the uplink.
   'tools/netlab': ['protocol', 'node/trust', 'tools', 'tools/bench'],
   // The crash campaign takes machines apart.
@@ -94,9 +96,9 @@ const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
   'node/exchange': ['node/net', 'node/store'],
   'node/operate': ['node/net'],
   'node/restore': ['node/exchange', 'node/trust'],
-  tools: ['node/restore'],
+  tools: ['node/restore', 'node/roll'],
   'tools/bench': ['node/restore'],
-  'tools/netlab': ['node/restore'],
+  'tools/netlab': ['node/restore', 'node/agent', 'node/roll'],
   'tools/crash': ['node/exchange'],
 }
 

@@ -39,6 +39,7 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     import('./commands/peers.ts'),
     import('./commands/config.ts'),
     import('./commands/install.ts'),
+    import('./commands/roll.ts'),
     import('./commands/receipts.ts'),
   ])
   for (const { command } of modules) {

@@ -81,6 +81,17 @@ export class Output {
       case 'peer':
         this.#line(`${event.name} ${event.up ? 'connected' : 'disconnected'}`)
         break
+      case 'roll':
+        this.#line(`the roll is ${event.state}${event.why === '' ? '' : `: ${event.why}`}`)
+        break
+      case 'turn':
+        this.#line(`${event.machine}: ${event.turn}${event.why === '' ? '' : `, ${event.why}`}`)
+        break
+      case 'holders':
+        this.#line(
+          `every block is on ${event.least} running machines or more; down: ${event.down.join(' ') || 'nobody'}`,
+        )
+        break
       case 'published':
       case 'receipt':
         // The command prints its result itself.

@@ -1,6 +1,7 @@
 import type { HookOutcome } from '../hooks/run-hook.ts'
 import type { Progress } from '../restore/progress.ts'
 import type { Receipt } from '../restore/receipt.ts'
+import type { RollEvent } from '../roll/roll-operator.ts'
 import type { MachineConfig, ResetConfig } from '../state/state-directory.ts'
 import type { LogState } from '../writelog/write-log.ts'
 import type { ServingOptions } from './serving.ts'
@@ -44,6 +45,7 @@ export type AgentEvent =
   | { type: 'receipt'; receipt: Receipt }
   | { type: 'member'; id: string; name: string }
   | { type: 'peer'; id: string; name: string; up: boolean }
+  | RollEvent
 
 /** Result of `mesh seed`. */
 export interface Published {

@@ -12,11 +12,19 @@ import { type RollDocument, readRoll, signRoll } from '../../protocol/roll-docum
 import type { SignedDocument } from '../../protocol/signed-document.ts'
 import { callControl } from '../control/control-client.ts'
 import { type Member, mayOperate } from '../trust/members.ts'
+import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { AgentEvent, AgentOptions } from './agent.ts'
+import { decodeHolder, type Holder, type HolderJson, holdersOf } from './holders.ts'
 import { Machine } from './machine.ts'
 import { MeshNode } from './mesh-node.ts'
 import { type Answer, type AnswerJson, type Ask, Operating } from './operating.ts'
 import { type Gathered, ReceiptGatherer } from './receipt-gatherer.ts'
+
+/** The way to the other machines. */
+interface Reach {
+  readonly ask: Ask
+  readonly holders: (root: string) => Promise<Holder[]>
+}
 
 /**
  * What commands of the master and of operators use to reach the other machines: the `mesh up` or `mesh seed` that runs here,
@@ -25,13 +33,13 @@ import { type Gathered, ReceiptGatherer } from './receipt-gatherer.ts'
 export class Operator {
   #machine: Machine
   readonly #running: boolean
-  readonly #ask: Ask
+  readonly #reach: Reach
   readonly #stack: AsyncDisposableStack
 
-  private constructor(machine: Machine, running: boolean, ask: Ask, stack: AsyncDisposableStack) {
+  private constructor(machine: Machine, running: boolean, reach: Reach, stack: AsyncDisposableStack) {
     this.#machine = machine
     this.#running = running
-    this.#ask = ask
+    this.#reach = reach
     this.#stack = stack
   }
 
@@ -43,28 +51,53 @@ export class Operator {
     const { id, name } = machine.config
     if (!mayOperate(machine.trust.view().memberById(id)))
       throw new MeshError('NOT_AN_OPERATOR', `${name} is neither the master nor an operator’s machine`)
-    const ask = running ? throughSocket(options.stateDir) : await throughOwnNode(machine, options, stack)
-    return new Operator(machine, running, ask, stack.move())
+    const reach = running ? throughSocket(options.stateDir) : await throughOwnNode(machine, options, stack)
+    return new Operator(machine, running, reach, stack.move())
+  }
+
+  /** This machine. */
+  get self(): { readonly id: string; readonly name: string } {
+    return this.#machine.config
+  }
+
+  /** This machine's state directory. */
+  get directory(): string {
+    return this.#machine.state.directory
+  }
+
+  /** A release of the site, as {@link Machine.manifest}. Errors: IMAGE_UNKNOWN. */
+  manifest(image?: string, release?: number): VerifiedManifest {
+    return this.#machine.manifest(image, release)
   }
 
   /** All members of the site but this one, as the signed list names them now. */
   async members(): Promise<readonly Member[]> {
+    const { id: self } = this.self
+    return (await this.everyone()).filter(({ id }) => id !== self)
+  }
+
+  /** All members of the site, as the signed list names them now. */
+  async everyone(): Promise<readonly Member[]> {
     // A running command may have taken over a newer list since this one was read.
-    if (this.#running) this.#machine = await Machine.open(this.#machine.state.directory, { readOnly: true })
-    const { trust, config } = this.#machine
-    return trust.view().members.filter(({ id }) => id !== config.id)
+    if (this.#running) this.#machine = await Machine.open(this.directory, { readOnly: true })
+    return this.#machine.trust.view().members
+  }
+
+  /** Who holds what of the image with this root (hexadecimal), of the machines connected now. */
+  holders(root: string): Promise<Holder[]> {
+    return this.#reach.holders(root)
   }
 
   /** Asks each of the peers, all at the same time; who cannot be asked, or refuses, answers with the error. */
   async ask<R extends OperateRequest>(peers: readonly string[], request: R): Promise<Answer<R['op']>[]> {
-    return this.#ask(peers, request)
+    return this.#reach.ask(peers, request)
   }
 
   /** Gathers the receipts of all machines that can be reached, for GATHER_WAIT_MS at most. */
   async gatherReceipts(warn: (text: string) => void): Promise<Gathered> {
     const directory = this.#machine.state.directory
     if (this.#running) return callControl<Gathered>(directory, 'gather')
-    return new ReceiptGatherer({ machine: this.#machine, ask: this.#ask, warn }).gather(GATHER_WAIT_MS)
+    return new ReceiptGatherer({ machine: this.#machine, ask: this.#reach.ask, warn }).gather(GATHER_WAIT_MS)
   }
 
   /** Signs a roll document in this machine's name, for `roll-put`. */
@@ -92,7 +125,13 @@ async function isRunning(stateDir: string): Promise<boolean> {
   }
 }
 
-function throughSocket(stateDir: string): Ask {
+function throughSocket(stateDir: string): Reach {
+  const holders = async (root: string): Promise<Holder[]> =>
+    (await callControl<HolderJson[]>(stateDir, 'holders', { root })).map(decodeHolder)
+  return { ask: askThroughSocket(stateDir), holders }
+}
+
+function askThroughSocket(stateDir: string): Ask {
   return async <R extends OperateRequest>(peers: readonly string[], request: R) => {
     const batches: Promise<AnswerJson<R['op']>[]>[] = []
     for (let at = 0; at < peers.length; at += OPERATOR_BATCH) {
@@ -107,7 +146,7 @@ function throughSocket(stateDir: string): Ask {
   }
 }
 
-async function throughOwnNode(machine: Machine, options: AgentOptions, stack: AsyncDisposableStack): Promise<Ask> {
+async function throughOwnNode(machine: Machine, options: AgentOptions, stack: AsyncDisposableStack): Promise<Reach> {
   const { listen, mdns, report, signal } = options
   let operating: Operating | undefined
   const told = (event: AgentEvent): void => {
@@ -121,10 +160,11 @@ async function throughOwnNode(machine: Machine, options: AgentOptions, stack: As
   // Who is a member is what the first peer's metadata says, if that is newer.
   while (node.swarm.peers().length === 0 && Date.now() < deadline && !signal.aborted) await sleep(DIAL_TICK_MS / 5)
   await Promise.race([node.metadataSettled(), sleep(METADATA_WAIT_MS, undefined, { ref: false })])
-  return async (peers, request) => {
+  const ask: Ask = async (peers, request) => {
     const connected = (): Set<string> => new Set(node.connectedMembers().map(({ id }) => id))
     while (!peers.every((id) => connected().has(id)) && Date.now() < deadline && !signal.aborted)
       await sleep(DIAL_TICK_MS / 5)
     return asked.ask(peers, request)
   }
+  return { ask, holders: async (root) => holdersOf(root, machine, node) }
 }

@@ -12,6 +12,7 @@ import type { AgentOptions } from './agent.ts'
 import { readDiskState } from './disk-state.ts'
 import { DiskWatch } from './disk-watch.ts'
 import { Enrolment } from './enrolment.ts'
+import { encodeHolder, holdersOf } from './holders.ts'
 import { LogWatch } from './log-watch.ts'
 import type { Machine } from './machine.ts'
 import { readLogConfig } from './machine-log.ts'
@@ -90,6 +91,7 @@ export async function serve(
     peers: async () => describePeers(machine, node),
     invite: async (params) => requireMaster(master, machine).invite(node, params),
     ...methods,
+    holders: async (params) => holdersOf(String(params.root), machine, node, held).map(encodeHolder),
     remove: async (params) => requireMaster(master, machine).remove(String(params.name)),
     disk: async () => ({ disk: await readDiskState(machine.state), staging: stager?.status() }),
     rollback: async (params) => requireMaster(master, machine).rollback(node, held?.source, params),

@@ -4,6 +4,7 @@ import { parseRate, parseSize } from '../parse.ts'
 import { DIRT_KINDS } from './dirt.ts'
 import { CONTENTS, type LabOptions, LOGS, SOURCES } from './lab-options.ts'
 import { asJson, asText } from './lab-report.ts'
+import { addRollCommand } from './roll-command.ts'
 import { runLab } from './run-lab.ts'
 
 const MIB = 1024 ** 2
@@ -43,6 +44,7 @@ function program(): Command {
   common(lab, 'update', 'machines that hold the release before')
     .addOption(given('--share <part>', 'part of the image that is new', parseShare, '0.05'))
     .option('--staged', 'they fetch it ahead, while they run, and are restarted when all have it', false)
+  addRollCommand(lab, { parseMachines, parseSeed, whileRunning })
   return lab
 }
 
@@ -52,6 +54,7 @@ Examples:
   npm run lab -- restore --machines 8 --share 0.02 --dirt clustered
   npm run lab -- update --machines 4 --from central --uplink 20mbit
   npm run lab -- update --staged --machines 8 --from central
+  npm run lab -- roll --machines 24
 
 Needs root. Disks are made in the system's temporary directory; TMPDIR names another one.`
 
@@ -125,12 +128,21 @@ function optionsOf(scenario: LabOptions['scenario'], flags: Flags): LabOptions {
   }
 }
 
-async function run(options: LabOptions, json: boolean): Promise<void> {
+function run(options: LabOptions, json: boolean): Promise<void> {
+  return whileRunning(async (signal, say) => {
+    const result = await runLab(options, signal, say)
+    return json ? JSON.stringify(asJson(result)) : asText(result)
+  })
+}
+
+/** Prints what `work` returns; Ctrl-C ends it in good order. */
+async function whileRunning(
+  work: (signal: AbortSignal, say: (line: string) => void) => Promise<string>,
+): Promise<void> {
   const stop = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop.abort())
   try {
-    const result = await runLab(options, stop.signal, (line) => void process.stderr.write(`${line}\n`))
-    process.stdout.write(json ? `${JSON.stringify(asJson(result))}\n` : `${asText(result)}\n`)
+    process.stdout.write(`${await work(stop.signal, (line) => void process.stderr.write(`${line}\n`))}\n`)
   } catch (error) {
     if (!stop.signal.aborted) throw error
     process.stderr.write('lab: interrupted\n')

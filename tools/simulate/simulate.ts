@@ -3,6 +3,7 @@ import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { formatTable } from '../format.ts'
 import { runScenario, type ScenarioResult } from './run-scenario.ts'
 import { SCENARIOS, type ScenarioName } from './scenarios.ts'
+import { ROLL_HELP, simulateRoll } from './simulate-roll.ts'
 
 const HELP = `npm run simulate -- [--machines N] [--scenario NAME] [--blocks N] [--offer-ms N] [--seed S] [--json]
 
@@ -20,27 +21,43 @@ ${Object.entries(SCENARIOS)
   --json           print one line of JSON for each scenario
 
 Exits with 1 if some machine does not get everything.
-`
+
+${ROLL_HELP}`
 
 function main(): void {
   const { values } = parseArgs({
     options: {
-      machines: { type: 'string', default: '60' },
+      machines: { type: 'string' },
       scenario: { type: 'string' },
       blocks: { type: 'string', default: '2000' },
       'offer-ms': { type: 'string', default: '100' },
       seed: { type: 'string', default: '1' },
       json: { type: 'boolean', default: false },
+      sites: { type: 'string', default: '20' },
+      wave: { type: 'string', default: '60' },
+      holders: { type: 'string', default: '2' },
       help: { type: 'boolean', default: false },
     },
   })
   if (values.help) return void process.stdout.write(HELP)
   const { scenario } = values
+  if (scenario === 'roll') {
+    const options = {
+      machines: natural('--machines', values.machines ?? '1000', 1),
+      sites: natural('--sites', values.sites, 1),
+      blocks: natural('--blocks', values.blocks, 1),
+      wave: natural('--wave', values.wave, 1),
+      holders: natural('--holders', values.holders, 0),
+      seed: natural('--seed', values.seed, 0),
+    }
+    if (!simulateRoll(options, values.json)) process.exitCode = 1
+    return
+  }
   if (scenario !== undefined && !Object.hasOwn(SCENARIOS, scenario))
     throw new MeshError('USAGE', `there is no scenario ${scenario}; see npm run simulate -- --help`)
   const names = (scenario === undefined ? Object.keys(SCENARIOS) : [scenario]) as ScenarioName[]
   const facts = {
-    machines: natural('--machines', values.machines, 1),
+    machines: natural('--machines', values.machines ?? '60', 1),
     blocks: natural('--blocks', values.blocks, 1),
     offerMs: natural('--offer-ms', values['offer-ms'], 0),
     seed: natural('--seed', values.seed, 0),

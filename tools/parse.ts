@@ -104,6 +104,12 @@ export function parseUplink(text: string): string {
   }
 }
 
+/** What looks like a multiaddr; libp2p, which knows better, is loaded later. */
+export function parseAddress(text: string): string {
+  if (!/^\/[a-z0-9]+\/\S+$/.test(text)) throw new InvalidArgumentError('Give multiaddrs such as /ip4/0.0.0.0/tcp/7433.')
+  return text
+}
+
 /** A whole number from 1 to 10000. */
 export function parseCount(text: string): number {
   const value = Number(text)

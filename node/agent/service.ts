@@ -232,7 +232,8 @@ async function openMaster(machine: Machine, options: AgentOptions) {
       const [ttlMs, uses] = [Number(params.ttlMs), Number(params.uses)]
       const place = placeOf(params, config.site)
       const opened = await invitations.open({ ttlMs, uses, place })
-      const addresses = reachable(node.addresses())
+      const told = Array.isArray(params.addresses) ? params.addresses.map(String) : []
+      const addresses = [...told, ...reachable(node.addresses())]
       const token = encodeJoinToken({ siteId: trust.siteId, peerId: node.peerId, addresses, ...opened })
       return {
         event: 'invitation',

@@ -104,6 +104,8 @@ export function peers(stateDir: string): Promise<{ event: 'peers'; peers: PeerSt
 export interface InviteOptions extends Partial<Place> {
   readonly ttlMs: number
   readonly uses: number
+  /** Multiaddrs at which the master is reached from afar; tried before its own. */
+  readonly addresses?: readonly string[]
 }
 
 /** Opens an invitation at the running master. Errors: STATE_NOT_RUNNING, STATE_NOT_MASTER. */

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import type { AgentOptions } from '../../node/agent/agent.ts'
 import { Machine } from '../../node/agent/machine.ts'
 import { MeshNode } from '../../node/agent/mesh-node.ts'
@@ -187,6 +187,10 @@ describe('operating machines from afar', () => {
       { op: 'roll-get', group: 'lab-a' },
       { op: 'roll-put', document },
     ]
+    // Both dial at first, and one of the connections is given up.
+    await vi.waitFor(async () => expect(await codeOf(client.ask(victim, requests[0]!))).toBe('NOT_AN_OPERATOR'), {
+      timeout: 20_000,
+    })
     for (const request of requests) expect(await codeOf(client.ask(victim, request))).toBe('NOT_AN_OPERATOR')
     const stream = await node.open(victim, OPERATE_PROTOCOL)
     await stream.send({ type: 'operate', payload: Buffer.from('{"op":"reset"}') })

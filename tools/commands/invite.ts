@@ -1,6 +1,6 @@
 import { Command, Option } from 'commander'
 import { action, type Context, withCommonOptions } from '../command.ts'
-import { parseCount, parseDuration } from '../parse.ts'
+import { parseAddress, parseCount, parseDuration } from '../parse.ts'
 
 export function command(): Command {
   return withCommonOptions(new Command('invite'))
@@ -14,6 +14,11 @@ export function command(): Command {
     )
     .option('--site <name>', 'network on the near side of an uplink (default: the master’s)')
     .option('--group <name>', 'machines that are reset together, such as a room (default: the site)')
+    .option(
+      '--address <multiaddr>',
+      'where this machine is reached from afar, such as a forwarded port (repeatable)',
+      (text: string, before: string[] = []) => [...before, parseAddress(text)],
+    )
     .addHelpText('after', '\nExamples:\n  mesh invite --ttl 2h --uses 24 --group lab-a\n  mesh invite --role operator')
     .action(action(run))
 }
@@ -24,15 +29,17 @@ interface Options {
   role: 'machine' | 'operator'
   site?: string
   group?: string
+  address?: string[]
 }
 
 async function run(context: Context, options: Options): Promise<void> {
   const { invite } = await import('../../node/agent/status.ts')
-  const { ttl, uses, role, site, group } = options
+  const { ttl, uses, role, site, group, address: addresses = [] } = options
   const invited = await invite(context.stateDir, {
     ttlMs: ttl,
     uses,
     role,
+    addresses,
     ...(site === undefined ? {} : { site }),
     ...(group === undefined ? {} : { group }),
   })

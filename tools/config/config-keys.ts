@@ -1,6 +1,7 @@
 import { isAbsolute } from 'node:path'
 import { InvalidArgumentError } from 'commander'
 import {
+  parseAddress,
   parseCount,
   parseDuration,
   parseMaxCpu,
@@ -38,11 +39,6 @@ const asPath = (text: string): string => {
   return text
 }
 
-const asAddress = (text: string): string => {
-  if (!/^\/[a-z0-9]+\/\S+$/.test(text)) throw new InvalidArgumentError('Give multiaddrs such as /ip4/0.0.0.0/tcp/7433.')
-  return text
-}
-
 const asBoolean = (text: string): boolean => text === 'true'
 
 function key<Kind extends ConfigKind, Value>(
@@ -63,7 +59,7 @@ export const CONFIG_KEYS = {
   state: key('text', asPath, '/var/lib/lab-mesh', 'state'),
   disk: key('text', asPath, 'none', 'disk', ['join']),
   image: key('text', asText, 'none', 'image', ['seed', 'join', 'restore', 'verify']),
-  listen: key('list', asAddress, '/ip4/0.0.0.0/tcp/7433', 'listen'),
+  listen: key('list', parseAddress, '/ip4/0.0.0.0/tcp/7433', 'listen'),
   mdns: key('boolean', asBoolean, 'true', 'mdns'),
   site: key('text', asText, 'lab', 'site', ['seed']),
   group: key('text', asText, 'the site', 'group', []),

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --max-semi-space-size=1
+#!/usr/bin/env -S node --max-semi-space-size=1 --heap-growing-percent=150 --no-maglev
 import { runCommandLine } from './command-line.ts'
 
 await runCommandLine(process.argv.slice(2))

@@ -8,7 +8,7 @@ if (why !== undefined) console.warn(`SKIPPED: ${why}`)
 
 describe.skipIf(why !== undefined)('npm run lab -- roll', () => {
   it('resets four machines on a network of their own, of which one is lost and one in use', async () => {
-    const options = { machines: 4, size: 1024 ** 2, wave: 1, holders: 3, timeoutSeconds: 90, share: 0.1, mdns: false }
+    const options = { machines: 4, size: 1024 ** 2, wave: 1, holders: 3, timeoutSeconds: 45, share: 0.1, mdns: false }
     const seed = testSeed('roll lab')
     const result = await runRollLab({ ...options, seed, build: false }, new AbortController().signal, () => undefined)
     expect(result.report).toMatchObject({ verified: 2, failed: 1, skipped: 1 })

@@ -87,7 +87,7 @@ describe('a roll', () => {
       '--stop-after',
       '2',
       '--timeout',
-      '90s',
+      '45s',
       '--patience',
       '5s',
     ]
@@ -108,7 +108,7 @@ describe('a roll', () => {
     expect(ended).toMatchObject({ state: 'done', epoch: 2, attended: false })
     expect(report).toMatchObject({ verified: 2, failed: 1, skipped: 1 })
     const rows = new Map(report!.rows.map((row) => [row.machine, row]))
-    expect(rows.get('pc2')).toMatchObject({ turn: 'failed', why: 'did not come back within 1.5 min' })
+    expect(rows.get('pc2')).toMatchObject({ turn: 'failed', why: 'did not come back within 0.8 min' })
     expect(rows.get('pc2')).not.toHaveProperty('blocks')
     expect(rows.get('pc3')).toMatchObject({ turn: 'skipped', why: 'is in use' })
     for (const machine of ['pc1', 'pc4']) {

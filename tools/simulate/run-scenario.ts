@@ -8,6 +8,8 @@ const LIMIT = 30
 export interface ScenarioOptions {
   readonly scenario: ScenarioName
   readonly machines: number
+  /** @default one for each 20 machines */
+  readonly sites?: number | undefined
   readonly blocks: number
   readonly offerMs: number
   readonly seed: number
@@ -33,13 +35,16 @@ const BYTES_PER_MS = 12_500
 /** 20 Mbit/s. */
 const UPLINK_BYTES_PER_MS = 2_500
 const LATENCY_MS = 0.5
+const SITE_MACHINES = 20
 
 /** The same options give the same result. */
 export function runScenario(options: ScenarioOptions): ScenarioResult {
   const { scenario, machines, blocks, offerMs, seed } = options
+  const { sites = Math.ceil(machines / SITE_MACHINES) } = options
   const random = new Random(seed)
   const plan: LabPlan = {
     blocks,
+    sites,
     offerMs,
     blockBytes: BLOCK_BYTES,
     bytesPerMs: BYTES_PER_MS,

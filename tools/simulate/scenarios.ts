@@ -17,6 +17,8 @@ export interface Scenario {
 export interface LabPlan extends LabFacts {
   /** Of a link that is not slow, in each direction. */
   readonly bytesPerMs: number
+  /** Over which the machines are spread, where there are uplinks. */
+  readonly sites: number
 }
 
 /** Time to send the image once over an ordinary link. */
@@ -24,8 +26,6 @@ export function imageMs({ blocks, blockBytes, bytesPerMs }: LabPlan): number {
   return (blocks * blockBytes) / bytesPerMs
 }
 
-/** Machines of one site, where there are several. */
-const SITE_MACHINES = 20
 const LAN = 'lan'
 const ONCE = 'the image once over a link'
 
@@ -99,7 +99,7 @@ export const SCENARIOS = {
     ],
   },
   uplink: {
-    what: `empty machines in sites of ${SITE_MACHINES}, the source behind an uplink of a fifth; nobody fails`,
+    what: 'empty machines in several sites, the source behind an uplink of a fifth for each; nobody fails',
     optimum: 'the image once over the uplink',
     plan: (machines, lab) => behindUplinks(machines, lab),
   },
@@ -120,7 +120,7 @@ export type ScenarioName = keyof typeof SCENARIOS
 
 function behindUplinks(machines: number, lab: LabPlan): Planned[] {
   const optimumMs = (imageMs(lab) * lab.bytesPerMs) / lab.uplinkBytesPerMs
-  const sites = Math.ceil(machines / SITE_MACHINES)
+  const { sites } = lab
   return [
     ...sources(1, lab).map((source) => ({ ...source, site: 'central', bytesPerMs: sites * lab.bytesPerMs })),
     ...empty(machines, lab).map((machine, i) => ({ ...machine, site: `site${i % sites}`, optimumMs })),

@@ -5,7 +5,7 @@ import { runScenario, type ScenarioResult } from './run-scenario.ts'
 import { SCENARIOS, type ScenarioName } from './scenarios.ts'
 import { ROLL_HELP, simulateRoll } from './simulate-roll.ts'
 
-const HELP = `npm run simulate -- [--machines N] [--scenario NAME] [--blocks N] [--offer-ms N] [--seed S] [--json]
+const HELP = `npm run simulate -- [--machines N] [--scenario NAME] [--sites N] [--blocks N] [--offer-ms N] [--seed S] [--json]
 
 A lab in one process: the real picker on each machine, simulated links of 100 Mbit/s, simulated time.
 Prints how long the last and the median machine took (times what each needs at best), what the sources sent
@@ -15,7 +15,8 @@ Prints how long the last and the median machine took (times what each needs at b
   --scenario NAME  one of them (default: all):
 ${Object.entries(SCENARIOS)
   .map(([name, { what, optimum }]) => `      ${name.padEnd(12)} ${what};\n${' '.repeat(19)}at best: ${optimum}\n`)
-  .join('')}  --blocks N       of 64 KiB (default 2000)
+  .join('')}  --sites N        where there are uplinks (default: one for each 20 machines)
+  --blocks N       of 64 KiB (default 2000)
   --offer-ms N     from the receipt of a block until others are told (default 100)
   --seed S         the same seed gives the same result (default 1)
   --json           print one line of JSON for each scenario
@@ -33,7 +34,7 @@ function main(): void {
       'offer-ms': { type: 'string', default: '100' },
       seed: { type: 'string', default: '1' },
       json: { type: 'boolean', default: false },
-      sites: { type: 'string', default: '20' },
+      sites: { type: 'string' },
       wave: { type: 'string', default: '60' },
       holders: { type: 'string', default: '2' },
       help: { type: 'boolean', default: false },
@@ -44,7 +45,7 @@ function main(): void {
   if (scenario === 'roll') {
     const options = {
       machines: natural('--machines', values.machines ?? '1000', 1),
-      sites: natural('--sites', values.sites, 1),
+      sites: natural('--sites', values.sites ?? '20', 1),
       blocks: natural('--blocks', values.blocks, 1),
       wave: natural('--wave', values.wave, 1),
       holders: natural('--holders', values.holders, 0),
@@ -58,6 +59,7 @@ function main(): void {
   const names = (scenario === undefined ? Object.keys(SCENARIOS) : [scenario]) as ScenarioName[]
   const facts = {
     machines: natural('--machines', values.machines ?? '60', 1),
+    sites: values.sites === undefined ? undefined : natural('--sites', values.sites, 1),
     blocks: natural('--blocks', values.blocks, 1),
     offerMs: natural('--offer-ms', values['offer-ms'], 0),
     seed: natural('--seed', values.seed, 0),

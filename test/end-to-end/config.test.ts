@@ -33,6 +33,11 @@ describe('the configuration file of a machine', () => {
     return (await saved()).serving
   }
 
+  it('makes no unit that would restore the master’s disk, which is the model', async () => {
+    const { units } = await lab.ok('master', ['install', '--dry-run'])
+    expect((units as { name: string }[]).map(({ name }) => name)).toEqual(['mesh-up.service'])
+  })
+
   it('gives commands what they were not told: also what they cannot do without', async () => {
     await configure(`disk = "${lab.path('m1.img')}"\nimage = "model"\n[serving]\nmax-upload = "80Mbit"\n`)
     const token = await lab.invite('master')

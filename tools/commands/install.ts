@@ -63,13 +63,14 @@ async function factsOf({ agent, command, config }: Context, options: Options): P
   const { rememberedMachine } = await import('../../node/agent/remembered-machine.ts')
   const state = resolve(agent.stateDir)
   const remembered = await rememberedMachine(state)
-  const disk = config.disk ?? remembered?.disk
+  // The master's disk is the model: what is changed on it is published, and must not be undone at the next boot.
+  const disk = remembered?.role === 'master' ? undefined : (config.disk ?? remembered?.disk)
   const file = configOf(command)?.path
   const monitor = await monitorOf(state, options)
   if (disk === undefined && (monitor !== undefined || options.initrd))
     throw new MeshError(
       'USAGE',
-      'no disk is known that could be restored: set disk in the configuration file, or join first',
+      'no disk is known that is restored at boot (the master’s never is): set disk in the configuration file, or join first',
     )
   return {
     program: await programOf(options.program),

@@ -132,13 +132,16 @@ async function beforeMoving(
 ): Promise<void> {
   if (ask === undefined || dirty.count === 0) return
   const zero = zeroDigest(tree.geometry.blockSize)
-  const places = await LocationIndex.build(tree)
   const missing = dirty.copy()
   for (const index of dirty.values()) {
-    const digest = Uint8Array.from(await tree.leaf(index))
-    const isHere = sameBytes(digest, zero) || stage?.has(digest) === true || (await stands(places, digest, dirty))
-    if (isHere) missing.clear(index)
+    const digest = await tree.leaf(index)
+    if (sameBytes(digest, zero) || stage?.has(digest) === true) missing.clear(index)
   }
+  if (missing.count === 0) return
+  // Reads the whole tree, so not for a release that is staged.
+  const places = await LocationIndex.build(tree)
+  for (const index of missing.copy().values())
+    if (await stands(places, Uint8Array.from(await tree.leaf(index)), dirty)) missing.clear(index)
   if (missing.count > 0) await ask(missing)
 }
 

@@ -103,6 +103,7 @@ export class PeerSession<Ticket> {
       const hello = checkHello(first.done === true ? undefined : first.value, stream.peerId, local)
       const session = new PeerSession(stream, replies, hello, events, now)
       events.versions(stream.peerId, hello.metadata)
+      events.peers([{ id: stream.peerId, addresses: hello.addresses }])
       return session
     } catch (error) {
       stream.abort(error instanceof Error ? error : new Error(String(error)))

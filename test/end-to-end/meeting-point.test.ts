@@ -1,5 +1,7 @@
 import { readFile, truncate, writeFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
+import type { PeerStatus } from '../../node/agent/status.ts'
 import type { Receipt } from '../../node/restore/receipt.ts'
 import { SiteSigner } from '../../node/trust/site-signer.ts'
 import { TrustStore } from '../../node/trust/trust-store.ts'
@@ -13,6 +15,15 @@ const WAIT = ['--wait', '2m']
 const LIMIT_MS = 400_000
 const why = await whyNoNetwork()
 if (why !== undefined) console.warn(`SKIPPED: ${why}`)
+
+/** Waits until a machine knows what another has, and so where it is reached. */
+async function knows(lab: ShapedLab, machine: string, other: string): Promise<void> {
+  for (;;) {
+    const { peers } = (await lab.ok(machine, ['peers'])) as unknown as { peers: readonly PeerStatus[] }
+    if (peers.some(({ name, held }) => name === other && held > 0)) return
+    await sleep(200)
+  }
+}
 
 /** Each machine in a site of its own; nobody runs on the master's state. */
 async function separate(lab: ShapedLab): Promise<void> {
@@ -33,10 +44,11 @@ describe.skipIf(why !== undefined)('two sites that cannot reach each other', { t
     lab.listenOn(HUB, '0.0.0.0')
     const model = lab.path('model.img')
     await writeFile(model, random.bytes(SIZE))
-    for (const machine of [HUB, 'pc']) {
+    const empty = async (machine: string): Promise<void> => {
       await writeFile(lab.disk(machine), '')
       await truncate(lab.disk(machine), SIZE)
     }
+    for (const machine of [HUB, 'pc']) await empty(machine)
 
     // As long as they can reach the master they join, and hear of the meeting point.
     await lab.serve('master', ['seed', model, '--image', 'lab'])
@@ -46,16 +58,17 @@ describe.skipIf(why !== undefined)('two sites that cannot reach each other', { t
     await lab.stop('master')
     await separate(lab)
     await lab.serve('master', ['seed', model, '--image', 'lab'])
-    const up = lab.start(HUB, ['up'])
-    const pc = lab.start('pc', ['up'])
-    await pc.when(({ event, name }) => event === 'peer' && name === HUB)
-    await lab.stop('pc')
-    await up.stop()
-    await lab.stop('master')
+    for (const machine of [HUB, 'pc']) {
+      await lab.ok(machine, ['restore', ...WAIT])
+      await lab.serve(machine, ['up'])
+    }
+    await knows(lab, 'pc', HUB)
+    for (const machine of ['pc', HUB, 'master']) await lab.stop(machine)
 
     // From now on nobody can dial the two sites, and nothing passes between them.
     await lab.network.forward(false)
     for (const machine of ['master', 'pc']) lab.listenOn(machine, '127.0.0.1')
+    for (const machine of [HUB, 'pc']) await empty(machine)
     await writeFile(model, random.bytes(SIZE))
     await lab.serve('master', ['seed', model, '--image', 'lab'])
     const first = (await lab.ok(HUB, ['restore', ...WAIT])) as unknown as Receipt

@@ -23,7 +23,7 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',
   'qemu-nbd': 'qemu-utils',
-  'qemu-storage-daemon': 'qemu-utils',
+  'qemu-storage-daemon': 'qemu-system-common',
   'systemd-socket-activate': 'systemd',
   'systemd-analyze': 'systemd',
   'systemd-escape': 'systemd',

@@ -68,7 +68,7 @@ describe('the image of the lab', () => {
   it('changes exactly its share from release to release', async () => {
     const seed = testSeed('lab image, next release')
     const before = modelLayout(GRANULES, new Random(seed))
-    const after = changedLayout(before, 0.1, new Random(seed + 1))
+    const after = changedLayout(before, planDirt('clustered', GRANULES, 0.1, new Random(seed + 1)))
     const changed = after.filter((piece, at) => piece !== before[at]).length
     expect(changed).toBe(Math.round(GRANULES * 0.1))
     await writeImage(dir('r1.img'), before, randomPieces(seed))

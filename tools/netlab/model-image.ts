@@ -1,12 +1,13 @@
 import { createCipheriv, createHash } from 'node:crypto'
 import { open } from 'node:fs/promises'
 import type { Random } from '../lab/random.ts'
+import type { Write } from './dirt.ts'
 
 export const GRANULE = 4096
 const AES_BLOCK = 16
 const ZERO_SHARE = 0.2
 const REPEAT_SHARE = 0.05
-/** Runs of zeros, of repeats and of changes: 4 KiB to 2 MiB, every order of magnitude as often as the others. */
+/** Runs of zeros and of repeats: 4 KiB to 2 MiB, every order of magnitude as often as the others. */
 const LONGEST_RUN = 512
 const STEP = 1024
 const ZERO = -1
@@ -47,14 +48,11 @@ export function modelLayout(granules: number, random: Random): Layout {
   return layout
 }
 
-/** The next release: `share` of the granules hold new pieces, in runs as above. */
-export function changedLayout(before: Layout, share: number, random: Random): Layout {
+/** The next release: what the writes cover holds new pieces. */
+export function changedLayout(before: Layout, writes: readonly Write[]): Layout {
   const layout = Int32Array.from(before)
-  spread(layout.length, Math.round(layout.length * share), random, (at) => {
-    if (layout[at]! >= layout.length) return false
-    layout[at] = layout.length + at
-    return true
-  })
+  for (const { offset, length } of writes)
+    for (let at = offset / GRANULE; at < (offset + length) / GRANULE; at++) layout[at] = layout.length + at
   return layout
 }
 

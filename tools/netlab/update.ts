@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { MeshProcess } from '../lab/local-lab.ts'
 import { Random } from '../lab/random.ts'
+import { planDirt } from './dirt.ts'
 import { publisherOf } from './lab-options.ts'
 import { changedLayout, writeImage } from './model-image.ts'
 import type { Traffic } from './network.ts'
@@ -26,7 +27,8 @@ export async function update(prepared: Prepared, signal: AbortSignal): Promise<S
   const { lab, options, machines, layout, pieces } = prepared
   await provisionedMachines(prepared, options.staged ? 'known' : 'none')
   const target = lab.path('model-2.img')
-  await writeImage(target, changedLayout(layout, options.share, new Random(options.seed + 1)), pieces)
+  const writes = planDirt('clustered', layout.length, options.share, new Random(options.seed + 1))
+  await writeImage(target, changedLayout(layout, writes), pieces)
   const serving = await serveAll(prepared)
   const phase = options.staged
     ? await publishAndStage(prepared, target, serving)

@@ -265,6 +265,8 @@ export const DIAL_TICK_MS = 250
 /** A restore begins with so many connections, and makes as many more each time that so long has passed. */
 export const DIAL_STEP_PEERS = 4
 export const DIAL_STEP_MS = 250
+/** Connections that a machine keeps to other sites as long as it lacks nothing. */
+export const FAR_PEERS = 4
 /** How long a restore that needs peers waits for newer metadata before it goes on with what it trusts. */
 export const METADATA_WAIT_MS = 3_000
 /** How long a restore looks for machines that have all of a newer release before it stays with the one on the disk. */

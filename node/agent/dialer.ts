@@ -29,8 +29,8 @@ export class Dialer {
   readonly #shelf: AddressShelf
   readonly #connect: (peerId: string, addresses: readonly string[]) => Promise<void>
   readonly #isWanted: (peerId: string) => boolean
-  readonly #isNear: (peerId: string) => boolean
-  readonly #room: () => number
+  readonly #rank: (peerId: string) => number
+  readonly #room: (rank: number) => number
   readonly #random: () => number
   readonly #now: () => number
   #timer: NodeJS.Timeout | undefined
@@ -41,18 +41,18 @@ export class Dialer {
     connect: (peerId: string, addresses: readonly string[]) => Promise<void>
     /** A member that is not connected and not banned. */
     isWanted: (peerId: string) => boolean
-    /** Who is dialled before the others; default: all are alike. */
-    isNear?: (peerId: string) => boolean
-    /** How many more connections are worth having now, those that are being dialled included. */
-    room?: () => number
+    /** Members of a lower rank are dialled before the others. */
+    rank: (peerId: string) => number
+    /** How many more connections to members of a rank are worth having now, those that are being dialled included. */
+    room: (rank: number) => number
     random?: () => number
     now?: () => number
   }) {
     this.#shelf = options.shelf
     this.#connect = options.connect
     this.#isWanted = options.isWanted
-    this.#isNear = options.isNear ?? (() => true)
-    this.#room = options.room ?? (() => Number.POSITIVE_INFINITY)
+    this.#rank = options.rank
+    this.#room = options.room
     this.#random = options.random ?? Math.random
     this.#now = options.now ?? Date.now
   }
@@ -120,13 +120,15 @@ export class Dialer {
     const due = [...this.#targets].filter(
       ([peerId, target]) => !target.dialing && target.nextAt <= now && this.#isWanted(peerId),
     )
-    // Somebody else first on each machine, so that not all of a lab turn to the same few.
-    const near = due.filter(([peerId]) => this.#isNear(peerId))
-    for (const some of [near, due.filter((one) => !near.includes(one))])
-      while (some.length > 0 && this.#dialing < Math.min(MAX_PARALLEL_DIALS, this.#room())) {
+    const ranks = Map.groupBy(due, ([peerId]) => this.#rank(peerId))
+    for (const rank of [...ranks.keys()].sort((a, b) => a - b)) {
+      const some = ranks.get(rank)!
+      // Somebody else first on each machine, so that not all of a lab turn to the same few.
+      while (some.length > 0 && this.#dialing < Math.min(MAX_PARALLEL_DIALS, this.#room(rank))) {
         const [[peerId, target]] = some.splice(Math.floor(this.#random() * some.length), 1) as [[string, Target]]
         void this.#dial(peerId, target)
       }
+    }
   }
 
   async #dial(peerId: string, target: Target): Promise<void> {

@@ -1,7 +1,5 @@
 import {
   DEFAULT_PORT,
-  DIAL_STEP_MS,
-  DIAL_STEP_PEERS,
   EXCHANGE_PROTOCOL,
   JOIN_PROTOCOL,
   MAX_ADDRESSES_PER_PEER,
@@ -22,6 +20,7 @@ import type { FrameStream } from '../net/frame-stream.ts'
 import type { MeshHost } from '../net/host.ts'
 import type { Holding } from '../store/block-source.ts'
 import type { AgentEvent } from './agent.ts'
+import { dialRank, dialRoom } from './dial-rule.ts'
 import { Dialer } from './dialer.ts'
 import type { Machine } from './machine.ts'
 import { MetadataSync, serveMetadata } from './metadata-sync.ts'
@@ -106,7 +105,7 @@ export class MeshNode {
       isFar: (peerId) => !this.#isNear(peerId),
       nearSettled: () => this.#nearSettled(),
       onReceived: (peerId, level, bytes) => this.uplink.count(peerId, 'in', level === 0 ? 'blocks' : 'pages', bytes),
-      onStarving: () => this.#dialer.look(),
+      onWanting: () => this.#dialer.look(),
       isReluctant: (peerId) => machine.trust.view().memberById(peerId)?.role === 'master',
       open: (peerId) => host.open(peerId, EXCHANGE_PROTOCOL),
       local: () => this.#facts(),
@@ -133,8 +132,8 @@ export class MeshNode {
       shelf: machine.state.sublevel<readonly string[]>('addresses'),
       connect: (peerId, addresses) => host.connect(peerId, addresses),
       isWanted: (peerId) => this.#isWanted(peerId),
-      isNear: (peerId) => this.#isNear(peerId),
-      ...(this.#gradual ? { room: () => this.#room() } : {}),
+      rank: (peerId) => this.#dialRank(peerId),
+      room: (rank) => this.#dialRoom(rank),
     })
   }
 
@@ -265,7 +264,6 @@ export class MeshNode {
 
   #isWanted(peerId: string): boolean {
     if (peerId === this.#host.peerId || this.swarm.ledger.isBanned(peerId)) return false
-    if (this.#gradual && !this.#isNear(peerId) && !this.#needsFar()) return false
     return this.#machine.trust.view().memberById(peerId) !== undefined && !this.#host.connected().includes(peerId)
   }
 
@@ -282,7 +280,7 @@ export class MeshNode {
 
   /** Whether nobody near has what is to be fetched, as far as can be known now. */
   #needsFar(): boolean {
-    if (this.swarm.isStarving) return true
+    if (this.swarm.wantsFar) return true
     const others = this.#machine.trust.view().members.filter(({ id }) => id !== this.#host.peerId && this.#isNear(id))
     return others.every(({ id }) => !this.swarm.hasSession(id) && this.#dialer.hasGivenUp(id))
   }
@@ -294,11 +292,20 @@ export class MeshNode {
       .members.every(({ id }) => id === this.#host.peerId || !this.#isNear(id) || this.swarm.hasSession(id))
   }
 
-  #room(): number {
-    // What those that are connected have not is looked for everywhere.
-    if (this.swarm.isStarving) return Number.POSITIVE_INFINITY
-    const steps = 1 + Math.floor((Date.now() - this.#startedAt) / DIAL_STEP_MS)
-    return steps * DIAL_STEP_PEERS - this.#members.size
+  #dialRank(peerId: string): number {
+    const role = this.#machine.trust.view().memberById(peerId)?.role ?? 'machine'
+    return dialRank({ near: this.#isNear(peerId), role })
+  }
+
+  #dialRoom(rank: number): number {
+    return dialRoom(rank, {
+      role: this.#machine.trust.view().memberById(this.#host.peerId)?.role ?? 'machine',
+      restoringMs: this.#gradual ? Date.now() - this.#startedAt : undefined,
+      starves: this.swarm.starves,
+      needsFar: this.#needsFar(),
+      connected: this.#members.size,
+      connectedFar: [...this.#members].filter((peerId) => !this.#isNear(peerId)).length,
+    })
   }
 
   #learnPeers(list: readonly PeerAddresses[]): void {

@@ -38,8 +38,8 @@ export interface SwarmOptions {
   readonly isFar?: (peerId: string) => boolean
   /** Whether every other machine of the site is connected. */
   readonly nearSettled?: () => boolean
-  /** Nobody who is connected has what is to be fetched, or only far peers. */
-  readonly onStarving?: () => void
+  /** Nobody near has what is to be fetched. */
+  readonly onWanting?: () => void
   /** Content of so many bytes came, of this level of a tree. */
   readonly onReceived?: (peerId: string, level: number, bytes: number) => void
   readonly ledger?: PeerLedger
@@ -139,9 +139,14 @@ export class Swarm {
     return this.#sessions.has(peerId)
   }
 
-  /** Whether something is to be fetched that nobody who is connected has, or only far peers. */
-  get isStarving(): boolean {
+  /** Whether something is to be fetched that nobody who is connected has. */
+  get starves(): boolean {
     return this.#starves
+  }
+
+  /** Whether something is to be fetched that nobody near has. */
+  get wantsFar(): boolean {
+    return this.#starves || (this.#sessions.all().length > 0 && this.#far.isWanted)
   }
 
   /** Have maps of the peers that hold (parts of) an image, by its root in hexadecimal. */
@@ -450,8 +455,8 @@ export class Swarm {
 
   #checkSupply(): void {
     const lacks = ({ picker }: FetchJob): boolean => picker.pending > 0 && !picker.canServe
-    this.#starves = this.#sessions.all().length > 0 && (this.#far.isWanted || [...this.#jobs].some(lacks))
-    if (this.#starves) this.#options.onStarving?.()
+    this.#starves = this.#sessions.all().length > 0 && [...this.#jobs].some(lacks)
+    if (this.wantsFar) this.#options.onWanting?.()
   }
 
   /** Far peers count while the uplink is open; they are searched when it is clear what the near ones have. */

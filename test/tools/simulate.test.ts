@@ -45,6 +45,15 @@ describe('the simulated lab', () => {
     expect(uplink).toBeLessThan(most)
   })
 
+  it('does so with 1,000 machines in 20 sites', () => {
+    const options = { scenario: 'uplink', machines: 1000, sites: 20, blocks: 100, offerMs: 100, seed: 1 } as const
+    const { uplink, unfinished, last } = runScenario(options)
+    expect(unfinished).toEqual([])
+    expect(uplink).toBeLessThan(1.01)
+    // Two blocks are each machine's share, and one in ten of what crosses at all.
+    expect(last).toBeLessThan(1.5)
+  })
+
   it('is the same every time', () => {
     const options = { scenario: 'churn', machines: 10, blocks: 200, offerMs: 100, seed: 7 } as const
     expect(runScenario(options)).toEqual(runScenario(options))

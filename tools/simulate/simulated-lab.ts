@@ -1,3 +1,4 @@
+import type { Role } from '../../node/trust/members.ts'
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import { FETCH_TICK_MS } from '../../protocol/constants.ts'
 import type { Random } from '../lab/random.ts'
@@ -24,6 +25,7 @@ export interface MachineFacts {
   readonly site: string
   /** What it holds at the start. */
   readonly have: Bitmap
+  readonly role: Role
   /** The others ask it last. */
   readonly reluctant?: boolean
   /** Sends wrong bytes. */

@@ -1,8 +1,10 @@
+import { dialRank, dialRoom } from '../../node/agent/dial-rule.ts'
 import { BlockPicker } from '../../node/exchange/block-picker.ts'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import {
   CLAIM_DELAY_MS,
   FAR_PROGRESS_DEADLINE_MS,
+  FAR_QUIET_MS,
   FETCH_TICK_MS,
   PROGRESS_DEADLINE_MS,
 } from '../../protocol/constants.ts'
@@ -55,6 +57,8 @@ export class SimulatedMachine {
   /** What it has asked for over the uplink, as the others of its site know after a moment. */
   readonly #claims = new Set<number>()
   #telling = false
+  /** When it was last connected to another machine of its site. */
+  #metAt = Number.NEGATIVE_INFINITY
 
   constructor(facts: MachineFacts, lab: SimulatedLab) {
     this.facts = facts
@@ -117,12 +121,30 @@ export class SimulatedMachine {
     for (const i of this.offered.values()) this.have.set(i)
     this.#picker = this.#newPicker()
     this.#noteDone()
-    for (const other of this.#lab.online()) {
-      if (other === this) continue
-      this.#connect(other)
-      other.#connect(this)
-    }
+    this.#dial()
     this.#lab.events.after(0, () => this.#pumpAll())
+  }
+
+  /** Who the real rule says is worth a connection; whoever is dialled has one, too. */
+  #dial(): void {
+    const others = this.#lab.online().filter((other) => other !== this && !this.#links.has(other))
+    const ranks = Map.groupBy(others, (other) => dialRank({ near: !this.#isFar(other), role: other.facts.role }))
+    for (const rank of [...ranks.keys()].sort((a, b) => a - b)) {
+      const some = ranks.get(rank)!
+      while (some.length > 0 && this.#room(rank) > 0) {
+        const [other] = some.splice(this.#lab.random.below(some.length), 1) as [SimulatedMachine]
+        this.#connect(other)
+        other.#connect(this)
+      }
+    }
+    // Who now has far peers says so.
+    this.#tellClaims()
+  }
+
+  #room(rank: number): number {
+    const connectedFar = [...this.#links.keys()].filter((other) => this.#isFar(other)).length
+    const facts = { starves: false, needsFar: true, connected: this.#links.size, connectedFar }
+    return dialRoom(rank, { role: this.facts.role, ...facts })
   }
 
   #goes(): void {
@@ -142,6 +164,7 @@ export class SimulatedMachine {
   #connect(to: SimulatedMachine): void {
     if (this.#links.has(to) || this.#banned.has(to)) return
     const progressAt = this.#lab.events.now
+    if (!this.#isFar(to)) this.#metAt = progressAt
     this.#links.set(to, {
       to,
       asked: 0,
@@ -169,7 +192,8 @@ export class SimulatedMachine {
     link.stalled = true
     this.#inFlight -= link.asked
     link.asked = 0
-    this.#drop(link.to)
+    // It may go on, and what it has claimed it still fetches.
+    this.#picker.suspendPeer(link.to.name, this.#lab.events.now)
   }
 
   #drop(peer: SimulatedMachine): void {
@@ -194,6 +218,21 @@ export class SimulatedMachine {
     this.#picker.setFetchesFromFar(from.name, from.doneAt === undefined)
     const claimed = RangeSet.from([...from.#claims].map((i): Run => [i, i + 1]))
     this.#picker.setClaims(from.name, claimed, this.#lab.events.now)
+    if (from.name < this.name) this.#yield(from.#claims)
+  }
+
+  /** Both have asked at the same moment: one takes its requests back, as far as they are still open. */
+  #yield(claimed: ReadonlySet<number>): void {
+    for (const index of this.#claims) {
+      if (!claimed.has(index) || this.have.has(index)) continue
+      const askers = this.#picker.askersOf(index)
+      for (const link of this.#links.values()) {
+        if (!this.#isFar(link.to) || !askers.includes(link.to.name)) continue
+        this.#picker.unasked(index, link.to.name)
+        this.#cancel(link, index)
+        this.#claims.delete(index)
+      }
+    }
   }
 
   #disconnect(to: SimulatedMachine): void {
@@ -204,6 +243,7 @@ export class SimulatedMachine {
     to.#requests.delete(this)
     this.#inFlight -= link.asked
     this.#drop(to)
+    this.#dial()
     this.#lab.events.after(0, () => this.#pumpAll())
   }
 
@@ -230,6 +270,8 @@ export class SimulatedMachine {
 
   /** False if the peer is not to be asked for more now. */
   #askOne(link: Link): boolean {
+    // As the far side does before its first request.
+    if (this.#isFar(link.to) && this.#lab.events.now - this.#metAt < FAR_QUIET_MS) return false
     if (this.#stalls || link.stalled || link.asked >= link.window || this.#inFlight >= IN_FLIGHT_MAX) return false
     if (this.#picker.pending + this.#picker.asked === 0) return false
     const { events, facts } = this.#lab
@@ -270,15 +312,14 @@ export class SimulatedMachine {
     const sentAfter = facts.blockBytes / this.facts.bytesPerMs
     events.after(sentAfter, () => this.#send())
     const crossed = to.#isFar(this) ? this.#lab.crosses(to.facts.site, events.now + sentAfter) - events.now : sentAfter
-    events.after(to.#arrivesAfter(crossed + facts.latencyMs), () => to.#receive(this, index))
+    events.after(crossed + facts.latencyMs, () => to.#arrives(this, index))
   }
 
-  /** When a block is here that is sent by then and has to wait for those before it. */
-  #arrivesAfter(sentAfter: number): number {
-    const { now } = this.#lab.events
-    const takes = this.#lab.facts.blockBytes / this.facts.bytesPerMs
-    this.#downFreeAt = Math.max(this.#downFreeAt + takes, now + sentAfter)
-    return this.#downFreeAt - now
+  /** The last of a block could be here now, but has to wait for those that came before it. */
+  #arrives(from: SimulatedMachine, index: number): void {
+    const { events, facts } = this.#lab
+    this.#downFreeAt = Math.max(this.#downFreeAt + facts.blockBytes / this.facts.bytesPerMs, events.now)
+    events.after(this.#downFreeAt - events.now, () => this.#receive(from, index))
   }
 
   #receive(from: SimulatedMachine, index: number): void {

@@ -1,0 +1,39 @@
+import { DIAL_STEP_MS, DIAL_STEP_PEERS, FAR_PEERS } from '../../protocol/constants.ts'
+import type { Role } from '../trust/members.ts'
+
+/** Which of several members is dialled first: those near, then masters elsewhere, then whoever else is elsewhere. */
+export function dialRank({ near, role }: { readonly near: boolean; readonly role: Role }): number {
+  if (near) return 0
+  return role === 'master' ? 1 : 2
+}
+
+export interface DialFacts {
+  /** Role of this machine. */
+  readonly role: Role
+  /** Set for a restore: how long it has been running. */
+  readonly restoringMs?: number | undefined
+  /** Something is to be fetched that nobody has who is connected. */
+  readonly starves: boolean
+  /** Something is to be fetched that nobody near has, as far as can be known now. */
+  readonly needsFar: boolean
+  /** Members connected, and those of them that are elsewhere. */
+  readonly connected: number
+  readonly connectedFar: number
+}
+
+/**
+ * How many more connections to members of that rank are worth having. All machines of a site know one another; a lab has a few
+ * connections to other sites, however many machines those have, unless it lacks something. A restore has fewer still.
+ */
+export function dialRoom(rank: number, facts: DialFacts): number {
+  const { role, restoringMs, starves, needsFar, connected, connectedFar } = facts
+  if (starves) return Number.POSITIVE_INFINITY
+  const restores = restoringMs !== undefined
+  if (rank > 0) {
+    if (restores && !needsFar) return 0
+    // Who gives orders and gathers receipts wants to reach everybody.
+    return role === 'machine' || restores ? FAR_PEERS - connectedFar : Number.POSITIVE_INFINITY
+  }
+  if (!restores || needsFar) return Number.POSITIVE_INFINITY
+  return (1 + Math.floor(restoringMs / DIAL_STEP_MS)) * DIAL_STEP_PEERS - connected
+}

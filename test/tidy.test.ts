@@ -76,8 +76,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   tools: ['protocol', 'node/agent', 'tools', 'tools/bench'],
   // Transport and compression are measured alone.
   'tools/bench': ['protocol', 'node/net', 'node/exchange', 'tools', 'tools/netlab'],
-  // The simulation runs the picker, and the steps of a roll, alone.
-  'tools/simulate': ['protocol', 'node/exchange', 'node/roll', 'tools'],
+  // The simulation runs the picker, who is dialled, and the steps of a roll, alone.
+  'tools/simulate': ['protocol', 'node/net', 'node/exchange', 'node/roll', 'tools'],
   // The lab moves a member behind the uplink.
   'tools/netlab': ['protocol', 'node/trust', 'tools', 'tools/bench'],
   // The crash campaign takes machines apart.

@@ -16,11 +16,11 @@ import { Swarm } from '../exchange/swarm.ts'
 import { UplinkFigures } from '../exchange/uplink-figures.ts'
 import { UplinkGate } from '../exchange/uplink-gate.ts'
 import { type UplinkLimit, UplinkPace } from '../exchange/uplink-pace.ts'
+import { dialRank, dialRoom } from '../net/dial-rule.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
 import type { MeshHost } from '../net/host.ts'
 import type { Holding } from '../store/block-source.ts'
 import type { AgentEvent } from './agent.ts'
-import { dialRank, dialRoom } from './dial-rule.ts'
 import { Dialer } from './dialer.ts'
 import type { Machine } from './machine.ts'
 import { MetadataSync, serveMetadata } from './metadata-sync.ts'
@@ -293,13 +293,13 @@ export class MeshNode {
   }
 
   #dialRank(peerId: string): number {
-    const role = this.#machine.trust.view().memberById(peerId)?.role ?? 'machine'
-    return dialRank({ near: this.#isNear(peerId), role })
+    const isMaster = this.#machine.trust.view().memberById(peerId)?.role === 'master'
+    return dialRank({ near: this.#isNear(peerId), isMaster })
   }
 
   #dialRoom(rank: number): number {
     return dialRoom(rank, {
-      role: this.#machine.trust.view().memberById(this.#host.peerId)?.role ?? 'machine',
+      directs: this.#machine.trust.view().memberById(this.#host.peerId)?.role !== 'machine',
       restoringMs: this.#gradual ? Date.now() - this.#startedAt : undefined,
       starves: this.swarm.starves,
       needsFar: this.#needsFar(),

@@ -14,46 +14,16 @@ import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { unpackBlock, unpackWhole } from '../../protocol/granules.ts'
 import type { MetadataVersions, PeerAddresses } from '../../protocol/messages.ts'
 import type { RangeSet } from '../../protocol/ranges.ts'
-import type { FrameStream } from '../net/frame-stream.ts'
 import type { ArrivedBlock } from './compressed-link.ts'
 import { searchContent } from './content-search.ts'
 import { FarSide, type FetchingMessage } from './far-side.ts'
 import { type Doubted, type FetchedBlock, FetchJob, type FetchRequest, type Ticket } from './fetch-job.ts'
-import type { LocalFacts } from './local-facts.ts'
 import { PeerLedger } from './peer-ledger.ts'
 import type { PeerSession } from './session.ts'
 import { Sessions } from './sessions.ts'
+import type { SwarmOptions } from './swarm-options.ts'
 import { whyUnavailable } from './unavailable.ts'
 import type { UplinkPace } from './uplink-pace.ts'
-
-export interface SwarmOptions {
-  /** Peer id of this machine. */
-  readonly self: string
-  /** Opens an exchange stream to a connected peer. */
-  readonly open: (peerId: string) => Promise<FrameStream>
-  readonly local: () => LocalFacts
-  /** A peer that is asked only for what nobody else has. */
-  readonly isReluctant?: (peerId: string) => boolean
-  /** A peer behind the uplink, which is asked only for what no near one has; default: none. */
-  readonly isFar?: (peerId: string) => boolean
-  /** Whether every other machine of the site is connected. */
-  readonly nearSettled?: () => boolean
-  /** Nobody near has what is to be fetched. */
-  readonly onWanting?: () => void
-  /** Content of so many bytes came, of this level of a tree. */
-  readonly onReceived?: (peerId: string, level: number, bytes: number) => void
-  readonly ledger?: PeerLedger
-  readonly now?: () => number
-  readonly random?: () => number
-  /** Deadlines, for tests; see the constants of the same names. */
-  readonly peerWaitMs?: number
-  readonly holderWaitMs?: number
-  readonly progressDeadlineMs?: number
-  readonly stallDisconnectMs?: number
-  readonly onVersions?: (peerId: string, versions: MetadataVersions) => void
-  readonly onPeers?: (list: readonly PeerAddresses[]) => void
-  readonly onBan?: (peerId: string, reason: string) => void
-}
 
 /** What is known of a peer the swarm has a session with. */
 export interface PeerFacts {

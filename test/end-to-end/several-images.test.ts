@@ -23,7 +23,7 @@ describe('two images of one site', { timeout: 240_000 }, () => {
     other = Buffer.concat([random.bytes((BLOCKS - SHARED) * BLOCK), image.subarray(3 * BLOCK, (3 + SHARED) * BLOCK)])
     await writeFile(lab.path('other.img'), other)
     await lab.stop('master')
-    await lab.serve('master', ['seed', lab.path('other.img'), '--image', 'other', '--max-upload', '4Mbit'])
+    await lab.serve('master', ['seed', lab.path('other.img'), '--image', 'other', '--max-upload', '1Mbit'])
   })
   afterAll(() => lab.close())
 

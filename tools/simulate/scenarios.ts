@@ -136,7 +136,7 @@ function full({ blocks }: LabFacts): Bitmap {
 function sources(count: number, lab: LabPlan): Planned[] {
   return Array.from({ length: count }, (_, i) => ({
     name: `source${i + 1}`,
-    role: 'master',
+    isMaster: true,
     bytesPerMs: lab.bytesPerMs,
     site: LAN,
     have: full(lab),
@@ -147,7 +147,7 @@ function sources(count: number, lab: LabPlan): Planned[] {
 function empty(count: number, lab: LabPlan): Planned[] {
   return Array.from({ length: count }, (_, i) => ({
     name: `pc${i + 1}`,
-    role: 'machine',
+    isMaster: false,
     bytesPerMs: lab.bytesPerMs,
     site: LAN,
     have: new Bitmap(lab.blocks),

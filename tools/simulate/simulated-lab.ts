@@ -1,4 +1,3 @@
-import type { Role } from '../../node/trust/members.ts'
 import type { Bitmap } from '../../protocol/bitmap.ts'
 import { FETCH_TICK_MS } from '../../protocol/constants.ts'
 import type { Random } from '../lab/random.ts'
@@ -25,7 +24,8 @@ export interface MachineFacts {
   readonly site: string
   /** What it holds at the start. */
   readonly have: Bitmap
-  readonly role: Role
+  /** It is dialled before others that are elsewhere. */
+  readonly isMaster: boolean
   /** The others ask it last. */
   readonly reluctant?: boolean
   /** Sends wrong bytes. */

@@ -1,5 +1,5 @@
-import { dialRank, dialRoom } from '../../node/agent/dial-rule.ts'
 import { BlockPicker } from '../../node/exchange/block-picker.ts'
+import { dialRank, dialRoom } from '../../node/net/dial-rule.ts'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import {
   CLAIM_DELAY_MS,
@@ -128,7 +128,9 @@ export class SimulatedMachine {
   /** Who the real rule says is worth a connection; whoever is dialled has one, too. */
   #dial(): void {
     const others = this.#lab.online().filter((other) => other !== this && !this.#links.has(other))
-    const ranks = Map.groupBy(others, (other) => dialRank({ near: !this.#isFar(other), role: other.facts.role }))
+    const ranks = Map.groupBy(others, (other) =>
+      dialRank({ near: !this.#isFar(other), isMaster: other.facts.isMaster }),
+    )
     for (const rank of [...ranks.keys()].sort((a, b) => a - b)) {
       const some = ranks.get(rank)!
       while (some.length > 0 && this.#room(rank) > 0) {
@@ -143,8 +145,8 @@ export class SimulatedMachine {
 
   #room(rank: number): number {
     const connectedFar = [...this.#links.keys()].filter((other) => this.#isFar(other)).length
-    const facts = { starves: false, needsFar: true, connected: this.#links.size, connectedFar }
-    return dialRoom(rank, { role: this.facts.role, ...facts })
+    const connected = this.#links.size
+    return dialRoom(rank, { directs: false, starves: false, needsFar: true, connected, connectedFar })
   }
 
   #goes(): void {

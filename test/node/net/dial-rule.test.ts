@@ -1,18 +1,18 @@
 import { describe, expect, it } from 'vitest'
-import { type DialFacts, dialRank, dialRoom } from '../../../node/agent/dial-rule.ts'
+import { type DialFacts, dialRank, dialRoom } from '../../../node/net/dial-rule.ts'
 import { DIAL_STEP_MS, DIAL_STEP_PEERS, FAR_PEERS } from '../../../protocol/constants.ts'
 
-const IDLE: DialFacts = { role: 'machine', starves: false, needsFar: false, connected: 0, connectedFar: 0 }
+const IDLE: DialFacts = { directs: false, starves: false, needsFar: false, connected: 0, connectedFar: 0 }
 const ALL = Number.POSITIVE_INFINITY
-const NEAR = dialRank({ near: true, role: 'machine' })
-const FAR = dialRank({ near: false, role: 'machine' })
+const NEAR = dialRank({ near: true, isMaster: false })
+const FAR = dialRank({ near: false, isMaster: false })
 
 describe('who is dialled', () => {
   it('is first who is near, then a master elsewhere', () => {
-    const master = dialRank({ near: false, role: 'master' })
+    const master = dialRank({ near: false, isMaster: true })
     expect(NEAR).toBeLessThan(master)
     expect(master).toBeLessThan(FAR)
-    expect(dialRank({ near: true, role: 'master' })).toBe(NEAR)
+    expect(dialRank({ near: true, isMaster: true })).toBe(NEAR)
   })
 
   it('is everybody near, and a few elsewhere however many there are', () => {
@@ -27,8 +27,8 @@ describe('who is dialled', () => {
   })
 
   it('is everybody anywhere for those who give orders', () => {
-    for (const role of ['operator', 'master'] as const)
-      expect(dialRoom(FAR, { ...IDLE, role, connected: 900, connectedFar: 900 })).toBe(ALL)
+    expect(dialRoom(FAR, { ...IDLE, directs: true, connected: 900, connectedFar: 900 })).toBe(ALL)
+    expect(dialRoom(FAR, { ...IDLE, directs: true, restoringMs: 0 })).toBe(0)
   })
 
   it('is for a restore a few near at first, more as time passes, and nobody elsewhere without need', () => {

@@ -1,15 +1,14 @@
 import { DIAL_STEP_MS, DIAL_STEP_PEERS, FAR_PEERS } from '../../protocol/constants.ts'
-import type { Role } from '../trust/members.ts'
 
 /** Which of several members is dialled first: those near, then masters elsewhere, then whoever else is elsewhere. */
-export function dialRank({ near, role }: { readonly near: boolean; readonly role: Role }): number {
+export function dialRank({ near, isMaster }: { readonly near: boolean; readonly isMaster: boolean }): number {
   if (near) return 0
-  return role === 'master' ? 1 : 2
+  return isMaster ? 1 : 2
 }
 
 export interface DialFacts {
-  /** Role of this machine. */
-  readonly role: Role
+  /** This machine gives orders and gathers receipts: it wants to reach everybody. */
+  readonly directs: boolean
   /** Set for a restore: how long it has been running. */
   readonly restoringMs?: number | undefined
   /** Something is to be fetched that nobody has who is connected. */
@@ -26,13 +25,12 @@ export interface DialFacts {
  * connections to other sites, however many machines those have, unless it lacks something. A restore has fewer still.
  */
 export function dialRoom(rank: number, facts: DialFacts): number {
-  const { role, restoringMs, starves, needsFar, connected, connectedFar } = facts
+  const { directs, restoringMs, starves, needsFar, connected, connectedFar } = facts
   if (starves) return Number.POSITIVE_INFINITY
   const restores = restoringMs !== undefined
   if (rank > 0) {
     if (restores && !needsFar) return 0
-    // Who gives orders and gathers receipts wants to reach everybody.
-    return role === 'machine' || restores ? FAR_PEERS - connectedFar : Number.POSITIVE_INFINITY
+    return directs && !restores ? Number.POSITIVE_INFINITY : FAR_PEERS - connectedFar
   }
   if (!restores || needsFar) return Number.POSITIVE_INFINITY
   return (1 + Math.floor(restoringMs / DIAL_STEP_MS)) * DIAL_STEP_PEERS - connected

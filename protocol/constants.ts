@@ -23,6 +23,9 @@ export const MAX_FRAME_HEADER_BYTES = 256 * 1024
 export const MAX_FRAME_PAYLOAD_BYTES = MAX_BLOCK_SIZE_BYTES
 /** A coded set of the granules of one block. */
 export const MAX_GRANULE_SET_BYTES = MAX_BLOCK_SIZE_BYTES / GRANULE_SIZE_BYTES / 8
+/** Of a granule's SHA-256, to tell that it is not the one that somebody else has: the block is proven anyway. */
+export const GRANULE_CHECK_BYTES = 4
+export const MAX_GRANULE_CHECKS_BYTES = (MAX_BLOCK_SIZE_BYTES / GRANULE_SIZE_BYTES) * GRANULE_CHECK_BYTES
 /** Runs in one have message; longer maps are sent in several messages. */
 export const MAX_RUNS_PER_HAVE = 16 * 1024
 /** Digests in one find message. */

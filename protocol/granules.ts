@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { Bitmap } from './bitmap.ts'
-import { GRANULE_SIZE_BYTES } from './constants.ts'
+import { GRANULE_CHECK_BYTES, GRANULE_SIZE_BYTES } from './constants.ts'
+import { digestOf, sameBytes } from './digest.ts'
 import { violation } from './wire-reader.ts'
 
 /**
@@ -14,8 +15,10 @@ const ZEROS = Buffer.alloc(GRANULE_SIZE_BYTES)
 /** What answers a request: the wanted granules in order, without those named as zeros. */
 export interface PackedBlock {
   readonly payload: Uint8Array
-  /** Coded set of the granules left out. */
+  /** Coded set of the granules left out because they are zeros. */
   readonly zeros: Uint8Array
+  /** Coded set of those left out because the client has them; only if it sent {@link granuleChecks}. */
+  readonly kept?: Uint8Array | undefined
 }
 
 export function countGranules(blockSize: number): number {
@@ -46,8 +49,46 @@ export function wantedBytes(granules: Bitmap | undefined, blockSize: number): nu
   return granules === undefined ? blockSize : granules.count * GRANULE_SIZE_BYTES
 }
 
-/** `block` itself is the payload where it can be. */
-export function packBlock(block: Uint8Array, wanted: Bitmap | undefined): PackedBlock {
+/** What tells a server which granules of a block it need not send: the first bytes of the SHA-256 of each of these. */
+export function granuleChecks(block: Uint8Array): Uint8Array {
+  const count = countGranules(block.byteLength)
+  return Buffer.concat(Array.from({ length: count }, (_, i) => checkOf(block, i)))
+}
+
+/**
+ * `block` itself is the payload where it can be. `checks`: of what the client has in the place of a block that it wants all of.
+ * Errors: PROTOCOL_VIOLATION if those are not of such a block.
+ */
+export function packBlock(block: Uint8Array, wanted: Bitmap | undefined, checks?: Uint8Array): PackedBlock {
+  if (checks === undefined) return pack(block, wanted)
+  const count = countGranules(block.byteLength)
+  if (checks.byteLength !== count * GRANULE_CHECK_BYTES) throw violation('checks of another number of granules')
+  const kept = new Bitmap(count)
+  for (let i = 0; i < count; i++) {
+    const theirs = checks.subarray(i * GRANULE_CHECK_BYTES, (i + 1) * GRANULE_CHECK_BYTES)
+    if (wanted?.has(i) !== false && sameBytes(checkOf(block, i), theirs)) kept.set(i)
+  }
+  if (kept.count === 0) return pack(block, wanted)
+  return { ...pack(block, without(wanted, kept)), kept: encodeGranules(kept) }
+}
+
+/** What of a block an answer brings; undefined for all of it. Errors: PROTOCOL_VIOLATION. */
+export function sentGranules({ kept }: PackedBlock, wanted: Bitmap | undefined, blockSize: number): Bitmap | undefined {
+  const left = kept === undefined ? undefined : decodeGranules(kept, blockSize)
+  return left === undefined ? wanted : without(wanted, left)
+}
+
+function without(wanted: Bitmap | undefined, kept: Bitmap): Bitmap {
+  const rest = new Bitmap(kept.length)
+  for (let i = 0; i < kept.length; i++) if (wanted?.has(i) !== false && !kept.has(i)) rest.set(i)
+  return rest
+}
+
+function checkOf(block: Uint8Array, i: number): Uint8Array {
+  return digestOf(granuleOf(block, i)).subarray(0, GRANULE_CHECK_BYTES)
+}
+
+function pack(block: Uint8Array, wanted: Bitmap | undefined): PackedBlock {
   const count = countGranules(block.byteLength)
   const kept: number[] = []
   let zeros: Bitmap | undefined

@@ -3,6 +3,7 @@ import {
   MAX_ADDRESSES_PER_PEER,
   MAX_BLOCK_SIZE_BYTES,
   MAX_FINDS_PER_MESSAGE,
+  MAX_GRANULE_CHECKS_BYTES,
   MAX_GRANULE_SET_BYTES,
   MAX_HELD_IMAGES,
   MAX_IMAGE_SIZE_BYTES,
@@ -15,7 +16,7 @@ import { MeshError } from './errors.ts'
 import { isBlockSize } from './manifest.ts'
 import { RangeSet } from './ranges.ts'
 import { violation, WireReader } from './wire-reader.ts'
-import { encodeRuns, limited, readRuns } from './wire-runs.ts'
+import { encodeRuns, limited, readIds, readPacked, readRuns } from './wire-runs.ts'
 import { WireWriter } from './wire-writer.ts'
 
 /** The grammar of the mesh protocols; docs/PROTOCOL.md gives the field numbers and who may send what when. */
@@ -43,6 +44,8 @@ export interface WantRequest {
   readonly size: number
   /** Coded set of the granules that are wanted; no bytes for the whole block (granules.ts). */
   readonly granules: Uint8Array
+  /** Checks of what the client has in its place (granules.ts): what is like that need not come. */
+  readonly checks?: Uint8Array | undefined
 }
 
 export interface PeerAddresses {
@@ -75,6 +78,8 @@ export type Message =
       readonly id: number
       /** Coded set of the wanted granules that are zeros and left out of the payload. */
       readonly zeros: Uint8Array
+      /** Coded set of the granules that are left out because the client has them. */
+      readonly kept?: Uint8Array | undefined
       readonly payload: Uint8Array
       readonly coding: Coding
       /** Microseconds that compressing took; 0 if it is plain. */
@@ -207,6 +212,7 @@ function encodeFields(w: WireWriter, m: Message): void {
       w.bytes(2, m.zeros)
       w.uint(3, m.coding)
       w.uint(4, m.packedUs)
+      if (m.kept !== undefined) w.bytes(5, m.kept)
       break
     case 'missing':
     case 'cancel':
@@ -307,13 +313,15 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
     let zeros: Uint8Array = new Uint8Array()
     let coding: Coding = CODING.plain
     let packedUs = 0
+    let kept: Uint8Array | undefined
     r.fields({
       1: () => (id = r.uint()),
       2: () => (zeros = r.bytes(MAX_GRANULE_SET_BYTES)),
       3: () => (coding = r.uint(CODING.zstd) as Coding),
       4: () => (packedUs = r.uint()),
+      5: () => (kept = r.bytes(MAX_GRANULE_SET_BYTES)),
     })
-    return { type: 'block', id, zeros, payload, coding, packedUs }
+    return { type: 'block', id, zeros, kept, payload, coding, packedUs }
   },
   missing: (r) => ({ type: 'missing', ids: readIds(r) }),
   cancel: (r) => ({ type: 'cancel', ids: readIds(r) }),
@@ -433,6 +441,7 @@ function encodeRequest(w: WireWriter, request: WantRequest): void {
   w.uint(4, request.index)
   w.uint(5, request.size)
   w.bytes(6, request.granules)
+  if (request.checks !== undefined) w.bytes(7, request.checks)
 }
 
 function readRequest(r: WireReader): WantRequest {
@@ -443,6 +452,7 @@ function readRequest(r: WireReader): WantRequest {
     index: 0,
     size: 0,
     granules: new Uint8Array() as Uint8Array,
+    checks: undefined as Uint8Array | undefined,
   }
   r.fields({
     1: () => (request.id = r.uint()),
@@ -451,6 +461,7 @@ function readRequest(r: WireReader): WantRequest {
     4: () => (request.index = r.uint(Number.MAX_SAFE_INTEGER)),
     5: () => (request.size = r.uint(MAX_BLOCK_SIZE_BYTES)),
     6: () => (request.granules = r.bytes(MAX_GRANULE_SET_BYTES)),
+    7: () => (request.checks = r.bytes(MAX_GRANULE_CHECKS_BYTES)),
   })
   required(request.digest, 'want without a digest')
   if (!isBlockSize(request.size)) throw violation('want without a block size')
@@ -470,17 +481,6 @@ function readPeer(r: WireReader): PeerAddresses {
     2: () => limited(addresses, MAX_ADDRESSES_PER_PEER).push(r.text()),
   })
   return { id, addresses }
-}
-
-function readIds(r: WireReader): number[] {
-  const ids: number[] = []
-  r.fields({ 1: () => readPacked(r, ids) })
-  return ids
-}
-
-function readPacked(r: WireReader, ids: number[]): void {
-  const inner = r.nested()
-  while (!inner.atEnd) limited(ids, MAX_WANTS_PER_MESSAGE).push(inner.varint())
 }
 
 function required(digest: Digest, what: string): Digest {

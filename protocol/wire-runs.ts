@@ -1,4 +1,4 @@
-import { MAX_IMAGE_SIZE_BYTES, MAX_RUNS_PER_HAVE, MIN_BLOCK_SIZE_BYTES } from './constants.ts'
+import { MAX_IMAGE_SIZE_BYTES, MAX_RUNS_PER_HAVE, MAX_WANTS_PER_MESSAGE, MIN_BLOCK_SIZE_BYTES } from './constants.ts'
 import { RangeSet, type Run } from './ranges.ts'
 import { violation, type WireReader } from './wire-reader.ts'
 import type { WireWriter } from './wire-writer.ts'
@@ -36,4 +36,16 @@ export function readRuns(r: WireReader): RangeSet {
 export function limited<T>(list: T[], most: number): T[] {
   if (list.length >= most) throw violation(`more than ${most} items in a list`)
   return list
+}
+
+/** Numbers of requests. Errors: PROTOCOL_VIOLATION. */
+export function readIds(r: WireReader): number[] {
+  const ids: number[] = []
+  r.fields({ 1: () => readPacked(r, ids) })
+  return ids
+}
+
+export function readPacked(r: WireReader, ids: number[]): void {
+  const inner = r.nested()
+  while (!inner.atEnd) limited(ids, MAX_WANTS_PER_MESSAGE).push(inner.varint())
 }

@@ -174,7 +174,7 @@ export class Staging {
 
   /** All that is left, or with a limit on the rate what that grants in a moment. */
   async #fetchPortion(): Promise<void> {
-    const { node, signal, rate } = this.#options
+    const { node, signal, rate, source } = this.#options
     const limit = rate()
     await pause(this.#nextAt - performance.now(), signal)
     if (signal.aborted) return
@@ -186,6 +186,12 @@ export class Staging {
       blockSize: geometry.blockSize,
       wanted,
       digestOf: (i: number) => this.#tree.leaf(i),
+      // What the release on the disk has in its place.
+      sparse: {
+        granules: () => undefined,
+        read: (i: number) => source.disk.readBlock(i),
+        isAlike: (i: number) => source.holdsBlock(i),
+      },
     }
     for await (const { index, data, received } of node.swarm.fetch(request, signal)) {
       await this.#take(await this.#tree.leaf(index), data)

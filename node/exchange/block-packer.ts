@@ -44,7 +44,7 @@ export class BlockPacker {
       })
       if (packed.byteLength > payload.byteLength * COMPRESSED_AT_MOST) return plain
       const packedUs = Math.ceil((performance.now() - begun) * 1000)
-      return { payload: packed, zeros: block.zeros, coding: CODING.zstd, packedUs }
+      return { ...block, payload: packed, coding: CODING.zstd, packedUs }
     } finally {
       this.#leave()
     }

@@ -56,17 +56,18 @@ export class CompressedLink {
    * wanted.
    */
   arrived(message: BlockMessage, wanted: number): ArrivedBlock {
-    const { payload, zeros, coding, packedUs } = message
+    const { payload, zeros, kept, coding, packedUs } = message
     if (coding === CODING.plain) {
       this.#packRate += FORGET * (ASSUMED_PACK_RATE - this.#packRate)
       this.#unpackRate += FORGET * (ASSUMED_UNPACK_RATE - this.#unpackRate)
       this.#ratio += FORGET * (ASSUMED_RATIO - this.#ratio)
-      return { payload, zeros, wireBytes: payload.byteLength }
+      return { payload, zeros, kept, wireBytes: payload.byteLength }
     }
     const begun = performance.now()
-    const content = unpackPayload(payload, wanted - countOnes(zeros) * GRANULE_SIZE_BYTES)
+    const left = countOnes(zeros) + (kept === undefined ? 0 : countOnes(kept))
+    const content = unpackPayload(payload, wanted - left * GRANULE_SIZE_BYTES)
     this.#learn(payload.byteLength, content.byteLength, packedUs, (performance.now() - begun) * 1000)
-    return { payload: content, zeros, wireBytes: payload.byteLength }
+    return { payload: content, zeros, kept, wireBytes: payload.byteLength }
   }
 
   #learn(packed: number, plain: number, packedUs: number, unpackedUs: number): void {

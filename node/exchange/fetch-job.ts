@@ -29,6 +29,8 @@ export interface SparseBlocks {
   granules(index: number): Bitmap | undefined
   /** The block as it stands here, in a buffer of its own. */
   read(index: number): Promise<Uint8Array>
+  /** Whether what stands here is probably much like it, and published itself: then only the rest crosses the uplink. */
+  isAlike?(index: number): boolean
 }
 
 /** A verified item. */
@@ -61,6 +63,8 @@ export interface Ticket {
   readonly far: boolean
   /** What was asked for of a block; undefined for all of it. */
   readonly granules: Bitmap | undefined
+  /** The peer is told what stands here instead, and leaves out what is the same. */
+  readonly alike: boolean
   /** Bytes of content that are asked for. */
   readonly size: number
   /** The request's number in the session; undefined until it is sent. */
@@ -78,6 +82,8 @@ export class FetchJob {
   readonly ready: FetchedBlock[] = []
   /** Blocks of which all is asked for, to find out whether the peer or this disk was wrong. */
   readonly doubted = new Map<number, Doubted>()
+  /** Blocks that came to nothing with what stands here: all of them is asked for. */
+  readonly unlike = new Set<number>()
   /** Peers with other images that are searched for this one's blocks, and whether that is to be done once more. */
   readonly searches = new Map<PeerSession<Ticket>, boolean>()
   /** Far peers that were searched. */
@@ -138,7 +144,8 @@ export class FetchJob {
   ask(session: PeerSession<Ticket>, index: number, far: boolean, now: number): Ticket {
     const granules = this.granules(index)
     const size = wantedBytes(granules, this.request.blockSize)
-    const ticket: Ticket = { job: this, index, session, far, granules, size, id: undefined }
+    const alike = far && granules === undefined && this.#isAlike(index)
+    const ticket: Ticket = { job: this, index, session, far, granules, alike, size, id: undefined }
     this.picker.markAsked(index, session.peerId, now)
     const tickets = this.#tickets.get(index)
     if (tickets === undefined) this.#tickets.set(index, [ticket])
@@ -242,6 +249,10 @@ export class FetchJob {
     return new Promise((resolve) => {
       this.#wake = resolve
     })
+  }
+
+  #isAlike(index: number): boolean {
+    return !this.doubted.has(index) && !this.unlike.has(index) && this.request.sparse?.isAlike?.(index) === true
   }
 
   #claim(index: number, asked: boolean): void {

@@ -13,7 +13,7 @@ import type { Message, PeerAddresses, WantRequest } from '../../protocol/message
 import { RangeSet, type Run } from '../../protocol/ranges.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
 import type { Deliver, Holding } from '../store/block-source.ts'
-import { BlockPacker } from './block-packer.ts'
+import { BlockPacker, type CodedBlock } from './block-packer.ts'
 import { findContent } from './find-content.ts'
 import { checkHello, type Hello, helloOf, type LocalFacts } from './local-facts.ts'
 import type { PaceOptions, ServeLimits } from './serve-pace.ts'
@@ -272,7 +272,7 @@ class ServerSession {
   }
 
   answer(request: OpenRequest, block: Uint8Array): void {
-    this.#packer.pack(packBlock(block, request.wanted), request.packFrom).then(
+    this.#pack(request, block).then(
       (coded) => this.#release(request, { type: 'block', id: request.id, ...coded }, coded.payload.byteLength),
       (error: Error) => {
         this.#stream.abort(error)
@@ -280,6 +280,10 @@ class ServerSession {
         this.miss(request)
       },
     )
+  }
+
+  async #pack({ wanted, checks, packFrom }: OpenRequest, block: Uint8Array): Promise<CodedBlock> {
+    return await this.#packer.pack(packBlock(block, wanted, checks), packFrom)
   }
 
   miss(request: OpenRequest): void {

@@ -163,7 +163,7 @@ export class PeerSession<Ticket> {
    * Asks for some content, or for some granules of it; requests of one turn of the event loop travel together. Returns the
    * request's number.
    */
-  ask(ticket: Ticket, want: Omit<WantRequest, 'id' | 'granules'>, granules?: Bitmap): number {
+  ask(ticket: Ticket, want: Omit<WantRequest, 'id' | 'granules'>, granules: Bitmap | undefined): number {
     const id = this.#nextId++
     const size = wantedBytes(granules, want.size)
     const now = this.#now()

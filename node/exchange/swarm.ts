@@ -11,7 +11,7 @@ import {
 } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
 import { isMeshError, MeshError } from '../../protocol/errors.ts'
-import { unpackBlock, unpackWhole } from '../../protocol/granules.ts'
+import { granuleChecks, sentGranules, unpackBlock, unpackWhole } from '../../protocol/granules.ts'
 import type { MetadataVersions, PeerAddresses } from '../../protocol/messages.ts'
 import type { RangeSet } from '../../protocol/ranges.ts'
 import type { ArrivedBlock } from './compressed-link.ts'
@@ -262,7 +262,7 @@ export class Swarm {
   }
 
   async #received(session: PeerSession<Ticket>, ticket: Ticket, content: ArrivedBlock): Promise<void> {
-    const { job, index, granules } = ticket
+    const { job, index } = ticket
     const { digestOf: expected, level, sparse, blockSize } = job.request
     this.#answers(session)
     // Its place is free for the next request, whatever becomes of this one.
@@ -270,6 +270,9 @@ export class Swarm {
     if (ticket.far) this.#far.pace?.spend(content.wireBytes - ticket.size)
     // Already delivered by somebody else, or the job is over.
     if (!this.#isOpen(ticket)) return
+    if (content.kept !== undefined && !ticket.alike)
+      throw new MeshError('PROTOCOL_VIOLATION', 'left out what it was not told of')
+    const granules = sentGranules(content, ticket.granules, blockSize)
     let data: Uint8Array
     if (granules === undefined) data = unpackWhole(content, blockSize)
     else {
@@ -280,8 +283,13 @@ export class Swarm {
     if (digest instanceof Promise) digest = await digest
     const right = sameBytes(digestOf(data), digest)
     if (!this.#isOpen(ticket)) return
-    if (right) this.#deliver(session, ticket, data, content.wireBytes)
-    else if (granules === undefined) {
+    if (right) this.#deliver(session, ticket, { data, granules, received: content.wireBytes })
+    else if (content.kept !== undefined) {
+      // What stands here was written meanwhile, or is not the same in spite of its check.
+      job.unlike.add(index)
+      job.recall(index)
+      this.#pump()
+    } else if (granules === undefined) {
       this.#wrong(session, `sent wrong bytes for ${level === 0 ? `block ${index}` : `page ${index} of level ${level}`}`)
     } else {
       // The peer lied, or what stands here beside the granules is wrong: the whole block will tell.
@@ -304,8 +312,11 @@ export class Swarm {
     return this.#jobs.has(job) && job.isOpen(index)
   }
 
-  #deliver(session: PeerSession<Ticket>, ticket: Ticket, data: Uint8Array, received: number): void {
-    const { job, index, granules } = ticket
+  #deliver(
+    session: PeerSession<Ticket>,
+    { job, index }: Ticket,
+    { data, granules, received }: Pick<FetchedBlock, 'data' | 'received'> & { granules: Bitmap | undefined },
+  ): void {
     this.ledger.delivered(session.peerId, received)
     this.#options.onReceived?.(session.peerId, job.request.level, received)
     const doubted = job.doubted.get(index)
@@ -374,20 +385,20 @@ export class Swarm {
     const ticket = job.ask(session, index, this.#far.isFar(session.peerId), now)
     if (ticket.far) this.#far.pace?.spend(ticket.size)
     const digest = job.request.digestOf(index)
-    if (digest instanceof Promise)
-      digest.then(
-        (known) => this.#send(ticket, known),
+    if (ticket.alike || digest instanceof Promise)
+      Promise.all([digest, ticket.alike ? job.request.sparse!.read(index) : undefined]).then(
+        ([known, here]) => this.#send(ticket, known, here === undefined ? undefined : granuleChecks(here)),
         (error: Error) => job.fail(error),
       )
     else this.#send(ticket, digest)
     return ticket.size
   }
 
-  #send(ticket: Ticket, digest: Digest): void {
+  #send(ticket: Ticket, digest: Digest, checks?: Uint8Array): void {
     const { job, index, session, granules } = ticket
     if (!job.isAsked(ticket)) return
     const { level, blockSize } = job.request
-    ticket.id = session.ask(ticket, { digest, level, index, size: blockSize }, granules)
+    ticket.id = session.ask(ticket, { digest, level, index, size: blockSize, checks }, granules)
   }
 
   /** Looks after what no message triggers: stalled peers, missing holders, slow last requests. */

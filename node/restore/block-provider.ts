@@ -30,6 +30,8 @@ export interface BlockProviderOptions {
   /** Blocks to provide; the writer clears what it has written and flushed. */
   readonly dirty: DirtyBlocks
   readonly displaced: DisplacedBlocks
+  /** Blocks that stand here as another release has them. */
+  readonly isAlike: (index: number) => boolean
   /** Undefined if looking for content on this disk costs more than it can spare. */
   readonly locations: LocationIndex | undefined
   /** Content that was fetched ahead. */
@@ -164,7 +166,7 @@ export class BlockProvider {
   }
 
   async *#fromPeers(): AsyncGenerator<ProvidedBlock> {
-    const { tree, disk, dirty, signal, locations } = this.#options
+    const { tree, disk, dirty, signal, locations, isAlike } = this.#options
     this.#fetcher = await this.#options.fetcher()
     const request = {
       root: tree.root,
@@ -175,6 +177,7 @@ export class BlockProvider {
       sparse: {
         granules: (index: number) => dirty.granulesOf(index),
         read: (index: number) => disk.readBlock(index),
+        isAlike,
       },
     }
     for await (const block of this.#fetcher.fetch(request, signal)) {

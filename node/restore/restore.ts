@@ -80,12 +80,12 @@ export async function restore(options: RestoreOptions): Promise<Receipt> {
   const opened = await openLog(options)
   const { tree, received } = await ensureTree({ ...options, facts: manifest })
   try {
-    const { logState, movedFrom } = await moveLog(options, opened, tree)
+    const { logState, movedFrom, alike } = await moveLog(options, opened, tree)
     const disk = new ImageDisk(device, manifest)
     const book = new ReceiptBook({ options, tree, disk, startedAt, received, logState, movedFrom })
     // Others may have the tree before it is known what of the image is here.
     options.serving?.(new DiskSource({ disk, tree, held: new Bitmap(tree.geometry.blockCount) }))
-    const run = new RestoreRun(options, tree, disk, book)
+    const run = new RestoreRun(options, tree, disk, book, alike)
     if (logState.state === 'unknown') await run.fromScan()
     else await run.fromLog()
     const receipt = book.receipt(now())
@@ -112,16 +112,17 @@ async function moveLog(
   options: RestoreOptions,
   state: LogState,
   tree: TreeFile,
-): Promise<{ logState: LogState; movedFrom?: number }> {
+): Promise<{ logState: LogState; movedFrom?: number; alike?: RangeSet }> {
   const { log, manifest, others = [], trees } = options
   if (state.state !== 'unknown' || state.against === undefined) return { logState: state }
   const { release, root } = state.against
   const other = others.find((facts) => toHex(facts.root) === root)
-  const dirty = await movedLog(log, other, tree, trees)
-  if (dirty === undefined) return { logState: state }
+  const moved = await movedLog(log, other, tree, trees)
+  if (moved === undefined) return { logState: state }
+  const { dirty, alike } = moved
   await beforeMoving(options, tree, DirtyBlocks.fromLog(dirty, log.granuleSize, manifest).blocks)
   await log.reset(dirty)
-  return { logState: { state: 'dirty' }, movedFrom: release }
+  return { logState: { state: 'dirty' }, movedFrom: release, alike }
 }
 
 /** Better the release that is on the disk than one half of which cannot be had. */
@@ -157,12 +158,15 @@ class RestoreRun {
   readonly #tree: TreeFile
   readonly #disk: ImageDisk
   readonly #book: ReceiptBook
+  /** Blocks that are as the release had them from which the log was moved. */
+  readonly #alike: Bitmap
 
-  constructor(options: RestoreOptions, tree: TreeFile, disk: ImageDisk, book: ReceiptBook) {
+  constructor(options: RestoreOptions, tree: TreeFile, disk: ImageDisk, book: ReceiptBook, alike = RangeSet.empty) {
     this.#options = options
     this.#tree = tree
     this.#disk = disk
     this.#book = book
+    this.#alike = Bitmap.fromRanges(tree.geometry.blockCount, alike)
   }
 
   async fromLog(): Promise<void> {
@@ -218,6 +222,7 @@ class RestoreRun {
       tree: this.#tree,
       dirty,
       displaced,
+      isAlike: (index) => this.#alike.has(index),
       locations: await this.#locations(dirty),
       beside: this.#isMuch(dirty) ? this.#options.beside : undefined,
     })

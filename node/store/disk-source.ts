@@ -40,6 +40,10 @@ export class DiskSource implements Holding {
     return this.#held.toRanges()
   }
 
+  holdsBlock(index: number): boolean {
+    return this.#held.has(index)
+  }
+
   get heldCount(): number {
     return this.#held.count
   }

@@ -2,7 +2,15 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import { isMeshError } from '../../protocol/errors.ts'
-import { decodeGranules, encodeGranules, packBlock, unpackBlock, unpackWhole } from '../../protocol/granules.ts'
+import {
+  decodeGranules,
+  encodeGranules,
+  granuleChecks,
+  packBlock,
+  sentGranules,
+  unpackBlock,
+  unpackWhole,
+} from '../../protocol/granules.ts'
 
 const GRANULE = 4096
 
@@ -46,6 +54,28 @@ describe('granules', () => {
           expect(into.subarray(i * GRANULE, (i + 1) * GRANULE).equals(expected)).toBe(true)
         }
         if (wanted === undefined) expect(Buffer.from(unpackWhole(packed, block.byteLength)).equals(block)).toBe(true)
+      }),
+    )
+  })
+
+  it('are left out where the other side has them, as their checks tell', () => {
+    const mine = fc.array(fc.boolean(), { minLength: 16, maxLength: 16 })
+    fc.assert(
+      fc.property(cases, mine, ({ count, zero, wish }, same) => {
+        const block = makeBlock(zero)
+        const here = Buffer.from(block)
+        for (let i = 0; i < count; i++) if (!same[i]) here.fill(0xdd, i * GRANULE, (i + 1) * GRANULE)
+        const packed = packBlock(block, setOf(wish), granuleChecks(here))
+        const asked = [...Array(count).keys()].filter((i) => wish?.[i] ?? true)
+        const sent = sentGranules(packed, setOf(wish), block.byteLength)
+        const coming = sent === undefined ? asked : [...sent.values()]
+        expect(coming).toEqual(asked.filter((i) => !same[i]))
+        expect(packed.payload.byteLength).toBe(coming.filter((i) => !zero[i]).length * GRANULE)
+        unpackBlock(packed, sent, here)
+        for (const i of asked) {
+          const [start, end] = [i * GRANULE, (i + 1) * GRANULE]
+          expect(here.subarray(start, end).equals(block.subarray(start, end))).toBe(true)
+        }
       }),
     )
   })
@@ -94,6 +124,8 @@ describe('granules', () => {
       () => unpackBlock({ payload: Buffer.concat([granule, granule]), zeros: none }, wanted, into),
       () => unpackBlock({ payload: granule, zeros: Buffer.from([2]) }, wanted, into),
       () => unpackBlock({ payload: granule.subarray(1), zeros: none }, wanted, into),
+      () => packBlock(into, undefined, granuleChecks(granule)),
+      () => sentGranules({ payload: none, zeros: none, kept: Buffer.from([1, 0]) }, undefined, 2 * GRANULE),
       () => unpackWhole({ payload: granule, zeros: none }, 2 * GRANULE),
     ]) {
       let code = ''

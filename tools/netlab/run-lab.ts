@@ -165,7 +165,7 @@ function checkReceipt({ machine, receipt }: MachineRun, options: LabOptions, { r
   const { verified, log, bytes } = receipt
   if (!verified || receipt.release !== release)
     throw new Error(`${machine} restored release ${receipt.release}, verified: ${verified}`)
-  const known = (options.scenario === 'restore' && options.log === 'known') || options.staged
+  const known = (options.scenario === 'restore' && options.log === 'known') || options.scenario === 'update'
   const expected = known ? 'dirty' : 'unknown'
   if (log.state !== expected || log.missed !== undefined)
     throw new Error(`the log of ${machine} was ${JSON.stringify(log)}, not ${expected}`)

@@ -25,7 +25,7 @@ const NEWS_MS = 60_000
  */
 export async function update(prepared: Prepared, signal: AbortSignal): Promise<Scenario> {
   const { lab, options, machines, layout, pieces } = prepared
-  await provisionedMachines(prepared, options.staged ? 'known' : 'none')
+  await provisionedMachines(prepared, 'known')
   const target = lab.path('model-2.img')
   const writes = planDirt('clustered', layout.length, options.share, new Random(options.seed + 1))
   await writeImage(target, changedLayout(layout, writes), pieces)

@@ -37,13 +37,15 @@ describe('a log that moves to another release', () => {
     const { trees, log, from, to, factsOf } = await fixture('abcdefgh', 'abXdefYZ')
     const moved = await movedLog(log, factsOf(from), to, trees)
     // Two granules a block.
-    expect([...moved!.runs()]).toEqual([
+    expect([...moved!.dirty.runs()]).toEqual([
       [3, 6],
       [12, 16],
       [100, 101],
     ])
     // And back.
-    expect((await movedLog(log, factsOf(to), from, trees))!.equals(moved!)).toBe(true)
+    expect((await movedLog(log, factsOf(to), from, trees))!.dirty.equals(moved!.dirty)).toBe(true)
+    // Block 2 is marked, too.
+    expect([...moved!.alike.values()]).toEqual([6, 7])
     // Nothing of the log has changed.
     expect((await log.dirty()).count).toBe(3)
   })

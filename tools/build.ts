@@ -1,13 +1,30 @@
 import { chmod, rm } from 'node:fs/promises'
+import { isBuiltin } from 'node:module'
 import { join } from 'node:path'
-import { type BuildOptions, build } from 'esbuild'
+import { type BuildOptions, build, type Plugin } from 'esbuild'
 import { VERSION } from './version.ts'
 
 /**
  * Bundles the command, since start-up counts at every boot: what is imported dynamically lies in files of its own, so that
  * libp2p is not even read unless the network is needed. The hash threads' file stands beside the others.
  */
+/**
+ * Node's own modules as objects whose parts are looked up when they are used. Imported as ES modules each of their parts would
+ * be made at once, streams and sockets among them.
+ */
+const builtins: Plugin = {
+  name: 'builtins',
+  setup: ({ onResolve, onLoad }) => {
+    onResolve({ filter: /./ }, ({ path }) => (isBuiltin(path) ? { path, namespace: 'builtin' } : undefined))
+    onLoad({ filter: /./, namespace: 'builtin' }, ({ path }) => ({
+      contents: `module.exports = process.getBuiltinModule(${JSON.stringify(path)})`,
+      loader: 'js',
+    }))
+  },
+}
+
 const options: BuildOptions = {
+  plugins: [builtins],
   entryPoints: ['tools/mesh.ts', 'node/disk/hash-worker.ts'],
   outdir: 'dist',
   entryNames: '[name]',

@@ -5,6 +5,26 @@ import { applyConfig } from './config/apply-config.ts'
 import { Output } from './output.ts'
 import { VERSION } from './version.ts'
 
+const COMMANDS = {
+  seed: () => import('./commands/seed.ts'),
+  invite: () => import('./commands/invite.ts'),
+  join: () => import('./commands/join.ts'),
+  remove: () => import('./commands/remove.ts'),
+  restore: () => import('./commands/restore.ts'),
+  up: () => import('./commands/up.ts'),
+  monitor: () => import('./commands/monitor.ts'),
+  log: () => import('./commands/log.ts'),
+  verify: () => import('./commands/verify.ts'),
+  releases: () => import('./commands/releases.ts'),
+  rollback: () => import('./commands/rollback.ts'),
+  status: () => import('./commands/status.ts'),
+  peers: () => import('./commands/peers.ts'),
+  config: () => import('./commands/config.ts'),
+  install: () => import('./commands/install.ts'),
+  roll: () => import('./commands/roll.ts'),
+  receipts: () => import('./commands/receipts.ts'),
+}
+
 /** Parses the arguments and runs the command; sets `process.exitCode`. Commands are loaded only when they are run. */
 export async function runCommandLine(args: readonly string[]): Promise<void> {
   // `npm run mesh` changes to the package's folder; paths are meant from where the user stands.
@@ -23,25 +43,10 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     // Usage errors are printed below, like every other error.
     .configureOutput({ outputError: () => undefined })
     .exitOverride()
-  const modules = await Promise.all([
-    import('./commands/seed.ts'),
-    import('./commands/invite.ts'),
-    import('./commands/join.ts'),
-    import('./commands/remove.ts'),
-    import('./commands/restore.ts'),
-    import('./commands/up.ts'),
-    import('./commands/monitor.ts'),
-    import('./commands/log.ts'),
-    import('./commands/verify.ts'),
-    import('./commands/releases.ts'),
-    import('./commands/rollback.ts'),
-    import('./commands/status.ts'),
-    import('./commands/peers.ts'),
-    import('./commands/config.ts'),
-    import('./commands/install.ts'),
-    import('./commands/roll.ts'),
-    import('./commands/receipts.ts'),
-  ])
+  // The one that is meant is among those that are named; all of them, to list them.
+  const named = Object.keys(COMMANDS).filter((name) => args.includes(name)) as (keyof typeof COMMANDS)[]
+  const names = named.length > 0 ? named : (Object.keys(COMMANDS) as (keyof typeof COMMANDS)[])
+  const modules = await Promise.all(names.map((name) => COMMANDS[name]()))
   for (const { command } of modules) {
     program.addCommand(inherit(command(), program))
   }

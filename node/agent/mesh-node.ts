@@ -263,8 +263,8 @@ export class MeshNode {
   }
 
   #isWanted(peerId: string): boolean {
-    if (peerId === this.#host.peerId || this.swarm.ledger.isBanned(peerId)) return false
-    return this.#machine.trust.view().memberById(peerId) !== undefined && !this.#host.connected().includes(peerId)
+    if (peerId === this.#host.peerId || this.#members.has(peerId) || this.swarm.ledger.isBanned(peerId)) return false
+    return this.#machine.trust.view().memberById(peerId) !== undefined
   }
 
   #whoIsFar(peerId: string): { readonly name: string; readonly site: string } | undefined {

@@ -80,12 +80,12 @@ export async function restore(options: RestoreOptions): Promise<Receipt> {
   const opened = await openLog(options)
   const { tree, received } = await ensureTree({ ...options, facts: manifest })
   try {
-    const { logState, movedFrom, alike } = await moveLog(options, opened, tree)
+    const { logState, ...moved } = await moveLog(options, opened, tree)
     const disk = new ImageDisk(device, manifest)
-    const book = new ReceiptBook({ options, tree, disk, startedAt, received, logState, movedFrom })
+    const book = new ReceiptBook({ options, tree, disk, startedAt, received, logState, movedFrom: moved.movedFrom })
     // Others may have the tree before it is known what of the image is here.
     options.serving?.(new DiskSource({ disk, tree, held: new Bitmap(tree.geometry.blockCount) }))
-    const run = new RestoreRun(options, tree, disk, book, alike)
+    const run = new RestoreRun(options, tree, disk, book, moved)
     if (logState.state === 'unknown') await run.fromScan()
     else await run.fromLog()
     const receipt = book.receipt(now())
@@ -94,6 +94,15 @@ export async function restore(options: RestoreOptions): Promise<Receipt> {
   } finally {
     await tree.close()
   }
+}
+
+/** What is known once a log has been moved from another release. */
+interface Moved {
+  readonly movedFrom?: number
+  /** Blocks that are as that release had them. */
+  readonly alike?: RangeSet
+  /** Where content stands, if that had to be read. */
+  readonly places?: LocationIndex | undefined
 }
 
 /** Whatever casts doubt on the log is durable before anything is done about it. */
@@ -112,7 +121,7 @@ async function moveLog(
   options: RestoreOptions,
   state: LogState,
   tree: TreeFile,
-): Promise<{ logState: LogState; movedFrom?: number; alike?: RangeSet }> {
+): Promise<Moved & { logState: LogState }> {
   const { log, manifest, others = [], trees } = options
   if (state.state !== 'unknown' || state.against === undefined) return { logState: state }
   const { release, root } = state.against
@@ -120,30 +129,31 @@ async function moveLog(
   const moved = await movedLog(log, other, tree, trees)
   if (moved === undefined) return { logState: state }
   const { dirty, alike } = moved
-  await beforeMoving(options, tree, DirtyBlocks.fromLog(dirty, log.granuleSize, manifest).blocks)
+  const places = await beforeMoving(options, tree, DirtyBlocks.fromLog(dirty, log.granuleSize, manifest).blocks)
   await log.reset(dirty)
-  return { logState: { state: 'dirty' }, movedFrom: release, alike }
+  return { logState: { state: 'dirty' }, movedFrom: release, alike, places }
 }
 
-/** Better the release that is on the disk than one half of which cannot be had. */
+/** Better the release that is on the disk than one half of which cannot be had. Returns what it had to read for that. */
 async function beforeMoving(
   { beforeMoving: ask, stage }: RestoreOptions,
   tree: TreeFile,
   dirty: Bitmap,
-): Promise<void> {
-  if (ask === undefined || dirty.count === 0) return
+): Promise<LocationIndex | undefined> {
+  if (ask === undefined || dirty.count === 0) return undefined
   const zero = zeroDigest(tree.geometry.blockSize)
   const missing = dirty.copy()
   for (const index of dirty.values()) {
     const digest = await tree.leaf(index)
     if (sameBytes(digest, zero) || stage?.has(digest) === true) missing.clear(index)
   }
-  if (missing.count === 0) return
+  if (missing.count === 0) return undefined
   // Reads the whole tree, so not for a release that is staged.
   const places = await LocationIndex.build(tree)
   for (const index of missing.copy().values())
     if (await stands(places, Uint8Array.from(await tree.leaf(index)), dirty)) missing.clear(index)
   if (missing.count > 0) await ask(missing)
+  return places
 }
 
 /** Whether a block that is not dirty has this content. */
@@ -158,15 +168,16 @@ class RestoreRun {
   readonly #tree: TreeFile
   readonly #disk: ImageDisk
   readonly #book: ReceiptBook
-  /** Blocks that are as the release had them from which the log was moved. */
   readonly #alike: Bitmap
+  #places: LocationIndex | undefined
 
-  constructor(options: RestoreOptions, tree: TreeFile, disk: ImageDisk, book: ReceiptBook, alike = RangeSet.empty) {
+  constructor(options: RestoreOptions, tree: TreeFile, disk: ImageDisk, book: ReceiptBook, moved: Moved) {
     this.#options = options
     this.#tree = tree
     this.#disk = disk
     this.#book = book
-    this.#alike = Bitmap.fromRanges(tree.geometry.blockCount, alike)
+    this.#alike = Bitmap.fromRanges(tree.geometry.blockCount, moved.alike ?? RangeSet.empty)
+    this.#places = moved.places
   }
 
   async fromLog(): Promise<void> {
@@ -197,7 +208,7 @@ class RestoreRun {
     })
     this.#book.bytesRead += bytesRead
     const dirty = DirtyBlocks.fromScan(blocks)
-    await beforeMoving(this.#options, this.#tree, blocks)
+    this.#places ??= await beforeMoving(this.#options, this.#tree, blocks)
     await log.reset(dirty.asGranules(log.granuleSize, manifest.blockSize))
     await this.#putRight(dirty, displaced)
     await this.#finish(dirty)
@@ -243,9 +254,10 @@ class RestoreRun {
    * To know where content stands on the disk costs reading the tree: worth it if more than that is dirty, and for a new
    * release, of which only that was staged which does not stand on the disk.
    */
-  #locations(dirty: DirtyBlocks): Promise<LocationIndex> | undefined {
-    const worthIt = this.#isMuch(dirty) || this.#options.stage !== undefined
-    return worthIt ? LocationIndex.build(this.#tree) : undefined
+  async #locations(dirty: DirtyBlocks): Promise<LocationIndex | undefined> {
+    if (this.#places === undefined && (this.#isMuch(dirty) || this.#options.stage !== undefined))
+      this.#places = await LocationIndex.build(this.#tree)
+    return this.#places
   }
 
   /** Whether more has to be restored than a tree has bytes. */

@@ -1,9 +1,13 @@
 import { DIAL_STEP_MS, DIAL_STEP_PEERS, FAR_PEERS } from '../../protocol/constants.ts'
 
+const NEAR = 0
+const MASTER = 1
+const ELSEWHERE = 2
+
 /** Which of several members is dialled first: those near, then masters elsewhere, then whoever else is elsewhere. */
 export function dialRank({ near, isMaster }: { readonly near: boolean; readonly isMaster: boolean }): number {
-  if (near) return 0
-  return isMaster ? 1 : 2
+  if (near) return NEAR
+  return isMaster ? MASTER : ELSEWHERE
 }
 
 export interface DialFacts {
@@ -28,10 +32,10 @@ export function dialRoom(rank: number, facts: DialFacts): number {
   const { directs, restoringMs, starves, needsFar, connected, connectedFar } = facts
   if (starves) return Number.POSITIVE_INFINITY
   const restores = restoringMs !== undefined
-  if (rank > 0) {
-    if (restores && !needsFar) return 0
-    return directs && !restores ? Number.POSITIVE_INFINITY : FAR_PEERS - connectedFar
-  }
+  if (rank !== NEAR && restores && !needsFar) return 0
+  // There are few masters, and they tell of news and gather receipts.
+  if (rank === MASTER || (rank === ELSEWHERE && directs && !restores)) return Number.POSITIVE_INFINITY
+  if (rank === ELSEWHERE) return FAR_PEERS - connectedFar
   if (!restores || needsFar) return Number.POSITIVE_INFINITY
   return (1 + Math.floor(restoringMs / DIAL_STEP_MS)) * DIAL_STEP_PEERS - connected
 }

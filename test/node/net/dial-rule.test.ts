@@ -5,20 +5,22 @@ import { DIAL_STEP_MS, DIAL_STEP_PEERS, FAR_PEERS } from '../../../protocol/cons
 const IDLE: DialFacts = { directs: false, starves: false, needsFar: false, connected: 0, connectedFar: 0 }
 const ALL = Number.POSITIVE_INFINITY
 const NEAR = dialRank({ near: true, isMaster: false })
+const MASTER = dialRank({ near: false, isMaster: true })
 const FAR = dialRank({ near: false, isMaster: false })
 
 describe('who is dialled', () => {
   it('is first who is near, then a master elsewhere', () => {
-    const master = dialRank({ near: false, isMaster: true })
-    expect(NEAR).toBeLessThan(master)
-    expect(master).toBeLessThan(FAR)
+    expect(NEAR).toBeLessThan(MASTER)
+    expect(MASTER).toBeLessThan(FAR)
     expect(dialRank({ near: true, isMaster: true })).toBe(NEAR)
   })
 
   it('is everybody near, and a few elsewhere however many there are', () => {
     expect(dialRoom(NEAR, { ...IDLE, connected: 500 })).toBe(ALL)
     expect(dialRoom(FAR, IDLE)).toBe(FAR_PEERS)
-    expect(dialRoom(FAR, { ...IDLE, connected: 60, connectedFar: FAR_PEERS })).toBe(0)
+    const full = { ...IDLE, connected: 60, connectedFar: FAR_PEERS }
+    expect(dialRoom(FAR, full)).toBe(0)
+    expect(dialRoom(MASTER, full)).toBe(ALL)
   })
 
   it('is everybody anywhere if nobody who is connected has what is needed', () => {
@@ -38,7 +40,7 @@ describe('who is dialled', () => {
     expect(dialRoom(NEAR, { ...restoring, restoringMs: DIAL_STEP_MS, connected: DIAL_STEP_PEERS })).toBe(
       DIAL_STEP_PEERS,
     )
-    expect(dialRoom(FAR, restoring)).toBe(0)
+    for (const rank of [MASTER, FAR]) expect(dialRoom(rank, restoring)).toBe(0)
     expect(dialRoom(NEAR, { ...restoring, needsFar: true, connected: 50 })).toBe(ALL)
     expect(dialRoom(FAR, { ...restoring, needsFar: true })).toBe(FAR_PEERS)
   })

@@ -134,6 +134,8 @@ export const SERVING_NICE = 10
 export const LINGER_MS = 60_000
 export const LINGER_QUIET_MS = 5_000
 export const LINGER_TICK_MS = 100
+/** Pages that a peer with other images says in a row not to have before it is asked for no more of a level. */
+export const PAGE_GUESSES = 8
 /** How often a fetch looks for stalled peers, missing holders and slow last requests. */
 export const FETCH_TICK_MS = 200
 /** A request this old may be asked of a second peer when nothing else is left to ask. */

@@ -163,7 +163,7 @@ export class BlockPicker {
     const { have, elsewhere = false, near = true } = options
     assert(!this.#peers.has(id), `${id} is added twice`)
     this.#claims.resume(id)
-    const part = have === undefined || have.count === have.length ? undefined : have.copy()
+    const part = have === undefined || (have.count === have.length && !elsewhere) ? undefined : have.copy()
     const peer: PickerPeer = {
       id,
       have: part,

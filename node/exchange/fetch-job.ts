@@ -1,5 +1,5 @@
 import type { Bitmap } from '../../protocol/bitmap.ts'
-import { FETCH_WINDOW_BYTES } from '../../protocol/constants.ts'
+import { FETCH_WINDOW_BYTES, PAGE_GUESSES } from '../../protocol/constants.ts'
 import { type Digest, toHex } from '../../protocol/digest.ts'
 import { type PackedBlock, wantedBytes } from '../../protocol/granules.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
@@ -86,6 +86,8 @@ export class FetchJob {
   readonly unlike = new Set<number>()
   /** Peers with other images that are searched for this one's blocks, and whether that is to be done once more. */
   readonly searches = new Map<PeerSession<Ticket>, boolean>()
+  /** Pages in a row that a peer with other images did not have. */
+  readonly #wrongGuesses = new Map<PeerSession<Ticket>, number>()
   /** Far peers that were searched. */
   readonly #searchedFar = new Set<PeerSession<Ticket>>()
   /** What is claimed has changed. */
@@ -163,6 +165,17 @@ export class FetchJob {
     return true
   }
 
+  /** A peer does not have what was asked for. If it does not hold the image that was a guess: it is not asked for ever. */
+  guessedWrong(session: PeerSession<Ticket>): void {
+    if (this.request.level === 0 || this.available(session) !== null) return
+    this.#wrongGuesses.set(session, (this.#wrongGuesses.get(session) ?? 0) + 1)
+    if (this.hasGivenUp(session)) this.picker.removePeer(session.peerId)
+  }
+
+  hasGivenUp(session: PeerSession<Ticket>): boolean {
+    return (this.#wrongGuesses.get(session) ?? 0) >= PAGE_GUESSES
+  }
+
   isAsked(ticket: Ticket): boolean {
     return this.#tickets.get(ticket.index)?.includes(ticket) === true
   }
@@ -188,7 +201,8 @@ export class FetchJob {
   }
 
   /** A verified item waits for the consumer. */
-  deliver(block: FetchedBlock, now: number): void {
+  deliver(block: FetchedBlock, session: PeerSession<Ticket>, now: number): void {
+    this.#wrongGuesses.delete(session)
     this.#cancel(block.index)
     this.picker.delivered(block.index, block.peerId)
     if (this.#claims.has(block.index)) this.#claims.set(block.index, now)

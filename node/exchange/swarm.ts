@@ -181,10 +181,13 @@ export class Swarm {
     const near = !this.#far.isFar(peerId)
     if (!near && this.#far.isClosed) return
     if (have === null) {
-      // Whoever holds another image may have blocks of this one all the same.
-      if (job.request.level > 0 || session.roots().next().done === true) return
-      job.picker.addPeer(peerId, { have: new Bitmap(job.request.wanted.length), elsewhere: true, near }, now)
-      if (near) this.#search(job, session)
+      // Whoever holds another image may have blocks of this one all the same, and pages, which it is simply asked for.
+      const pages = job.request.level > 0
+      if (session.roots().next().done === true || (pages && (!near || job.hasGivenUp(session)))) return
+      const guessed = new Bitmap(job.request.wanted.length)
+      if (pages) guessed.setRange(0, guessed.length)
+      job.picker.addPeer(peerId, { have: guessed, elsewhere: true, near }, now)
+      if (near && !pages) this.#search(job, session)
     } else job.picker.addPeer(peerId, { have, near }, now)
     if (this.#options.isReluctant?.(peerId) === true) job.picker.setReluctant(peerId, true)
     if (session.window.rate > 0) job.picker.setSpeed(peerId, session.window.rate)
@@ -234,6 +237,7 @@ export class Swarm {
       if (job.request.level === 0) session.held(job.root)?.clear(index)
       if (job.picker.hasPeer(session.peerId)) job.picker.lost(session.peerId, [[index, index + 1]])
       job.unask(ticket)
+      job.guessedWrong(session)
       this.#pump()
     },
     // Asked again at the next tick, of whoever has room then.
@@ -328,6 +332,7 @@ export class Swarm {
         ...(granules === undefined ? {} : { granules }),
         ...(neighboursWrong ? { neighboursWrong } : {}),
       },
+      session,
       this.#options.now(),
     )
   }

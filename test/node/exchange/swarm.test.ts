@@ -6,7 +6,7 @@ import { Swarm } from '../../../node/exchange/swarm.ts'
 import type { SwarmOptions } from '../../../node/exchange/swarm-options.ts'
 import type { Holding } from '../../../node/store/block-source.ts'
 import { Bitmap } from '../../../protocol/bitmap.ts'
-import { SESSION_CREDIT_BYTES } from '../../../protocol/constants.ts'
+import { PAGE_GUESSES, SESSION_CREDIT_BYTES } from '../../../protocol/constants.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import { encodeGranules } from '../../../protocol/granules.ts'
@@ -324,6 +324,48 @@ describe('Swarm', () => {
     expect(new Set(got.values())).toEqual(new Set(['good']))
     // The foreign peer's server refuses us first, so it only seems to be gone.
     expect(banned.toSorted()).toEqual(['confused', 'future', 'oversized', 'rude', 'unasked'])
+  })
+
+  describe('for pages of a tree', () => {
+    const COUNT = 400
+
+    it('asks near peers with other images, and far ones only for what those do not have', async () => {
+      const pages = new MemoryHolding(makeBlocks(COUNT), all(COUNT))
+      const older = new MemoryHolding(
+        pages.blocks.map((page, i) => (i % 10 === 9 ? random.bytes(4096) : page)),
+        all(COUNT),
+      )
+      net.serve('near', older)
+      net.serve('far', pages)
+      const swarm = net.swarm('me', { isFar: (peerId) => peerId === 'far' })
+      for (const peer of ['near', 'far']) swarm.addPeer(peer)
+      const from = new Map<string, number>()
+      for await (const { index, data, peerId } of swarm.fetch({ ...request(pages), level: 1 }, never)) {
+        expect(Buffer.compare(data, pages.blocks[index]!)).toBe(0)
+        from.set(peerId, (from.get(peerId) ?? 0) + 1)
+      }
+      expect(Object.fromEntries(from)).toEqual({ near: (COUNT * 9) / 10, far: COUNT / 10 })
+    })
+
+    it('does not go on asking a peer that has none of them', async () => {
+      const pages = new MemoryHolding(makeBlocks(COUNT), all(COUNT))
+      let missing = 0
+      net.serve('stranger', new MemoryHolding(makeBlocks(COUNT), all(COUNT)), (message) => {
+        if (message.type === 'missing') missing += message.ids.length
+        return message
+      })
+      net.serve('holder', pages)
+      const swarm = net.swarm('me', { isFar: (peerId) => peerId === 'holder' })
+      for (const peer of ['stranger', 'holder']) swarm.addPeer(peer)
+      let got = 0
+      for await (const { peerId } of swarm.fetch({ ...request(pages), level: 1 }, never)) {
+        expect(peerId).toBe('holder')
+        got++
+      }
+      expect(got).toBe(COUNT)
+      expect(missing).toBeGreaterThanOrEqual(PAGE_GUESSES)
+      expect(missing).toBeLessThan(COUNT / 2)
+    })
   })
 
   describe('over the uplink, for blocks much like those that stand here', () => {

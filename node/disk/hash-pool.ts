@@ -64,7 +64,7 @@ export interface HashPoolOptions {
   readonly here?: boolean
 }
 
-/** Threads that read and hash disks on all cores. They start when there is work for them and end with {@link close}. */
+/** Threads that read and hash disks on all cores. They start when there is work for them and end when a scan has ended. */
 export class HashPool {
   /** Threads that hash, this one included if it does. */
   readonly workers: number
@@ -144,13 +144,23 @@ export class HashPool {
     } finally {
       await Promise.allSettled(inFlight.map((run) => run.digests))
       this.#release(scan)
+      // What follows a scan takes memory of its own.
+      if (this.#queue.length === 0 && this.#running.size === 0) await this.#rest()
     }
   }
 
   /** Ends the threads; what is still being hashed is rejected with INTERRUPTED. */
   async close(): Promise<void> {
     this.#end(new MeshError('INTERRUPTED', 'hashing was stopped'))
-    await Promise.all([...this.#started.keys()].map((worker) => worker.terminate()))
+    await this.#rest()
+  }
+
+  /** Ends the threads; they start again if there is work. */
+  async #rest(): Promise<void> {
+    const threads = [...this.#started.keys()]
+    this.#started.clear()
+    for (const thread of threads) for (const event of ['online', 'message', 'exit']) thread.removeAllListeners(event)
+    await Promise.all(threads.map((thread) => thread.terminate()))
   }
 
   #hash(run: HashRun, scan: number): Promise<Uint8Array> {

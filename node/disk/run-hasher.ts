@@ -46,7 +46,9 @@ export class RunHasher {
 
   /** Closes the disk of a scan that has ended. */
   release(scan: number): void {
-    if (this.#disk?.scan === scan) this.#close()
+    if (this.#disk?.scan !== scan) return
+    this.#close()
+    this.#buffer = Buffer.alloc(0)
   }
 
   #hashBlocks(length: number, blockSize: number): Uint8Array {

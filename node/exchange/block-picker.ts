@@ -18,6 +18,7 @@ import { Claims } from './claims.ts'
 import { Division } from './division.ts'
 import { farWindow } from './far-window.ts'
 import { IndexSet } from './index-set.ts'
+import { LazyCounts } from './lazy-counts.ts'
 import { type Ask, type PickerPeer, peerHas } from './picker-peer.ts'
 
 export interface BlockPickerOptions {
@@ -67,7 +68,7 @@ export class BlockPicker {
   readonly #claims: Claims
   readonly #asked = new Map<number, Ask[]>()
   /** How many peers of each cost, sources left out, have an item. */
-  readonly #holders: readonly Uint16Array[]
+  readonly #holders: readonly LazyCounts[]
   /** Near ones. */
   #sources = 0
   /** Items that are asked of far peers. */
@@ -89,7 +90,7 @@ export class BlockPicker {
       groupItems: undivided ? wanted.length : groupItems,
     })
     this.#claims = new Claims(wanted.length, (index) => this.#checkFar(index))
-    this.#holders = [0, 1, 2].map(() => new Uint16Array(wanted.length))
+    this.#holders = [0, 1, 2].map(() => new LazyCounts(wanted.length))
   }
 
   /** Items that are to be asked. */
@@ -139,7 +140,7 @@ export class BlockPicker {
 
   /** How many peers have an item, those left out that had all (or most) of what is wanted from the beginning. */
   holdersOf(index: number): number {
-    return this.#holders.reduce((sum, holders) => sum + holders[index]!, 0)
+    return this.#holders.reduce((sum, holders) => sum + holders.get(index), 0)
   }
 
   isOwn(index: number): boolean {
@@ -384,8 +385,9 @@ export class BlockPicker {
       let at = from.nextAround(anywhere ? Math.floor(this.#random() * from.length) : start)
       for (let left = seesAll ? from.size : PICK_SAMPLE; left > 0 && at !== -1 && fewest > least; left--) {
         this.#looked++
-        if (holders[at]! < fewest && this.#mayAsk(peer, at)) {
-          fewest = holders[at]!
+        const count = holders.get(at)
+        if (count < fewest && this.#mayAsk(peer, at)) {
+          fewest = count
           best = at
         }
         at = from.nextAround(at + 1)
@@ -401,7 +403,7 @@ export class BlockPicker {
 
   /** Whether nobody has an item who costs less. */
   #nobodyFor(index: number, than: number): boolean {
-    for (let cost = 0; cost < than; cost++) if (this.#holders[cost]![index]! > 0) return false
+    for (let cost = 0; cost < than; cost++) if (this.#holders[cost]!.get(index) > 0) return false
     for (const other of this.#peers.values())
       if (other.isSource && other.cost < than && peerHas(other, index)) return false
     return true
@@ -410,7 +412,7 @@ export class BlockPicker {
   #setPending(index: number, pending: boolean): void {
     if (pending) this.#pending.add(index)
     else this.#pending.delete(index)
-    this.#near.set(index, pending && this.#holders[0]![index] === 0)
+    this.#near.set(index, pending && this.#holders[0]!.get(index) === 0)
     this.#checkFar(index)
     for (const { have, options } of this.#peers.values()) {
       if (options === undefined) continue
@@ -422,15 +424,14 @@ export class BlockPicker {
   /** Sources are looked at when the item is chosen. */
   #checkFar(index: number): void {
     const [willing, reluctant] = this.#holders
-    const is = this.#pending.has(index) && willing![index] === 0 && reluctant![index] === 0
+    const is = this.#pending.has(index) && willing!.get(index) === 0 && reluctant!.get(index) === 0
     this.#far.set(index, is && !this.#claims.has(index))
   }
 
   #count(peer: PickerPeer, index: number, by: 1 | -1): void {
-    const holders = this.#holders[peer.cost]!
-    holders[index]! += by
+    const count = this.#holders[peer.cost]!.add(index, by)
     if (!this.#pending.has(index)) return
-    if (peer.cost === 0) this.#near.set(index, holders[index] === 0)
+    if (peer.cost === 0) this.#near.set(index, count === 0)
     if (peer.cost < FAR) this.#checkFar(index)
   }
 

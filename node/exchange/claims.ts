@@ -1,22 +1,23 @@
 import type { RangeSet } from '../../protocol/ranges.ts'
+import { LazyCounts } from './lazy-counts.ts'
 
 /** Which items the other machines of the site that fetch over the uplink have asked for there. */
 export class Claims {
   readonly #length: number
   /** When each item was first claimed; undefined once that no longer counts. */
   readonly #by = new Map<string, Map<number, number | undefined>>()
-  readonly #counts: Uint16Array
+  readonly #counts: LazyCounts
   readonly #changed: (index: number) => void
 
   /** `changed`: an item is claimed now, or no longer is. */
   constructor(length: number, changed: (index: number) => void) {
     this.#length = length
-    this.#counts = new Uint16Array(length)
+    this.#counts = new LazyCounts(length)
     this.#changed = changed
   }
 
   has(index: number): boolean {
-    return this.#counts[index]! > 0
+    return this.#counts.get(index) > 0
   }
 
   isMachine(id: string): boolean {
@@ -66,7 +67,7 @@ export class Claims {
   }
 
   #count(index: number, by: 1 | -1): void {
-    this.#counts[index]! += by
+    this.#counts.add(index, by)
     this.#changed(index)
   }
 }

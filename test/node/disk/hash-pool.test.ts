@@ -171,18 +171,24 @@ describe('a pool', () => {
     ])
   })
 
-  it('starts no thread before there is work, and no more than there are runs', async () => {
+  /** The most threads that were seen while a disk was hashed. */
+  async function threadsOf(own: HashPool, path: string, size: number, blockSize: number): Promise<number> {
+    let most = 0
+    for await (const _ of own.scan(path, { size, blockSize })) most = Math.max(most, await workerThreads())
+    return most
+  }
+
+  it('has threads only while there is work, and no more than there are runs', async () => {
     const path = join(await temporaryDirectory(), 'disk.img')
     await writeFile(path, random.bytes(2 * SCAN_RUN_BYTES))
     const before = await workerThreads()
     const own = new HashPool({ workers: 4 })
     expect(await workerThreads()).toBe(before)
-    await scanned(path, { size: 100, blockSize: 4096 }, {}, own)
-    expect(await workerThreads()).toBe(before + 1)
-    await scanned(path, { size: 2 * SCAN_RUN_BYTES, blockSize: 4096 }, {}, own)
-    expect(await workerThreads()).toBe(before + 2)
-    await own.close()
+    expect(await threadsOf(own, path, 100, 4096)).toBe(before + 1)
     expect(await workerThreads()).toBe(before)
+    expect(await threadsOf(own, path, 2 * SCAN_RUN_BYTES, 4096)).toBe(before + 2)
+    expect(await workerThreads()).toBe(before)
+    await own.close()
   })
 
   it('hashes in this thread, with others only if there is enough for them', async () => {
@@ -195,13 +201,14 @@ describe('a pool', () => {
     expect(await scanned(path, image, {}, own)).toEqual(expected(content, 65_536))
     expect(await openCount(path)).toBe(0)
     expect(await workerThreads()).toBe(before)
+    expect(await threadsOf(own, path, image.size, 65_536)).toBe(before)
     await truncate(path, HASH_WORKER_WORTH_BYTES)
+    expect(await threadsOf(own, path, HASH_WORKER_WORTH_BYTES, 65_536)).toBe(before + 1)
     const large = await scanned(path, { size: HASH_WORKER_WORTH_BYTES, blockSize: 65_536 }, {}, own)
     expect([...large.keys()]).toEqual(Array.from({ length: HASH_WORKER_WORTH_BYTES / 65_536 }, (_, i) => i))
     expect(new Set([...large.values()].slice(130))).toEqual(new Set([toHex(zeroDigest(65_536))]))
-    expect(await workerThreads()).toBe(before + 1)
-    await own.close()
     expect(await workerThreads()).toBe(before)
+    await own.close()
   })
 
   it('rejects what is under way when it is closed, and everything after', async () => {

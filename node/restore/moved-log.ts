@@ -15,7 +15,8 @@ export interface MovedLog {
 }
 
 /**
- * What may differ from a release by a log that is kept against another one. Nothing is changed by this; the log begins anew with it (docs/DURABILITY.md, "A new release").
+ * What may differ from a release by a log that is kept against another one. Nothing is changed by this; the log begins anew
+ * with it (docs/DURABILITY.md, "A new release").
  * Undefined if the other release cannot be compared, because its tree is not here or damaged, or it has other blocks.
  */
 export async function movedLog(

@@ -6,6 +6,7 @@ import {
   RETRY_MIN_MS,
 } from '../../protocol/constants.ts'
 import type { PeerAddresses } from '../../protocol/messages.ts'
+import { dialOrder } from '../net/dial-rule.ts'
 
 /** Where addresses are remembered between runs: by peer id. */
 export interface AddressShelf {
@@ -20,7 +21,6 @@ interface Target {
   /** When it may be tried again, and how long to wait after the next failure. */
   nextAt: number
   pauseMs: number
-  dialing: boolean
 }
 
 /** Keeps this machine connected to every member whose address is known, however it became known. */
@@ -34,7 +34,8 @@ export class Dialer {
   readonly #random: () => number
   readonly #now: () => number
   #timer: NodeJS.Timeout | undefined
-  #dialing = 0
+  /** Who is being dialled, with the rank. */
+  readonly #dialing = new Map<string, number>()
 
   constructor(options: {
     shelf: AddressShelf
@@ -43,7 +44,7 @@ export class Dialer {
     isWanted: (peerId: string) => boolean
     /** Members of a lower rank are dialled before the others. */
     rank: (peerId: string) => number
-    /** How many more connections to members of a rank are worth having now, those that are being dialled included. */
+    /** How many more connections to members of a rank are worth having now, those of it that are being dialled included. */
     room: (rank: number) => number
     random?: () => number
     now?: () => number
@@ -110,7 +111,6 @@ export class Dialer {
       failed: false,
       nextAt: 0,
       pauseMs: RETRY_MIN_MS,
-      dialing: this.#targets.get(peerId)?.dialing ?? false,
     })
   }
 
@@ -118,22 +118,23 @@ export class Dialer {
     if (this.#timer === undefined) return
     const now = this.#now()
     const due = [...this.#targets].filter(
-      ([peerId, target]) => !target.dialing && target.nextAt <= now && this.#isWanted(peerId),
+      ([peerId, target]) => !this.#dialing.has(peerId) && target.nextAt <= now && this.#isWanted(peerId),
     )
-    const ranks = Map.groupBy(due, ([peerId]) => this.#rank(peerId))
-    for (const rank of [...ranks.keys()].sort((a, b) => a - b)) {
-      const some = ranks.get(rank)!
-      // Somebody else first on each machine, so that not all of a lab turn to the same few.
-      while (some.length > 0 && this.#dialing < Math.min(MAX_PARALLEL_DIALS, this.#room(rank))) {
-        const [[peerId, target]] = some.splice(Math.floor(this.#random() * some.length), 1) as [[string, Target]]
-        void this.#dial(peerId, target)
-      }
-    }
+    const hasRoom = (rank: number): boolean =>
+      this.#dials() < MAX_PARALLEL_DIALS && this.#dials(rank) < this.#room(rank)
+    for (const [peerId, target] of dialOrder(due, ([id]) => this.#rank(id), hasRoom, this.#random))
+      void this.#dial(peerId, target)
+  }
+
+  /** How many are being dialled, of one rank or of all: dials of one rank, which may take long, are not counted for another. */
+  #dials(rank?: number): number {
+    let count = 0
+    for (const its of this.#dialing.values()) if (rank === undefined || its === rank) count++
+    return count
   }
 
   async #dial(peerId: string, target: Target): Promise<void> {
-    target.dialing = true
-    this.#dialing++
+    this.#dialing.set(peerId, this.#rank(peerId))
     try {
       await this.#connect(peerId, target.addresses)
       target.pauseMs = RETRY_MIN_MS
@@ -143,10 +144,7 @@ export class Dialer {
       target.pauseMs = Math.min(target.pauseMs * 2, RETRY_MAX_MS)
     } finally {
       target.nextAt = this.#now() + target.pauseMs
-      target.dialing = false
-      const current = this.#targets.get(peerId)
-      if (current !== undefined) current.dialing = false
-      this.#dialing--
+      this.#dialing.delete(peerId)
     }
   }
 }

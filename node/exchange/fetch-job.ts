@@ -87,7 +87,7 @@ export class FetchJob {
   /** Peers with other images that are searched for this one's blocks, and whether that is to be done once more. */
   readonly searches = new Map<PeerSession<Ticket>, boolean>()
   /** Pages in a row that a peer with other images did not have. */
-  readonly #wrongGuesses = new Map<PeerSession<Ticket>, number>()
+  readonly #wrongGuesses = new Map<string, number>()
   /** Far peers that were searched. */
   readonly #searchedFar = new Set<PeerSession<Ticket>>()
   /** What is claimed has changed. */
@@ -168,12 +168,12 @@ export class FetchJob {
   /** A peer does not have what was asked for. If it does not hold the image that was a guess: it is not asked for ever. */
   guessedWrong(session: PeerSession<Ticket>): void {
     if (this.request.level === 0 || this.available(session) !== null) return
-    this.#wrongGuesses.set(session, (this.#wrongGuesses.get(session) ?? 0) + 1)
+    this.#wrongGuesses.set(session.peerId, (this.#wrongGuesses.get(session.peerId) ?? 0) + 1)
     if (this.hasGivenUp(session)) this.picker.removePeer(session.peerId)
   }
 
-  hasGivenUp(session: PeerSession<Ticket>): boolean {
-    return (this.#wrongGuesses.get(session) ?? 0) >= PAGE_GUESSES
+  hasGivenUp({ peerId }: PeerSession<Ticket>): boolean {
+    return (this.#wrongGuesses.get(peerId) ?? 0) >= PAGE_GUESSES
   }
 
   isAsked(ticket: Ticket): boolean {
@@ -201,8 +201,8 @@ export class FetchJob {
   }
 
   /** A verified item waits for the consumer. */
-  deliver(block: FetchedBlock, session: PeerSession<Ticket>, now: number): void {
-    this.#wrongGuesses.delete(session)
+  deliver(block: FetchedBlock, now: number): void {
+    this.#wrongGuesses.delete(block.peerId)
     this.#cancel(block.index)
     this.picker.delivered(block.index, block.peerId)
     if (this.#claims.has(block.index)) this.#claims.set(block.index, now)

@@ -332,7 +332,6 @@ export class Swarm {
         ...(granules === undefined ? {} : { granules }),
         ...(neighboursWrong ? { neighboursWrong } : {}),
       },
-      session,
       this.#options.now(),
     )
   }

@@ -10,6 +10,21 @@ export function dialRank({ near, isMaster }: { readonly near: boolean; readonly 
   return isMaster ? MASTER : ELSEWHERE
 }
 
+/** In which order those that are due are dialled, as long as there is room for their rank: asked anew after each. */
+export function* dialOrder<T>(
+  due: readonly T[],
+  rankOf: (one: T) => number,
+  hasRoom: (rank: number) => boolean,
+  random: () => number,
+): Generator<T> {
+  const ranks = Map.groupBy(due, rankOf)
+  for (const rank of [...ranks.keys()].sort((a, b) => a - b)) {
+    const some = ranks.get(rank)!
+    // Somebody else first on each machine, so that not all of a lab turn to the same few.
+    while (some.length > 0 && hasRoom(rank)) yield* some.splice(Math.floor(random() * some.length), 1)
+  }
+}
+
 export interface DialFacts {
   /** This machine gives orders and gathers receipts: it wants to reach everybody. */
   readonly directs: boolean

@@ -168,7 +168,7 @@ class RestoreRun {
   readonly #tree: TreeFile
   readonly #disk: ImageDisk
   readonly #book: ReceiptBook
-  readonly #alike: Bitmap
+  readonly #alike: RangeSet
   #places: LocationIndex | undefined
 
   constructor(options: RestoreOptions, tree: TreeFile, disk: ImageDisk, book: ReceiptBook, moved: Moved) {
@@ -176,7 +176,7 @@ class RestoreRun {
     this.#tree = tree
     this.#disk = disk
     this.#book = book
-    this.#alike = Bitmap.fromRanges(tree.geometry.blockCount, moved.alike ?? RangeSet.empty)
+    this.#alike = moved.alike ?? RangeSet.empty
     this.#places = moved.places
   }
 

@@ -1,5 +1,5 @@
 import { BlockPicker } from '../../node/exchange/block-picker.ts'
-import { dialRank, dialRoom } from '../../node/net/dial-rule.ts'
+import { dialOrder, dialRank, dialRoom } from '../../node/net/dial-rule.ts'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import {
   CLAIM_DELAY_MS,
@@ -128,16 +128,17 @@ export class SimulatedMachine {
   /** Who the real rule says is worth a connection; whoever is dialled has one, too. */
   #dial(): void {
     const others = this.#lab.online().filter((other) => other !== this && !this.#links.has(other))
-    const ranks = Map.groupBy(others, (other) =>
-      dialRank({ near: !this.#isFar(other), isMaster: other.facts.isMaster }),
-    )
-    for (const rank of [...ranks.keys()].sort((a, b) => a - b)) {
-      const some = ranks.get(rank)!
-      while (some.length > 0 && this.#room(rank) > 0) {
-        const [other] = some.splice(this.#lab.random.below(some.length), 1) as [SimulatedMachine]
-        this.#connect(other)
-        other.#connect(this)
-      }
+    const rankOf = (other: SimulatedMachine): number =>
+      dialRank({ near: !this.#isFar(other), isMaster: other.facts.isMaster })
+    const { random } = this.#lab
+    for (const other of dialOrder(
+      others,
+      rankOf,
+      (rank) => this.#room(rank) > 0,
+      () => random.next(),
+    )) {
+      this.#connect(other)
+      other.#connect(this)
     }
     // Who now has far peers says so.
     this.#tellClaims()

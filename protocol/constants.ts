@@ -19,6 +19,10 @@ export const OPERATE_PROTOCOL = '/lab-mesh/operate/1'
 
 /** A frame's protobuf header; the largest is a have map of many runs. */
 export const MAX_FRAME_HEADER_BYTES = 256 * 1024
+/** The level under which the list of an image's repeats is asked for, as its only page; no tree is so high. */
+export const REPEATS_LEVEL = 64
+/** How long a restore waits for that list once it has the tree: it does without, too. */
+export const REPEATS_WAIT_MS = 1_000
 /** A frame's raw payload: one block, one hash page, one metadata file. */
 export const MAX_FRAME_PAYLOAD_BYTES = MAX_BLOCK_SIZE_BYTES
 /** A coded set of the granules of one block. */
@@ -295,6 +299,15 @@ export const HASH_WORKER_WORTH_BYTES = 128 * 1024 * 1024
 export const TREES_KEPT = 8
 /** Hash pages kept in memory per open tree. */
 export const TREE_CACHE_BYTES = 16 * 1024 * 1024
+/**
+ * Repeats are found by granules chosen by their content, one in so many, more for an image of which as many would be more than
+ * this; what lies around them is compared.
+ */
+export const MIN_ANCHOR_BITS = 2
+export const MAX_ANCHORS = 1024 * 1024
+/** Pairs of granules that look alike that are remembered, and how many of them may turn out not to be. */
+export const MAX_REPEAT_CANDIDATES = 128 * 1024
+export const MAX_REPEAT_MISSES = 1024
 /** Positions of one content that are tried before it is called missing. */
 export const MAX_LOCATIONS_PER_DIGEST = 16
 /** Blocks found by a scan at another place than they belong that a restore remembers for copying. */

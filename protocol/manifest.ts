@@ -23,6 +23,8 @@ export interface Manifest {
   readonly root: Digest
   /** Blocks that are never hashed, served or restored. */
   readonly preserve: RangeSet
+  /** Digest of the list of repeats (repeats.ts), of the size of a block; absent if there is none. */
+  readonly repeats?: Digest
   /** Free text for people, at most 200 characters. */
   readonly label: string
   /** When it was published, ISO 8601 in UTC. */
@@ -31,6 +33,7 @@ export interface Manifest {
 
 const FORMAT = 1
 const MAX_LABEL_CHARACTERS = 200
+/** Those that each manifest has. */
 const KEYS = ['blockSize', 'format', 'image', 'label', 'preserve', 'release', 'root', 'size', 'time']
 
 /** Segments of `[a-z0-9][a-z0-9._-]*` joined by `/`, at most 128 characters, so that a name is safe in paths everywhere. */
@@ -53,6 +56,7 @@ export function encodeManifest(manifest: Manifest): Uint8Array {
       blockSize: manifest.blockSize,
       root: toHex(manifest.root),
       preserve: [...manifest.preserve.runs()].map((run) => [...run]),
+      ...(manifest.repeats === undefined ? {} : { repeats: toHex(manifest.repeats) }),
       label: manifest.label,
       time: manifest.time,
     }),
@@ -72,7 +76,8 @@ export function decodeManifest(bytes: Uint8Array): Manifest {
   const fields = json as Record<string, unknown>
   if (fields.format !== FORMAT)
     throw invalid(`format ${String(fields.format)} is not known; update mesh on this machine`)
-  if (Object.keys(fields).sort().join() !== KEYS.join()) throw invalid('its keys are not those of format 1')
+  const { repeats: repeatsHex, ...others } = fields
+  if (Object.keys(others).sort().join() !== KEYS.join()) throw invalid('its keys are not those of format 1')
 
   const { image, label, time } = fields
   if (typeof image !== 'string' || !isImageName(image)) throw invalid('image is no image name')
@@ -87,6 +92,8 @@ export function decodeManifest(bytes: Uint8Array): Manifest {
   const root = typeof fields.root === 'string' ? digestFromHex(fields.root) : undefined
   if (root === undefined) throw invalid('root is no SHA-256 in hexadecimal')
   const preserve = decodePreserve(fields.preserve, countBlocks(size, blockSize))
+  const repeats = typeof repeatsHex === 'string' ? digestFromHex(repeatsHex) : undefined
+  if (repeatsHex !== undefined && repeats === undefined) throw invalid('repeats is no SHA-256 in hexadecimal')
 
   const manifest = {
     image,
@@ -95,6 +102,7 @@ export function decodeManifest(bytes: Uint8Array): Manifest {
     blockSize: byteCount(blockSize),
     root,
     preserve,
+    ...(repeats === undefined ? {} : { repeats }),
     label,
     time,
   }

@@ -1,17 +1,22 @@
 import { constants, copyFile, open, rename } from 'node:fs/promises'
-import { DIGEST_SIZE_BYTES } from '../../protocol/constants.ts'
+import { DIGEST_SIZE_BYTES, GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { sameBytes } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
+import { countGranules } from '../../protocol/granules.ts'
 import { TreeBuilder, TreeGeometry } from '../../protocol/hash-tree.ts'
 import type { Manifest } from '../../protocol/manifest.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
+import { encodeRepeats } from '../../protocol/repeats.ts'
 import type { HashPool } from '../disk/hash-pool.ts'
 import type { ReportProgress } from '../restore/progress.ts'
 import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
 import type { TreeFacts } from '../store/tree-file.ts'
 import type { TreeStore } from '../store/tree-store.ts'
+import { RepeatFinder } from './repeat-finder.ts'
 
-/** Hashes a disk, leaving out the preserved blocks, and stores its hash tree durably. Errors: DISK_IO, DISK_FULL, INTERRUPTED. */
+/**
+ * Hashes a disk, leaving out the preserved blocks, and stores its hash tree and the list of its repeats durably. Errors: DISK_IO, DISK_FULL, INTERRUPTED.
+ */
 export async function buildTree(options: {
   path: string
   size: number
@@ -24,6 +29,7 @@ export async function buildTree(options: {
 }): Promise<TreeFacts> {
   const geometry = new TreeGeometry(options.size, options.blockSize)
   const writer = await options.trees.builder(geometry)
+  const finder = new RepeatFinder(Math.floor(options.size / GRANULE_SIZE_BYTES))
   try {
     let pages: { level: number; index: number; page: Uint8Array }[] = []
     const builder = new TreeBuilder(geometry, (level, index, page) => pages.push({ level, index, page }))
@@ -33,11 +39,13 @@ export async function buildTree(options: {
       if (block > next) builder.append(new Uint8Array((block - next) * DIGEST_SIZE_BYTES))
       next = block
     }
-    for await (const { first, digests } of options.pool.scan(options.path, geometry, {
+    for await (const { first, digests, anchors } of options.pool.scan(options.path, geometry, {
       skip: options.preserve,
+      anchorBits: finder.anchorBits,
       signal: options.signal,
     })) {
       skipTo(first)
+      if (anchors !== undefined) finder.take(first * countGranules(options.blockSize), anchors)
       builder.append(digests)
       next += digests.byteLength / DIGEST_SIZE_BYTES
       for (const { level, index, page } of pages) await writer.write(level, index, page)
@@ -47,13 +55,25 @@ export async function buildTree(options: {
     }
     skipTo(geometry.blockCount)
     for (const { level, index, page } of pages) await writer.write(level, index, page)
-    const facts = { root: builder.finish(), size: options.size, blockSize: options.blockSize }
+    const repeats = await keepRepeats(finder, options)
+    const facts = { root: builder.finish(), size: options.size, blockSize: options.blockSize, ...repeats }
     await writer.commit(options.trees.pathOf(facts), facts.root)
     return facts
   } catch (error) {
     await writer.abandon({ keep: false }).catch(() => undefined)
     throw error
   }
+}
+
+/** A block that is a single granule has no repeats that its digest does not tell. */
+async function keepRepeats(
+  finder: RepeatFinder,
+  options: Parameters<typeof buildTree>[0],
+): Promise<Pick<TreeFacts, 'repeats'>> {
+  if (options.blockSize === GRANULE_SIZE_BYTES) return {}
+  const found = await finder.find(options.path, options, options.signal)
+  if (found.length === 0) return {}
+  return { repeats: await options.trees.keepRepeats(encodeRepeats(found, options.blockSize)) }
 }
 
 /** Whether a release already has this content. */

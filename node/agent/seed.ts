@@ -170,6 +170,7 @@ async function publish(machine: Machine, options: SeedOptions, size: number): Pr
       blockSize: byteCount(blockSize),
       root: tree.root,
       preserve,
+      ...(tree.repeats === undefined ? {} : { repeats: tree.repeats }),
       label: options.label ?? '',
       time: new Date().toISOString(),
     })

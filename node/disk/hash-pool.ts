@@ -15,6 +15,8 @@ export interface HashRun {
   readonly offset: number
   readonly length: number
   readonly blockSize: number
+  /** Looks for anchors, too: granules whose fingerprint ends in so many zero bits. */
+  readonly anchorBits?: number | undefined
 }
 
 export interface HashRequest extends HashRun {
@@ -31,19 +33,23 @@ export interface HashFailure {
   readonly message: string
 }
 
-export type HashReply =
-  | { readonly id: number; readonly digests: Uint8Array }
-  | { readonly id: number; readonly failure: HashFailure }
+/** What a run is made of. */
+interface HashedRun {
+  readonly digests: Uint8Array
+  /** See {@link AnchorGatherer}; numbers count from the run's beginning. */
+  readonly anchors?: Uint32Array
+}
+
+export type HashReply = ({ readonly id: number } & HashedRun) | { readonly id: number; readonly failure: HashFailure }
 
 interface Pending extends HashRequest {
-  resolve(digests: Uint8Array): void
+  resolve(hashed: HashedRun): void
   reject(error: unknown): void
 }
 
 /** Digests of consecutive blocks, 32 bytes each, the first being block `first`. */
-export interface ScannedRun {
+export interface ScannedRun extends HashedRun {
   readonly first: number
-  readonly digests: Uint8Array
 }
 
 /** Runs handed to a worker at a time: one it works on and one that waits, so that it never waits for the main thread. */
@@ -103,7 +109,7 @@ export class HashPool {
   async hashRun(run: HashRun): Promise<Uint8Array> {
     const scan = this.#nextScan++
     try {
-      return await this.#hash(run, scan)
+      return (await this.#hash(run, scan)).digests
     } finally {
       this.#release(scan)
     }
@@ -116,10 +122,10 @@ export class HashPool {
   async *scan(
     path: string,
     image: { readonly size: number; readonly blockSize: number },
-    options: { skip?: RangeSet; signal?: AbortSignal } = {},
+    options: { skip?: RangeSet; anchorBits?: number; signal?: AbortSignal } = {},
   ): AsyncGenerator<ScannedRun> {
     const scan = this.#nextScan++
-    const inFlight: { first: number; digests: Promise<Uint8Array> }[] = []
+    const inFlight: { first: number; hashed: Promise<HashedRun> }[] = []
     const runs = scanRuns(image, options.skip ?? RangeSet.empty)
     this.#allowed = Math.max(this.#allowed, this.#worth(image.size))
     try {
@@ -130,19 +136,20 @@ export class HashPool {
           const [first, end] = next.value
           const offset = first * image.blockSize
           const length = Math.min(end * image.blockSize, image.size) - offset
-          const digests = this.#hash({ path, offset, length, blockSize: image.blockSize }, scan)
+          const { anchorBits } = options
+          const hashed = this.#hash({ path, offset, length, blockSize: image.blockSize, anchorBits }, scan)
           // A later run may fail while an earlier one is waited for; that is reported when its turn comes.
-          digests.catch(() => undefined)
-          inFlight.push({ first, digests })
+          hashed.catch(() => undefined)
+          inFlight.push({ first, hashed })
         }
         const oldest = inFlight.shift()
         if (oldest === undefined) return
-        const digests = await oldest.digests
+        const hashed = await oldest.hashed
         if (options.signal?.aborted) throw new MeshError('INTERRUPTED', `reading ${path} was interrupted`)
-        yield { first: oldest.first, digests }
+        yield { first: oldest.first, ...hashed }
       }
     } finally {
-      await Promise.allSettled(inFlight.map((run) => run.digests))
+      await Promise.allSettled(inFlight.map((run) => run.hashed))
       this.#release(scan)
       // What follows a scan takes memory of its own.
       if (this.#queue.length === 0 && this.#running.size === 0) await this.#rest()
@@ -163,7 +170,7 @@ export class HashPool {
     await Promise.all(threads.map((thread) => thread.terminate()))
   }
 
-  #hash(run: HashRun, scan: number): Promise<Uint8Array> {
+  #hash(run: HashRun, scan: number): Promise<HashedRun> {
     return new Promise((resolve, reject) => {
       if (this.#ended !== undefined) {
         reject(this.#ended)
@@ -194,8 +201,8 @@ export class HashPool {
       const pending = this.#queue.shift()!
       this.#running.set(pending.id, pending)
       this.#started.set(worker, this.#started.get(worker)! + 1)
-      const { id, scan, path, offset, length, blockSize } = pending
-      worker.postMessage({ id, scan, path, offset, length, blockSize } satisfies HashRequest)
+      const { id, scan, path, offset, length, blockSize, anchorBits } = pending
+      worker.postMessage({ id, scan, path, offset, length, blockSize, anchorBits } satisfies HashRequest)
     }
   }
 
@@ -249,7 +256,8 @@ export class HashPool {
     assert(pending !== undefined)
     this.#running.delete(reply.id)
     if ('digests' in reply) {
-      pending.resolve(reply.digests)
+      const { digests, anchors } = reply
+      pending.resolve(anchors === undefined ? { digests } : { digests, anchors })
       return
     }
     const { doing, offset, code, message } = reply.failure

@@ -11,5 +11,9 @@ parentPort?.on('message', (request: HashRequest | { ended: number }) => {
     return
   }
   const reply = hasher.hash(request)
-  parentPort?.postMessage(reply, 'digests' in reply ? [reply.digests.buffer as ArrayBuffer] : [])
+  const parts = 'failure' in reply ? [] : [reply.digests, ...(reply.anchors === undefined ? [] : [reply.anchors])]
+  parentPort?.postMessage(
+    reply,
+    parts.map(({ buffer }) => buffer as ArrayBuffer),
+  )
 })

@@ -1,7 +1,8 @@
 import { hash } from 'node:crypto'
 import { closeSync, openSync, readSync } from 'node:fs'
-import { DIGEST_SIZE_BYTES } from '../../protocol/constants.ts'
+import { DIGEST_SIZE_BYTES, GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { zeroDigest } from '../../protocol/digest.ts'
+import { AnchorGatherer } from './anchors.ts'
 import type { HashFailure, HashReply, HashRequest } from './hash-pool.ts'
 
 /**
@@ -13,6 +14,8 @@ export class RunHasher {
   /** The disk stays open from run to run of one scan; another scan opens it anew, as the path may lead elsewhere by then. */
   #disk: { scan: number; handle: number } | undefined
   #buffer = Buffer.alloc(0)
+  /** The same memory. */
+  #words = new Uint32Array(0)
   #zeros = Buffer.alloc(0)
 
   /** The digests of one run's blocks in a buffer of their own; what the disk does wrong comes back as a failure. */
@@ -29,7 +32,10 @@ export class RunHasher {
     }
     const { length, blockSize } = request
     const padded = Math.ceil(length / blockSize) * blockSize
-    if (this.#buffer.byteLength < padded) this.#buffer = Buffer.allocUnsafeSlow(padded)
+    if (this.#buffer.byteLength < padded) {
+      this.#buffer = Buffer.allocUnsafeSlow(padded)
+      this.#words = new Uint32Array(this.#buffer.buffer)
+    }
     this.#buffer.fill(0, length, padded)
     let done = 0
     try {
@@ -41,7 +47,14 @@ export class RunHasher {
     } catch (error) {
       return failed('reading', request.offset + done, error)
     }
-    return { id: request.id, digests: this.#hashBlocks(padded, blockSize) }
+    const { anchorBits } = request
+    const granules = Math.floor(length / GRANULE_SIZE_BYTES)
+    const gatherer = anchorBits === undefined ? undefined : new AnchorGatherer(anchorBits, granules)
+    const digests = this.#hashBlocks(padded, blockSize, (start, end) => {
+      // A rest that is no granule is left out.
+      gatherer?.look(this.#words, start / GRANULE_SIZE_BYTES, Math.min(end / GRANULE_SIZE_BYTES, granules))
+    })
+    return { id: request.id, digests, ...(gatherer === undefined ? {} : { anchors: gatherer.anchors }) }
   }
 
   /** Closes the disk of a scan that has ended. */
@@ -49,17 +62,23 @@ export class RunHasher {
     if (this.#disk?.scan !== scan) return
     this.#close()
     this.#buffer = Buffer.alloc(0)
+    this.#words = new Uint32Array(0)
   }
 
-  #hashBlocks(length: number, blockSize: number): Uint8Array {
+  /** `hashed`: called with the place of each block that is not zeros, while the processor still has it at hand. */
+  #hashBlocks(length: number, blockSize: number, hashed: (start: number, end: number) => void): Uint8Array {
     if (this.#zeros.byteLength !== blockSize) this.#zeros = Buffer.alloc(blockSize)
     const digests = Buffer.allocUnsafeSlow((length / blockSize) * DIGEST_SIZE_BYTES)
     for (let at = 0, i = 0; at < length; at += blockSize, i += DIGEST_SIZE_BYTES) {
       const block = this.#buffer.subarray(at, at + blockSize)
       // Comparing is several times faster than hashing, and fresh disks are mostly zeros.
-      if (block.equals(this.#zeros)) digests.set(zeroDigest(blockSize), i)
+      if (block.equals(this.#zeros)) {
+        digests.set(zeroDigest(blockSize), i)
+        continue
+      }
       // As a string: a buffer for each digest costs 5 % more than hashing 64 KiB does.
-      else digests.write(hash('sha256', block, 'binary'), i, 'binary')
+      digests.write(hash('sha256', block, 'binary'), i, 'binary')
+      hashed(at, at + blockSize)
     }
     return digests
   }

@@ -2,12 +2,14 @@ import { Bitmap } from '../../protocol/bitmap.ts'
 import { MAX_LOCATIONS_PER_DIGEST, RESTORE_BATCH_BYTES } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes, zeroDigest } from '../../protocol/digest.ts'
 import { countGranules, granuleOf } from '../../protocol/granules.ts'
+import type { Repeat } from '../../protocol/repeats.ts'
 import type { ImageDisk } from '../disk/image-disk.ts'
 import type { FetchedBlock } from '../exchange/fetch-job.ts'
 import type { LocationIndex } from '../store/location-index.ts'
 import type { TreeFile } from '../store/tree-file.ts'
 import type { BlockFetcher } from './block-fetcher.ts'
 import type { DirtyBlocks } from './dirty-blocks.ts'
+import { RepeatedBlocks } from './repeated-blocks.ts'
 import type { DisplacedBlocks } from './scan.ts'
 
 /** The right content of one dirty block, verified. */
@@ -34,6 +36,10 @@ export interface BlockProviderOptions {
   readonly isAlike: (index: number) => boolean
   /** Undefined if looking for content on this disk costs more than it can spare. */
   readonly locations: LocationIndex | undefined
+  /** Of the image; undefined if what they save is not worth looking at them. */
+  readonly repeats?: readonly Repeat[] | undefined
+  /** Resolves when what was taken from here is on the disk. */
+  readonly written: () => Promise<void>
   /** Content that was fetched ahead. */
   readonly stage?: StagedContent | undefined
   /** Content on other disks of this computer. */
@@ -44,8 +50,9 @@ export interface BlockProviderOptions {
 
 /**
  * Decides for each dirty block where its content comes from, and gets it, cheapest first: zeros are known; content that
- * stands elsewhere on this disk is copied; what was staged is taken from there; the rest is fetched, each content once however many blocks have it, and of a block
- * that is dirty only in part only that part. Everything it yields has been hashed, whole.
+ * stands elsewhere on this disk is copied; what was staged is taken from there; the rest is fetched, each content once however
+ * many blocks have it, and of a block that is dirty only in part, or repeats other blocks in part, only the rest. Everything it
+ * yields has been hashed, whole.
  */
 export class BlockProvider {
   readonly counts = { local: 0, zero: 0, staged: 0, fetched: 0 }
@@ -165,33 +172,82 @@ export class BlockProvider {
     return sameBytes(digestOf(data), digest) ? data : undefined
   }
 
+  /** What repeats other blocks comes last, when those are there. */
   async *#fromPeers(): AsyncGenerator<ProvidedBlock> {
-    const { tree, disk, dirty, signal, locations, isAlike } = this.#options
-    this.#fetcher = await this.#options.fetcher()
+    const { repeats = [], disk, dirty, isAlike, written } = this.#options
+    const whole = new Bitmap(this.#fetch.length)
+    // Of a block that stands here as another release has it, what changed is less than what does not repeat.
+    for (const index of this.#fetch.values())
+      if (dirty.granulesOf(index) === undefined && !isAlike(index)) whole.set(index)
+    const repeated = new RepeatedBlocks({ repeats, disk, fetch: whole, uncertain: this.#waiting })
+    const first = this.#fetch.copy()
+    for (const index of repeated.blocks.values()) first.clear(index)
+    yield* this.#fetchBlocks(first)
+    if (repeated.blocks.count === 0 || this.#isOver) return
+    await written()
+    yield* this.#fromRepeats(repeated)
+  }
+
+  /** Blocks of which some are known by now to be elsewhere in the image, and only the rest is fetched. */
+  async *#fromRepeats(repeated: RepeatedBlocks): AsyncGenerator<ProvidedBlock> {
+    const rest = repeated.blocks.copy()
+    for (const index of repeated.blocks.values()) {
+      if (this.#isOver) return
+      if (repeated.missing(index).count > 0) continue
+      const data = await repeated.read(index)
+      const digest = await this.#options.tree.leaf(index)
+      if (!sameBytes(digestOf(data), digest)) continue
+      rest.clear(index)
+      this.counts.local++
+      yield { index, data }
+      yield* this.#twins(index, data)
+    }
+    yield* this.#fetchBlocks(rest, repeated)
+  }
+
+  /** `repeated`: how these blocks are put together, those apart of which nothing is missing and that came out wrong. */
+  async *#fetchBlocks(wanted: Bitmap, repeated?: RepeatedBlocks): AsyncGenerator<ProvidedBlock> {
+    if (wanted.count === 0 || this.#isOver) return
+    const { tree, disk, dirty, signal, isAlike } = this.#options
+    this.#fetcher ??= await this.#options.fetcher()
+    const missing = (index: number): Bitmap | undefined => {
+      const granules = repeated?.missing(index)
+      return granules === undefined || granules.count === 0 ? undefined : granules
+    }
     const request = {
       root: tree.root,
       level: 0,
       blockSize: disk.blockSize,
-      wanted: this.#fetch,
+      wanted,
       digestOf: (index: number) => tree.leaf(index),
-      sparse: {
-        granules: (index: number) => dirty.granulesOf(index),
-        read: (index: number) => disk.readBlock(index),
-        isAlike,
-      },
+      sparse:
+        repeated === undefined
+          ? {
+              granules: (index: number) => dirty.granulesOf(index),
+              read: (index: number) => disk.readBlock(index),
+              isAlike,
+            }
+          : { granules: missing, read: (index: number) => repeated.read(index) },
     }
     for await (const block of this.#fetcher.fetch(request, signal)) {
       const { index, data, granules } = block
       this.#count(block)
-      if (block.neighboursWrong === true) this.missed ??= index
-      yield { index, data, ...(granules === undefined ? {} : { granules }) }
+      if (repeated === undefined && block.neighboursWrong === true) this.missed ??= index
+      // Of a block that was put together, nothing stands in its place yet.
+      yield { index, data, ...(granules === undefined || repeated !== undefined ? {} : { granules }) }
       if (this.missed !== undefined) return
-      if (this.#waiting.count === 0 || locations === undefined) continue
-      for await (const same of locations.find(await tree.leaf(index))) {
-        if (!this.#waiting.clear(same)) continue
-        this.counts.local++
-        yield this.#known(same, data)
-      }
+      yield* this.#twins(index, data)
+    }
+  }
+
+  /** Blocks with the same content. */
+  async *#twins(index: number, data: Uint8Array): AsyncGenerator<ProvidedBlock> {
+    const { tree, locations } = this.#options
+    if (this.#waiting.count === 0 || locations === undefined) return
+    for await (const same of locations.find(await tree.leaf(index))) {
+      if (!this.#waiting.clear(same)) continue
+      this.counts.local++
+      yield this.#known(same, data)
     }
   }
 

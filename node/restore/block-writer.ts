@@ -47,6 +47,11 @@ export class BlockWriter {
     }
   }
 
+  /** Resolves when all blocks taken until now are on the disk, though not yet flushed; or failed, which `write` tells. */
+  async written(): Promise<void> {
+    await Promise.all(this.#writes)
+  }
+
   #begin({ index, data, granules }: ProvidedBlock): void {
     const { disk, source } = this.#options
     const write = (granules === undefined ? disk.writeBlock(index, data) : disk.writeGranules(index, data, granules))
@@ -63,7 +68,7 @@ export class BlockWriter {
 
   async #checkpoint(): Promise<void> {
     const { disk, log, dirty, report } = this.#options
-    await Promise.all(this.#writes)
+    await this.written()
     if (this.#failure !== undefined) throw this.#failure.error
     if (this.#batch.length === 0) return
     const batch = this.#batch

@@ -1,9 +1,10 @@
 import { pipe } from 'it-pipe'
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { AUDIT_BOOT_BUDGET_MS } from '../../protocol/constants.ts'
+import { AUDIT_BOOT_BUDGET_MS, REPEATS_LEVEL } from '../../protocol/constants.ts'
 import { type Digest, sameBytes, toHex, zeroDigest } from '../../protocol/digest.ts'
-import { MeshError } from '../../protocol/errors.ts'
+import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
+import { decodeRepeats, type Repeat } from '../../protocol/repeats.ts'
 import type { BlockDevice } from '../disk/block-device.ts'
 import type { HashPool } from '../disk/hash-pool.ts'
 import { ImageDisk } from '../disk/image-disk.ts'
@@ -227,6 +228,8 @@ class RestoreRun {
     this.#book.dirty += count
     if (count === 0) return undefined
     const source = new DiskSource({ disk: this.#disk, tree: this.#tree, held: this.#others(dirty) })
+    const report = (): void => this.#progress(count - dirty.blocks.count, count)
+    const writer = new BlockWriter({ disk: this.#disk, log, dirty: dirty.blocks, source, report })
     const provider = new BlockProvider({
       ...this.#options,
       disk: this.#disk,
@@ -236,12 +239,12 @@ class RestoreRun {
       isAlike: (index) => this.#alike.has(index),
       locations: await this.#locations(dirty),
       beside: this.#isMuch(dirty) ? this.#options.beside : undefined,
+      repeats: this.#isMuch(dirty) ? await repeatsOf(this.#tree) : undefined,
+      written: () => writer.written(),
     })
     this.#book.providers.push(provider)
     await beforeWriting()
     serving?.(source)
-    const report = (): void => this.#progress(count - dirty.blocks.count, count)
-    const writer = new BlockWriter({ disk: this.#disk, log, dirty: dirty.blocks, source, report })
     await pipe(
       () => provider.blocks(),
       (blocks) => writer.write(blocks),
@@ -287,5 +290,15 @@ class RestoreRun {
   #progress(done: number, total: number): void {
     const { blockSize } = this.#disk
     this.#options.progress({ phase: 'restore', doneBytes: done * blockSize, totalBytes: total * blockSize })
+  }
+}
+
+/** The repeats of an image, if the list of them is here and whole. */
+async function repeatsOf(tree: TreeFile): Promise<Repeat[] | undefined> {
+  try {
+    return decodeRepeats(await tree.page(REPEATS_LEVEL, 0), tree.geometry.size)
+  } catch (error) {
+    if (!isMeshError(error)) throw error
+    return undefined
   }
 }

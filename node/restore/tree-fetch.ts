@@ -1,4 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Bitmap } from '../../protocol/bitmap.ts'
+import { REPEATS_LEVEL, REPEATS_WAIT_MS } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
 import { pageDigest } from '../../protocol/hash-tree.ts'
 import type { TreeFacts, TreeFile, TreeFileWriter } from '../store/tree-file.ts'
@@ -20,7 +22,8 @@ export interface TreeFetchOptions {
 /**
  * Opens the hash tree of a release; if it is not stored here, fetches its pages top-down, each proven by the page above
  * it, so that nothing untrusted is ever followed. Releases share most of their pages, so those of other trees here are taken
- * first. An interrupted fetch leaves its pages for the next one.
+ * first. An interrupted fetch leaves its pages for the next one. With pages the list of the image's repeats is fetched; the tree
+ * is as good without it.
  * `received` is what came over the network, in bytes.
  */
 export async function ensureTree(options: TreeFetchOptions): Promise<{ tree: TreeFile; received: number }> {
@@ -28,20 +31,44 @@ export async function ensureTree(options: TreeFetchOptions): Promise<{ tree: Tre
   if (await trees.has(facts)) return { tree: await trees.open(facts), received: 0 }
   const writer = await trees.fetcher(facts)
   const others = await openOthers(options)
+  const ended = new AbortController()
+  let repeats: Promise<number> | undefined
   let received = 0
   try {
     for (let level = writer.geometry.levels; level >= 1; level--) {
       const wanted = await missingPages(writer, level, others, options)
-      if (wanted.count > 0) received += await fetchPages(writer, level, wanted, options)
+      if (wanted.count === 0) continue
+      repeats ??= ensureRepeats(options, ended.signal)
+      received += await fetchPages(writer, level, wanted, options)
     }
+    if (repeats !== undefined) received += await Promise.race([repeats, sleep(REPEATS_WAIT_MS, 0, { ref: false })])
   } catch (error) {
     await writer.abandon({ keep: true })
     throw error
   } finally {
+    ended.abort()
     for (const other of others) await other.close()
   }
   await writer.commit(trees.pathOf(facts), facts.root)
   return { tree: await trees.open(facts), received }
+}
+
+/** Returns the bytes that came for the list of repeats; 0 also if it cannot be had. */
+async function ensureRepeats({ facts, trees, fetcher, signal }: TreeFetchOptions, ended: AbortSignal): Promise<number> {
+  const { root, blockSize, repeats: digest } = facts
+  if (digest === undefined || (await trees.hasRepeats(digest))) return 0
+  const wanted = new Bitmap(1)
+  wanted.set(0)
+  const request = { root, level: REPEATS_LEVEL, blockSize, wanted, digestOf: () => digest }
+  try {
+    for await (const { data } of (await fetcher()).fetch(request, AbortSignal.any([signal, ended]))) {
+      await trees.keepRepeats(data)
+      return data.byteLength
+    }
+  } catch {
+    // Whatever stands in the way shows at the tree itself.
+  }
+  return 0
 }
 
 async function openOthers({ facts, trees, others = [] }: TreeFetchOptions): Promise<TreeFile[]> {

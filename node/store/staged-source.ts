@@ -54,7 +54,7 @@ export class StagedSource implements Holding {
       }
       const expected = await this.#tree.digestOf(level, index)
       const hinted = expected !== undefined && sameBytes(expected, digest)
-      deliver(at, hinted ? await this.#tree.page(level, index) : undefined)
+      deliver(at, hinted ? await this.#tree.page(level, index).catch(() => undefined) : undefined)
     }
   }
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
-import { type FileHandle, open, rename, rm } from 'node:fs/promises'
-import { dirname } from 'node:path'
-import { DIGEST_SIZE_BYTES, TREE_CACHE_BYTES } from '../../protocol/constants.ts'
-import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
+import { type FileHandle, open, readFile, rename, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { DIGEST_SIZE_BYTES, REPEATS_LEVEL, TREE_CACHE_BYTES } from '../../protocol/constants.ts'
+import { type Digest, digestOf, sameBytes, toHex } from '../../protocol/digest.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { pageDigest, TreeGeometry } from '../../protocol/hash-tree.ts'
 import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
@@ -12,16 +12,20 @@ export interface TreeFacts {
   readonly root: Digest
   readonly size: number
   readonly blockSize: number
+  /** Digest of the list of the image's repeats, if it has one. */
+  readonly repeats?: Digest
 }
 
 /**
  * A stored hash tree, in the layout that `veritysetup --no-superblock` writes. Nothing in the file is trusted: each page
- * is hashed up to the root before its first use, and stays proven only while it is in the bounded cache.
+ * is hashed up to the root before its first use, and stays proven only while it is in the bounded cache. The list of the image's
+ * repeats stands in a file beside it, and is had as the one page of REPEATS_LEVEL; a machine may be without it.
  */
 export class TreeFile {
   readonly geometry: TreeGeometry
   readonly root: Digest
   readonly path: string
+  readonly #repeats: Digest | undefined
   readonly #handle: FileHandle
   readonly #cachePages: number
   /** Pages by file offset, least recently used first: proven, or about to be. */
@@ -31,6 +35,7 @@ export class TreeFile {
     this.#handle = handle
     this.path = path
     this.root = facts.root
+    this.#repeats = facts.repeats
     this.geometry = new TreeGeometry(facts.size, facts.blockSize)
     this.#cachePages = Math.max(this.geometry.levels + 1, Math.floor(TREE_CACHE_BYTES / facts.blockSize))
   }
@@ -46,7 +51,7 @@ export class TreeFile {
 
   /** A proven page; it is shared, so it must not be changed. Errors: TREE_CORRUPT with level and index, DISK_IO. */
   async page(level: number, index: number): Promise<Uint8Array> {
-    return this.#page(level, index)
+    return level === REPEATS_LEVEL ? this.#repeatsPage() : this.#page(level, index)
   }
 
   /** The proven digest of one block; at once if its page is in the cache. Errors: TREE_CORRUPT, DISK_IO. */
@@ -57,6 +62,7 @@ export class TreeFile {
 
   /** What the tree says of an item: the root for the top. Undefined if there is no such item. */
   async digestOf(level: number, index: number): Promise<Digest | undefined> {
+    if (level === REPEATS_LEVEL) return index === 0 ? this.#repeats : undefined
     if (level > this.geometry.levels || level < 0) return undefined
     if (index >= (level === 0 ? this.geometry.blockCount : this.geometry.pagesAt(level))) return undefined
     return this.#digest(level, index)
@@ -79,6 +85,15 @@ export class TreeFile {
 
   async close(): Promise<void> {
     await this.#handle.close()
+  }
+
+  /** Not kept: it is asked for once by each machine. */
+  async #repeatsPage(): Promise<Uint8Array> {
+    const digest = this.#repeats
+    const path = digest === undefined ? this.path : repeatsPath(dirname(this.path), digest)
+    const page = await readFile(path).catch(() => undefined)
+    if (digest !== undefined && page !== undefined && sameBytes(digestOf(page), digest)) return page
+    throw new MeshError('TREE_CORRUPT', `there is no list of repeats at ${path}, or another one`, { detail: { path } })
   }
 
   #digest(level: number, index: number): Digest | Promise<Digest> {
@@ -121,6 +136,11 @@ export class TreeFile {
     }
     return page
   }
+}
+
+/** Where the list of repeats with this digest stands. */
+export function repeatsPath(directory: string, digest: Digest): string {
+  return join(directory, `${toHex(digest)}.repeats`)
 }
 
 /** Writes a tree file beside its final name (`.part`); it exists under that name only after {@link commit}. */

@@ -1,8 +1,9 @@
 import { access, readdir, rm } from 'node:fs/promises'
-import { join } from 'node:path'
-import { toHex } from '../../protocol/digest.ts'
+import { basename, join } from 'node:path'
+import { type Digest, digestOf, toHex } from '../../protocol/digest.ts'
 import { TreeGeometry } from '../../protocol/hash-tree.ts'
-import { type TreeFacts, TreeFile, TreeFileWriter } from './tree-file.ts'
+import { writeFileAtomic } from '../state/atomic-file.ts'
+import { repeatsPath, type TreeFacts, TreeFile, TreeFileWriter } from './tree-file.ts'
 
 /** The hash trees a machine keeps, one file each, named by root. */
 export class TreeStore {
@@ -13,10 +14,7 @@ export class TreeStore {
   }
 
   has(tree: TreeFacts): Promise<boolean> {
-    return access(this.pathOf(tree)).then(
-      () => true,
-      () => false,
-    )
+    return exists(this.pathOf(tree))
   }
 
   open(tree: TreeFacts): Promise<TreeFile> {
@@ -33,13 +31,29 @@ export class TreeStore {
     return TreeFileWriter.create(join(this.#directory, 'computed'), geometry)
   }
 
+  /** Whether the list of a tree's repeats is here; not whether it is whole. */
+  hasRepeats(digest: Digest): Promise<boolean> {
+    return exists(repeatsPath(this.#directory, digest))
+  }
+
+  /** Keeps a list of repeats, durably. Errors: DISK_FULL, DISK_IO. */
+  async keepRepeats(page: Uint8Array): Promise<Digest> {
+    const digest = digestOf(page)
+    await writeFileAtomic(repeatsPath(this.#directory, digest), page)
+    return digest
+  }
+
   async remove(tree: TreeFacts): Promise<void> {
     await rm(this.pathOf(tree), { force: true })
   }
 
-  /** Deletes all trees but those with these roots. */
+  /** Deletes all trees but those with these roots, and all lists of repeats but theirs. */
   async collect(keep: readonly TreeFacts[]): Promise<void> {
-    const kept = new Set(keep.map((tree) => `${toHex(tree.root)}.tree`))
+    const kept = new Set<string>()
+    for (const tree of keep) {
+      kept.add(basename(this.pathOf(tree)))
+      if (tree.repeats !== undefined) kept.add(basename(repeatsPath(this.#directory, tree.repeats)))
+    }
     for (const name of await readdir(this.#directory)) {
       if (!kept.has(name.replace(/\.part$/, ''))) await rm(join(this.#directory, name), { force: true })
     }
@@ -48,4 +62,11 @@ export class TreeStore {
   pathOf(tree: TreeFacts): string {
     return join(this.#directory, `${toHex(tree.root)}.tree`)
   }
+}
+
+function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  )
 }

@@ -37,6 +37,16 @@ describe('manifest', () => {
     expect(decoded.preserve.equals(sample.preserve)).toBe(true)
   })
 
+  it('names the list of repeats, if there is one', () => {
+    const repeats = Buffer.alloc(32, 0xcd)
+    const bytes = encodeManifest({ ...sample, repeats })
+    expect(decodeManifest(bytes).repeats).toEqual(repeats)
+    expect(decodeManifest(encodeManifest(sample))).not.toHaveProperty('repeats')
+    const json = JSON.parse(Buffer.from(bytes).toString()) as Record<string, unknown>
+    for (const wrong of ['', 'cd', null, 7, 'CD'.repeat(32)])
+      expect(refused(Buffer.from(JSON.stringify({ ...json, repeats: wrong })))).toBe(true)
+  })
+
   it('refuses every change of its form', () => {
     const json = JSON.parse(Buffer.from(encodeManifest(sample)).toString()) as Record<string, unknown>
     const variants: Record<string, unknown>[] = [

@@ -5,6 +5,9 @@ import type { BlockFetcher } from '../../../node/restore/block-fetcher.ts'
 import { ensureTree } from '../../../node/restore/tree-fetch.ts'
 import type { TreeFile } from '../../../node/store/tree-file.ts'
 import { TreeStore } from '../../../node/store/tree-store.ts'
+import { REPEATS_LEVEL } from '../../../protocol/constants.ts'
+import { digestOf } from '../../../protocol/digest.ts'
+import { MeshError } from '../../../protocol/errors.ts'
 import { Random } from '../../../tools/lab/random.ts'
 import { testSeed } from '../../support/seed.ts'
 import { storedTree } from '../../support/stored-tree.ts'
@@ -36,6 +39,42 @@ class PageFetcher implements BlockFetcher {
 }
 
 describe('fetching a hash tree', () => {
+  it('brings the list of repeats along, and does without it', async () => {
+    const leaves = Buffer.from(random.bytes(BLOCKS * 32))
+    const directory = await temporaryDirectory()
+    const trees = new TreeStore(directory)
+    const target = await storedTree(leaves, image)
+    const list = Buffer.alloc(BLOCK, 3)
+    const facts = { root: target.root, ...image, repeats: digestOf(list) }
+    const pages = new PageFetcher(target)
+    let gives: 'list' | 'an error' | 'nothing' = 'list'
+    const ended: boolean[] = []
+    const fetcher: BlockFetcher = {
+      ledger: pages.ledger,
+      async *fetch(request, signal) {
+        if (request.level !== REPEATS_LEVEL) yield* pages.fetch(request)
+        else if (gives === 'list') yield { index: 0, data: list, peerId: 'peer', received: BLOCK }
+        else if (gives === 'an error') throw new MeshError('BLOCKS_UNAVAILABLE', 'nobody has it')
+        else {
+          await new Promise((resolve) => signal.addEventListener('abort', resolve))
+          ended.push(signal.aborted)
+        }
+      },
+    }
+    const { signal } = new AbortController()
+    const options = { facts, trees, fetcher: async () => fetcher, progress: () => undefined, signal }
+    const has: boolean[] = []
+    for (gives of ['list', 'an error', 'nothing'] as const) {
+      const { tree } = await ensureTree(options)
+      expect(await tree.leaves(0, BLOCKS)).toEqual(Uint8Array.from(leaves))
+      await tree.close()
+      has.push(await trees.hasRepeats(facts.repeats))
+      await trees.collect([])
+    }
+    expect(has).toEqual([true, false, false])
+    expect(ended).toEqual([true])
+  })
+
   it('takes the pages that another release has in common from there, and proves them', async () => {
     const before = Buffer.from(random.bytes(BLOCKS * 32))
     const after = Buffer.from(before)

@@ -1,8 +1,11 @@
-import { readdir } from 'node:fs/promises'
+import { readdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { TreeStore } from '../../../node/store/tree-store.ts'
+import { REPEATS_LEVEL } from '../../../protocol/constants.ts'
 import { digestOf, toHex } from '../../../protocol/digest.ts'
 import { TreeGeometry } from '../../../protocol/hash-tree.ts'
+import { codeOf } from '../../support/error-code.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
 /** Two digests, one page: the smallest image that has a tree file. */
@@ -63,5 +66,36 @@ describe('TreeStore', () => {
     )
     await store.collect([])
     expect(await readdir(directory)).toEqual([])
+  })
+
+  it('keeps the list of repeats of a tree, as long as that is wanted, and gives out no other', async () => {
+    const directory = await temporaryDirectory()
+    const store = new TreeStore(directory)
+    const { facts, page } = twoBlocks(1)
+    const writer = await store.fetcher(facts)
+    await writer.write(1, 0, page)
+    await writer.commit(store.pathOf(facts))
+    const list = Buffer.alloc(4096, 9)
+    const repeats = await store.keepRepeats(list)
+    expect(repeats).toEqual(digestOf(list))
+    expect(await store.hasRepeats(repeats)).toBe(true)
+
+    const tree = await store.open({ ...facts, repeats })
+    expect(await tree.digestOf(REPEATS_LEVEL, 0)).toEqual(repeats)
+    expect(await tree.digestOf(REPEATS_LEVEL, 1)).toBeUndefined()
+    expect(await tree.page(REPEATS_LEVEL, 0)).toEqual(list)
+    const [name] = (await readdir(directory)).filter((file) => file.endsWith('.repeats'))
+    await writeFile(join(directory, name!), Buffer.alloc(4096, 8))
+    expect(await codeOf(tree.page(REPEATS_LEVEL, 0))).toBe('TREE_CORRUPT')
+    await tree.close()
+    const without = await store.open(facts)
+    expect(await without.digestOf(REPEATS_LEVEL, 0)).toBeUndefined()
+    expect(await codeOf(without.page(REPEATS_LEVEL, 0))).toBe('TREE_CORRUPT')
+    await without.close()
+
+    await store.collect([{ ...facts, repeats }])
+    expect(await readdir(directory)).toHaveLength(2)
+    await store.collect([facts])
+    expect(await readdir(directory)).toEqual([`${toHex(facts.root)}.tree`])
   })
 })

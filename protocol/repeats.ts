@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict'
+import { GRANULE_SIZE_BYTES, MAX_IMAGE_SIZE_BYTES } from './constants.ts'
+import { isMeshError } from './errors.ts'
+import { violation, WireReader } from './wire-reader.ts'
+import { WireWriter } from './wire-writer.ts'
+
+/**
+ * Content that an image has a second time, at a distance that is no whole number of blocks, so that the digests of its blocks
+ * do not tell (docs/PROTOCOL.md, "Repeats"). Places and lengths in granules of 4 KiB from the beginning of the image.
+ */
+export interface Repeat {
+  /** Where the repeat begins. */
+  readonly to: number
+  /** Where the same content begins that comes first; the two do not overlap. */
+  readonly from: number
+  readonly count: number
+}
+
+const LENGTH_BYTES = 4
+/** What a repeat takes at least. */
+const REPEAT_BYTES = 3
+const MAX_GRANULES = MAX_IMAGE_SIZE_BYTES / GRANULE_SIZE_BYTES
+
+/**
+ * Repeats, in ascending order of `to`, as one page of `pageSize` bytes: a length of 4 bytes (little endian), a message with a
+ * packed list of three varints each (the gap since the repeat before, `from`, `count`), zeros. Of more than fit, the longest.
+ */
+export function encodeRepeats(repeats: readonly Repeat[], pageSize: number): Uint8Array {
+  const longest = repeats.toSorted((a, b) => b.count - a.count).slice(0, pageSize / REPEAT_BYTES)
+  for (let kept = longest.length; ; kept = Math.floor(kept * (kept > 16 ? 0.9 : 0.5))) {
+    const body = encodeBody(longest.slice(0, kept).sort((a, b) => a.to - b.to))
+    if (LENGTH_BYTES + body.byteLength > pageSize) continue
+    const page = Buffer.alloc(pageSize)
+    page.writeUInt32LE(body.byteLength)
+    page.set(body, LENGTH_BYTES)
+    return page
+  }
+}
+
+function encodeBody(repeats: readonly Repeat[]): Uint8Array {
+  const w = new WireWriter()
+  const values: number[] = []
+  let end = 0
+  for (const { to, from, count } of repeats) {
+    assert(to >= end && count > 0 && from + count <= to)
+    values.push(to - end, from, count)
+    end = to + count
+  }
+  w.varints(1, values)
+  return w.finish()
+}
+
+/** The inverse of {@link encodeRepeats}. Errors: PROTOCOL_VIOLATION if the page is none, or speaks of granules beyond the image. */
+export function decodeRepeats(page: Uint8Array, imageSize: number): Repeat[] {
+  try {
+    const body = Buffer.from(page.buffer, page.byteOffset, page.byteLength)
+    const length = body.readUInt32LE()
+    if (LENGTH_BYTES + length > body.byteLength) throw violation('a list of repeats is longer than its page')
+    return decodeBody(body.subarray(LENGTH_BYTES, LENGTH_BYTES + length), Math.floor(imageSize / GRANULE_SIZE_BYTES))
+  } catch (error) {
+    if (isMeshError(error)) throw error
+    // Of the protobuf library, where bytes are missing.
+    throw violation(String(error))
+  }
+}
+
+function decodeBody(body: Uint8Array, granules: number): Repeat[] {
+  const repeats: Repeat[] = []
+  const reader = new WireReader(body)
+  reader.fields({
+    1: () => {
+      const list = reader.nested()
+      let end = 0
+      while (!list.atEnd) {
+        const to = end + list.varint(MAX_GRANULES)
+        const [from, count] = [list.varint(MAX_GRANULES), list.varint(MAX_GRANULES)]
+        end = to + count
+        if (count === 0 || from + count > to || end > granules) throw violation('a repeat is none of this image')
+        repeats.push({ to, from, count })
+      }
+    },
+  })
+  return repeats
+}

@@ -1,0 +1,166 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import fc from 'fast-check'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { buildTree } from '../../../node/agent/publish.ts'
+import { openDevice } from '../../../node/disk/file-device.ts'
+import { HashPool } from '../../../node/disk/hash-pool.ts'
+import type { FetchedBlock, FetchRequest } from '../../../node/exchange/fetch-job.ts'
+import type { BlockFetcher } from '../../../node/restore/block-fetcher.ts'
+import { restore } from '../../../node/restore/restore.ts'
+import type { TreeFacts } from '../../../node/store/tree-file.ts'
+import { TreeStore } from '../../../node/store/tree-store.ts'
+import { markVerified } from '../../../node/trust/verified-manifest.ts'
+import { ScanLog } from '../../../node/writelog/scan-log.ts'
+import { digestOf, sameBytes } from '../../../protocol/digest.ts'
+import { granuleOf } from '../../../protocol/granules.ts'
+import { RangeSet } from '../../../protocol/ranges.ts'
+import { encodeRepeats, type Repeat } from '../../../protocol/repeats.ts'
+import { byteCount } from '../../../protocol/units.ts'
+import { Random } from '../../../tools/lab/random.ts'
+import { testSeed } from '../../support/seed.ts'
+import { makeManifest } from '../../support/site.ts'
+import { useTempDir } from '../../support/temp-dir.ts'
+
+const GRANULE = 4096
+/** Four granules a block. */
+const BLOCK = 4 * GRANULE
+const BLOCKS = 50
+const GRANULES = 4 * BLOCKS
+const { signal } = new AbortController()
+
+describe('a restore that knows of repeats', () => {
+  const random = new Random(testSeed('repeated blocks'))
+  const pool = new HashPool({ workers: 1 })
+  const dir = useTempDir()
+  let trees: TreeStore
+
+  beforeAll(() => {
+    trees = new TreeStore(dir())
+  })
+  afterAll(() => pool.close())
+
+  /** Gives what is asked for, and tells as a swarm does when the rest of a block is not what it should be. */
+  class ImageFetcher implements BlockFetcher {
+    readonly ledger = { all: () => [] }
+    received = 0
+    readonly #image: Buffer
+
+    constructor(image: Buffer) {
+      this.#image = image
+    }
+
+    async *fetch({ wanted, sparse, digestOf: expected }: FetchRequest): AsyncGenerator<FetchedBlock> {
+      for (const index of wanted.values()) {
+        const right = this.#image.subarray(index * BLOCK, (index + 1) * BLOCK)
+        const granules = sparse?.granules(index)
+        const received = granules === undefined ? BLOCK : granules.count * GRANULE
+        this.received += received
+        if (granules === undefined) {
+          yield { index, data: right, peerId: 'peer', received }
+          continue
+        }
+        const data = await sparse!.read(index)
+        for (const i of granules.values()) granuleOf(data, i).set(granuleOf(right, i))
+        if (sameBytes(digestOf(data), await expected(index))) yield { index, data, granules, peerId: 'peer', received }
+        else {
+          this.received += BLOCK
+          yield { index, data: right, peerId: 'peer', received: received + BLOCK, neighboursWrong: true }
+        }
+      }
+    }
+  }
+
+  async function restored(image: Buffer, disk: Buffer, repeats: readonly Repeat[] | undefined) {
+    const [path, target] = [dir('image'), dir('disk')]
+    await writeFile(path, image)
+    await writeFile(target, disk)
+    const size = image.byteLength
+    const options = { path, size, blockSize: BLOCK, preserve: RangeSet.empty, pool, trees, progress: () => undefined }
+    const facts: TreeFacts = await buildTree({ ...options, signal })
+    const list = repeats === undefined ? facts.repeats : await trees.keepRepeats(encodeRepeats(repeats, BLOCK))
+    const manifest = makeManifest({
+      size: byteCount(size),
+      blockSize: byteCount(BLOCK),
+      root: facts.root,
+      ...(list === undefined ? {} : { repeats: list }),
+    })
+    const fetcher = new ImageFetcher(image)
+    const device = await openDevice(target, { writable: true })
+    try {
+      const receipt = await restore({
+        device,
+        manifest: markVerified(manifest),
+        trees,
+        log: new ScanLog(),
+        pool,
+        fetcher: async () => fetcher,
+        beforeWriting: async () => undefined,
+        progress: () => undefined,
+        signal,
+        machine: 'pc1',
+        nameOf: (id) => id,
+        random: () => random.next(),
+      })
+      expect((await readFile(target)).equals(image)).toBe(true)
+      const { dirty, local, zero, fetched } = receipt.blocks
+      expect(local + zero + fetched).toBe(dirty)
+      expect(receipt.log).not.toHaveProperty('missed')
+      return { receipt, received: fetcher.received }
+    } finally {
+      await device.close()
+    }
+  }
+
+  const run = fc.record({
+    to: fc.nat(GRANULES - 1),
+    from: fc.nat(GRANULES - 1),
+    count: fc.integer({ min: 1, max: 40 }),
+  })
+  /** In order, apart, and from places before them, as a list has to be. */
+  const listOf = (runs: readonly Repeat[]): Repeat[] => {
+    let end = 0
+    return runs
+      .map(({ to, from, count }) => ({ to, from, count: Math.min(count, GRANULES - to) }))
+      .sort((a, b) => a.to - b.to)
+      .filter(({ to, from, count }) => {
+        if (to < end || from + count > to) return false
+        end = to + count
+        return true
+      })
+  }
+
+  it('puts together what repeats, whatever else repeats that, and fetches no more than without', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(run, { maxLength: 12 }), fc.array(fc.nat(BLOCKS - 1)), async (runs, right) => {
+        const image = Buffer.from(random.bytes(BLOCKS * BLOCK))
+        const repeats = listOf(runs)
+        for (const { to, from, count } of repeats)
+          image.copy(image, to * GRANULE, from * GRANULE, (from + count) * GRANULE)
+        const disk = Buffer.from(random.bytes(BLOCKS * BLOCK))
+        for (const index of right) image.copy(disk, index * BLOCK, index * BLOCK, (index + 1) * BLOCK)
+        const { received } = await restored(image, disk, repeats)
+        const without = (BLOCKS - new Set(right).size) * BLOCK
+        expect(received).toBeLessThanOrEqual(without)
+      }),
+      { numRuns: 40 },
+    )
+  })
+
+  it('fetches nothing of a block that is all repeats', async () => {
+    const image = Buffer.from(random.bytes(BLOCKS * BLOCK))
+    image.copy(image, 100 * GRANULE, 1 * GRANULE, 21 * GRANULE)
+    const { receipt, received } = await restored(image, Buffer.alloc(BLOCKS * BLOCK), undefined)
+    expect(received).toBe((GRANULES - 20) * GRANULE)
+    expect(receipt.blocks.local).toBe(5)
+  })
+
+  it('writes the right blocks although the list lies', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(run, { minLength: 1, maxLength: 12 }), async (runs) => {
+        const image = Buffer.from(random.bytes(BLOCKS * BLOCK))
+        await restored(image, Buffer.alloc(BLOCKS * BLOCK), listOf(runs))
+      }),
+      { numRuns: 40 },
+    )
+  })
+})

@@ -162,6 +162,8 @@ export const FAR_ASSUMED_LINK_RATE = 1.25e6
 /** A far peer with requests open is stalled, and disconnected, later than a near one: many share its link. */
 export const FAR_PROGRESS_DEADLINE_MS = 20_000
 export const FAR_STALL_DISCONNECT_MS = 60_000
+/** How long those of a site who hear of a release at about the same time count on each other to fetch it, too. */
+export const EXPECTED_MS = 2_000
 /** What all machines of a site together have on its way over the uplink; and one of them at least, in blocks. */
 export const FAR_WINDOW_BYTES = 2 * 1024 * 1024
 export const FAR_WINDOW_MIN_ITEMS = 2
@@ -322,8 +324,6 @@ export const STAGE_SPACE_BYTES = 4 * 1024 ** 3
 /** What staging leaves free of the file system, and blocks it keeps at most: each takes about 100 bytes of memory. */
 export const STAGE_RESERVE_BYTES = 256 * 1024 ** 2
 export const STAGE_MAX_BLOCKS = 256 * 1024
-/** A machine that begins to stage waits so long, so that those of its site that begin, too, know of one another and share the work. */
-export const STAGE_MEET_MS = 400
 /** Staged blocks are made durable when so many bytes have come, or this time is over. */
 export const STAGE_FLUSH_BYTES = 8 * 1024 * 1024
 export const STAGE_FLUSH_MS = 1_000

@@ -2,7 +2,6 @@ import { Bitmap } from '../../protocol/bitmap.ts'
 import {
   STAGE_FLUSH_BYTES,
   STAGE_FLUSH_MS,
-  STAGE_MEET_MS,
   STAGE_PORTION_BLOCKS,
   STAGE_PORTION_MS,
   STAGE_RETRY_MS,
@@ -68,6 +67,8 @@ export class Staging {
   #state: Pick<StagingStatus, 'state' | 'reason'> = { state: 'fetching' }
   /** When more may be asked for, by `performance.now()`. */
   #nextAt = 0
+  /** Others hear of a release when this machine does, not of each portion of it. */
+  #hasBegun = false
   #flushedAt = performance.now()
   #unflushed = 0
 
@@ -92,7 +93,10 @@ export class Staging {
       facts: manifest,
       trees: new TreeStore(await machine.state.subdirectory('trees')),
       others: machine.trust.view().releases(manifest.image),
-      fetcher: async () => node.swarm,
+      fetcher: async () => ({
+        ledger: node.swarm.ledger,
+        fetch: (request, ended) => node.swarm.fetch({ ...request, together: true }, ended),
+      }),
       progress: () => undefined,
       signal,
     })
@@ -118,7 +122,6 @@ export class Staging {
       for (const index of lost.subtract(this.#plan.changed).values()) this.#dirtied.add(index)
     })
     try {
-      if (this.#plan.fetch.count > 0) await pause(STAGE_MEET_MS, signal)
       while (!signal.aborted) {
         await this.#fillOrWait()
         await pause(STAGE_RETRY_MS, signal)
@@ -192,7 +195,9 @@ export class Staging {
         read: (i: number) => source.disk.readBlock(i),
         isAlike: (i: number) => source.holdsBlock(i),
       },
+      together: !this.#hasBegun,
     }
+    this.#hasBegun = true
     for await (const { index, data, received } of node.swarm.fetch(request, signal)) {
       await this.#take(await this.#tree.leaf(index), data)
       this.#plan.fetch.clear(index)

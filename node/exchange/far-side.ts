@@ -1,6 +1,7 @@
 import {
   CLAIM_DELAY_MS,
   CLAIM_KEEP_MS,
+  EXPECTED_MS,
   FAR_ASSUMED_LINK_RATE,
   FAR_PATIENCE_MAX_MS,
   FAR_PATIENCE_MS,
@@ -46,6 +47,8 @@ export class FarSide {
   readonly #options: FarSideOptions
   /** By machine of the site, and by root in hexadecimal. */
   readonly #fellows = new Map<string, Map<string, Statement>>()
+  /** Near peers that have not said yet that they fetch the same, and have their share all the same until some time. */
+  readonly #expected = new Map<FetchJob, { readonly peers: Set<string>; readonly until: number }>()
   /** Fetches that this machine has told the others of, and when last. */
   readonly #told = new Map<FetchJob, number>()
   /** Fetches that have ended, until the others are told. */
@@ -77,11 +80,13 @@ export class FarSide {
   /** A fetch begins: what the others have said of it holds. */
   begin(job: FetchJob): void {
     job.onClaim = () => this.#tellSoon()
+    if (job.request.together === true) this.#expectOthers(job)
     for (const [peerId, roots] of this.#fellows) this.#apply(job, peerId, roots.get(job.root))
   }
 
   /** What the others were told holds for a while: they take what came last from here, and the next level may follow. */
   ended(job: FetchJob): void {
+    this.#expected.delete(job)
     if (!this.#told.delete(job)) return
     const timer = setTimeout(() => this.#leave(job), HAND_OVER_MS).unref()
     this.#leaving.set(job, timer)
@@ -114,7 +119,8 @@ export class FarSide {
 
   /** A machine is gone: what it had claimed is for others to fetch. */
   gone(peerId: string): void {
-    if (!this.#fellows.delete(peerId)) return
+    for (const { peers } of this.#expected.values()) peers.delete(peerId)
+    this.#fellows.delete(peerId)
     for (const job of this.#options.jobs) this.#apply(job, peerId, undefined)
   }
 
@@ -151,6 +157,7 @@ export class FarSide {
         roots.delete(root)
         for (const job of this.#options.jobs) if (job.root === root) this.#apply(job, peerId, undefined)
       }
+    for (const [job, { until }] of this.#expected) if (now >= until) this.#expectNobody(job)
     for (const job of this.#options.jobs) {
       job.forgetClaims(now - CLAIM_KEEP_MS)
       const fetches = this.#hasFarPeer(job)
@@ -181,6 +188,25 @@ export class FarSide {
     for (const timer of this.#leaving.values()) clearTimeout(timer)
   }
 
+  /** So they do not ask for the same as this machine before they have heard of each other. */
+  #expectOthers(job: FetchJob): void {
+    const peers = new Set<string>()
+    for (const session of this.#near()) {
+      const held = session.held(job.root)
+      // Whoever offers any of it has its pages.
+      if (held === undefined || (job.request.level === 0 && held.count < held.length)) peers.add(session.peerId)
+    }
+    this.#expected.set(job, { peers, until: this.#options.now() + EXPECTED_MS })
+    for (const id of peers) job.picker.setFetchesFromFar(id, true)
+  }
+
+  /** Who has not said by now that it fetches does not. */
+  #expectNobody(job: FetchJob): void {
+    const { peers } = this.#expected.get(job)!
+    this.#expected.delete(job)
+    for (const id of peers) this.#apply(job, id, this.#fellows.get(id)?.get(job.root))
+  }
+
   #leave(job: FetchJob): void {
     this.#leaving.delete(job)
     if (!this.#isTold(job.root)) this.#send(this.#near(), job, true)
@@ -200,7 +226,8 @@ export class FarSide {
   #apply(job: FetchJob, peerId: string, statement: Statement | undefined): void {
     // Whoever fetches pages fetches no blocks yet; the tree is one machine's, whatever level that is at.
     const fetches = statement !== undefined && (statement.level === 0) === (job.request.level === 0)
-    job.picker.setFetchesFromFar(peerId, fetches)
+    // Whoever is still at the pages will come to the blocks.
+    if (fetches || this.#expected.get(job)?.peers.has(peerId) !== true) job.picker.setFetchesFromFar(peerId, fetches)
     if (!fetches || job.request.level > 0) return
     job.picker.setClaims(peerId, statement.claimed, statement.at)
     // Both have asked at the same moment: both know who of them goes on.

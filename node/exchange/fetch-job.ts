@@ -21,6 +21,8 @@ export interface FetchRequest {
   readonly digestOf: (index: number) => Digest | Promise<Digest>
   /** For blocks that are wrong only in part. */
   readonly sparse?: SparseBlocks
+  /** Other machines of the site begin to fetch the same at about this time. */
+  readonly together?: boolean
 }
 
 /** Of which blocks only some granules are to be fetched, and where the others come from. */

@@ -1,9 +1,12 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, it } from 'vitest'
+import type { FetchRequest } from '../../../node/exchange/fetch-job.ts'
 import type { LocalFacts } from '../../../node/exchange/local-facts.ts'
 import { ExchangeServer } from '../../../node/exchange/server.ts'
 import { Swarm } from '../../../node/exchange/swarm.ts'
 import { UplinkPace } from '../../../node/exchange/uplink-pace.ts'
 import { Bitmap } from '../../../protocol/bitmap.ts'
+import { EXPECTED_MS } from '../../../protocol/constants.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { parseUplinkRule } from '../../../protocol/uplink-rule.ts'
 import { Random } from '../../../tools/lab/random.ts'
@@ -73,12 +76,25 @@ class Site {
       for (const other of this.machines.keys()) if (other !== name) swarm.addPeer(other)
   }
 
-  async fetch({ swarm, holding }: Machine, took: (index: number) => void = () => undefined): Promise<void> {
+  /** Everybody has said what it holds. */
+  async met(): Promise<void> {
+    this.meet()
+    const machines = [...this.machines.values()]
+    const know = ({ name, swarm }: Machine): boolean =>
+      machines.every((other) => other.name === name || swarm.hasSession(other.name))
+    while (!machines.every(know)) await sleep(5)
+  }
+
+  async fetch(
+    { swarm, holding }: Machine,
+    took: (index: number) => void = () => undefined,
+    options: Pick<FetchRequest, 'together'> = {},
+  ): Promise<void> {
     const wanted = new Bitmap(COUNT)
     const held = holding.held()
     for (let i = 0; i < COUNT; i++) if (!held.has(i)) wanted.set(i)
     const digest = (index: number) => digestOf(this.blocks[index]!)
-    const request = { root: holding.root, level: 0, blockSize: 4096, wanted, digestOf: digest }
+    const request = { root: holding.root, level: 0, blockSize: 4096, wanted, digestOf: digest, ...options }
     for await (const { index } of swarm.fetch(request, NEVER)) {
       holding.gain(index)
       took(index)
@@ -137,6 +153,35 @@ describe('a site that fetches over its uplink', () => {
     expect(site.crossed).toBeGreaterThanOrEqual(COUNT)
     // At most what the dead one had fetched, and not handed on.
     expect(site.crossed).toBeLessThanOrEqual(COUNT * 1.25)
+  })
+
+  it('leaves to others that are expected to fetch as well what is theirs, until it is clear that they do not', async () => {
+    const [a, b] = ['a', 'b', 'c', 'd'].map((name) => site.add(name))
+    await site.met()
+    const until = Date.now() + EXPECTED_MS
+    const took: { at: number; index: number }[] = []
+    const fetches = [a!, b!].map((machine) =>
+      site.fetch(machine, (index) => took.push({ at: Date.now(), index }), { together: true }),
+    )
+    await Promise.all(fetches)
+    const early = new Set(took.flatMap(({ at, index }) => (at < until ? [index] : [])))
+    // Each has its quarter, and what it would inherit; some of what is left would pass to neither.
+    expect(early.size).toBeGreaterThanOrEqual(COUNT / 3)
+    expect(early.size).toBeLessThan(COUNT)
+    expect(site.crossed).toBeLessThanOrEqual(COUNT * 1.05)
+  })
+
+  it('does not wait for an expected machine that has gone', async () => {
+    const [a] = ['a', 'b'].map((name) => site.add(name))
+    await site.met()
+    const until = Date.now() + EXPECTED_MS
+    const leave = (): void => {
+      site.machines.delete('b')
+      a!.swarm.removePeer('b')
+    }
+    await site.fetch(a!, leave, { together: true })
+    expect(Date.now()).toBeLessThan(until)
+    expect(site.crossed).toBe(COUNT)
   })
 
   it('says that the uplink is closed when what is missing is only behind it', async () => {

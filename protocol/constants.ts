@@ -202,7 +202,7 @@ export const UNKNOWN_BYTES_PER_SECOND = 1024 * 1024
 export const RETRY_MIN_MS = 500
 export const RETRY_MAX_MS = 15_000
 /** Bytes one restore keeps in flight and undelivered, over all peers. */
-export const FETCH_WINDOW_BYTES = 16 * 1024 * 1024
+export const FETCH_WINDOW_BYTES = 8 * 1024 * 1024
 /** Received bytes of one stream that may wait for their consumer before the sender is stopped. */
 export const STREAM_BACKLOG_BYTES = 2 * 1024 * 1024
 /** Receive window of a yamux stream: the same on every node, and at most libp2p's read buffer of 4 MiB. */

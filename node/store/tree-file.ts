@@ -28,6 +28,8 @@ export class TreeFile {
   readonly #repeats: Digest | undefined
   readonly #handle: FileHandle
   readonly #cachePages: number
+  /** Whether it does not fit the cache. */
+  readonly #isLarge: boolean
   /** Pages by file offset, least recently used first: proven, or about to be. */
   readonly #cache = new Map<number, Uint8Array | Promise<Uint8Array>>()
 
@@ -37,6 +39,7 @@ export class TreeFile {
     this.root = facts.root
     this.#repeats = facts.repeats
     this.geometry = new TreeGeometry(facts.size, facts.blockSize)
+    this.#isLarge = this.geometry.fileSize > TREE_CACHE_BYTES
     this.#cachePages = Math.max(this.geometry.levels + 1, Math.floor(TREE_CACHE_BYTES / facts.blockSize))
   }
 
@@ -78,6 +81,9 @@ export class TreeFile {
       const take = Math.min(count - done, this.geometry.digestsPerPage - slot)
       const page = await this.#page(1, index)
       packed.set(page.subarray(slot * DIGEST_SIZE_BYTES, (slot + take) * DIGEST_SIZE_BYTES), done * DIGEST_SIZE_BYTES)
+      // Who reads all of a tree that is larger than the cache would only fill it with what is not asked for again.
+      if (this.#isLarge && slot + take === this.geometry.digestsPerPage)
+        this.#cache.delete(this.geometry.pageOffset(1, index))
       done += take
     }
     return packed
@@ -90,9 +96,10 @@ export class TreeFile {
   /** Not kept: it is asked for once by each machine. */
   async #repeatsPage(): Promise<Uint8Array> {
     const digest = this.#repeats
-    const path = digest === undefined ? this.path : repeatsPath(dirname(this.path), digest)
+    if (digest === undefined) throw new MeshError('TREE_CORRUPT', `the image of ${this.path} has no list of repeats`)
+    const path = repeatsPath(dirname(this.path), digest)
     const page = await readFile(path).catch(() => undefined)
-    if (digest !== undefined && page !== undefined && sameBytes(digestOf(page), digest)) return page
+    if (page !== undefined && sameBytes(digestOf(page), digest)) return page
     throw new MeshError('TREE_CORRUPT', `there is no list of repeats at ${path}, or another one`, { detail: { path } })
   }
 

@@ -9,6 +9,7 @@ const JSON_PROGRESS_EVERY_MS = 500
 
 const PHASES: Readonly<Record<Progress['phase'], string>> = {
   hash: 'Hashing',
+  repeats: 'Comparing what repeats',
   tree: 'Fetching the hash tree',
   scan: 'Scanning',
   restore: 'Restoring',

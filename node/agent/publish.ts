@@ -71,7 +71,7 @@ async function keepRepeats(
   options: Parameters<typeof buildTree>[0],
 ): Promise<Pick<TreeFacts, 'repeats'>> {
   if (options.blockSize === GRANULE_SIZE_BYTES) return {}
-  const found = await finder.find(options.path, options, options.signal)
+  const found = await finder.find(options.path, options, options)
   if (found.length === 0) return {}
   return { repeats: await options.trees.keepRepeats(encodeRepeats(found, options.blockSize)) }
 }

@@ -10,6 +10,7 @@ import { MeshError } from '../../protocol/errors.ts'
 import type { RangeSet } from '../../protocol/ranges.ts'
 import type { Repeat } from '../../protocol/repeats.ts'
 import { openFault, transferFault } from '../disk/device-fault.ts'
+import type { ReportProgress } from '../restore/progress.ts'
 
 /** Granules compared at a time, at most: what only looks alike mostly differs in the first one. */
 const MAX_STEP = 16
@@ -65,25 +66,27 @@ export class RepeatFinder {
   async find(
     path: string,
     image: { readonly size: number; readonly blockSize: number; readonly preserve: RangeSet },
-    signal: AbortSignal,
+    { signal, progress }: { readonly signal: AbortSignal; readonly progress: ReportProgress },
   ): Promise<Repeat[]> {
     if (this.#candidates.length === 0) return []
     const handle = await open(path).catch((error: unknown) => {
       throw openFault(path, error, { writable: false })
     })
     try {
-      return await this.#compare(new Granules(handle, path, image), signal)
+      return await this.#compare(new Granules(handle, path, image, signal), (granule) =>
+        progress({ phase: 'repeats', doneBytes: granule * GRANULE_SIZE_BYTES, totalBytes: image.size }),
+      )
     } finally {
       await handle.close()
     }
   }
 
-  async #compare(granules: Granules, signal: AbortSignal): Promise<Repeat[]> {
+  async #compare(granules: Granules, report: (granule: number) => void): Promise<Repeat[]> {
     const repeats: Repeat[] = []
     let [end, misses] = [0, 0]
     for (const { to, from } of this.#candidates) {
-      if (signal.aborted) throw new MeshError('INTERRUPTED', 'publishing was interrupted')
       if (to < end) continue
+      report(to)
       const distance = to - from
       const after = await granules.sameFrom(from, to, distance)
       const before = after === 0 ? 0 : await granules.sameBefore(from, to, Math.min(distance - after, to - end))
@@ -102,6 +105,7 @@ class Granules {
   readonly #handle: FileHandle
   readonly #path: string
   readonly #count: number
+  readonly #signal: AbortSignal
   readonly #isPreserved: (granule: number) => boolean
   readonly #buffers = [
     Buffer.allocUnsafe(MAX_STEP * GRANULE_SIZE_BYTES),
@@ -112,7 +116,9 @@ class Granules {
     handle: FileHandle,
     path: string,
     image: { readonly size: number; readonly blockSize: number; readonly preserve: RangeSet },
+    signal: AbortSignal,
   ) {
+    this.#signal = signal
     this.#handle = handle
     this.#path = path
     this.#count = Math.floor(image.size / GRANULE_SIZE_BYTES)
@@ -140,6 +146,7 @@ class Granules {
   /** How many of `count` granules are equal in the order of `at` before one is not. */
   async #equal(a: number, b: number, count: number, at: (i: number) => number): Promise<number> {
     if (count <= 0) return 0
+    if (this.#signal.aborted) throw new MeshError('INTERRUPTED', 'publishing was interrupted')
     const [left, right] = await Promise.all([
       this.#read(this.#buffers[0], a, count),
       this.#read(this.#buffers[1], b, count),

@@ -1,6 +1,6 @@
 /** What a long piece of work tells about itself. */
 export interface Progress {
-  readonly phase: 'hash' | 'tree' | 'scan' | 'restore' | 'verify'
+  readonly phase: 'hash' | 'repeats' | 'tree' | 'scan' | 'restore' | 'verify'
   readonly doneBytes: number
   readonly totalBytes: number
 }

@@ -4,9 +4,11 @@ import fc from 'fast-check'
 import { afterAll, describe, expect, it } from 'vitest'
 import { RepeatFinder } from '../../../node/agent/repeat-finder.ts'
 import { HashPool } from '../../../node/disk/hash-pool.ts'
+import type { Progress } from '../../../node/restore/progress.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'
 import type { Repeat } from '../../../protocol/repeats.ts'
 import { Random } from '../../../tools/lab/random.ts'
+import { codeOf } from '../../support/error-code.ts'
 import { testSeed } from '../../support/seed.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
@@ -21,14 +23,18 @@ describe('RepeatFinder', () => {
   const pool = new HashPool({ workers: 2 })
   afterAll(() => pool.close())
 
-  async function find(image: Buffer, preserve = RangeSet.empty): Promise<Repeat[]> {
+  async function find(
+    image: Buffer,
+    preserve = RangeSet.empty,
+    options: Parameters<RepeatFinder['find']>[2] = { signal, progress: () => undefined },
+  ): Promise<Repeat[]> {
     const path = join(await temporaryDirectory(), 'disk.img')
     await writeFile(path, image)
     const facts = { size: image.byteLength, blockSize: BLOCK, preserve }
     const finder = new RepeatFinder(Math.floor(image.byteLength / GRANULE))
-    const options = { skip: preserve, anchorBits: finder.anchorBits }
-    for await (const { first, anchors } of pool.scan(path, facts, options)) finder.take(first * 16, anchors!)
-    return await finder.find(path, facts, signal)
+    const scan = pool.scan(path, facts, { skip: preserve, anchorBits: finder.anchorBits })
+    for await (const { first, anchors } of scan) finder.take(first * 16, anchors!)
+    return await finder.find(path, facts, options)
   }
 
   const at = (image: Buffer, from: number, count: number): Buffer =>
@@ -88,6 +94,23 @@ describe('RepeatFinder', () => {
     image.fill(0, 100 * GRANULE, 400 * GRANULE)
     image.fill(0, 1000 * GRANULE, 1300 * GRANULE)
     expect(await find(image)).toEqual([])
+  })
+
+  it('says how far it is, and can be interrupted within a repeat', async () => {
+    const image = Buffer.from(content)
+    image.copy(image, 1500 * GRANULE, 0, 1400 * GRANULE)
+    const stop = new AbortController()
+    const told: Progress[] = []
+    const progress = (at: Progress): void => {
+      told.push(at)
+      stop.abort()
+    }
+    expect(await codeOf(find(image, RangeSet.empty, { signal: stop.signal, progress }))).toBe('INTERRUPTED')
+    const [first, ...more] = told
+    expect(more).toEqual([])
+    expect(first).toMatchObject({ phase: 'repeats', totalBytes: image.byteLength })
+    expect(first!.doneBytes).toBeGreaterThanOrEqual(1500 * GRANULE)
+    expect(await find(image)).toEqual([{ to: 1500, from: 0, count: 1400 }])
   })
 
   it('ends when granules only look alike', async () => {

@@ -73,20 +73,21 @@ export class RepeatFinder {
       throw openFault(path, error, { writable: false })
     })
     try {
-      return await this.#compare(new Granules(handle, path, image, signal), (granule) =>
-        progress({ phase: 'repeats', doneBytes: granule * GRANULE_SIZE_BYTES, totalBytes: image.size }),
-      )
+      const report = (doneBytes: number): void => progress({ phase: 'repeats', doneBytes, totalBytes: image.size })
+      const found = await this.#compare(new Granules(handle, path, image, signal), report)
+      report(image.size)
+      return found
     } finally {
       await handle.close()
     }
   }
 
-  async #compare(granules: Granules, report: (granule: number) => void): Promise<Repeat[]> {
+  async #compare(granules: Granules, report: (doneBytes: number) => void): Promise<Repeat[]> {
     const repeats: Repeat[] = []
     let [end, misses] = [0, 0]
     for (const { to, from } of this.#candidates) {
       if (to < end) continue
-      report(to)
+      report(to * GRANULE_SIZE_BYTES)
       const distance = to - from
       const after = await granules.sameFrom(from, to, distance)
       const before = after === 0 ? 0 : await granules.sameBefore(from, to, Math.min(distance - after, to - end))

@@ -310,6 +310,8 @@ export const MAX_ANCHORS = 1024 * 1024
 /** Pairs of granules that look alike that are remembered, and how many of them may turn out not to be. */
 export const MAX_REPEAT_CANDIDATES = 128 * 1024
 export const MAX_REPEAT_MISSES = 1024
+/** Copying what repeats comes after all else, which is worth while if it spares so many bytes. */
+export const REPEATS_WORTH_BYTES = 512 * 1024
 /** Positions of one content that are tried before it is called missing. */
 export const MAX_LOCATIONS_PER_DIGEST = 16
 /** Blocks found by a scan at another place than they belong that a restore remembers for copying. */

@@ -1,5 +1,10 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { MAX_LOCATIONS_PER_DIGEST, RESTORE_BATCH_BYTES } from '../../protocol/constants.ts'
+import {
+  GRANULE_SIZE_BYTES,
+  MAX_LOCATIONS_PER_DIGEST,
+  REPEATS_WORTH_BYTES,
+  RESTORE_BATCH_BYTES,
+} from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes, zeroDigest } from '../../protocol/digest.ts'
 import { countGranules, granuleOf } from '../../protocol/granules.ts'
 import type { Repeat } from '../../protocol/repeats.ts'
@@ -180,10 +185,14 @@ export class BlockProvider {
     for (const index of this.#fetch.values())
       if (dirty.granulesOf(index) === undefined && !isAlike(index)) whole.set(index)
     const repeated = new RepeatedBlocks({ repeats, disk, fetch: whole, uncertain: this.#waiting })
+    if (repeated.copied * GRANULE_SIZE_BYTES < REPEATS_WORTH_BYTES) {
+      yield* this.#fetchBlocks(this.#fetch)
+      return
+    }
     const first = this.#fetch.copy()
     for (const index of repeated.blocks.values()) first.clear(index)
     yield* this.#fetchBlocks(first)
-    if (repeated.blocks.count === 0 || this.#isOver) return
+    if (this.#isOver) return
     await written()
     yield* this.#fromRepeats(repeated)
   }

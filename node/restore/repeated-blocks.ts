@@ -20,6 +20,8 @@ export interface RepeatedBlocksOptions {
 export class RepeatedBlocks {
   /** Blocks to put together. */
   readonly blocks: Bitmap
+  /** Granules of them that are copied. */
+  copied = 0
   readonly #repeats: readonly Repeat[]
   readonly #disk: ImageDisk
   readonly #uncertain: Bitmap
@@ -37,6 +39,7 @@ export class RepeatedBlocks {
       const end = Math.ceil((to + count) / this.#span)
       for (let index = Math.floor(to / this.#span); index < end; index++)
         if (fetch.has(index) && this.#copies(index).next().done !== true) this.blocks.set(index)
+      for (const index of this.blocks.values()) this.copied += this.#span - this.missing(index).count
     }
   }
 

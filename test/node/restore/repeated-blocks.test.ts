@@ -24,7 +24,7 @@ import { useTempDir } from '../../support/temp-dir.ts'
 const GRANULE = 4096
 /** Four granules a block. */
 const BLOCK = 4 * GRANULE
-const BLOCKS = 50
+const BLOCKS = 400
 const GRANULES = 4 * BLOCKS
 const { signal } = new AbortController()
 
@@ -114,7 +114,7 @@ describe('a restore that knows of repeats', () => {
   const run = fc.record({
     to: fc.nat(GRANULES - 1),
     from: fc.nat(GRANULES - 1),
-    count: fc.integer({ min: 1, max: 40 }),
+    count: fc.integer({ min: 1, max: 320 }),
   })
   /** In order, apart, and from places before them, as a list has to be. */
   const listOf = (runs: readonly Repeat[]): Repeat[] => {
@@ -142,16 +142,23 @@ describe('a restore that knows of repeats', () => {
         const without = (BLOCKS - new Set(right).size) * BLOCK
         expect(received).toBeLessThanOrEqual(without)
       }),
-      { numRuns: 40 },
+      { numRuns: 25 },
     )
   })
 
   it('fetches nothing of a block that is all repeats', async () => {
     const image = Buffer.from(random.bytes(BLOCKS * BLOCK))
-    image.copy(image, 100 * GRANULE, 1 * GRANULE, 21 * GRANULE)
+    image.copy(image, 800 * GRANULE, 1 * GRANULE, 161 * GRANULE)
     const { receipt, received } = await restored(image, Buffer.alloc(BLOCKS * BLOCK), undefined)
-    expect(received).toBe((GRANULES - 20) * GRANULE)
-    expect(receipt.blocks.local).toBe(5)
+    expect(received).toBe((GRANULES - 160) * GRANULE)
+    expect(receipt.blocks.local).toBe(40)
+  })
+
+  it('does not come back for little', async () => {
+    const image = Buffer.from(random.bytes(BLOCKS * BLOCK))
+    image.copy(image, 800 * GRANULE, 1 * GRANULE, 100 * GRANULE)
+    const { received } = await restored(image, Buffer.alloc(BLOCKS * BLOCK), undefined)
+    expect(received).toBe(GRANULES * GRANULE)
   })
 
   it('writes the right blocks although the list lies', async () => {
@@ -160,7 +167,7 @@ describe('a restore that knows of repeats', () => {
         const image = Buffer.from(random.bytes(BLOCKS * BLOCK))
         await restored(image, Buffer.alloc(BLOCKS * BLOCK), listOf(runs))
       }),
-      { numRuns: 40 },
+      { numRuns: 25 },
     )
   })
 })

@@ -29,7 +29,9 @@ export async function buildTree(options: {
 }): Promise<TreeFacts> {
   const geometry = new TreeGeometry(options.size, options.blockSize)
   const writer = await options.trees.builder(geometry)
-  const finder = new RepeatFinder(Math.floor(options.size / GRANULE_SIZE_BYTES))
+  // A block that is a single granule has no repeats that its digest does not tell.
+  const granular = options.blockSize > GRANULE_SIZE_BYTES
+  const finder = granular ? new RepeatFinder(Math.floor(options.size / GRANULE_SIZE_BYTES)) : undefined
   try {
     let pages: { level: number; index: number; page: Uint8Array }[] = []
     const builder = new TreeBuilder(geometry, (level, index, page) => pages.push({ level, index, page }))
@@ -41,11 +43,11 @@ export async function buildTree(options: {
     }
     for await (const { first, digests, anchors } of options.pool.scan(options.path, geometry, {
       skip: options.preserve,
-      anchorBits: finder.anchorBits,
+      ...(finder === undefined ? {} : { anchorBits: finder.anchorBits }),
       signal: options.signal,
     })) {
       skipTo(first)
-      if (anchors !== undefined) finder.take(first * countGranules(options.blockSize), anchors)
+      if (anchors !== undefined) finder?.take(first * countGranules(options.blockSize), anchors)
       builder.append(digests)
       next += digests.byteLength / DIGEST_SIZE_BYTES
       for (const { level, index, page } of pages) await writer.write(level, index, page)
@@ -55,7 +57,7 @@ export async function buildTree(options: {
     }
     skipTo(geometry.blockCount)
     for (const { level, index, page } of pages) await writer.write(level, index, page)
-    const repeats = await keepRepeats(finder, options)
+    const repeats = finder === undefined ? {} : await keepRepeats(finder, options)
     const facts = { root: builder.finish(), size: options.size, blockSize: options.blockSize, ...repeats }
     await writer.commit(options.trees.pathOf(facts), facts.root)
     return facts
@@ -65,12 +67,11 @@ export async function buildTree(options: {
   }
 }
 
-/** A block that is a single granule has no repeats that its digest does not tell. */
+/** The list of what repeats, durably, if anything does. */
 async function keepRepeats(
   finder: RepeatFinder,
   options: Parameters<typeof buildTree>[0],
 ): Promise<Pick<TreeFacts, 'repeats'>> {
-  if (options.blockSize === GRANULE_SIZE_BYTES) return {}
   const found = await finder.find(options.path, options, options)
   if (found.length === 0) return {}
   return { repeats: await options.trees.keepRepeats(encodeRepeats(found, options.blockSize)) }

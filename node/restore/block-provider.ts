@@ -179,13 +179,8 @@ export class BlockProvider {
 
   /** What repeats other blocks comes last, when those are there. */
   async *#fromPeers(): AsyncGenerator<ProvidedBlock> {
-    const { repeats = [], disk, dirty, isAlike, written } = this.#options
-    const whole = new Bitmap(this.#fetch.length)
-    // Of a block that stands here as another release has it, what changed is less than what does not repeat.
-    for (const index of this.#fetch.values())
-      if (dirty.granulesOf(index) === undefined && !isAlike(index)) whole.set(index)
-    const repeated = new RepeatedBlocks({ repeats, disk, fetch: whole, uncertain: this.#waiting })
-    if (repeated.copied * GRANULE_SIZE_BYTES < REPEATS_WORTH_BYTES) {
+    const repeated = this.#findRepeated()
+    if (repeated === undefined) {
       yield* this.#fetchBlocks(this.#fetch)
       return
     }
@@ -193,8 +188,20 @@ export class BlockProvider {
     for (const index of repeated.blocks.values()) first.clear(index)
     yield* this.#fetchBlocks(first)
     if (this.#isOver) return
-    await written()
+    await this.#options.written()
     yield* this.#fromRepeats(repeated)
+  }
+
+  /** Undefined if copying what repeats would spare too little. */
+  #findRepeated(): RepeatedBlocks | undefined {
+    const { repeats, disk, dirty, isAlike } = this.#options
+    if (repeats === undefined) return undefined
+    const fetch = new Bitmap(this.#fetch.length)
+    // Of a block that stands here as another release has it, what changed is less than what does not repeat.
+    for (const index of this.#fetch.values())
+      if (dirty.granulesOf(index) === undefined && !isAlike(index)) fetch.set(index)
+    const repeated = new RepeatedBlocks({ repeats, disk, fetch, uncertain: this.#waiting })
+    return repeated.copied * GRANULE_SIZE_BYTES < REPEATS_WORTH_BYTES ? undefined : repeated
   }
 
   /** Blocks of which some are known by now to be elsewhere in the image, and only the rest is fetched. */

@@ -20,8 +20,8 @@ export interface RepeatedBlocksOptions {
 export class RepeatedBlocks {
   /** Blocks to put together. */
   readonly blocks: Bitmap
-  /** Granules of them that are copied. */
-  copied = 0
+  /** Granules of them that are copied, all together. */
+  readonly copied: number = 0
   readonly #repeats: readonly Repeat[]
   readonly #disk: ImageDisk
   readonly #uncertain: Bitmap
@@ -39,8 +39,8 @@ export class RepeatedBlocks {
       const end = Math.ceil((to + count) / this.#span)
       for (let index = Math.floor(to / this.#span); index < end; index++)
         if (fetch.has(index) && this.#copies(index).next().done !== true) this.blocks.set(index)
-      for (const index of this.blocks.values()) this.copied += this.#span - this.missing(index).count
     }
+    for (const index of this.blocks.values()) this.copied += this.#span - this.missing(index).count
   }
 
   /** Granules of a block that cannot be copied. */

@@ -154,10 +154,12 @@ describe('a restore that knows of repeats', () => {
     expect(receipt.blocks.local).toBe(40)
   })
 
-  it('does not come back for little', async () => {
+  it('does not come back for little, in however many pieces', async () => {
     const image = Buffer.from(random.bytes(BLOCKS * BLOCK))
-    image.copy(image, 800 * GRANULE, 1 * GRANULE, 100 * GRANULE)
-    const { received } = await restored(image, Buffer.alloc(BLOCKS * BLOCK), undefined)
+    for (const piece of [0, 1, 2, 3, 4])
+      image.copy(image, (800 + 50 * piece) * GRANULE, (1 + 40 * piece) * GRANULE, (21 + 40 * piece) * GRANULE)
+    const repeats = [0, 1, 2, 3, 4].map((piece) => ({ to: 800 + 50 * piece, from: 1 + 40 * piece, count: 20 }))
+    const { received } = await restored(image, Buffer.alloc(BLOCKS * BLOCK), repeats)
     expect(received).toBe(GRANULES * GRANULE)
   })
 

@@ -96,7 +96,7 @@ const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
   'node/exchange': ['node/net', 'node/store'],
   'node/operate': ['node/net'],
   'node/restore': ['node/exchange', 'node/trust'],
-  tools: ['node/restore', 'node/roll'],
+  tools: ['node/disk', 'node/restore', 'node/roll'],
   'tools/bench': ['node/restore'],
   'tools/netlab': ['node/restore', 'node/agent', 'node/roll'],
   'tools/crash': ['node/exchange'],

@@ -1,6 +1,6 @@
 import { constants as osConstants } from 'node:os'
 import { type Command, Option } from 'commander'
-import type { AgentOptions } from '../node/agent/agent.ts'
+import type { AgentOptions } from '../node/agent/machine/options.ts'
 import { EXIT, isMeshError } from '../protocol/errors.ts'
 import { configOf, optionsFromFile } from './config/apply-config.ts'
 import type { ConfigValues } from './config/config-keys.ts'

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import type { HookOptions } from '../node/agent/machine-hooks.ts'
+import type { HookOptions } from '../node/agent/machine/hooks.ts'
 import { parseDuration } from './parse.ts'
 
 export interface HookFlags {

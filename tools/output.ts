@@ -1,6 +1,6 @@
 import { SingleBar } from 'cli-progress'
-import type { AgentEvent } from '../node/agent/agent.ts'
-import type { Progress } from '../node/restore/progress.ts'
+import type { AgentEvent } from '../node/agent/machine/options.ts'
+import type { Progress } from '../node/disk/progress.ts'
 import type { MeshError } from '../protocol/errors.ts'
 import { formatBytes, formatSeconds } from './format.ts'
 

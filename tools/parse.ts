@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { InvalidArgumentError } from 'commander'
-import type { MonitorOptions } from '../node/agent/monitor.ts'
+import type { MonitorOptions } from '../node/agent/log/monitor-nbd.ts'
 import { MIN_UPLOAD_BITS } from '../protocol/constants.ts'
 import { isMeshError } from '../protocol/errors.ts'
 import { parseUplinkRule } from '../protocol/uplink-rule.ts'

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import type { AgentOptions } from '../node/agent/agent.ts'
+import type { AgentOptions } from '../node/agent/machine/options.ts'
 
 export interface ResetFlags {
   resetCommand?: string

@@ -1,4 +1,4 @@
-import type { PlannedRoll, RollResult } from '../node/agent/roll-machines.ts'
+import type { PlannedRoll, RollResult } from '../node/agent/roll/roll-machines.ts'
 import type { ReportRow } from '../node/roll/roll-report.ts'
 import { formatSeconds, formatTable } from './format.ts'
 

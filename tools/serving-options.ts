@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import type { ServingOptions } from '../node/agent/serving.ts'
+import type { ServingOptions } from '../node/agent/offer/serving-limits.ts'
 import { parseMaxCpu, parseMaxPeers, parseMaxUpload, parseNice, parseUplink } from './parse.ts'
 
 export interface ServingFlags {

@@ -3,8 +3,8 @@ import { DIGEST_SIZE_BYTES, MAX_DISPLACED_BLOCKS } from '../../protocol/constant
 import { type Digest, zeroDigest } from '../../protocol/digest.ts'
 import type { RangeSet } from '../../protocol/ranges.ts'
 import type { HashPool } from '../disk/hash-pool.ts'
+import type { Progress, ReportProgress } from '../disk/progress.ts'
 import type { TreeFile } from '../store/tree-file.ts'
-import type { Progress, ReportProgress } from './progress.ts'
 
 export interface ScanOptions {
   readonly pool: HashPool

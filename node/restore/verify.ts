@@ -2,9 +2,9 @@ import { toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import type { BlockDevice } from '../disk/block-device.ts'
 import type { HashPool } from '../disk/hash-pool.ts'
+import type { ReportProgress } from '../disk/progress.ts'
 import type { TreeStore } from '../store/tree-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
-import type { ReportProgress } from './progress.ts'
 import { scanDisk } from './scan.ts'
 
 /** Result of `mesh verify`. */

@@ -1,6 +1,6 @@
 import { copyFile, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { RollResult } from '../../node/agent/roll-machines.ts'
+import type { RollResult } from '../../node/agent/roll/roll-machines.ts'
 import { EXIT } from '../../protocol/errors.ts'
 import { Lab, type MeshEvent, type MeshProcess, type Outcome } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'

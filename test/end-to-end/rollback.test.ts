@@ -1,6 +1,6 @@
 import { copyFile, readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { type Releases, releases } from '../../node/agent/releases.ts'
+import { type Releases, releases } from '../../node/agent/release/releases.ts'
 import { Lab, type MeshEvent } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { BLOCK, dirty, joinMachine, startMaster } from '../support/fixtures.ts'

@@ -1,5 +1,5 @@
-import { Machine } from '../../node/agent/machine.ts'
-import { MeshNode } from '../../node/agent/mesh-node.ts'
+import { Machine } from '../../node/agent/machine/machine.ts'
+import { MeshNode } from '../../node/agent/mesh/mesh-node.ts'
 import { openDevice } from '../../node/disk/file-device.ts'
 import { ImageDisk } from '../../node/disk/image-disk.ts'
 import type { Holding } from '../../node/store/block-source.ts'

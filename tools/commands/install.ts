@@ -60,7 +60,7 @@ async function run(context: Context, options: Options): Promise<void> {
 }
 
 async function factsOf({ agent, command, config }: Context, options: Options): Promise<UnitFacts> {
-  const { rememberedMachine } = await import('../../node/agent/remembered-machine.ts')
+  const { rememberedMachine } = await import('../../node/agent/machine/remembered-machine.ts')
   const state = resolve(agent.stateDir)
   const remembered = await rememberedMachine(state)
   // The master's disk is the model: what is changed on it is published, and must not be undone at the next boot.
@@ -94,7 +94,7 @@ async function monitorOf(state: string, { nbd, era }: Options): Promise<UnitMoni
     return { nbd }
   }
   if (era !== undefined) return { era }
-  const { readLogConfig } = await import('../../node/agent/machine-log.ts')
+  const { readLogConfig } = await import('../../node/agent/log/open-log.ts')
   const log = await readLogConfig(state)
   if (log?.source === 'dm-era') return { era: log.name }
   if (log?.source === 'nbd')

@@ -21,7 +21,7 @@ export function command(): Command {
 }
 
 async function run(context: Context, options: Options, token: string): Promise<void> {
-  const { join } = await import('../../node/agent/join.ts')
+  const { join } = await import('../../node/agent/mesh/join.ts')
   const joined = await join({ ...context.agent, ...options, token })
   const { site, name, role, image, release } = joined
   const what = image === undefined ? 'it manages no disk' : `image ${image}, release ${release}`

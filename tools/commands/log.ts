@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { Command } from 'commander'
-import type { LogReport } from '../../node/agent/log-control.ts'
+import type { LogReport } from '../../node/agent/log/log-control.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes } from '../format.ts'
@@ -31,13 +31,13 @@ export function command(): Command {
 }
 
 async function show(context: Context): Promise<void> {
-  const { showLog } = await import('../../node/agent/log-control.ts')
+  const { showLog } = await import('../../node/agent/log/log-control.ts')
   const report = await showLog(context.stateDir, context.agent.configured)
   context.output.result(report, describe(report))
 }
 
 async function exportTo(context: Context, _options: object, file?: string): Promise<void> {
-  const { exportLog } = await import('../../node/agent/log-control.ts')
+  const { exportLog } = await import('../../node/agent/log/log-control.ts')
   const exported = await exportLog(context.stateDir, context.agent.configured)
   const text = JSON.stringify(exported)
   if (file === undefined) return context.output.result(exported, text)
@@ -49,7 +49,7 @@ async function exportTo(context: Context, _options: object, file?: string): Prom
 }
 
 async function forget(context: Context): Promise<void> {
-  const { forgetLog } = await import('../../node/agent/log-control.ts')
+  const { forgetLog } = await import('../../node/agent/log/log-control.ts')
   const result = await forgetLog(context.stateDir, context.agent.configured)
   context.output.result(
     result,

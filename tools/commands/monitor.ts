@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import type { MonitorOptions } from '../../node/agent/monitor.ts'
+import type { MonitorOptions } from '../../node/agent/log/monitor-nbd.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { type HookFlags, hooksOf, withHookOptions } from '../hook-options.ts'
@@ -57,7 +57,7 @@ async function run(context: Context, options: Options, given?: string): Promise<
   if (era === undefined && options.eraMetadata !== undefined)
     throw new MeshError('USAGE', '--era-metadata goes with --era')
   if (qemu === undefined && options.qemuLive !== undefined) throw new MeshError('USAGE', '--qemu-live goes with --qemu')
-  const { ownDisk } = await import('../../node/agent/own-disk.ts')
+  const { ownDisk } = await import('../../node/agent/machine/own-disk.ts')
   const disk = given ?? (await ownDisk(context.stateDir, context.agent.configured))
   if (nbd !== undefined) return serve(context, options, disk, nbd)
   if (era !== undefined) return useEra(context, options, disk, era)
@@ -65,8 +65,8 @@ async function run(context: Context, options: Options, given?: string): Promise<
 }
 
 async function serve(context: Context, options: Options, disk: string, address: NbdAddress): Promise<void> {
-  const { monitor } = await import('../../node/agent/monitor.ts')
-  const { assertHooksDone } = await import('../../node/agent/machine-hooks.ts')
+  const { monitor } = await import('../../node/agent/log/monitor-nbd.ts')
+  const { assertHooksDone } = await import('../../node/agent/machine/hooks.ts')
   const { output, agent } = context
   const stopped = await monitor({
     ...agent,
@@ -85,7 +85,7 @@ async function useQemu(context: Context, options: Options, disk: string, image: 
   if (options.readOnly || options.force) throw new MeshError('USAGE', '--read-only and --force go with --nbd')
   if (options.hooks !== undefined)
     context.agent.report({ type: 'note', text: 'hooks are not run with --qemu; run them in the virtual machine' })
-  const { monitorQemu } = await import('../../node/agent/monitor-qemu.ts')
+  const { monitorQemu } = await import('../../node/agent/log/monitor-qemu.ts')
   const { output, agent } = context
   const monitored = await monitorQemu({
     ...agent,
@@ -102,8 +102,8 @@ async function useQemu(context: Context, options: Options, disk: string, image: 
 
 async function useEra(context: Context, options: Options, disk: string, name: string): Promise<void> {
   if (options.readOnly || options.force) throw new MeshError('USAGE', '--read-only and --force go with --nbd')
-  const { monitorEra } = await import('../../node/agent/monitor-era.ts')
-  const { assertHooksDone } = await import('../../node/agent/machine-hooks.ts')
+  const { monitorEra } = await import('../../node/agent/log/monitor-era.ts')
+  const { assertHooksDone } = await import('../../node/agent/machine/hooks.ts')
   const { output, agent } = context
   const monitored = await monitorEra({
     ...agent,

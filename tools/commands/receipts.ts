@@ -24,7 +24,7 @@ export function command(): Command {
 }
 
 async function run(context: Context, options: Options): Promise<void> {
-  const { receipts } = await import('../../node/agent/receipts.ts')
+  const { receipts } = await import('../../node/agent/operate/list-receipts.ts')
   const { since, machine, now } = options
   const result = await receipts({
     ...context.agent,

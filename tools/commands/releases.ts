@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import type { ReleaseStatus } from '../../node/agent/releases.ts'
+import type { ReleaseStatus } from '../../node/agent/release/releases.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatTable } from '../format.ts'
 
@@ -12,7 +12,7 @@ export function command(): Command {
 }
 
 async function run(context: Context, options: { image?: string }): Promise<void> {
-  const { releases } = await import('../../node/agent/releases.ts')
+  const { releases } = await import('../../node/agent/release/releases.ts')
   const result = await releases(context.stateDir, options.image)
   const heading = ['release', 'published', 'size', 'changed', 'new content', 'here', 'label']
   context.output.result(result, `${result.image}\n${formatTable([heading, ...result.releases.map(row)])}`)

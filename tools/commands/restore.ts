@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander'
-import type { HooksReport } from '../../node/agent/machine-hooks.ts'
+import type { HooksReport } from '../../node/agent/machine/hooks.ts'
 import type { Receipt } from '../../node/restore/receipt.ts'
 import { LINGER_MS } from '../../protocol/constants.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
@@ -45,8 +45,8 @@ export function command(): Command {
 }
 
 async function run(context: Context, options: Options): Promise<void> {
-  const { restoreMachine } = await import('../../node/agent/restore-machine.ts')
-  const { assertHooksDone } = await import('../../node/agent/machine-hooks.ts')
+  const { restoreMachine } = await import('../../node/agent/restore/restore-machine.ts')
+  const { assertHooksDone } = await import('../../node/agent/machine/hooks.ts')
   const { output, agent } = context
   const lingers = options.linger !== undefined
   const { hooks: _directory, ...others } = options

@@ -1,5 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander'
-import type { NewRollOptions, RollOptions, RollResult } from '../../node/agent/roll-machines.ts'
+import type { NewRollOptions, RollOptions, RollResult } from '../../node/agent/roll/roll-machines.ts'
 import { MAX_WARNING_SECONDS } from '../../protocol/constants.ts'
 import { EXIT, MeshError } from '../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
@@ -94,35 +94,35 @@ function withTakeOver(command: Command): Command {
 }
 
 async function plan(context: Context, flags: RuleFlags): Promise<void> {
-  const { planRoll } = await import('../../node/agent/roll-machines.ts')
+  const { planRoll } = await import('../../node/agent/roll/roll-machines.ts')
   const planned = await planRoll(newRollOptions(context, flags))
   context.output.result(planned, describePlan(planned))
 }
 
 async function start(context: Context, flags: RuleFlags): Promise<void> {
-  const { startRoll } = await import('../../node/agent/roll-machines.ts')
+  const { startRoll } = await import('../../node/agent/roll/roll-machines.ts')
   finish(context, await startRoll(newRollOptions(context, flags)))
 }
 
 async function status(context: Context, flags: GroupFlags): Promise<void> {
-  const { rollStatus } = await import('../../node/agent/roll-machines.ts')
+  const { rollStatus } = await import('../../node/agent/roll/roll-machines.ts')
   const result = await rollStatus(rollOptions(context, flags))
   context.output.result(result, describeRoll(result))
 }
 
 async function pause(context: Context, flags: GroupFlags): Promise<void> {
-  const { pauseRoll } = await import('../../node/agent/roll-machines.ts')
+  const { pauseRoll } = await import('../../node/agent/roll/roll-machines.ts')
   const result = await pauseRoll(rollOptions(context, flags))
   context.output.result(result, describeRoll(result))
 }
 
 async function resume(context: Context, flags: TakeOverFlags): Promise<void> {
-  const { takeUpRoll } = await import('../../node/agent/roll-machines.ts')
+  const { takeUpRoll } = await import('../../node/agent/roll/roll-machines.ts')
   finish(context, await takeUpRoll('resume', { ...rollOptions(context, flags), takeOver: flags.takeOver }))
 }
 
 async function abort(context: Context, flags: TakeOverFlags): Promise<void> {
-  const { takeUpRoll } = await import('../../node/agent/roll-machines.ts')
+  const { takeUpRoll } = await import('../../node/agent/roll/roll-machines.ts')
   finish(context, await takeUpRoll('abort', { ...rollOptions(context, flags), takeOver: flags.takeOver }))
 }
 

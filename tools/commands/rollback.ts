@@ -22,7 +22,7 @@ export function command(): Command {
 }
 
 async function run(context: Context, options: Options, release: number): Promise<void> {
-  const { rollback } = await import('../../node/agent/rollback.ts')
+  const { rollback } = await import('../../node/agent/release/rollback.ts')
   const { image, label, force } = options
   const result = await rollback(context.stateDir, {
     release,

@@ -43,7 +43,7 @@ export function command(): Command {
 async function run(context: Context, options: Options, given?: string): Promise<void> {
   const disk = given ?? context.config.disk
   if (disk === undefined) throw new MeshError('USAGE', "missing required argument 'disk'")
-  const { seed } = await import('../../node/agent/seed.ts')
+  const { seed } = await import('../../node/agent/run/seed.ts')
   const { output, agent } = context
   const published = await seed({
     ...agent,

@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import type { Status } from '../../node/agent/status.ts'
+import type { Status } from '../../node/agent/run/status.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds } from '../format.ts'
 
@@ -11,7 +11,7 @@ export function command(): Command {
 }
 
 async function run(context: Context): Promise<void> {
-  const { status } = await import('../../node/agent/status.ts')
+  const { status } = await import('../../node/agent/run/status.ts')
   const now = await status(context.stateDir, context.agent.configured)
   context.output.result(now, describe(now))
 }

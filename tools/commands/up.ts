@@ -12,7 +12,7 @@ export function command(): Command {
 }
 
 async function run(context: Context, flags: ServingFlags & StagingFlags & ResetFlags): Promise<void> {
-  const { up } = await import('../../node/agent/up.ts')
+  const { up } = await import('../../node/agent/run/up.ts')
   const serving = { ...servingOf(flags), ...stagingOf(flags) }
   await up({ ...context.agent, serving, reset: resetOf(flags) })
   context.output.result({ event: 'stopped' }, 'Stopped.')

@@ -14,7 +14,7 @@ export function command(): Command {
 }
 
 async function run(context: Context, options: { image?: string; release?: number }): Promise<void> {
-  const { verifyMachine } = await import('../../node/agent/verify-machine.ts')
+  const { verifyMachine } = await import('../../node/agent/restore/verify-machine.ts')
   const report = await verifyMachine({ ...context.agent, ...options })
   const { total, different } = report.blocks
   const of = `${report.image} release ${report.release}`

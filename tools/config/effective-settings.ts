@@ -15,7 +15,7 @@ export async function effectiveSettings(command: Command, path: string | undefin
   const file = path === undefined ? await readConfigFile(DEFAULT_CONFIG, true) : await readConfigFile(path)
   const given = (name: ConfigName): Setting | undefined => givenOption(command, name)
   const stateDir = given('state')?.value ?? file?.values.state ?? CONFIG_KEYS.state.fallback
-  const { rememberedMachine } = await import('../../node/agent/remembered-machine.ts')
+  const { rememberedMachine } = await import('../../node/agent/machine/remembered-machine.ts')
   const remembered = remember(await rememberedMachine(String(stateDir)))
   return CONFIG_NAMES.map((name) => {
     const entry = file?.entries.get(name)
@@ -46,7 +46,7 @@ function givenOption(command: Command, name: ConfigName): Setting | undefined {
   return undefined
 }
 
-type Remembered = Awaited<ReturnType<typeof import('../../node/agent/remembered-machine.ts').rememberedMachine>>
+type Remembered = Awaited<ReturnType<typeof import('../../node/agent/machine/remembered-machine.ts').rememberedMachine>>
 
 /** `machine.json` as the configuration file would say it. */
 function remember(machine: Remembered): Partial<Record<ConfigName, string | readonly string[]>> {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { buildTree } from '../../node/agent/publish.ts'
+import { buildTree } from '../../node/store/build-tree.ts'
 import { type TreeFacts, TreeFile } from '../../node/store/tree-file.ts'
 import { TreeStore } from '../../node/store/tree-store.ts'
 import { markVerified, type VerifiedManifest } from '../../node/trust/verified-manifest.ts'

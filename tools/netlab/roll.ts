@@ -1,5 +1,5 @@
 import { writeFile } from 'node:fs/promises'
-import type { RollResult } from '../../node/agent/roll-machines.ts'
+import type { RollResult } from '../../node/agent/roll/roll-machines.ts'
 import type { RollReport } from '../../node/roll/roll-report.ts'
 import { firstDifference } from '../lab/compare.ts'
 import type { MeshEvent } from '../lab/local-lab.ts'

@@ -1,0 +1,105 @@
+import { MeshError } from '../../../protocol/errors.ts'
+import { RangeSet, type Run } from '../../../protocol/ranges.ts'
+import type { ConfiguredMachine } from '../machine/options.ts'
+import { ownDisk } from '../machine/own-disk.ts'
+import { type LogPeek, peekLog } from './log-peek.ts'
+import { type LogConfig, readLogConfig, removeLog } from './open-log.ts'
+
+/** Result of `mesh log show`. */
+export interface LogReport {
+  readonly event: 'log'
+  readonly disk: string
+  /** Who marks: `scan` means that no log is kept. */
+  readonly source: LogConfig['source'] | 'scan'
+  readonly state: 'clean' | 'dirty' | 'unknown'
+  /** Why nothing is known, else ''. */
+  readonly reason: string
+  /** Where the bitmap is kept. */
+  readonly storage?: string
+  readonly granuleSize?: number
+  /** Granules of the disk, and those that may differ from the release. */
+  readonly granules?: number
+  readonly dirty?: number
+  readonly release?: number
+  readonly root?: string
+  /** ISO 8601: the end of the last restore. */
+  readonly since?: string
+  /** A monitor has the log open, or did not close it. */
+  readonly inUse?: boolean
+  /** Dirty granules in each of up to 64 equal parts of the disk. */
+  readonly map?: readonly number[]
+}
+
+/** Result of `mesh log export`. */
+export interface LogExport extends Omit<LogReport, 'event' | 'map'> {
+  readonly event: 'log-export'
+  /** Runs [start, end) of dirty granules. */
+  readonly ranges: readonly Run[]
+}
+
+const MAP_CELLS = 64
+
+/** What the write log of this machine's disk says, also while a monitor has it. Errors: those of the state directory and the disk. */
+export async function showLog(stateDir: string, configured?: ConfiguredMachine): Promise<LogReport> {
+  const { disk, config, log } = await look(stateDir, configured)
+  return { event: 'log', ...describe(disk, config, log), ...(log?.state === 'known' ? { map: mapOf(log) } : {}) }
+}
+
+/** Errors: STATE_MISSING if there is nothing to export, or nothing is known. */
+export async function exportLog(stateDir: string, configured?: ConfiguredMachine): Promise<LogExport> {
+  const { disk, config, log } = await look(stateDir, configured)
+  if (log?.state !== 'known')
+    throw new MeshError('STATE_MISSING', `there is no log to export: ${describe(disk, config, log).reason}`)
+  return { event: 'log-export', ...describe(disk, config, log), ranges: [...log.dirty.runs()] }
+}
+
+/** From now on no log is kept, and every restore scans. Errors: STATE_IN_USE while a monitor or a restore has it. */
+export async function forgetLog(
+  stateDir: string,
+  configured?: ConfiguredMachine,
+): Promise<{ event: 'log-forgotten'; existed: boolean }> {
+  const existed = (await look(stateDir, configured)).config !== undefined
+  if (existed) await removeLog(stateDir)
+  return { event: 'log-forgotten', existed }
+}
+
+interface Look {
+  readonly disk: string
+  readonly config: LogConfig | undefined
+  readonly log: LogPeek | undefined
+}
+
+async function look(stateDir: string, configured?: ConfiguredMachine): Promise<Look> {
+  const disk = await ownDisk(stateDir, configured)
+  const config = await readLogConfig(stateDir)
+  return { disk, config, log: config === undefined ? undefined : await peekLog(config, disk) }
+}
+
+function describe(disk: string, config: LogConfig | undefined, log: LogPeek | undefined): Omit<LogReport, 'event'> {
+  if (config === undefined || log === undefined)
+    return { disk, source: 'scan', state: 'unknown', reason: 'no write log is kept for this disk' }
+  const { source, storage } = config
+  if (log.state === 'unknown') return { disk, source, storage, state: 'unknown', reason: log.reason }
+  const { granuleSize, diskSize, dirty, release, root, since, inUse } = log
+  return {
+    disk,
+    source,
+    storage,
+    state: dirty.isEmpty ? 'clean' : 'dirty',
+    reason: '',
+    granuleSize,
+    granules: Math.ceil(diskSize / granuleSize),
+    dirty: dirty.count,
+    release,
+    root,
+    since: new Date(since).toISOString(),
+    inUse,
+  }
+}
+
+function mapOf({ dirty, diskSize, granuleSize }: Extract<LogPeek, { state: 'known' }>): number[] {
+  const granules = Math.ceil(diskSize / granuleSize)
+  const cells = Math.min(MAP_CELLS, granules)
+  const bounds = Array.from({ length: cells + 1 }, (_, i) => Math.floor((i * granules) / cells))
+  return Array.from({ length: cells }, (_, i) => dirty.intersect(RangeSet.of(bounds[i]!, bounds[i + 1]!)).count)
+}

@@ -1,0 +1,114 @@
+import { basename, resolve } from 'node:path'
+import type { BlockDevice } from '../../disk/block-device.ts'
+import { openDevice } from '../../disk/file-device.ts'
+import { assertNotMounted } from '../../disk/mounts.ts'
+import type { NbdExport } from '../../nbd/nbd-export.ts'
+import type { NbdAddress } from '../../nbd/nbd-listen.ts'
+import { NbdServer } from '../../nbd/nbd-server.ts'
+import { LoggedDisk } from '../../writelog/logged-disk.ts'
+import { type HookOptions, type HooksReport, runMachineHooks } from '../machine/hooks.ts'
+import type { AgentEvent, ConfiguredMachine } from '../machine/options.ts'
+import { assertOwnDisk } from '../machine/own-disk.ts'
+import { defaultLogStorage, logPlace, readLogConfig, setUpLog } from './open-log.ts'
+import { tellServiceManager } from './service-manager.ts'
+
+export interface MonitorOptions {
+  readonly stateDir: string
+  /** The disk of this machine. */
+  readonly disk: string
+  readonly configured?: ConfiguredMachine
+  readonly address: NbdAddress
+  /** Where the log is kept; default: where it was kept before, else in the state directory. */
+  readonly storage?: string
+  readonly readOnly: boolean
+  /** Serve the disk although it is mounted. */
+  readonly force: boolean
+  /** Run when the log is there and nobody else can write yet. */
+  readonly hooks?: HookOptions
+  readonly signal: AbortSignal
+  readonly report: (event: AgentEvent) => void
+}
+
+/** Result of `mesh monitor`. */
+export interface Monitored {
+  readonly event: 'stopped'
+  /** Granules that the log calls dirty. */
+  readonly dirty: number
+  /** Flushes of the log since the start: what first writes wait for. */
+  readonly flushes: number
+  readonly hooks?: HooksReport
+}
+
+/**
+ * `mesh monitor DISK --nbd`: serves the disk over NBD and logs what is written, until the signal aborts. From its first run
+ * on, restores go by this log, so everything that writes to the disk must go through it. Errors: STATE_MISSING,
+ * STATE_IN_USE, DISK_NOT_OWN, DISK_MOUNTED, PORT_TAKEN, NBD_ADDRESS_INVALID, and those of the disk and of the log's storage.
+ */
+export async function monitor(options: MonitorOptions): Promise<Monitored> {
+  await using stack = new AsyncDisposableStack()
+  const { stateDir, disk, readOnly, report, signal } = options
+  await assertOwnDisk(disk, stateDir, options.configured)
+  await assertNotMounted(disk, options)
+  const device = stack.adopt(await openDevice(disk, { writable: !readOnly }), (it) => it.close())
+  const disks = Promise.withResolvers<NbdExport[]>()
+  // An address that cannot be had must leave the log that there is alone, so it is taken first; clients wait for the log.
+  const server = await NbdServer.listen(options.address, {
+    exports: disks.promise,
+    onFault: (client, error) => report({ type: 'warning', text: `${client}: ${textOf(error)}` }),
+  })
+  stack.defer(async () => {
+    disks.resolve([])
+    await server.close()
+  })
+  const known = await readLogConfig(stateDir)
+  const storage = options.storage ?? known?.storage ?? defaultLogStorage(stateDir)
+  const log = await setUpLog(stateDir, { source: 'nbd', storage: logPlace(storage) }, device, stack)
+  const openedFrom = performance.now()
+  const logged = await log.open()
+  const openMs = performance.now() - openedFrom
+  if (logged.state === 'unknown')
+    report({ type: 'note', text: `the next restore will read the whole disk: ${logged.reason}` })
+  const exported = new LoggedDisk({ name: basename(disk), device, log, readOnly })
+  const hooks = options.hooks === undefined ? undefined : await hooksThrough(exported, device, options.hooks, options)
+  disks.resolve([exported])
+  if (!signal.aborted) await tellServiceManager()
+  // Hooks have written since.
+  const state = logged.state === 'clean' && log.dirtyCount > 0 ? 'dirty' : logged.state
+  report({ type: 'monitoring', disk, uri: server.uri, state, dirty: log.dirtyCount, openMs })
+  if (!signal.aborted) await new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
+  // In this order: no more writes, everything written is durable, the log is closed over it.
+  await server.close()
+  if (!readOnly) await device.flush()
+  await log.close()
+  return {
+    event: 'stopped',
+    dirty: log.dirtyCount,
+    flushes: log.flushes,
+    ...(hooks === undefined ? {} : { hooks }),
+  }
+}
+
+/** Hooks reach the disk by a socket of their own; all others wait until they have ended. */
+async function hooksThrough(
+  exported: NbdExport,
+  device: BlockDevice,
+  hooks: HookOptions,
+  { stateDir, signal, report, readOnly }: MonitorOptions,
+): Promise<HooksReport | undefined> {
+  if (readOnly) {
+    report({ type: 'note', text: 'hooks are not run, as the disk is served read-only' })
+    return undefined
+  }
+  const socket = resolve(stateDir, 'write-log', 'hooks.sock')
+  const server = await NbdServer.listen({ unix: socket }, { exports: [exported] })
+  try {
+    const place = { MESH_NBD_URI: server.uri }
+    return await runMachineHooks({ stateDir, hooks, place, flush: () => device.flush(), signal, report })
+  } finally {
+    await server.close()
+  }
+}
+
+function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

@@ -1,0 +1,97 @@
+import { access } from 'node:fs/promises'
+import { toHex } from '../../../protocol/digest.ts'
+import { MeshError } from '../../../protocol/errors.ts'
+import { type MachineConfig, StateDirectory } from '../../state/state-directory.ts'
+import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
+import { TrustStore } from '../../trust/trust-store.ts'
+import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import type { AgentOptions, ConfiguredMachine } from './options.ts'
+
+/** One enrolled machine: its state directory, its key, what it trusts, and what it was told to be. */
+export class Machine {
+  readonly state: StateDirectory
+  readonly trust: TrustStore
+  readonly config: MachineConfig
+
+  private constructor(state: StateDirectory, trust: TrustStore, config: MachineConfig) {
+    this.state = state
+    this.trust = trust
+    this.config = config
+  }
+
+  /**
+   * Opens the state directory of a machine that has joined (or of the master). `readOnly` takes no lock; what is `configured`
+   * goes before what the state directory says, and is not saved.
+   * Errors: STATE_MISSING, STATE_IN_USE, STATE_NEWER, STATE_CORRUPT, STATE_UNWRITABLE.
+   */
+  static async open(
+    stateDir: string,
+    options: { readOnly?: boolean; configured?: ConfiguredMachine | undefined } = {},
+  ): Promise<Machine> {
+    const state = await StateDirectory.open(stateDir, { create: false, readOnly: options.readOnly ?? false })
+    try {
+      return await Machine.from(state, options.configured)
+    } catch (error) {
+      await state.close()
+      throw error
+    }
+  }
+
+  /** The machine of a state directory that is already open. */
+  static async from(state: StateDirectory, configured: ConfiguredMachine = {}): Promise<Machine> {
+    const config = state.machine
+    if (config === undefined) throw new MeshError('STATE_MISSING', `${state.directory} belongs to no machine yet`)
+    const trust = await TrustStore.open(state.path('trust'))
+    if (toHex(trust.siteId) !== config.siteId) {
+      throw new MeshError(
+        'STATE_CORRUPT',
+        `${state.directory}: the trusted metadata is of another site than machine.json`,
+      )
+    }
+    return new Machine(state, trust, { ...config, ...configured })
+  }
+
+  key(): Promise<MachineKey> {
+    return loadOrCreateMachineKey(this.state.path('identity.pem'))
+  }
+
+  /**
+   * The release this machine is to have: the newest one it trusts of `image` (default: the machine's own image), or
+   * the one asked for. Errors: IMAGE_UNKNOWN.
+   */
+  manifest(image: string | undefined = this.config.image, release?: number): VerifiedManifest {
+    const view = this.trust.view()
+    const known = view.images.length === 0 ? 'it publishes none yet' : `it publishes ${view.images.join(', ')}`
+    if (image === undefined)
+      throw new MeshError('IMAGE_UNKNOWN', `no image is chosen for this machine; site ${this.config.site}: ${known}`)
+    const manifest = release === undefined ? view.newest(image) : view.release(image, release)
+    if (manifest === undefined) {
+      const what = release === undefined ? `image ${image}` : `release ${release} of image ${image}`
+      throw new MeshError('IMAGE_UNKNOWN', `site ${this.config.site} has no ${what}; ${known}`)
+    }
+    return manifest
+  }
+
+  /** Path of the managed disk. Errors: STATE_MISSING. */
+  get diskPath(): string {
+    if (this.config.disk === undefined) throw new MeshError('STATE_MISSING', 'no disk is set for this machine')
+    return this.config.disk
+  }
+
+  async close(): Promise<void> {
+    await this.state.close()
+  }
+}
+
+/** Whether this state directory has trusted metadata, that is: creating or joining the site got that far. */
+export async function hasTrust(state: StateDirectory): Promise<boolean> {
+  return access(state.path('trust', 'CURRENT')).then(
+    () => true,
+    () => false,
+  )
+}
+
+/** The addresses that were given for this and all later times; undefined if none were, or the configuration file says them. */
+export function listenToRemember({ listen, fromFile }: AgentOptions): readonly string[] | undefined {
+  return listen === undefined || listen.length === 0 || fromFile?.has('listen') === true ? undefined : listen
+}

@@ -1,0 +1,154 @@
+import { hostname } from 'node:os'
+import { resolve } from 'node:path'
+import { digestOf, sameBytes, toHex } from '../../../protocol/digest.ts'
+import { isMeshError, MeshError } from '../../../protocol/errors.ts'
+import { decodeJoinToken, type JoinToken } from '../../../protocol/join-token.ts'
+import { openDevice } from '../../disk/file-device.ts'
+import { assertNotMounted } from '../../disk/mounts.ts'
+import { assertLargeEnough } from '../../restore/verify.ts'
+import { StateDirectory } from '../../state/state-directory.ts'
+import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
+import { isMachineName, type Role } from '../../trust/members.ts'
+import { TrustStore } from '../../trust/trust-store.ts'
+import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import { macAddresses } from '../machine/mac-addresses.ts'
+import { hasTrust, listenToRemember } from '../machine/machine.ts'
+import type { AgentOptions, Joined } from '../machine/options.ts'
+import { requestEnrolment } from './enrolment.ts'
+import { withMetadataFrom } from './metadata-sync.ts'
+
+export interface JoinOptions extends AgentOptions {
+  readonly token: string
+  /** A machine that only operates the others has none. */
+  readonly disk?: string
+  /** Default: the host name. */
+  readonly name?: string
+  /** Needed only if the site publishes several images. */
+  readonly image?: string
+  readonly force: boolean
+}
+
+const CLOCK_TOLERANCE_MS = 24 * 3600 * 1000
+
+/**
+ * `mesh join`: makes this machine a member of the site that the token names. The disk is looked at, not changed.
+ * A join that was cut short is run again with the same token; it does not use the invitation twice.
+ */
+export async function join(options: JoinOptions): Promise<Joined> {
+  const token = decodeJoinToken(options.token)
+  const name = options.name ?? hostname().split('.')[0] ?? ''
+  if (!isMachineName(name)) throw new MeshError('USAGE', `${name} is no machine name; give one with --name`)
+  checkClock(token)
+  const device = options.disk === undefined ? undefined : await openDevice(options.disk, { writable: true })
+  await device?.close()
+  if (options.disk !== undefined) await assertNotMounted(options.disk, options)
+  const state = await StateDirectory.open(options.stateDir, { create: true })
+  try {
+    refuseOtherSite(state, token)
+    const key = await loadOrCreateMachineKey(state.path('identity.pem'))
+    const { site, trust } = await enrol(state, token, name, key)
+    const role = roleOf(trust, key.id, site)
+    if (device === undefined && role === 'machine')
+      throw new MeshError('USAGE', `${name} joined ${site} as a lab machine; run it again with the --disk to restore`)
+    const manifest = device === undefined ? undefined : chooseImage(trust, site, options.image)
+    if (device !== undefined && manifest !== undefined) assertLargeEnough(device, manifest)
+    await state.subdirectory('trees')
+    await state.sublevel<readonly string[]>('addresses').put(token.peerId, [...token.addresses])
+    await state.saveMachine({
+      site,
+      siteId: toHex(token.siteId),
+      name,
+      id: key.id,
+      role,
+      ...(manifest === undefined ? {} : { image: manifest.image }),
+      ...(options.disk === undefined ? {} : { disk: resolve(options.disk) }),
+      listen: listenToRemember(options) ?? [],
+    })
+    const release = manifest === undefined ? {} : { image: manifest.image, release: manifest.release }
+    return { event: 'joined', site, name, id: key.id, role, ...release }
+  } finally {
+    await state.close()
+  }
+}
+
+/** The master's clock decides about the token; this only finds a clock that is clearly wrong before metadata is judged by it. */
+function checkClock(token: JoinToken): void {
+  if (Date.now() > token.issuedAt - CLOCK_TOLERANCE_MS) return
+  const [now, issued] = [new Date().toISOString(), new Date(token.issuedAt).toISOString()]
+  throw new MeshError('CLOCK_WRONG', `the clock of this machine says ${now}, but the token was made on ${issued}`)
+}
+
+function refuseOtherSite(state: StateDirectory, token: JoinToken): void {
+  if (state.machine === undefined || state.machine.siteId === toHex(token.siteId)) {
+    if (state.machine?.role !== 'master') return
+    throw new MeshError('STATE_OTHER_SITE', `${state.directory} is the state directory of the master itself`)
+  }
+  throw new MeshError(
+    'STATE_OTHER_SITE',
+    `${state.directory} belongs to site ${state.machine.site}, the token to another one`,
+  )
+}
+
+/** What the master has made of this machine. Errors: NOT_A_MEMBER if it was removed again meanwhile. */
+function roleOf(trust: TrustStore, id: string, site: string): Exclude<Role, 'master'> {
+  const role = trust.view().memberById(id)?.role
+  if (role === 'machine' || role === 'operator') return role
+  throw new MeshError('NOT_A_MEMBER', `this machine is no member of ${site}`)
+}
+
+/** Asks the master for membership and takes the site's metadata from it. */
+async function enrol(
+  state: StateDirectory,
+  token: JoinToken,
+  name: string,
+  key: MachineKey,
+): Promise<{ site: string; trust: TrustStore }> {
+  const { MeshHost } = await import('../../net/host.ts')
+  const host = await MeshHost.start({ key, listen: [], gate: { admits: (peerId) => peerId === token.peerId } })
+  try {
+    await host.connect(token.peerId, token.addresses).catch((error: unknown) => {
+      if (!isMeshError(error)) throw error
+      const where = token.addresses.join(', ')
+      throw new MeshError(
+        'PEERS_UNREACHABLE',
+        `the master that made the token cannot be reached at ${where}, or it no longer accepts it`,
+        {
+          cause: error,
+        },
+      )
+    })
+    const open = (protocol: string) => host.open(token.peerId, protocol)
+    const site = await requestEnrolment(open, token, { name, mac: await macAddresses() })
+    const trust = await withMetadataFrom(open, (fetch) => takeMetadata(state, token, fetch))
+    return { site, trust }
+  } finally {
+    await host.stop()
+  }
+}
+
+async function takeMetadata(
+  state: StateDirectory,
+  token: JoinToken,
+  fetch: (name: string) => Promise<Uint8Array | undefined>,
+): Promise<TrustStore> {
+  const directory = state.path('trust')
+  if (!(await hasTrust(state))) return TrustStore.join(directory, token.siteId, fetch)
+  const trust = await TrustStore.open(directory)
+  if (!sameBytes(trust.siteId, token.siteId)) {
+    const [ours, theirs] = [toHex(trust.siteId).slice(0, 8), toHex(digestOf(token.siteId)).slice(0, 8)]
+    throw new MeshError('STATE_OTHER_SITE', `${state.directory} trusts site ${ours}, the token is of site ${theirs}`)
+  }
+  await trust.refresh(fetch)
+  return trust
+}
+
+/** The image asked for, or the only one there is. */
+function chooseImage(trust: TrustStore, site: string, image: string | undefined): VerifiedManifest {
+  const view = trust.view()
+  const [only] = view.images
+  const chosen = image ?? (view.images.length === 1 ? only : undefined)
+  const manifest = chosen === undefined ? undefined : view.newest(chosen)
+  if (manifest !== undefined) return manifest
+  const what = image === undefined ? 'which image this machine is to have is not clear' : `there is no image ${image}`
+  throw new MeshError('IMAGE_UNKNOWN', `${what}: site ${site} publishes ${view.images.join(', ') || 'none yet'}`)
+}

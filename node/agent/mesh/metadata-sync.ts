@@ -1,0 +1,164 @@
+import { METADATA_PROTOCOL, REQUEST_DEADLINE_MS, RETRY_MIN_MS } from '../../../protocol/constants.ts'
+import { MeshError } from '../../../protocol/errors.ts'
+import type { MetadataVersions } from '../../../protocol/messages.ts'
+import type { FrameStream } from '../../net/frame-stream.ts'
+import type { TrustStore } from '../../trust/trust-store.ts'
+
+/** The longest a peer whose claims came to nothing is not asked. */
+const DOUBT_MAX_MS = 10 * 60 * 1000
+
+/** Serves metadata files to one peer until it closes the stream (docs/PROTOCOL.md, metadata protocol). */
+export async function serveMetadata(
+  stream: FrameStream,
+  trust: TrustStore,
+  sent?: (bytes: number) => void,
+): Promise<void> {
+  for await (const message of stream.messages()) {
+    if (message.type !== 'file-request') {
+      throw new MeshError('PROTOCOL_VIOLATION', `peer ${stream.peerId} sent ${message.type} on the metadata protocol`)
+    }
+    const payload = await trust.file(message.name)
+    sent?.(payload?.byteLength ?? 0)
+    await stream.send({ type: 'file-reply', found: payload !== undefined, payload: payload ?? new Uint8Array() })
+  }
+}
+
+/**
+ * Runs `use` with a function that fetches metadata files from a peer, one at a time over one stream.
+ * Errors: REQUEST_TIMEOUT when the peer does not answer, PEERS_UNREACHABLE, PROTOCOL_VIOLATION.
+ */
+export async function withMetadataFrom<T>(
+  open: (protocol: string) => Promise<FrameStream>,
+  use: (fetch: (name: string) => Promise<Uint8Array | undefined>) => Promise<T>,
+): Promise<T> {
+  const stream = await open(METADATA_PROTOCOL)
+  const replies = stream.messages()[Symbol.asyncIterator]()
+  const fetch = async (name: string): Promise<Uint8Array | undefined> => {
+    const timer = setTimeout(() => {
+      stream.abort(new MeshError('REQUEST_TIMEOUT', `peer ${stream.peerId} did not send ${name}`))
+    }, REQUEST_DEADLINE_MS)
+    try {
+      await stream.send({ type: 'file-request', name })
+      const reply = await replies.next()
+      if (reply.done === true || reply.value.type !== 'file-reply') {
+        throw new MeshError('PROTOCOL_VIOLATION', `peer ${stream.peerId} did not answer the request for ${name}`)
+      }
+      return reply.value.found ? reply.value.payload : undefined
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+  try {
+    return await use(fetch)
+  } finally {
+    stream.abort(new MeshError('INTERRUPTED', 'metadata exchange done'))
+  }
+}
+
+/**
+ * Keeps the trusted metadata as new as the newest any connected peer has: one refresh at a time, newest claim first.
+ * What a peer offers is proven by the metadata's own signatures, so any member will do.
+ */
+export class MetadataSync {
+  readonly #trust: TrustStore
+  readonly #open: (peerId: string, protocol: string) => Promise<FrameStream>
+  readonly #warn: (text: string) => void
+  readonly #nameOf: (peerId: string) => string
+  readonly #received: (peerId: string, bytes: number) => void
+  readonly #now: () => number
+  readonly #claims = new Map<string, MetadataVersions>()
+  /** Peers whose claim came to nothing, and until when they are not believed. */
+  readonly #doubted = new Map<string, { until: number; pauseMs: number }>()
+  #running: Promise<void> = Promise.resolve()
+
+  constructor(options: {
+    trust: TrustStore
+    open: (peerId: string, protocol: string) => Promise<FrameStream>
+    warn: (text: string) => void
+    nameOf: (peerId: string) => string
+    /** Bytes of metadata came from a peer. */
+    received?: (peerId: string, bytes: number) => void
+    now?: () => number
+  }) {
+    this.#trust = options.trust
+    this.#open = options.open
+    this.#warn = options.warn
+    this.#nameOf = options.nameOf
+    this.#received = options.received ?? (() => undefined)
+    this.#now = options.now ?? Date.now
+  }
+
+  /** A peer said which versions it has; resolves when nothing newer that was claimed is left to fetch. */
+  heard(peerId: string, versions: MetadataVersions): Promise<void> {
+    this.#claims.set(peerId, versions)
+    // Queued even behind a run that is about to end, which may have looked at the claims already.
+    this.#running = this.#running.then(() => this.#run())
+    return this.#running
+  }
+
+  /** Asks a peer that has claimed nothing; that it has nothing newer, or cannot be asked, is no fault. */
+  ask(peerId: string): Promise<void> {
+    this.#running = this.#running.then(async () => {
+      await this.#refreshFrom(peerId).catch(() => false)
+    })
+    return this.#running
+  }
+
+  /** Resolves when no refresh is under way. */
+  async settled(): Promise<void> {
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    for (;;) {
+      const peerId = this.#newest()
+      if (peerId === undefined) return
+      this.#claims.delete(peerId)
+      try {
+        if (await this.#refreshFrom(peerId)) this.#doubted.delete(peerId)
+        else this.#doubt(peerId)
+      } catch (error) {
+        this.#doubt(peerId)
+        const why = error instanceof Error ? error.message : String(error)
+        this.#warn(`metadata of ${this.#nameOf(peerId)} is not used: ${why}`)
+      }
+    }
+  }
+
+  #refreshFrom(peerId: string): Promise<boolean> {
+    return withMetadataFrom(
+      (protocol) => this.#open(peerId, protocol),
+      (fetch) =>
+        this.#trust.refresh(async (name) => {
+          const file = await fetch(name)
+          this.#received(peerId, file?.byteLength ?? 0)
+          return file
+        }),
+    )
+  }
+
+  /** A peer that claims what it does not have is asked ever less often, so that it cannot keep us from the others. */
+  #doubt(peerId: string): void {
+    const pauseMs = Math.min((this.#doubted.get(peerId)?.pauseMs ?? RETRY_MIN_MS / 2) * 2, DOUBT_MAX_MS)
+    this.#doubted.set(peerId, { until: this.#now() + pauseMs, pauseMs })
+  }
+
+  /** The peer with the newest claim beyond what is trusted here. */
+  #newest(): string | undefined {
+    const own = this.#trust.view().versions
+    let best: string | undefined
+    let bestVersions: MetadataVersions = own
+    for (const [peerId, versions] of this.#claims) {
+      if ((this.#doubted.get(peerId)?.until ?? 0) > this.#now()) continue
+      if (isNewer(versions, bestVersions)) {
+        best = peerId
+        bestVersions = versions
+      } else if (!isNewer(versions, own)) this.#claims.delete(peerId)
+    }
+    return best
+  }
+}
+
+function isNewer(a: MetadataVersions, b: MetadataVersions): boolean {
+  return a.timestamp > b.timestamp || a.root > b.root
+}

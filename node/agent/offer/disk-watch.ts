@@ -1,0 +1,85 @@
+import { stat } from 'node:fs/promises'
+import { DISK_WATCH_TICK_MS } from '../../../protocol/constants.ts'
+import type { RangeSet } from '../../../protocol/ranges.ts'
+import type { HashPool } from '../../disk/hash-pool.ts'
+import { scanDisk } from '../../restore/scan.ts'
+import type { DiskSource } from '../../store/disk-source.ts'
+
+/** Block devices have no time of last change that can be relied on, so they are read again this often. */
+const DEVICE_SCAN_EVERY_MS = 30 * 60 * 1000
+
+/**
+ * Notices that a published disk was changed afterwards: when a file's time of change moves (or, for a device, now and
+ * then) it is read again, and what no longer matches is not offered any more. Serving itself re-hashes every block, so
+ * this is about telling people in time, not about safety.
+ */
+export class DiskWatch {
+  readonly #options: {
+    path: string
+    source: DiskSource
+    preserve: RangeSet
+    pool: HashPool
+    changed: (blocks: number) => void
+  }
+  readonly #stop = new AbortController()
+  #timer: NodeJS.Timeout | undefined
+  #stamp: string | undefined
+  #scanning: Promise<void> | undefined
+
+  constructor(options: {
+    path: string
+    source: DiskSource
+    preserve: RangeSet
+    pool: HashPool
+    /** Called with the number of changed blocks when it grew. */
+    changed: (blocks: number) => void
+  }) {
+    this.#options = options
+  }
+
+  async start(): Promise<void> {
+    this.#stamp = await stampOf(this.#options.path)
+    this.#timer = setInterval(() => {
+      this.#scanning ??= this.#look()
+        // A disk that cannot be read shows where it is used; here it is only looked at again.
+        .catch(() => undefined)
+        .finally(() => {
+          this.#scanning = undefined
+        })
+    }, DISK_WATCH_TICK_MS)
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#timer)
+    this.#stop.abort()
+    await this.#scanning
+  }
+
+  async #look(): Promise<void> {
+    const stamp = await stampOf(this.#options.path)
+    if (stamp === this.#stamp) return
+    const { source, path, preserve, pool, changed } = this.#options
+    const { dirty } = await scanDisk({
+      pool,
+      path,
+      tree: source.tree,
+      preserve,
+      phase: 'scan',
+      progress: () => undefined,
+      signal: this.#stop.signal,
+    })
+    this.#stamp = stamp
+    const before = source.heldCount
+    for (let block = 0; block < dirty.length; block++) {
+      if (dirty.has(block)) source.lost(block)
+      else if (!preserve.has(block)) source.gained(block)
+    }
+    if (source.heldCount < before) changed(dirty.count)
+  }
+}
+
+async function stampOf(path: string): Promise<string> {
+  const facts = await stat(path)
+  if (facts.isFile()) return `${facts.mtimeMs} ${facts.size}`
+  return String(Math.floor(Date.now() / DEVICE_SCAN_EVERY_MS))
+}

@@ -1,0 +1,120 @@
+import { readFile } from 'node:fs/promises'
+import { isDeepStrictEqual } from 'node:util'
+import { OPERATE_PROTOCOL } from '../../../protocol/constants.ts'
+import type { MachineState } from '../../../protocol/operate-messages.ts'
+import type { SignedDocument } from '../../../protocol/signed-document.ts'
+import { OperateServer } from '../../operate/operate-server.ts'
+import { Resetter } from '../../operate/resetter.ts'
+import { RollStore } from '../../operate/roll-store.ts'
+import type { ResetConfig } from '../../state/state-directory.ts'
+import { mayOperate } from '../../trust/members.ts'
+import { readDiskState } from '../machine/disk-state.ts'
+import type { Machine } from '../machine/machine.ts'
+import type { AgentEvent, AgentOptions } from '../machine/options.ts'
+import type { MeshNode } from '../mesh/mesh-node.ts'
+import type { UseWatch } from '../offer/use-watch.ts'
+import { ReceiptArchive } from '../receipts/receipt-archive.ts'
+import type { StagingStatus } from '../stage/staging.ts'
+
+const RESET_COMMAND = 'systemctl reboot'
+const WARN_COMMAND = 'wall'
+const STARTED_AT = new Date(Date.now() - process.uptime() * 1000).toISOString()
+
+/** The part of a running machine that operators talk to; until the stack ends. */
+export async function answerOperators(
+  parts: {
+    machine: Machine
+    node: MeshNode
+    use: UseWatch
+    reset: ResetConfig
+    staging: () => StagingStatus | undefined
+    report: (event: AgentEvent) => void
+  },
+  stack: AsyncDisposableStack,
+): Promise<RollStore> {
+  const { machine, node, use, reset, staging, report } = parts
+  const resetter = new Resetter({
+    command: reset.command ?? defaultReset(machine),
+    warnCommand: reset.warnCommand ?? WARN_COMMAND,
+    inUse: () => use.look(),
+    warn: (text) => report({ type: 'warning', text }),
+  })
+  stack.adopt(resetter, (it) => it.stop())
+  const rolls = rollsOf(machine)
+  const archive = new ReceiptArchive(machine.state)
+  const server = new OperateServer({
+    mayOperate: (peerId) => isOperator(machine, peerId),
+    group: () => machine.trust.view().memberById(machine.config.id)?.group ?? machine.config.site,
+    state: () => describeMachine(machine, { use, resetter, staging: staging() }),
+    receipts: (since) => archive.page(machine.config.id, since),
+    rolls,
+    resetter,
+  })
+  await node.handle(OPERATE_PROTOCOL, (stream) => server.serve(stream))
+  return rolls
+}
+
+/** The roll documents that this machine keeps. */
+export function rollsOf(machine: Machine): RollStore {
+  const { state, trust } = machine
+  return new RollStore({
+    shelf: {
+      get: (group) => state.sublevel<SignedDocument>('rolls').get(group),
+      put: (group, document) => state.putDurable('rolls', group, document),
+    },
+    mayOperate: (peerId) => isOperator(machine, peerId),
+    isGroup: (group) => trust.view().members.some((member) => member.group === group),
+  })
+}
+
+/** Whether a peer is the master or an operator, as this machine knows now. */
+export function isOperator(machine: Machine, peerId: string): boolean {
+  return mayOperate(machine.trust.view().memberById(peerId))
+}
+
+/**
+ * What was said now and before about resets. What did not come from the configuration file is saved for the next time.
+ * Errors: DISK_FULL, STATE_UNWRITABLE.
+ */
+export async function rememberReset(
+  machine: Machine,
+  { reset: said = {}, fromFile }: Pick<AgentOptions, 'reset' | 'fromFile'>,
+): Promise<ResetConfig> {
+  const config = machine.state.machine ?? machine.config
+  const { command, warnCommand } = said
+  const kept: ResetConfig = {
+    ...config.reset,
+    ...(command === undefined || fromFile?.has('resetCommand') === true ? {} : { command }),
+    ...(warnCommand === undefined || fromFile?.has('warnCommand') === true ? {} : { warnCommand }),
+  }
+  if (!isDeepStrictEqual(kept, config.reset ?? {})) await machine.state.saveMachine({ ...config, reset: kept })
+  return { ...kept, ...said }
+}
+
+/** Whoever runs the site's own machines has to say first that they may be reset. */
+function defaultReset(machine: Machine): string {
+  return machine.config.role === 'machine' ? RESET_COMMAND : ''
+}
+
+async function describeMachine(
+  machine: Machine,
+  live: { use: UseWatch; resetter: Resetter; staging: StagingStatus | undefined },
+): Promise<MachineState> {
+  const { use, resetter, staging } = live
+  const { config, state, trust } = machine
+  const disk = await readDiskState(state)
+  return {
+    machine: config.name,
+    bootId: (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim(),
+    startedAt: STARTED_AT,
+    disk:
+      disk === undefined
+        ? null
+        : { image: disk.image, release: disk.release, root: disk.root, whole: disk.state === 'whole' },
+    newest: config.image === undefined ? null : (trust.view().newest(config.image)?.release ?? null),
+    staged: staging?.state === 'done' ? staging.release : null,
+    inUse: use.inUse,
+    reset: resetter.state,
+    lastReceipt: (await new ReceiptArchive(state).last(config.id))?.number ?? null,
+  }
+}

@@ -1,0 +1,78 @@
+import { MAX_TEXT_BYTES, OPERATOR_BATCH } from '../../../protocol/constants.ts'
+import { isMeshError, MeshError } from '../../../protocol/errors.ts'
+import { list, text } from '../../../protocol/json-shape.ts'
+import { decodeRequest, type OperateRequest, type Operation, type ReplyOf } from '../../../protocol/operate-messages.ts'
+import { OperateClient } from '../../operate/operate-client.ts'
+import type { Machine } from '../machine/machine.ts'
+import type { MeshNode } from '../mesh/mesh-node.ts'
+import { isOperator } from './answer-operators.ts'
+
+/** What one machine said, or why it said nothing. */
+export type Answer<Op extends Operation> =
+  | { readonly id: string; readonly reply: ReplyOf<Op> }
+  | { readonly id: string; readonly error: MeshError }
+
+/** Asks machines one request, and says how each of them answered. */
+export type Ask = <R extends OperateRequest>(peers: readonly string[], request: R) => Promise<Answer<R['op']>[]>
+
+/** As {@link Answer}, in JSON. */
+export type AnswerJson<Op extends Operation> =
+  | { readonly id: string; readonly reply: ReplyOf<Op> }
+  | { readonly id: string; readonly error: { readonly code: string; readonly message: string } }
+
+const isPeers = list(text(MAX_TEXT_BYTES), OPERATOR_BATCH)
+
+/** The part of a running machine that asks others, for itself and for the commands of its operator. */
+export class Operating {
+  readonly #machine: Machine
+  readonly #client: OperateClient
+
+  constructor(machine: Machine, node: MeshNode) {
+    this.#machine = machine
+    this.#client = new OperateClient({ open: (peerId, protocol) => node.open(peerId, protocol) })
+  }
+
+  /** Asks several machines at the same time. Errors: NOT_AN_OPERATOR if this machine is none; the others are answers. */
+  async ask<R extends OperateRequest>(peers: readonly string[], request: R): Promise<Answer<R['op']>[]> {
+    const { config } = this.#machine
+    if (!isOperator(this.#machine, config.id))
+      throw new MeshError('NOT_AN_OPERATOR', `${config.name} is neither the master nor an operator’s machine`)
+    return Promise.all(
+      peers.map((id) =>
+        this.#client.ask(id, request).then(
+          (reply) => ({ id, reply }),
+          (error: unknown) => {
+            if (!isMeshError(error)) throw error
+            return { id, error }
+          },
+        ),
+      ),
+    )
+  }
+
+  /** The control socket's method `operate`: `{peers, request}`. Errors: USAGE, and as {@link ask}. */
+  async askAll(params: Readonly<Record<string, unknown>>): Promise<AnswerJson<Operation>[]> {
+    const { peers, request } = params
+    if (!isPeers(peers)) throw new MeshError('USAGE', `operate takes the ids of at most ${OPERATOR_BATCH} peers`)
+    const answers = await this.ask(peers, requestOf(request))
+    return answers.map((answer) => {
+      if ('reply' in answer) return answer
+      const { code, message } = answer.error
+      return { id: answer.id, error: { code, message } }
+    })
+  }
+
+  /** To be told when a peer was disconnected. */
+  left(id: string): void {
+    this.#client.left(id)
+  }
+
+  close(): void {
+    this.#client.close()
+  }
+}
+
+/** The same check as for what comes over the network. */
+function requestOf(value: unknown): OperateRequest {
+  return decodeRequest({ type: 'operate', payload: Buffer.from(JSON.stringify(value ?? null)) })
+}

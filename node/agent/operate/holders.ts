@@ -1,0 +1,40 @@
+import { zstdCompressSync, zstdDecompressSync } from 'node:zlib'
+import { Bitmap } from '../../../protocol/bitmap.ts'
+import { toHex } from '../../../protocol/digest.ts'
+import type { Machine } from '../machine/machine.ts'
+import type { MeshNode } from '../mesh/mesh-node.ts'
+import type { HeldStatus } from '../run/status.ts'
+
+/** Blocks of one image that a running machine can serve. */
+export interface Holder {
+  readonly id: string
+  readonly held: Bitmap
+}
+
+/** As {@link Holder}, in JSON: mostly all blocks, or runs of them. */
+export interface HolderJson {
+  readonly id: string
+  readonly blocks: number
+  /** One bit a block, least significant first, zstd, base64. */
+  readonly held: string
+}
+
+/** Who holds what of the image with this root (hexadecimal): the connected machines, and this one with what it serves. */
+export function holdersOf(root: string, machine: Machine, node: MeshNode, own?: HeldStatus): Holder[] {
+  const others = node.swarm.holders(root).map(({ peerId, held }) => ({ id: peerId, held }))
+  if (own === undefined || toHex(own.manifest.root) !== root) return others
+  const held = Bitmap.fromRanges(own.source.tree.geometry.blockCount, own.source.held())
+  return [...others, { id: machine.config.id, held }]
+}
+
+export function encodeHolder({ id, held }: Holder): HolderJson {
+  const bytes = new Uint8Array(Math.ceil(held.length / 8))
+  held.store(0, bytes)
+  return { id, blocks: held.length, held: zstdCompressSync(bytes).toString('base64') }
+}
+
+export function decodeHolder({ id, blocks, held: text }: HolderJson): Holder {
+  const held = new Bitmap(blocks)
+  held.load(0, zstdDecompressSync(Buffer.from(text, 'base64'), { maxOutputLength: Math.ceil(blocks / 8) }))
+  return { id, held }
+}

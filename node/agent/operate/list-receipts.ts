@@ -1,0 +1,72 @@
+import { RECEIPTS_PER_CONTROL_PAGE } from '../../../protocol/constants.ts'
+import { isMeshError } from '../../../protocol/errors.ts'
+import type { ReceiptRecord } from '../../../protocol/receipt-document.ts'
+import { callControl } from '../../control/control-client.ts'
+import { Machine } from '../machine/machine.ts'
+import type { AgentOptions } from '../machine/options.ts'
+import { ReceiptArchive } from '../receipts/receipt-archive.ts'
+import { Operator } from './operator.ts'
+
+export interface ReceiptsOptions extends AgentOptions {
+  /** Unix ms: restores that began earlier are left out. */
+  readonly since?: number
+  /** Name of the machine. */
+  readonly machine?: string
+  /** Fetch first what other machines have; only on the master and operators' machines. */
+  readonly now: boolean
+}
+
+/** Result of `mesh receipts`. */
+export interface Receipts {
+  readonly event: 'receipts'
+  /** By the time the restore began. */
+  readonly receipts: readonly ReceiptRecord[]
+}
+
+type Page = Awaited<ReturnType<ReceiptArchive['list']>>
+
+/** `mesh receipts`: what this machine has of its own, and on the master and operators' machines of all the others. */
+export async function receipts(options: ReceiptsOptions): Promise<Receipts> {
+  if (options.now) await gatherNow(options)
+  const found: ReceiptRecord[] = []
+  for await (const page of pages(options.stateDir)) found.push(...page.receipts.filter((one) => isWanted(one, options)))
+  // Times are ISO 8601 in UTC; all of the same form.
+  found.sort((a, b) => (a.startedAt < b.startedAt ? -1 : a.startedAt > b.startedAt ? 1 : 0))
+  return { event: 'receipts', receipts: found }
+}
+
+async function gatherNow(options: ReceiptsOptions): Promise<void> {
+  const operator = await Operator.open(options)
+  try {
+    const warn = (text: string): void => options.report({ type: 'warning', text })
+    const { reached } = await operator.gatherReceipts(warn)
+    const missing = (await operator.members()).filter(({ name }) => !reached.includes(name))
+    const names = missing.map(({ name }) => name).join(', ')
+    if (missing.length > 0)
+      options.report({ type: 'note', text: `not reached: ${names}; what they have to tell is missing` })
+  } finally {
+    await operator.close()
+  }
+}
+
+/** From the running command if there is one, else from the state directory. */
+async function* pages(stateDir: string): AsyncGenerator<Page> {
+  await using stack = new AsyncDisposableStack()
+  let list = (after: string): Promise<Page> => callControl<Page>(stateDir, 'receipts', { after })
+  let page = await list('').catch(async (error: unknown) => {
+    if (!isMeshError(error, 'STATE_NOT_RUNNING')) throw error
+    const { state } = stack.adopt(await Machine.open(stateDir), (it) => it.close())
+    list = (after) => new ReceiptArchive(state).list(after, RECEIPTS_PER_CONTROL_PAGE)
+    return list('')
+  })
+  yield page
+  while (page.next !== undefined) {
+    page = await list(page.next)
+    yield page
+  }
+}
+
+function isWanted({ startedAt, machine }: ReceiptRecord, wanted: ReceiptsOptions): boolean {
+  if (wanted.machine !== undefined && machine !== wanted.machine) return false
+  return wanted.since === undefined || Date.parse(startedAt) >= wanted.since
+}

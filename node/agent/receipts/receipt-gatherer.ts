@@ -1,0 +1,133 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { GATHER_ARRIVED_MS, GATHER_PAGES, GATHER_TICK_MS } from '../../../protocol/constants.ts'
+import { readReceipt } from '../../../protocol/receipt-document.ts'
+import type { Member } from '../../trust/members.ts'
+import type { Machine } from '../machine/machine.ts'
+import type { Ask } from '../operate/ask-machines.ts'
+import { type NumberedReceipt, ReceiptArchive } from './receipt-archive.ts'
+
+export interface GathererOptions {
+  readonly machine: Machine
+  readonly ask: Ask
+  readonly warn: (text: string) => void
+}
+
+/** What came of one round. */
+export interface Gathered {
+  readonly event: 'gathered'
+  readonly receipts: number
+  /** Names of machines that told all they have. */
+  readonly reached: readonly string[]
+}
+
+/** Fetches the receipts of other machines that this one does not have yet, proves them, and keeps them. */
+export class ReceiptGatherer {
+  readonly #options: GathererOptions
+  readonly #archive: ReceiptArchive
+  /** Machines whose receipts were no good are not asked again while this program runs. */
+  readonly #doubted = new Set<string>()
+  /** Machines that have come lately. */
+  readonly #arrived = new Set<string>()
+  /** The member list that the archive was last cleaned by. */
+  #known: readonly Member[] | undefined
+  #timers: NodeJS.Timeout[] = []
+  /** One round after the other. */
+  #last: Promise<unknown> = Promise.resolve()
+
+  constructor(options: GathererOptions) {
+    this.#options = options
+    this.#archive = new ReceiptArchive(options.machine.state)
+  }
+
+  /** From now on gathers now and then, and from each machine that comes. */
+  start(): void {
+    const all = setInterval(() => this.#attempt(this.gather()), GATHER_TICK_MS)
+    const arrived = setInterval(() => {
+      const ids = new Set(this.#arrived)
+      this.#arrived.clear()
+      if (ids.size > 0) this.#attempt(this.#turn(({ id }) => ids.has(id), newRound()))
+    }, GATHER_ARRIVED_MS)
+    this.#timers = [all, arrived]
+  }
+
+  /** A machine was connected; after a restore it has something to tell. */
+  noticed(id: string): void {
+    if (this.#timers.length > 0) this.#arrived.add(id)
+  }
+
+  async stop(): Promise<void> {
+    for (const timer of this.#timers.splice(0)) clearInterval(timer)
+    await this.#last
+  }
+
+  /** Asks all members, and says after `waitMs` at most what came of it so far. Errors: NOT_AN_OPERATOR, DISK_FULL. */
+  async gather(waitMs?: number): Promise<Gathered> {
+    const round = newRound()
+    const done = this.#turn(() => true, round)
+    await (waitMs === undefined ? done : Promise.race([done, sleep(waitMs, undefined, { ref: false })]))
+    return { event: 'gathered', ...round }
+  }
+
+  #turn(isWanted: (member: Member) => boolean, round: Round): Promise<void> {
+    const turn = this.#last.then(() => this.#gather(isWanted, round))
+    this.#last = turn.catch(() => undefined)
+    return turn
+  }
+
+  #attempt(round: Promise<unknown>): void {
+    round.catch((error: Error) => this.#options.warn(`receipts could not be gathered: ${error.message}`))
+  }
+
+  async #gather(isWanted: (member: Member) => boolean, round: Round): Promise<void> {
+    const { machine } = this.#options
+    const { members } = machine.trust.view()
+    if (members !== this.#known)
+      await this.#archive.keepOnly(new Set([machine.config.id, ...members.map(({ id }) => id)]))
+    this.#known = members
+    const others = members.filter((one) => one.id !== machine.config.id && !this.#doubted.has(one.id) && isWanted(one))
+    await Promise.all(
+      others.map(async (member) => {
+        if (await this.#gatherFrom(member, round)) round.reached.push(member.name)
+      }),
+    )
+  }
+
+  /** Returns whether the machine has told all it has. */
+  async #gatherFrom(member: Member, round: Round): Promise<boolean> {
+    let since = (await this.#archive.last(member.id))?.number ?? 0
+    for (let page = 0; page < GATHER_PAGES; page++) {
+      const [answer] = await this.#options.ask([member.id], { op: 'receipts', since })
+      if (answer === undefined || 'error' in answer) return false
+      const { receipts, more } = answer.reply
+      const good = receipts.filter((one) => isOf(member, one) && one.number > since)
+      if (good.length > 0) await this.#archive.add(member.id, good)
+      round.receipts += good.length
+      if (good.length < receipts.length || (more && good.length === 0)) {
+        this.#doubted.add(member.id)
+        const bad = receipts.length - good.length
+        this.#options.warn(
+          `${bad} receipts of ${member.name} are forged or damaged; they are dropped: look at that machine`,
+        )
+        return false
+      }
+      since = good.at(-1)?.number ?? since
+      if (!more) return true
+    }
+    return false
+  }
+}
+
+interface Round {
+  receipts: number
+  readonly reached: string[]
+}
+
+function newRound(): Round {
+  return { receipts: 0, reached: [] }
+}
+
+/** Whether a receipt was signed by the machine that told of it, about itself. */
+function isOf(member: Member, { number, document }: NumberedReceipt): boolean {
+  const receipt = document.by === member.id ? readReceipt(document) : undefined
+  return receipt !== undefined && receipt.number === number && receipt.machine === member.name
+}

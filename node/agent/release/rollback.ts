@@ -1,0 +1,124 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Bitmap } from '../../../protocol/bitmap.ts'
+import { type Digest, toHex } from '../../../protocol/digest.ts'
+import { MeshError } from '../../../protocol/errors.ts'
+import { callControl } from '../../control/control-client.ts'
+import type { DiskSource } from '../../store/disk-source.ts'
+import { LocationIndex } from '../../store/location-index.ts'
+import type { TreeFile } from '../../store/tree-file.ts'
+import { TreeStore } from '../../store/tree-store.ts'
+import type { SiteSigner } from '../../trust/site-signer.ts'
+import type { Machine } from '../machine/machine.ts'
+import type { MeshNode } from '../mesh/mesh-node.ts'
+import { hasNoContent } from './releases.ts'
+
+/** Blocks that are looked for before the rest of the process has its turn. */
+const LOOKED_UP_AT_ONCE = 256
+
+/** Result of `mesh rollback`. */
+export interface RolledBack {
+  readonly event: 'rolled-back'
+  readonly image: string
+  /** The new release, and the earlier one whose content it has. */
+  readonly release: number
+  readonly content: number
+  /** Hexadecimal. */
+  readonly root: string
+  readonly blocks: {
+    readonly total: number
+    /** Blocks that are not on the master's disk any more. */
+    readonly notHere: number
+    /** Blocks that no machine is known to have that can be reached now. */
+    readonly nowhere: number
+  }
+}
+
+export interface RollbackRequest {
+  readonly release: number
+  readonly image?: string
+  /** Default: says which release it is. */
+  readonly label?: string
+  /** Publish although some blocks cannot be had now. */
+  readonly force: boolean
+}
+
+/** Asks the running master. Errors: those of {@link publishEarlier}, STATE_NOT_RUNNING, STATE_NOT_MASTER. */
+export function rollback(stateDir: string, request: RollbackRequest): Promise<RolledBack> {
+  return callControl<RolledBack>(stateDir, 'rollback', { ...request })
+}
+
+/**
+ * Publishes the content of an earlier release as the next one. Errors: IMAGE_UNKNOWN; USAGE if it is what the newest has
+ * already; TREE_CORRUPT if its hash tree is not here; BLOCKS_UNAVAILABLE if blocks of it cannot be had, unless forced.
+ */
+export async function publishEarlier(
+  request: RollbackRequest,
+  parts: { machine: Machine; signer: SiteSigner; node: MeshNode; source: DiskSource | undefined },
+): Promise<RolledBack> {
+  const { machine, signer } = parts
+  const earlier = machine.manifest(request.image, request.release)
+  const { image, root } = earlier
+  const newest = machine.manifest(image)
+  if (toHex(newest.root) === toHex(root))
+    throw new MeshError('USAGE', `release ${newest.release} of ${image} is the newest, and has that content already`)
+  const blocks = await findBlocks(earlier, parts)
+  if (blocks.nowhere > 0 && !request.force) {
+    throw new MeshError(
+      'BLOCKS_UNAVAILABLE',
+      `${blocks.nowhere} of ${blocks.total} blocks of release ${earlier.release} of ${image} are on no machine that can be reached; --force publishes it all the same`,
+      { detail: { ...blocks } },
+    )
+  }
+  const release = newest.release + 1
+  const label = request.label ?? `as release ${earlier.release}`
+  await signer.publish({ ...earlier, release, label, time: new Date().toISOString() })
+  return { event: 'rolled-back', image, release, content: earlier.release, root: toHex(root), blocks }
+}
+
+/** Blocks of a release by who has them, as far as that is known without asking or reading. */
+async function findBlocks(
+  manifest: ReturnType<Machine['manifest']>,
+  { machine, node, source }: { machine: Machine; node: MeshNode; source: DiskSource | undefined },
+): Promise<RolledBack['blocks']> {
+  const trees = new TreeStore(machine.state.path('trees'))
+  await using stack = new AsyncDisposableStack()
+  const tree = stack.adopt(await trees.open(manifest), (it) => it.close())
+  const { blockCount, blockSize } = tree.geometry
+  const missing: Digest[] = []
+  for (let index = 0; index < blockCount; index++) {
+    if (index % LOOKED_UP_AT_ONCE === 0) await nextTurn()
+    const digest = Uint8Array.from(await tree.leaf(index))
+    if (hasNoContent(digest, blockSize) || (source?.blockSize === blockSize && (await source.has(digest)))) continue
+    missing.push(digest)
+  }
+  const notHere = missing.length
+  let nowhere = missing
+  for (const other of machine.trust.view().releases(manifest.image)) {
+    const held = holdersOf(node, toHex(other.root))
+    if (nowhere.length === 0 || held === undefined || other.blockSize !== blockSize || !(await trees.has(other)))
+      continue
+    const theirs = stack.adopt(await trees.open(other), (it) => it.close())
+    nowhere = await notIn(theirs, held, nowhere)
+  }
+  return { total: blockCount, notHere, nowhere: nowhere.length }
+}
+
+/** Blocks of a release that some connected machine says it has. */
+function holdersOf(node: MeshNode, root: string): Bitmap | undefined {
+  const [first, ...more] = node.swarm.holders(root)
+  if (first === undefined) return undefined
+  const all = first.held.copy()
+  for (const { held } of more) for (const [start, end] of held.toRanges().runs()) all.setRange(start, end)
+  return all
+}
+
+async function notIn(tree: TreeFile, held: Bitmap, digests: readonly Digest[]): Promise<Digest[]> {
+  const places = await LocationIndex.build(tree)
+  const left: Digest[] = []
+  for (const digest of digests) {
+    let found = false
+    for await (const index of places.find(digest)) found ||= held.has(index)
+    if (!found) left.push(digest)
+  }
+  return left
+}

@@ -1,0 +1,182 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Bitmap } from '../../../protocol/bitmap.ts'
+import { FETCH_TICK_MS, METADATA_WAIT_MS, MOVE_WAIT_MS } from '../../../protocol/constants.ts'
+import { toHex } from '../../../protocol/digest.ts'
+import { isMeshError } from '../../../protocol/errors.ts'
+import type { HashPool } from '../../disk/hash-pool.ts'
+import type { FetchedBlock, FetchRequest } from '../../exchange/fetch-job.ts'
+import type { BlockFetcher } from '../../restore/block-fetcher.ts'
+import type { ServingConfig } from '../../state/state-directory.ts'
+import type { DiskSource } from '../../store/disk-source.ts'
+import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import type { Machine } from '../machine/machine.ts'
+import type { AgentOptions } from '../machine/options.ts'
+import { MeshNode } from '../mesh/mesh-node.ts'
+import { linger } from '../offer/linger.ts'
+import { type Offer, openSource } from '../offer/open-source.ts'
+import { limitsOf, stepBack, uplinkOf } from '../offer/serving-limits.ts'
+
+export interface RestoreNetworkOptions extends AgentOptions {
+  /** The release that is wanted; default: the newest one. */
+  readonly release?: number
+  /** How long to wait for peers, and for somebody who holds what is missing. */
+  readonly waitMs?: number
+}
+
+/** Peers told of a newer release, which is turned to. */
+export class ReleaseSuperseded extends Error {}
+
+/** Not all of a release can be had now. */
+export class ReleaseUnavailable extends Error {}
+
+/** The network of a restore: started when first needed, stopped with the command. */
+export class RestoreNetwork {
+  readonly #machine: Machine
+  readonly #options: RestoreNetworkOptions
+  readonly #serving: ServingConfig
+  #node: Promise<MeshNode> | undefined
+  #running: MeshNode | undefined
+  #offered: DiskSource | undefined
+  #keepsToOlder = false
+
+  constructor(machine: Machine, options: RestoreNetworkOptions, serving: ServingConfig) {
+    this.#machine = machine
+    this.#serving = serving
+    this.#options = options
+  }
+
+  /** Errors: ReleaseSuperseded, PORT_TAKEN, ADDRESS_INVALID. */
+  async fetcher(manifest: VerifiedManifest): Promise<BlockFetcher> {
+    this.#node ??= this.#start()
+    const node = await this.#node
+    if (this.#isSuperseded(manifest)) throw new ReleaseSuperseded()
+    return {
+      ledger: node.swarm.ledger,
+      fetch: (request, signal) => this.#fetch(manifest, node, request, signal),
+    }
+  }
+
+  /**
+   * Waits until reachable machines hold all of some blocks of a release. Errors: ReleaseUnavailable after MOVE_WAIT_MS,
+   * ReleaseSuperseded, and those of starting.
+   */
+  async assertHeld(manifest: VerifiedManifest, blocks: Bitmap): Promise<void> {
+    this.#node ??= this.#start()
+    const { swarm } = await this.#node
+    const deadline = Date.now() + Math.min(MOVE_WAIT_MS, this.#options.waitMs ?? MOVE_WAIT_MS)
+    for (;;) {
+      if (this.#isSuperseded(manifest)) throw new ReleaseSuperseded()
+      const missing = blocks.copy()
+      for (const { held } of swarm.holders(toHex(manifest.root)))
+        for (const [start, end] of held.toRanges().runs()) missing.clearRange(start, end)
+      if (missing.count === 0 || this.#options.signal.aborted) return
+      if (Date.now() >= deadline)
+        throw new ReleaseUnavailable(`${missing.count} of its blocks are on no machine that can be reached`)
+      await sleep(FETCH_TICK_MS)
+    }
+  }
+
+  /** From now on a newer release than the one that is restored is left for another time. */
+  keepToOlder(): void {
+    this.#keepsToOlder = true
+  }
+
+  #isSuperseded({ image, release }: VerifiedManifest): boolean {
+    if (this.#keepsToOlder) return false
+    const newest = this.#machine.trust.view().newest(image)
+    return this.#options.release === undefined && newest !== undefined && newest.release > release
+  }
+
+  /**
+   * News may come late, with the first peer that answers: as long as nothing was fetched a newer release is turned to at once,
+   * later if what is missing cannot be had any more. Errors: ReleaseSuperseded, and those of the swarm.
+   */
+  async *#fetch(
+    manifest: VerifiedManifest,
+    node: MeshNode,
+    request: FetchRequest,
+    signal: AbortSignal,
+  ): AsyncGenerator<FetchedBlock> {
+    const superseded = new AbortController()
+    let fetched = false
+    const stop = this.#machine.trust.onChange(() => {
+      if (!fetched && this.#isSuperseded(manifest)) superseded.abort()
+    })
+    try {
+      for await (const block of node.swarm.fetch(request, AbortSignal.any([signal, superseded.signal]))) {
+        fetched = true
+        yield block
+      }
+    } catch (error) {
+      if (isMeshError(error) && !signal.aborted && this.#isSuperseded(manifest)) throw new ReleaseSuperseded()
+      throw error
+    } finally {
+      stop()
+    }
+  }
+
+  /** Verified blocks of the disk may be served while the restore runs. */
+  offer(source: DiskSource): void {
+    const before = this.#offered
+    this.#offered = source
+    // In this order the image is held all the time.
+    this.#running?.hold(source)
+    if (before !== undefined) this.#running?.drop(before)
+  }
+
+  /** Others that fetch over the uplink are not left without what came to this machine last. */
+  async handOver(): Promise<void> {
+    await this.#running?.swarm.handOver()
+  }
+
+  withdraw(): void {
+    if (this.#offered !== undefined) this.#running?.drop(this.#offered)
+    this.#offered = undefined
+  }
+
+  /** The restored disk is offered as it is read from now on, before what the restore offered is withdrawn. */
+  async keepOffering(offer: Offer, pool: HashPool, stack: AsyncDisposableStack): Promise<void> {
+    try {
+      this.#node ??= this.#start()
+      const node = await this.#node
+      const source = await openSource(this.#machine, offer, pool, this.#options, stack)
+      if (source !== undefined) node.hold(source)
+    } catch (error) {
+      // The disk is restored all the same.
+      if (!isMeshError(error)) throw error
+      this.#options.report({ type: 'warning', text: `the others cannot be served: ${error.message}` })
+    }
+  }
+
+  /** Serves the others until they are done, for `ms` at most. */
+  async linger(manifest: VerifiedManifest, ms: number): Promise<void> {
+    const { signal, report } = this.#options
+    if (this.#running === undefined) return
+    stepBack(this.#serving)
+    report({ type: 'note', text: `serving the others until they are done, ${ms / 1000} s at most` })
+    await linger(this.#running, manifest, { ms, signal })
+  }
+
+  peerCount(): { peers?: number } {
+    return this.#running === undefined ? {} : { peers: this.#running.connectedMembers().length }
+  }
+
+  async stop(): Promise<void> {
+    await (await this.#node?.catch(() => undefined))?.stop()
+  }
+
+  async #start(): Promise<MeshNode> {
+    const { listen, mdns, report, signal, waitMs } = this.#options
+    const node = await MeshNode.start({ machine: this.#machine, listen, mdns, report, waitMs, gradual: true })
+    this.#running = node
+    node.limitServing(limitsOf(this.#serving, false))
+    node.limitUplink(uplinkOf(this.#serving))
+    report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
+    if (this.#offered !== undefined) node.hold(this.#offered)
+    // The first peer's metadata tells whether there is a newer release; without a peer there is nothing to wait for long.
+    const deadline = Date.now() + Math.min(METADATA_WAIT_MS, waitMs ?? METADATA_WAIT_MS)
+    while (node.swarm.peers().length === 0 && Date.now() < deadline && !signal.aborted) await sleep(20)
+    await Promise.race([node.metadataSettled(), sleep(METADATA_WAIT_MS, undefined, { ref: false })])
+    return node
+  }
+}

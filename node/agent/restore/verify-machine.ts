@@ -1,0 +1,29 @@
+import { openDevice } from '../../disk/file-device.ts'
+import { HashPool } from '../../disk/hash-pool.ts'
+import { type VerifyReport, verifyDisk } from '../../restore/verify.ts'
+import { TreeStore } from '../../store/tree-store.ts'
+import { Machine } from '../machine/machine.ts'
+import type { AgentOptions } from '../machine/options.ts'
+
+/** `mesh verify`: compares the whole disk with a release, by default the newest. Changes nothing and takes no lock. */
+export async function verifyMachine(
+  options: AgentOptions & { readonly image?: string; readonly release?: number },
+): Promise<VerifyReport> {
+  await using stack = new AsyncDisposableStack()
+  const pool = stack.adopt(new HashPool({ here: true }), (it) => it.close())
+  // While the state is read the other cores have nothing to do.
+  pool.prepare(Number.POSITIVE_INFINITY)
+  const machine = stack.adopt(
+    await Machine.open(options.stateDir, { configured: options.configured, readOnly: true }),
+    (it) => it.close(),
+  )
+  const device = stack.adopt(await openDevice(machine.diskPath, { writable: false }), (it) => it.close())
+  return await verifyDisk({
+    device,
+    manifest: machine.manifest(options.image, options.release),
+    trees: new TreeStore(machine.state.path('trees')),
+    pool,
+    progress: (progress) => options.report({ type: 'progress', ...progress }),
+    signal: options.signal,
+  })
+}

@@ -1,0 +1,230 @@
+import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { MAX_ROLL_MACHINES } from '../../../protocol/constants.ts'
+import { MeshError } from '../../../protocol/errors.ts'
+import { hasEnded, type Roll, type RollRules } from '../../roll/roll.ts'
+import { RollOperator } from '../../roll/roll-operator.ts'
+import { newestRoll, type Order, orderRoll } from '../../roll/roll-order.ts'
+import { type RollReport, reportOf } from '../../roll/roll-report.ts'
+import { takenOver, waveMachines } from '../../roll/roll-step.ts'
+import { planWaves, type Shortage } from '../../roll/waves.ts'
+import { parseWindow } from '../../roll/window.ts'
+import type { AgentOptions } from '../machine/options.ts'
+import { Operator } from '../operate/operator.ts'
+import { MeshFleet } from './mesh-fleet.ts'
+import { RollFile } from './roll-file.ts'
+
+export interface RollOptions extends AgentOptions {
+  readonly group: string
+}
+
+export interface NewRollOptions extends RollOptions {
+  /** Default: the image that the machines of the group have, and its newest release. */
+  readonly image?: string
+  readonly release?: number
+  readonly rules: RollRules
+}
+
+/** Result of `mesh roll plan`. */
+export interface PlannedRoll {
+  readonly event: 'roll-plan'
+  readonly group: string
+  readonly image: string
+  readonly release: number
+  /** Names of machines. */
+  readonly waves: readonly (readonly string[])[]
+  /** Who would not be reset, as things stand now. */
+  readonly rest: readonly { readonly machine: string; readonly why: string }[]
+}
+
+/** Result of the other commands of `mesh roll`. */
+export interface RollResult {
+  readonly event: 'roll-result'
+  readonly roll: Roll
+  /** Whether its operator, if that is another process, has said that it heard. */
+  readonly heard?: boolean
+  readonly report?: RollReport
+}
+
+/** `mesh roll plan`. Errors: GROUP_UNKNOWN, IMAGE_UNKNOWN, NOT_AN_OPERATOR, USAGE. */
+export async function planRoll(options: NewRollOptions): Promise<PlannedRoll> {
+  return withFleet(options, async (fleet) => {
+    const roll = await newRoll(fleet, options, 1)
+    const seen = await fleet.look(roll)
+    const sights = new Map(seen.sights.map((sight) => [sight.id, sight]))
+    const nameOf = new Map(roll.machines.map(({ id, name }) => [id, name]))
+    const machines = waveMachines(roll, { ...seen, now: Date.now() })
+    const { waves, rest, waitsFor } = planWaves(seen.blocks, machines, {
+      size: options.rules.wave,
+      holders: options.rules.holders,
+    })
+    const planned = new Set(waves.flat())
+    const shortages = new Map(rest.map((one) => [one.id, one]))
+    const why = (id: string): string => {
+      const sight = sights.get(id)
+      if (sight?.up !== true)
+        return roll.rules.wake && sight?.canWake === true ? 'is off: will be powered on' : 'is off'
+      if (sight.image !== roll.image) return sight.image === '' ? 'holds no image' : `has image ${sight.image}`
+      if (sight.newest < roll.release) return `does not know release ${roll.release} yet`
+      if (!sight.told) return 'has not said yet what it holds'
+      if (sight.inUse && !roll.rules.evenInUse) return 'is in use'
+      const shortage = shortages.get(id) ?? waitsFor
+      return shortage === undefined ? 'has no turn' : describe(shortage)
+    }
+    return {
+      event: 'roll-plan',
+      group: roll.group,
+      image: roll.image,
+      release: roll.release,
+      waves: waves.map((wave) => wave.map((id) => nameOf.get(id) ?? id)),
+      rest: roll.machines.flatMap(({ id, name }) => (planned.has(id) ? [] : [{ machine: name, why: why(id) }])),
+    }
+  })
+}
+
+/**
+ * `mesh roll start`: runs a roll of the group to its end; goes on with this machine's own if it was ended while it ran.
+ * Errors: ROLL_TAKEN, ROLL_SUPERSEDED, and as {@link planRoll}.
+ */
+export async function startRoll(options: NewRollOptions): Promise<RollResult> {
+  // Before anything is claimed.
+  parseWindow(options.rules.window)
+  return withFleet(options, async (fleet) => {
+    const found = await fleet.rolls(options.group)
+    const last = newestRoll(found)
+    const epoch = nextEpoch(found)
+    if (last === undefined || hasEnded(last) || last.state === 'claimed')
+      return operate(fleet, await newRoll(fleet, options, epoch), options)
+    const taken = (why: string): MeshError =>
+      new MeshError('ROLL_TAKEN', `group ${options.group} has a roll already, of ${last.operatorName}: ${why}`)
+    if (last.operator !== fleet.self.id) throw taken(`it is ${last.state}`)
+    if (last.state !== 'running') throw taken(`it is ${last.state} (${last.why})`)
+    if (last.attended && (await give('resume', fleet, options)).heard) throw taken('it runs on this machine')
+    return operate(fleet, takenOver(last, fleet.self, epoch, Date.now()), options)
+  })
+}
+
+/** `mesh roll pause`: tells the roll's operator, wherever it is. Errors: ROLL_UNKNOWN. */
+export async function pauseRoll(options: RollOptions): Promise<RollResult> {
+  return withFleet(options, async (fleet) => ({ event: 'roll-result', ...(await give('pause', fleet, options)) }))
+}
+
+/**
+ * `mesh roll resume` and `abort`: tells the roll's operator; if nobody is at the roll, this process goes on with it, or
+ * ends it. `takeOver`: also if its operator is another machine that is silent, or not.
+ * Errors: ROLL_UNKNOWN, ROLL_TAKEN, ROLL_SUPERSEDED.
+ */
+export async function takeUpRoll(
+  order: Exclude<Order, 'pause'>,
+  options: RollOptions & { readonly takeOver: boolean },
+): Promise<RollResult> {
+  return withFleet(options, async (fleet) => {
+    const { roll, heard } = await give(order, fleet, options, options.takeOver)
+    if (heard && !options.takeOver) return { event: 'roll-result', roll, heard }
+    if (!options.takeOver && roll.attended && roll.operator !== fleet.self.id)
+      throw new MeshError(
+        'ROLL_TAKEN',
+        `${roll.operatorName}, which runs the roll of group ${roll.group}, does not answer`,
+      )
+    if (hasEnded(roll)) return { event: 'roll-result', roll }
+    const epoch = nextEpoch(await fleet.rolls(options.group))
+    return operate(fleet, takenOver(roll, fleet.self, epoch, Date.now()), options)
+  })
+}
+
+/** `mesh roll status`. Errors: ROLL_UNKNOWN. */
+export async function rollStatus(options: RollOptions): Promise<RollResult> {
+  return withFleet(options, async (fleet, operator) => {
+    const roll = newestRoll(await fleet.rolls(options.group))
+    if (roll === undefined) throw new MeshError('ROLL_UNKNOWN', `group ${options.group} has had no roll yet`)
+    const kept = await new RollFile(operator.directory, options.group).read()
+    const known = kept?.roll.roll === roll.roll && kept.roll.epoch === roll.epoch ? kept.report : undefined
+    return { event: 'roll-result', roll, report: known ?? reportOf(roll, await fleet.receipts(roll)) }
+  })
+}
+
+async function operate(fleet: MeshFleet, roll: Roll, options: RollOptions): Promise<RollResult> {
+  const { signal, report } = options
+  const operator = new RollOperator(roll, { fleet, report, now: Date.now, pause })
+  await operator.claim()
+  const last = await operator.run(signal)
+  const made = reportOf(last, await fleet.receipts(last))
+  await fleet.keep(last, made)
+  return { event: 'roll-result', roll: last, report: made }
+}
+
+async function withFleet<T>(
+  options: RollOptions,
+  run: (fleet: MeshFleet, operator: Operator) => Promise<T>,
+): Promise<T> {
+  const operator = await Operator.open(options)
+  try {
+    return await run(new MeshFleet(operator, (text) => options.report({ type: 'warning', text })), operator)
+  } finally {
+    await operator.close()
+  }
+}
+
+function give(
+  order: Order,
+  fleet: MeshFleet,
+  { group, signal }: RollOptions,
+  atOnce = false,
+): ReturnType<typeof orderRoll> {
+  const wait = async (ms: number): Promise<void> => {
+    await pause(ms, signal)
+    if (signal.aborted) throw new MeshError('INTERRUPTED', 'waiting for the operator of the roll was interrupted')
+  }
+  return orderRoll(order, { fleet, group, by: fleet.self.name, now: Date.now, pause: wait, wait: !atOnce })
+}
+
+async function newRoll(fleet: MeshFleet, options: NewRollOptions, epoch: number): Promise<Roll> {
+  const { group, rules } = options
+  const machines = await fleet.machinesOf(group)
+  if (machines.length > MAX_ROLL_MACHINES)
+    throw new MeshError('USAGE', `group ${group} has ${machines.length} machines; a roll takes ${MAX_ROLL_MACHINES}`)
+  const { image, release } = await fleet.target(group, options.image, options.release)
+  const now = Date.now()
+  return {
+    format: 1,
+    roll: randomBytes(6).toString('hex'),
+    group,
+    epoch,
+    sequence: 1,
+    operator: fleet.self.id,
+    operatorName: fleet.self.name,
+    attended: true,
+    image,
+    release,
+    rules,
+    state: 'claimed',
+    why: '',
+    startedAt: now,
+    endedAt: 0,
+    idleSince: 0,
+    forgiven: 0,
+    machines: machines.map(({ id, name }) => ({
+      id,
+      name,
+      turn: 'waiting',
+      why: '',
+      since: now,
+      askedAt: 0,
+      process: '',
+      receipt: '',
+    })),
+  }
+}
+
+function nextEpoch(rolls: readonly Roll[]): number {
+  return Math.max(0, ...rolls.map(({ epoch }) => epoch)) + 1
+}
+
+function describe({ block, holders }: Shortage): string {
+  return `is needed: block ${block} would be on ${holders} running machines`
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  // An end is not an error here: whoever waits looks at the signal.
+  await sleep(ms, undefined, { signal }).catch(() => undefined)
+}

@@ -1,0 +1,240 @@
+import { Bitmap } from '../../../protocol/bitmap.ts'
+import {
+  STAGE_FLUSH_BYTES,
+  STAGE_FLUSH_MS,
+  STAGE_PORTION_BLOCKS,
+  STAGE_PORTION_MS,
+  STAGE_RETRY_MS,
+} from '../../../protocol/constants.ts'
+import type { Digest } from '../../../protocol/digest.ts'
+import { isMeshError } from '../../../protocol/errors.ts'
+import { ensureTree } from '../../restore/tree-fetch.ts'
+import type { DiskSource } from '../../store/disk-source.ts'
+import { Stage } from '../../store/stage.ts'
+import { StagedSource } from '../../store/staged-source.ts'
+import type { TreeFile } from '../../store/tree-file.ts'
+import { TreeStore } from '../../store/tree-store.ts'
+import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import type { Machine } from '../machine/machine.ts'
+import type { AgentEvent } from '../machine/options.ts'
+import { pause } from '../machine/pause.ts'
+import type { MeshNode } from '../mesh/mesh-node.ts'
+import { StagePlan } from './stage-plan.ts'
+
+/** How far a coming release has been fetched ahead; part of `mesh status`. */
+export interface StagingStatus {
+  readonly release: number
+  /** Blocks that have to be staged for a restore without the network, and those that are. */
+  readonly wanted: number
+  readonly staged: number
+  /** Blocks of `wanted` for which there is no room; the restore fetches them. */
+  readonly left: number
+  /** Bytes that came over the network for it. */
+  readonly received: number
+  readonly state: 'fetching' | 'waiting' | 'done'
+  /** What it waits for. */
+  readonly reason?: string
+}
+
+export interface StagingOptions {
+  readonly machine: Machine
+  readonly node: MeshNode
+  /** What is on the disk. */
+  readonly source: DiskSource
+  /** The release to stage. */
+  readonly manifest: VerifiedManifest
+  /** Bytes that the stage may take. */
+  readonly space: number
+  /** Bytes per second at this moment; undefined for as fast as can be. */
+  readonly rate: () => number | undefined
+  readonly report: (event: AgentEvent) => void
+  readonly signal: AbortSignal
+}
+
+/**
+ * One release being put aside and offered: its tree, then the blocks that have to be fetched, then, as long as the machine
+ * runs, those that its session dirties and that are the same in the release.
+ */
+export class Staging {
+  readonly #options: StagingOptions
+  readonly #tree: TreeFile
+  readonly #stage: Stage
+  readonly #plan: StagePlan
+  readonly #offer: StagedSource
+  /** Blocks that the session has dirtied since that was last looked at. */
+  #dirtied = new Set<number>()
+  #received: number
+  #state: Pick<StagingStatus, 'state' | 'reason'> = { state: 'fetching' }
+  /** When more may be asked for, by `performance.now()`. */
+  #nextAt = 0
+  /** Others hear of a release when this machine does, not of each portion of it. */
+  #hasBegun = false
+  #flushedAt = performance.now()
+  #unflushed = 0
+
+  private constructor(
+    options: StagingOptions,
+    parts: { tree: TreeFile; stage: Stage; plan: StagePlan },
+    received: number,
+  ) {
+    this.#options = options
+    this.#tree = parts.tree
+    this.#stage = parts.stage
+    this.#plan = parts.plan
+    this.#received = received
+    const { changed, held } = parts.plan
+    this.#offer = new StagedSource({ ...parts, disk: options.source, changed, held: held.copy() })
+  }
+
+  /** Errors: those of fetching a tree, TREE_CORRUPT, DISK_FULL, DISK_IO, INTERRUPTED. */
+  static async begin(options: StagingOptions, stack: AsyncDisposableStack): Promise<Staging> {
+    const { machine, node, manifest, source, space, signal } = options
+    const { tree, received } = await ensureTree({
+      facts: manifest,
+      trees: new TreeStore(await machine.state.subdirectory('trees')),
+      others: machine.trust.view().releases(manifest.image),
+      fetcher: async () => ({
+        ledger: node.swarm.ledger,
+        fetch: (request, ended) => node.swarm.fetch({ ...request, together: true }, ended),
+      }),
+      progress: () => undefined,
+      signal,
+    })
+    stack.adopt(tree, (it) => it.close())
+    const stage = stack.adopt(await Stage.open(machine.state.path('stage'), manifest.blockSize), (it) => it.close())
+    await stage.check(signal)
+    const plan = await StagePlan.make({ tree, source, stage, capacity: await stage.capacity(space) })
+    await stage.retain((digest) => plan.needs(digest))
+    return new Staging(options, { tree, stage, plan }, received)
+  }
+
+  status(): StagingStatus {
+    const { wanted, left } = this.#plan
+    const { release } = this.#options.manifest
+    return { release, wanted, staged: this.#stage.count, left, received: this.#received, ...this.#state }
+  }
+
+  /** Until the signal aborts. What is here is offered meanwhile. */
+  async run(): Promise<void> {
+    const { node, source, signal } = this.#options
+    node.hold(this.#offer)
+    const stop = source.onChange(({ lost }) => {
+      for (const index of lost.subtract(this.#plan.changed).values()) this.#dirtied.add(index)
+    })
+    try {
+      while (!signal.aborted) {
+        await this.#fillOrWait()
+        await pause(STAGE_RETRY_MS, signal)
+        await this.#planDirtied()
+      }
+    } finally {
+      stop()
+      this.#offer.close()
+      node.drop(this.#offer)
+    }
+  }
+
+  async #fillOrWait(): Promise<void> {
+    const { signal, manifest, report } = this.#options
+    if (this.#plan.copy.count + this.#plan.fetch.count === 0 && this.#state.state === 'done') return
+    this.#state = { state: 'fetching' }
+    try {
+      await this.#fill()
+      if (signal.aborted) return
+      this.#state = { state: 'done' }
+      report({ type: 'staged', image: manifest.image, ...this.status() })
+    } catch (error) {
+      // Whoever has what is missing may come.
+      if (!isMeshError(error)) throw error
+      this.#state = { state: 'waiting', reason: error.message }
+    }
+  }
+
+  async #fill(): Promise<void> {
+    try {
+      await this.#copyFromDisk()
+      while (this.#plan.fetch.count > 0 && !this.#options.signal.aborted) await this.#fetchPortion()
+    } finally {
+      await this.#stage.flush()
+    }
+  }
+
+  /** What the switch would overwrite before it is needed. */
+  async #copyFromDisk(): Promise<void> {
+    const { source, signal } = this.#options
+    for (const index of this.#plan.copy.values()) {
+      if (signal.aborted) return
+      const digest = await this.#tree.leaf(index)
+      let found: Uint8Array | undefined
+      await source.getMany([{ digest, level: 0, index }], (_, content) => {
+        found = content
+      })
+      this.#plan.copy.clear(index)
+      if (found === undefined) this.#plan.fetch.set(index)
+      else await this.#take(digest, found)
+    }
+  }
+
+  /** All that is left, or with a limit on the rate what that grants in a moment. */
+  async #fetchPortion(): Promise<void> {
+    const { node, signal, rate, source } = this.#options
+    const limit = rate()
+    await pause(this.#nextAt - performance.now(), signal)
+    if (signal.aborted) return
+    const wanted = limit === undefined ? this.#plan.fetch : this.#portion(limit)
+    const { root, geometry } = this.#tree
+    const request = {
+      root,
+      level: 0,
+      blockSize: geometry.blockSize,
+      wanted,
+      digestOf: (i: number) => this.#tree.leaf(i),
+      // What the release on the disk has in its place.
+      sparse: {
+        granules: () => undefined,
+        read: (i: number) => source.disk.readBlock(i),
+        isAlike: (i: number) => source.holdsBlock(i),
+      },
+      together: !this.#hasBegun,
+    }
+    this.#hasBegun = true
+    for await (const { index, data, received } of node.swarm.fetch(request, signal)) {
+      await this.#take(await this.#tree.leaf(index), data)
+      this.#plan.fetch.clear(index)
+      this.#received += received
+      const now = rate()
+      if (now !== undefined) this.#nextAt = Math.max(this.#nextAt, performance.now()) + (received / now) * 1000
+      // Somebody has begun to use the machine.
+      if (now !== undefined && limit === undefined) return
+    }
+  }
+
+  #portion(rate: number): Bitmap {
+    const most = Math.max(STAGE_PORTION_BLOCKS, ((rate / this.#tree.geometry.blockSize) * STAGE_PORTION_MS) / 1000)
+    const portion = new Bitmap(this.#plan.fetch.length)
+    for (const index of this.#plan.fetch.values()) {
+      if (portion.count >= most) break
+      portion.set(index)
+    }
+    return portion
+  }
+
+  async #take(digest: Digest, data: Uint8Array): Promise<void> {
+    await this.#stage.add(digest, data)
+    for (const index of this.#plan.blocksWith(digest)) this.#offer.gained(index)
+    this.#unflushed += data.byteLength
+    if (this.#unflushed < STAGE_FLUSH_BYTES && performance.now() - this.#flushedAt < STAGE_FLUSH_MS) return
+    await this.#stage.flush()
+    this.#unflushed = 0
+    this.#flushedAt = performance.now()
+  }
+
+  async #planDirtied(): Promise<void> {
+    const dirtied = this.#dirtied
+    this.#dirtied = new Set()
+    if (dirtied.size === 0) return
+    await this.#plan.add([...dirtied].sort((a, b) => a - b))
+    for (const index of dirtied) if (this.#plan.held.has(index)) this.#offer.gained(index)
+    this.#state = { state: 'fetching' }
+  }
+}

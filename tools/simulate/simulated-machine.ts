@@ -1,4 +1,4 @@
-import { BlockPicker } from '../../node/exchange/block-picker.ts'
+import { BlockPicker } from '../../node/exchange/ask/block-picker.ts'
 import { dialOrder, dialRank, dialRoom } from '../../node/net/dial-rule.ts'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import {

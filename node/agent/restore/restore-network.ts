@@ -4,7 +4,7 @@ import { FETCH_TICK_MS, METADATA_WAIT_MS, MOVE_WAIT_MS } from '../../../protocol
 import { toHex } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import type { HashPool } from '../../disk/hash-pool.ts'
-import type { FetchedBlock, FetchRequest } from '../../exchange/fetch-job.ts'
+import type { FetchedBlock, FetchRequest } from '../../exchange/ask/fetch-job.ts'
 import type { BlockFetcher } from '../../restore/block-fetcher.ts'
 import type { ServingConfig } from '../../state/state-directory.ts'
 import type { DiskSource } from '../../store/disk-source.ts'

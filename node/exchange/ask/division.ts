@@ -1,0 +1,97 @@
+import type { Bitmap } from '../../../protocol/bitmap.ts'
+import { PICK_SAMPLE } from '../../../protocol/constants.ts'
+import { IndexSet } from './index-set.ts'
+import { Shares } from './shares.ts'
+
+export interface DivisionOptions {
+  /** This machine's peer id. */
+  readonly self: string
+  readonly wanted: Bitmap
+  /** Consecutive items that are one machine's share together; the same on all machines. */
+  readonly groupItems: number
+}
+
+/** Items divided among machines that fetch them: this machine's share, and what of others' shares it would inherit. */
+export class Division {
+  /** What is divided; all that is wanted at first. */
+  readonly items: IndexSet
+  /** This machine's share. */
+  readonly own: IndexSet
+  /** What is this machine's if the owner leaves. */
+  readonly inherited: IndexSet
+  readonly #shares: Shares
+  readonly #groupItems: number
+  #cursor = 0
+
+  constructor({ self, wanted, groupItems }: DivisionOptions) {
+    this.items = IndexSet.of(wanted)
+    this.own = new IndexSet(wanted.length)
+    this.inherited = new IndexSet(wanted.length)
+    this.#groupItems = groupItems
+    const groups: number[] = []
+    for (let i = wanted.nextSet(0); i !== -1; i = wanted.nextSet(i + 1)) {
+      this.own.add(i)
+      if (groups.at(-1) !== this.#groupOf(i)) groups.push(this.#groupOf(i))
+    }
+    this.#shares = new Shares(self, groups)
+  }
+
+  /** How many machines divide the items, this one included. */
+  get members(): number {
+    return this.#shares.members
+  }
+
+  isOwn(index: number): boolean {
+    return this.#shares.isOwn(this.#groupOf(index))
+  }
+
+  /** Whether an item is among those that are divided. */
+  set(index: number, is: boolean): void {
+    if (is ? this.items.add(index) : this.items.delete(index)) this.#divide(index)
+  }
+
+  join(id: string): void {
+    this.#divideAnew(this.#shares.join(id))
+  }
+
+  leave(id: string): void {
+    this.#divideAnew(this.#shares.leave(id))
+  }
+
+  /** The next item of the own share that `may` be asked for, or -1; it looks at a bounded number of them. */
+  nextOwn(may: (index: number) => boolean): number {
+    let at = this.own.nextAround(this.#cursor)
+    for (let i = 0; i < PICK_SAMPLE && at !== -1; i++) {
+      if (may(at)) {
+        this.#cursor = at
+        return at
+      }
+      at = this.own.nextAround(at + 1)
+    }
+    // Others of the share are looked at the next time.
+    if (at !== -1) this.#cursor = at
+    return -1
+  }
+
+  #divideAnew(groups: readonly number[]): void {
+    const { length } = this.items
+    for (const group of groups) {
+      const end = Math.min((group + 1) * this.#groupItems, length)
+      for (let i = group * this.#groupItems; i < end; i++) this.#divide(i)
+    }
+  }
+
+  /** Puts an item where it belongs: into the own share, among what may be inherited, or neither. */
+  #divide(index: number): void {
+    this.own.delete(index)
+    this.inherited.delete(index)
+    if (!this.items.has(index)) return
+    const group = this.#groupOf(index)
+    if (this.#shares.isOwn(group)) this.own.add(index)
+    else if (this.#shares.isHeir(group)) this.inherited.add(index)
+  }
+
+  #groupOf(index: number): number {
+    return Math.floor(index / this.#groupItems)
+  }
+}

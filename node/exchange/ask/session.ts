@@ -1,0 +1,314 @@
+import { Bitmap } from '../../../protocol/bitmap.ts'
+import {
+  ASK_TOGETHER,
+  BUSY_RETRY_MAX_MS,
+  DIGEST_SIZE_BYTES,
+  HELLO_DEADLINE_MS,
+  MAX_WANTS_PER_MESSAGE,
+} from '../../../protocol/constants.ts'
+import { toHex } from '../../../protocol/digest.ts'
+import { MeshError } from '../../../protocol/errors.ts'
+import { encodeGranules, wantedBytes } from '../../../protocol/granules.ts'
+import type { HeldImage, Message, MetadataVersions, PeerAddresses, WantRequest } from '../../../protocol/messages.ts'
+import type { RangeSet } from '../../../protocol/ranges.ts'
+import { countBlocks } from '../../../protocol/units.ts'
+import type { FrameStream } from '../../net/frame-stream.ts'
+import { checkHello, type Hello, helloOf, type LocalFacts, VERSION_FETCHING } from '../local-facts.ts'
+import { type ArrivedBlock, CompressedLink } from './compressed-link.ts'
+import { PeerWindow } from './peer-window.ts'
+
+/** What a session reports; answers name the request they belong to. */
+export interface SessionEvents<Ticket> {
+  block(session: PeerSession<Ticket>, ticket: Ticket, content: ArrivedBlock): void
+  missing(session: PeerSession<Ticket>, ticket: Ticket): void
+  busy(session: PeerSession<Ticket>, ticket: Ticket): void
+  /** The peer gained and lost blocks of an image that it holds (parts of). */
+  have(session: PeerSession<Ticket>, root: string, gained: RangeSet, lost: RangeSet): void
+  /** The peer holds other images than before. */
+  holds(session: PeerSession<Ticket>): void
+  versions(peerId: string, versions: MetadataVersions): void
+  peers(list: readonly PeerAddresses[]): void
+  /** What all peers together send, bytes per second. */
+  totalRate(): number
+}
+
+interface OpenRequest<Ticket> {
+  readonly ticket: Ticket
+  /** Bytes of content that are asked for. */
+  readonly size: number
+  readonly askedAt: number
+}
+
+/**
+ * The client's end of one exchange stream: keeps what the peer holds, numbers and pipelines requests within the credit
+ * the peer granted, and hands answers to their owner. `Ticket` is whatever the owner wants back with an answer.
+ */
+export class PeerSession<Ticket> {
+  readonly peerId: string
+  readonly name: string
+  /** When the peer last delivered something, or was first asked after being idle. */
+  progressAt: number
+  stalled = false
+  readonly window = new PeerWindow()
+  /** What is known of the link to the peer, and so whether it should compress. */
+  readonly link = new CompressedLink()
+  readonly #stream: FrameStream
+  readonly #events: SessionEvents<Ticket>
+  readonly #now: () => number
+  readonly #credit: number
+  readonly #version: number
+  readonly #replies: AsyncGenerator<Message>
+  readonly #requests = new Map<number, OpenRequest<Ticket>>()
+  readonly #held = new Map<string, Bitmap>()
+  #openBytes = 0
+  #nextId = 1
+  /** When the peer wants to be asked again. */
+  #busyUntil = 0
+  #unsent: WantRequest[] = []
+  /** Questions what the peer has that are open, by their number. */
+  readonly #searches = new Map<number, { count: number; resolve: (found: Bitmap) => void }>()
+
+  private constructor(
+    stream: FrameStream,
+    replies: AsyncGenerator<Message>,
+    hello: Hello,
+    events: SessionEvents<Ticket>,
+    now: () => number,
+  ) {
+    this.#stream = stream
+    this.#replies = replies
+    this.#events = events
+    this.#now = now
+    this.#credit = hello.creditBytes
+    this.#version = hello.versionMax
+    this.peerId = stream.peerId
+    this.name = hello.name
+    this.progressAt = now()
+    this.#hold(hello.held)
+  }
+
+  /** Exchanges hellos. Errors: PROTOCOL_VIOLATION, REQUEST_TIMEOUT. */
+  static async open<Ticket>(
+    stream: FrameStream,
+    local: LocalFacts,
+    events: SessionEvents<Ticket>,
+    now: () => number,
+  ): Promise<PeerSession<Ticket>> {
+    const late = new MeshError('REQUEST_TIMEOUT', `${stream.peerId} did not say hello`)
+    const timer = setTimeout(() => stream.abort(late), HELLO_DEADLINE_MS)
+    try {
+      await stream.send(helloOf(local))
+      const replies = stream.messages()
+      const first = await replies.next()
+      const hello = checkHello(first.done === true ? undefined : first.value, stream.peerId, local)
+      const session = new PeerSession(stream, replies, hello, events, now)
+      events.versions(stream.peerId, hello.metadata)
+      events.peers([{ id: stream.peerId, addresses: hello.addresses }])
+      return session
+    } catch (error) {
+      stream.abort(error instanceof Error ? error : new Error(String(error)))
+      throw error
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  /** Handles what the peer sends until the stream ends; rejects if it ends in a fault. */
+  async run(): Promise<void> {
+    try {
+      for await (const message of this.#replies) this.#handle(message)
+    } catch (error) {
+      this.#stream.abort(error instanceof Error ? error : new Error(String(error)))
+      throw error
+    } finally {
+      for (const { count, resolve } of this.#searches.values()) resolve(new Bitmap(count))
+    }
+  }
+
+  /**
+   * Which of some blocks the peer can serve, whatever image it has them from: a bit for each of `digests`, 32 bytes each, at
+   * most MAX_FINDS_PER_MESSAGE of them. None if the session ends before the peer has answered.
+   */
+  find(digests: Uint8Array): Promise<Bitmap> {
+    const id = this.#nextId++
+    const count = digests.byteLength / DIGEST_SIZE_BYTES
+    return new Promise((resolve) => {
+      this.#searches.set(id, { count, resolve })
+      this.#post({ type: 'find', id, payload: digests })
+    })
+  }
+
+  /** Blocks the peer holds of an image, or undefined if it does not hold that image at all. */
+  held(root: string): Bitmap | undefined {
+    return this.#held.get(root)
+  }
+
+  /** Images the peer holds, by root in hexadecimal. */
+  roots(): IterableIterator<string> {
+    return this.#held.keys()
+  }
+
+  get openBytes(): number {
+    return this.#openBytes
+  }
+
+  /** Bytes that the peer may be asked for now; none until it is worth a message. */
+  room(): number {
+    if (this.stalled || this.#now() < this.#busyUntil) return 0
+    const window = Math.min(this.window.size, this.#credit)
+    return this.#openBytes <= window * (1 - ASK_TOGETHER) ? window - this.#openBytes : 0
+  }
+
+  /**
+   * Asks for some content, or for some granules of it; requests of one turn of the event loop travel together. Returns the
+   * request's number.
+   */
+  ask(ticket: Ticket, want: Omit<WantRequest, 'id' | 'granules'>, granules: Bitmap | undefined): number {
+    const id = this.#nextId++
+    const size = wantedBytes(granules, want.size)
+    const now = this.#now()
+    if (this.#requests.size === 0) {
+      this.progressAt = now
+      this.window.begun(now)
+    }
+    this.#requests.set(id, { ticket, size, askedAt: now })
+    this.#openBytes += size
+    if (this.#unsent.length === 0) setImmediate(() => this.#sendUnsent())
+    this.#unsent.push({ id, ...want, granules: encodeGranules(granules) })
+    return id
+  }
+
+  cancel(id: number): void {
+    if (this.#take(id) === undefined) return
+    const unsent = this.#unsent.findIndex((want) => want.id === id)
+    if (unsent !== -1) this.#unsent.splice(unsent, 1)
+    else this.#post({ type: 'cancel', ids: [id] })
+  }
+
+  /** Tells what this machine fetches over the uplink, if the peer understands that. */
+  tellFetching(message: Extract<Message, { type: 'fetching' }>): void {
+    if (this.#version >= VERSION_FETCHING) this.#post(message)
+  }
+
+  /** Every request that is still open; the owner asks somebody else. */
+  tickets(): Ticket[] {
+    return [...this.#requests.values()].map((request) => request.ticket)
+  }
+
+  abort(error: Error): void {
+    this.#stream.abort(error)
+  }
+
+  #handle(message: Message): void {
+    switch (message.type) {
+      case 'block': {
+        const request = this.#take(message.id)
+        const now = this.#progress()
+        // An answer to a request that was cancelled on its way is not a fault.
+        if (request === undefined) {
+          if (message.id >= this.#nextId) throw this.#violation('a block that was not asked for')
+          return
+        }
+        this.window.delivered(message.payload.byteLength, this.#openBytes, now - request.askedAt, now)
+        if (message.payload.byteLength > request.size) throw this.#violation('more bytes than asked for')
+        const content = this.link.arrived(message, request.size)
+        this.#events.block(this, request.ticket, content)
+        break
+      }
+      case 'missing':
+        this.#progress()
+        this.#answered(message.ids, (ticket) => this.#events.missing(this, ticket))
+        break
+      case 'busy':
+        this.#busyUntil = this.#now() + Math.min(message.retryAfterMs, BUSY_RETRY_MAX_MS)
+        this.#answered(message.ids, (ticket) => this.#events.busy(this, ticket))
+        break
+      case 'have':
+        this.#learn(message)
+        break
+      case 'holds':
+        this.#hold(message.held)
+        this.#events.holds(this)
+        break
+      case 'found':
+        this.#foundContent(message.id, message.found)
+        break
+      case 'announce':
+        this.#events.versions(this.peerId, message.metadata)
+        break
+      case 'peers':
+        this.#events.peers(message.peers)
+        break
+      default:
+        throw this.#violation(`${message.type} from a server`)
+    }
+  }
+
+  #foundContent(id: number, found: Uint8Array): void {
+    const search = this.#searches.get(id)
+    if (search === undefined) throw this.#violation('what nobody searched for')
+    this.#searches.delete(id)
+    const bits = new Bitmap(search.count)
+    bits.load(0, found)
+    search.resolve(bits)
+  }
+
+  #answered(ids: readonly number[], answer: (ticket: Ticket) => void): void {
+    for (const id of ids) {
+      const request = this.#take(id)
+      if (request !== undefined) answer(request.ticket)
+      else if (id >= this.#nextId) throw this.#violation('an answer to nothing')
+    }
+  }
+
+  #learn(message: Extract<Message, { type: 'have' }>): void {
+    const root = toHex(message.root)
+    const held = this.#held.get(root)
+    if (held === undefined) throw this.#violation('have of an image it does not hold')
+    if (message.gained.end > held.length || message.lost.end > held.length)
+      throw this.#violation('have beyond the image')
+    for (const [start, end] of message.lost.runs()) held.clearRange(start, end)
+    for (const [start, end] of message.gained.runs()) held.setRange(start, end)
+    this.#events.have(this, root, message.gained, message.lost)
+  }
+
+  #hold(images: readonly HeldImage[]): void {
+    const roots = new Set(images.map((image) => toHex(image.root)))
+    for (const root of this.#held.keys()) if (!roots.has(root)) this.#held.delete(root)
+    for (const { root, size, blockSize } of images) {
+      const key = toHex(root)
+      if (!this.#held.has(key)) this.#held.set(key, new Bitmap(countBlocks(size, blockSize)))
+    }
+  }
+
+  #take(id: number): OpenRequest<Ticket> | undefined {
+    const request = this.#requests.get(id)
+    if (request === undefined) return undefined
+    this.#requests.delete(id)
+    this.#openBytes -= request.size
+    return request
+  }
+
+  #progress(): number {
+    this.progressAt = this.#now()
+    this.stalled = false
+    return this.progressAt
+  }
+
+  #sendUnsent(): void {
+    const requests = this.#unsent
+    this.#unsent = []
+    const packFrom = this.link.packFrom(this.window.rate, this.#events.totalRate())
+    for (let at = 0; at < requests.length; at += MAX_WANTS_PER_MESSAGE) {
+      this.#post({ type: 'want', requests: requests.slice(at, at + MAX_WANTS_PER_MESSAGE), packFrom })
+    }
+  }
+
+  #post(message: Message): void {
+    this.#stream.send(message).catch((error: Error) => this.#stream.abort(error))
+  }
+
+  #violation(what: string): MeshError {
+    return new MeshError('PROTOCOL_VIOLATION', `${this.peerId} sent ${what}`, { detail: { peer: this.peerId } })
+  }
+}

@@ -1,0 +1,114 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { RETRY_MAX_MS, RETRY_MIN_MS } from '../../../protocol/constants.ts'
+import { MeshError } from '../../../protocol/errors.ts'
+import type { FrameStream } from '../../net/frame-stream.ts'
+import type { LocalFacts } from '../local-facts.ts'
+import type { PeerLedger } from './peer-ledger.ts'
+import { PeerSession, type SessionEvents } from './session.ts'
+
+export interface SessionsOptions<Ticket> {
+  /** Opens an exchange stream to a connected peer. */
+  readonly open: (peerId: string) => Promise<FrameStream>
+  readonly local: () => LocalFacts
+  readonly ledger: PeerLedger
+  readonly events: SessionEvents<Ticket>
+  readonly now: () => number
+  /** A session is open, and is over; both are told once. */
+  readonly opened: (session: PeerSession<Ticket>) => void
+  readonly ended: (session: PeerSession<Ticket>) => void
+  readonly onBan?: ((peerId: string, reason: string) => void) | undefined
+}
+
+/** A connected peer; one entry lasts from one `add` to the next `remove`. */
+interface PeerEntry<Ticket> {
+  session: PeerSession<Ticket> | undefined
+}
+
+/** Keeps a session open with every connected peer that is not banned. */
+export class Sessions<Ticket> {
+  readonly #options: SessionsOptions<Ticket>
+  readonly #peers = new Map<string, PeerEntry<Ticket>>()
+  #closed = false
+
+  constructor(options: SessionsOptions<Ticket>) {
+    this.#options = options
+  }
+
+  /** Those that are open. */
+  all(): PeerSession<Ticket>[] {
+    return [...this.#peers.values()].map((entry) => entry.session).filter((session) => session !== undefined)
+  }
+
+  has(peerId: string): boolean {
+    return this.#peers.get(peerId)?.session !== undefined
+  }
+
+  isOpen(session: PeerSession<Ticket>): boolean {
+    return this.#peers.get(session.peerId)?.session === session
+  }
+
+  /** A member was connected: opens a session, and opens it again after a pause if it breaks, until it is removed. */
+  add(peerId: string): void {
+    if (this.#closed || this.#peers.has(peerId) || this.#options.ledger.isBanned(peerId)) return
+    const entry: PeerEntry<Ticket> = { session: undefined }
+    this.#peers.set(peerId, entry)
+    void this.#keep(peerId, entry)
+  }
+
+  remove(peerId: string): void {
+    const session = this.#peers.get(peerId)?.session
+    this.#peers.delete(peerId)
+    session?.abort(new MeshError('PEERS_UNREACHABLE', `${peerId} was disconnected`))
+  }
+
+  /** It is removed, and not added again. */
+  ban(peerId: string, reason: string): void {
+    const { ledger, onBan } = this.#options
+    if (ledger.isBanned(peerId)) return
+    ledger.ban(peerId, reason)
+    this.remove(peerId)
+    onBan?.(peerId, reason)
+  }
+
+  close(): void {
+    this.#closed = true
+    for (const peerId of [...this.#peers.keys()]) this.remove(peerId)
+  }
+
+  async #keep(peerId: string, entry: PeerEntry<Ticket>): Promise<void> {
+    const { open, local, events, now, opened } = this.#options
+    for (let pauseMs = RETRY_MIN_MS; this.#isWelcome(peerId, entry); pauseMs = Math.min(pauseMs * 2, RETRY_MAX_MS)) {
+      try {
+        const stream = await open(peerId)
+        const session = await PeerSession.open<Ticket>(stream, local(), events, now)
+        if (!this.#isWelcome(peerId, entry)) {
+          session.abort(new MeshError('PEERS_UNREACHABLE', `${peerId} was disconnected`))
+          return
+        }
+        entry.session = session
+        pauseMs = RETRY_MIN_MS
+        try {
+          opened(session)
+          await session.run()
+        } finally {
+          this.#lose(session)
+        }
+      } catch (error) {
+        // A peer that breaks the protocol is not asked again; one that is gone may come back.
+        if (error instanceof MeshError && error.code === 'PROTOCOL_VIOLATION') this.ban(peerId, error.message)
+      }
+      // Nobody waits for this pause, so it must not keep the process alive.
+      await sleep(pauseMs, undefined, { ref: false })
+    }
+  }
+
+  #isWelcome(peerId: string, entry: PeerEntry<Ticket>): boolean {
+    return !this.#closed && this.#peers.get(peerId) === entry && !this.#options.ledger.isBanned(peerId)
+  }
+
+  #lose(session: PeerSession<Ticket>): void {
+    const entry = this.#peers.get(session.peerId)
+    if (entry?.session === session) entry.session = undefined
+    this.#options.ended(session)
+  }
+}

@@ -1,0 +1,311 @@
+import type { Bitmap } from '../../../protocol/bitmap.ts'
+import {
+  BUSY_RETRY_MIN_MS,
+  HELLO_DEADLINE_MS,
+  MAX_FINDS_OPEN,
+  MAX_RUNS_PER_HAVE,
+  SESSION_CREDIT_BYTES,
+} from '../../../protocol/constants.ts'
+import type { Digest } from '../../../protocol/digest.ts'
+import { MeshError } from '../../../protocol/errors.ts'
+import { decodeGranules, packBlock, wantedBytes } from '../../../protocol/granules.ts'
+import type { Message, PeerAddresses, WantRequest } from '../../../protocol/messages.ts'
+import { RangeSet, type Run } from '../../../protocol/ranges.ts'
+import type { FrameStream } from '../../net/frame-stream.ts'
+import type { Deliver, Holding } from '../../store/block-source.ts'
+import { checkHello, type Hello, helloOf, type LocalFacts } from '../local-facts.ts'
+import { BlockPacker, type CodedBlock } from './block-packer.ts'
+import { findContent } from './find-content.ts'
+import type { PaceOptions, ServeLimits } from './serve-pace.ts'
+import { type ServeFigures, type ServeGate, type ServeJob, ServeScheduler } from './serve-scheduler.ts'
+
+/** Bytes of open requests beyond the credit that are answered `busy`; more is a violation. */
+const CREDIT_GRACE = 2
+
+export interface ServerOptions {
+  readonly local: () => LocalFacts
+  readonly holdings: () => readonly Holding[]
+  /** Addresses of members, to tell clients where else to ask. */
+  readonly peers: () => readonly PeerAddresses[]
+  readonly onHello?: (peerId: string, hello: Hello) => void
+  /** What a client fetches over the uplink. */
+  readonly onFetching?: (peerId: string, message: Extract<Message, { type: 'fetching' }>) => void
+  /** Holds answers to other sites back. */
+  readonly gate?: ServeGate
+  readonly limits?: ServeLimits
+  /** Clock and processor time, for tests. */
+  readonly pace?: Partial<PaceOptions>
+}
+
+/** Answers exchange streams that others open: says what is held, and serves it (docs/PROTOCOL.md). */
+export class ExchangeServer {
+  readonly #options: ServerOptions
+  readonly #sessions = new Set<ServerSession>()
+  readonly #packer = new BlockPacker()
+  /** Holdings whose changes are passed on, with the function that ends that. */
+  readonly #watched = new Map<Holding, () => void>()
+  readonly #scheduler: ServeScheduler<OpenRequest>
+
+  constructor(options: ServerOptions) {
+    this.#options = options
+    const { gate } = options
+    this.#scheduler = new ServeScheduler({
+      ...options.pace,
+      ...(gate === undefined ? {} : { gate }),
+      serve: (requests) => this.#answer(requests),
+    })
+    if (options.limits !== undefined) this.limit(options.limits)
+    this.#watchHoldings()
+  }
+
+  /** Serves one stream until the client closes it. */
+  async serve(stream: FrameStream): Promise<void> {
+    const session = new ServerSession(stream, this.#options, this.#scheduler, this.#packer)
+    this.#sessions.add(session)
+    try {
+      await session.run()
+    } finally {
+      this.#sessions.delete(session)
+      if (![...this.#sessions].some(({ peerId }) => peerId === stream.peerId)) this.#scheduler.leave(stream.peerId)
+    }
+  }
+
+  /** What serving may take of the machine from now on. */
+  limit(limits: ServeLimits): void {
+    this.#scheduler.limit(limits)
+  }
+
+  figures(): ServeFigures {
+    return this.#scheduler.figures()
+  }
+
+  /** The trusted metadata changed: clients may want to fetch it. */
+  announce(): void {
+    this.#broadcast({ type: 'announce', metadata: this.#options.local().metadata })
+  }
+
+  /** The list of members' addresses changed. */
+  peersChanged(): void {
+    this.#broadcast({ type: 'peers', peers: this.#options.peers() })
+  }
+
+  /** An image was added to, or taken from, what this node holds. */
+  holdingsChanged(): void {
+    const added = this.#watchHoldings()
+    this.#broadcast({ type: 'holds', held: this.#options.local().held })
+    for (const session of this.#sessions) for (const holding of added) session.tellHeld(holding)
+  }
+
+  close(): void {
+    this.#scheduler.close()
+    for (const stop of this.#watched.values()) stop()
+    this.#watched.clear()
+  }
+
+  #watchHoldings(): Holding[] {
+    const current = new Set(this.#options.holdings())
+    for (const [holding, stop] of this.#watched) {
+      if (current.has(holding)) continue
+      stop()
+      this.#watched.delete(holding)
+    }
+    const added = [...current].filter((holding) => !this.#watched.has(holding))
+    for (const holding of added) {
+      const stop = holding.onChange(({ gained, lost }) => {
+        for (const session of this.#sessions) session.tell(holding.root, gained, lost)
+      })
+      this.#watched.set(holding, stop)
+    }
+    return added
+  }
+
+  /** Each holding is asked for what those before it do not have. */
+  async #answer(requests: readonly OpenRequest[]): Promise<void> {
+    let left = requests
+    for (const holding of this.#options.holdings()) {
+      const open = new Set(left)
+      const asked = left
+      const deliver: Deliver = (at, block) => {
+        const request = asked[at]!
+        if (block === undefined || block.byteLength !== request.size || !open.delete(request)) return
+        request.session.answer(request, block)
+      }
+      // What fails to be read is not here; the fault shows at the own restore.
+      await holding.getMany(asked, deliver).catch(() => undefined)
+      left = [...open]
+      if (left.length === 0) return
+    }
+    for (const request of left) request.session.miss(request)
+  }
+
+  #broadcast(message: Message): void {
+    for (const session of this.#sessions) session.post(message)
+  }
+}
+
+/** A request that was taken on. `cost`: what it takes of the credit. */
+interface OpenRequest extends WantRequest, ServeJob {
+  readonly level: number
+  readonly session: ServerSession
+  readonly wanted: Bitmap | undefined
+  /** Bytes from which on the answer may be compressed. */
+  readonly packFrom: number
+}
+
+/** One client's stream. What it may ask is bounded by the credit; when it is answered is the scheduler's business. */
+class ServerSession {
+  readonly #stream: FrameStream
+  readonly #options: ServerOptions
+  readonly #scheduler: ServeScheduler<OpenRequest>
+  readonly #packer: BlockPacker
+  #openBytes = 0
+  #finding = 0
+  #greeted = false
+  #ended = false
+
+  constructor(
+    stream: FrameStream,
+    options: ServerOptions,
+    scheduler: ServeScheduler<OpenRequest>,
+    packer: BlockPacker,
+  ) {
+    this.#stream = stream
+    this.#options = options
+    this.#scheduler = scheduler
+    this.#packer = packer
+  }
+
+  get peerId(): string {
+    return this.#stream.peerId
+  }
+
+  async run(): Promise<void> {
+    const { peerId } = this.#stream
+    const timer = setTimeout(
+      () => this.#stream.abort(new MeshError('REQUEST_TIMEOUT', `${peerId} did not say hello`)),
+      HELLO_DEADLINE_MS,
+    )
+    try {
+      for await (const message of this.#stream.messages()) {
+        if (!this.#greeted) {
+          const hello = checkHello(message, peerId, this.#options.local())
+          clearTimeout(timer)
+          await this.#greet(hello)
+        } else if (message.type === 'want') this.#want(message.requests, message.packFrom)
+        else if (message.type === 'cancel') this.#cancel(message.ids)
+        else if (message.type === 'find') this.#find(message.id, message.payload)
+        else if (message.type === 'fetching') this.#options.onFetching?.(peerId, message)
+        else throw new MeshError('PROTOCOL_VIOLATION', `${peerId} sent ${message.type} to a server`)
+      }
+    } finally {
+      clearTimeout(timer)
+      this.#ended = true
+      this.#scheduler.remove(peerId, ({ session }) => session === this)
+    }
+  }
+
+  /** Sends without waiting; the stream's own end is noticed by the reading side. */
+  post(message: Message): void {
+    if (!this.#greeted) return
+    this.#stream.send(message).catch((error: Error) => this.#stream.abort(error))
+  }
+
+  tellHeld(holding: Holding): void {
+    this.tell(holding.root, holding.held(), RangeSet.empty)
+  }
+
+  tell(root: Digest, gained: RangeSet, lost: RangeSet): void {
+    for (const part of split(lost)) this.post({ type: 'have', root, gained: RangeSet.empty, lost: part })
+    for (const part of split(gained)) this.post({ type: 'have', root, gained: part, lost: RangeSet.empty })
+  }
+
+  async #greet(hello: Hello): Promise<void> {
+    const sent = this.#stream.send(helloOf(this.#options.local()))
+    // From here on nothing that changes is missed: it is queued behind the hello.
+    this.#greeted = true
+    await sent
+    this.#options.onHello?.(this.#stream.peerId, hello)
+    for (const holding of this.#options.holdings()) this.tellHeld(holding)
+    this.post({ type: 'peers', peers: this.#options.peers() })
+  }
+
+  #want(requests: readonly WantRequest[], packFrom: number): void {
+    const busy: number[] = []
+    let retryAfterMs = BUSY_RETRY_MIN_MS
+    for (const request of requests) {
+      const wanted = decodeGranules(request.granules, request.size)
+      const cost = wantedBytes(wanted, request.size)
+      const busyMs = this.#scheduler.busyMs(this.peerId, this.#openBytes)
+      if (busyMs > 0 || this.#openBytes + cost > SESSION_CREDIT_BYTES) {
+        retryAfterMs = Math.max(retryAfterMs, busyMs)
+        busy.push(request.id)
+      } else {
+        this.#openBytes += cost
+        this.#scheduler.push({ ...request, client: this.peerId, session: this, wanted, cost, packFrom })
+      }
+    }
+    if (busy.length > (SESSION_CREDIT_BYTES * CREDIT_GRACE) / 4096) {
+      throw new MeshError('PROTOCOL_VIOLATION', `${this.peerId} asks far beyond its credit`)
+    }
+    if (busy.length > 0) this.post({ type: 'busy', ids: busy, retryAfterMs })
+  }
+
+  #find(id: number, digests: Uint8Array): void {
+    if (++this.#finding > MAX_FINDS_OPEN) {
+      throw new MeshError('PROTOCOL_VIOLATION', `${this.peerId} has too many searches open`)
+    }
+    findContent(this.#options.holdings(), digests)
+      .then(
+        (found) => this.post({ type: 'found', id, found }),
+        (error: Error) => this.#stream.abort(error),
+      )
+      .finally(() => this.#finding--)
+  }
+
+  #cancel(ids: readonly number[]): void {
+    const cancelled = new Set(ids)
+    this.#scheduler.remove(this.peerId, (request) => {
+      if (request.session !== this || !cancelled.has(request.id)) return false
+      this.#openBytes -= request.cost
+      return true
+    })
+  }
+
+  answer(request: OpenRequest, block: Uint8Array): void {
+    this.#pack(request, block).then(
+      (coded) => this.#release(request, { type: 'block', id: request.id, ...coded }, coded.payload.byteLength),
+      (error: Error) => {
+        this.#stream.abort(error)
+        // What it takes of the limits is given back.
+        this.miss(request)
+      },
+    )
+  }
+
+  async #pack({ wanted, checks, packFrom }: OpenRequest, block: Uint8Array): Promise<CodedBlock> {
+    return await this.#packer.pack(packBlock(block, wanted, checks), packFrom)
+  }
+
+  miss(request: OpenRequest): void {
+    this.#release(request, { type: 'missing', ids: [request.id] }, 0)
+  }
+
+  /** The credit is free before the client can know of the answer, else its next request would find the server busy. */
+  #release(request: OpenRequest, message: Message, bytes: number): void {
+    this.#openBytes -= request.cost
+    const sent = this.#ended ? Promise.resolve() : this.#stream.send(message)
+    sent.catch((error: Error) => this.#stream.abort(error)).finally(() => this.#scheduler.taken(request, bytes))
+  }
+}
+
+/** Parts of a set that fit one have message each. */
+function* split(ranges: RangeSet): Generator<RangeSet> {
+  let runs: Run[] = []
+  for (const run of ranges.runs()) {
+    runs.push(run)
+    if (runs.length < MAX_RUNS_PER_HAVE) continue
+    yield RangeSet.from(runs)
+    runs = []
+  }
+  if (runs.length > 0) yield RangeSet.from(runs)
+}

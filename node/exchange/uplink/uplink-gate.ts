@@ -1,0 +1,45 @@
+import type { ServeGate } from '../serve/serve-scheduler.ts'
+import type { UplinkFigures } from './uplink-figures.ts'
+import { type Clock, type UplinkLimit, UplinkPace } from './uplink-pace.ts'
+
+/** Holds back what is served to other sites: to all machines of one site together no more than the rule of the uplink lets. */
+export class UplinkGate implements ServeGate {
+  readonly #siteOf: (peerId: string) => string | undefined
+  readonly #figures: UplinkFigures
+  readonly #paces = new Map<string, UplinkPace>()
+  #limit: UplinkLimit | undefined
+  #clock: Clock | undefined
+
+  /** `siteOf` is undefined for a near peer. */
+  constructor(options: { readonly siteOf: (peerId: string) => string | undefined; readonly figures: UplinkFigures }) {
+    this.#siteOf = options.siteOf
+    this.#figures = options.figures
+  }
+
+  limit(limit: UplinkLimit | undefined, clock: Clock): void {
+    this.#limit = limit
+    this.#clock = clock
+    this.#paces.clear()
+  }
+
+  waitMs(client: string): number {
+    return this.#paceOf(client)?.waitMs(1) ?? 0
+  }
+
+  spend(client: string, bytes: number): void {
+    this.#paceOf(client)?.spend(bytes)
+  }
+
+  sent(client: string, level: number, bytes: number): void {
+    this.#figures.count(client, 'out', level === 0 ? 'blocks' : 'pages', bytes)
+  }
+
+  #paceOf(client: string): UplinkPace | undefined {
+    if (this.#limit === undefined || this.#clock === undefined) return undefined
+    const site = this.#siteOf(client)
+    if (site === undefined) return undefined
+    const pace = this.#paces.get(site) ?? new UplinkPace(this.#limit, this.#clock)
+    this.#paces.set(site, pace)
+    return pace
+  }
+}

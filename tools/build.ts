@@ -2,7 +2,7 @@ import { chmod, rm } from 'node:fs/promises'
 import { isBuiltin } from 'node:module'
 import { join } from 'node:path'
 import { type BuildOptions, build, type Plugin } from 'esbuild'
-import { VERSION } from './version.ts'
+import { VERSION } from './cli/version.ts'
 
 /**
  * Bundles the command, since start-up counts at every boot: what is imported dynamically lies in files of its own, so that

@@ -1,5 +1,5 @@
 import { parentPort } from 'node:worker_threads'
-import type { HashRequest } from './hash-pool.ts'
+import type { HashRequest } from './hash-messages.ts'
 import { RunHasher } from './run-hasher.ts'
 
 /** A thread of a HashPool. */

@@ -3,7 +3,7 @@ import { closeSync, openSync, readSync } from 'node:fs'
 import { DIGEST_SIZE_BYTES, GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { zeroDigest } from '../../protocol/digest.ts'
 import { AnchorGatherer } from './anchors.ts'
-import type { HashFailure, HashReply, HashRequest } from './hash-pool.ts'
+import type { HashFailure, HashReply, HashRequest } from './hash-messages.ts'
 
 /**
  * Reads runs of a disk and hashes their blocks in the thread that calls it, so that no block crosses between threads.

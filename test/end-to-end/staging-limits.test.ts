@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import type { StagingStatus } from '../../node/agent/machine/events.ts'
 import type { DiskNow } from '../../node/agent/release/releases.ts'
-import type { StagingStatus } from '../../node/agent/stage/staging.ts'
 import { callControl } from '../../node/control/control-client.ts'
 import { Lab } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { isMeshError, MeshError } from '../../protocol/errors.ts'
-import { formatTable } from '../format.ts'
+import { formatTable } from '../cli/format.ts'
 import { Lab } from '../lab/local-lab.ts'
 import { benchSparse, type Figure } from './benches.ts'
 import { benchCompression } from './compression-bench.ts'

@@ -2,12 +2,13 @@ import { open } from 'node:fs/promises'
 import { CompressedLink } from '../../node/exchange/ask/compressed-link.ts'
 import { smallestToPack } from '../../node/exchange/ask/compression-policy.ts'
 import { BlockPacker, type CodedBlock } from '../../node/exchange/serve/block-packer.ts'
+import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { packBlock } from '../../protocol/granules.ts'
 import { CODING } from '../../protocol/messages.ts'
 import type { Lab } from '../lab/local-lab.ts'
 import { Random } from '../lab/random.ts'
 import { CONTENTS } from '../netlab/lab-options.ts'
-import { GRANULE, modelLayout, randomPieces, writeImage } from '../netlab/model-image.ts'
+import { modelLayout, randomPieces, writeImage } from '../netlab/model-image.ts'
 import { systemPieces } from '../netlab/system-files.ts'
 import type { Figure } from './benches.ts'
 
@@ -31,7 +32,7 @@ interface Cost {
 /** What compressing costs and saves for an image of random bytes and one of system files, and when it is chosen. */
 export async function benchCompression(lab: Lab, size: number): Promise<Figure[]> {
   const figures: Figure[] = []
-  const granules = Math.ceil(size / BLOCK) * (BLOCK / GRANULE)
+  const granules = Math.ceil(size / BLOCK) * (BLOCK / GRANULE_SIZE_BYTES)
   for (const content of CONTENTS) {
     const path = lab.path(`${content}.img`)
     const pieces = content === 'system' ? await systemPieces(granules) : randomPieces(SEED)
@@ -43,7 +44,7 @@ export async function benchCompression(lab: Lab, size: number): Promise<Figure[]
 
 async function costsOf(content: string, path: string): Promise<Figure[]> {
   const figures: Figure[] = []
-  for (const size of [BLOCK, GRANULE]) {
+  for (const size of [BLOCK, GRANULE_SIZE_BYTES]) {
     const name = `${content}, ${size / 1024} KiB`
     // Once unmeasured: caches are filled and the code is compiled.
     await answerAll(path, size, 1)
@@ -118,7 +119,7 @@ function chosen(content: string, { plainBytes, wireBytes, answers }: Cost, unpac
     const from = costs === undefined ? 0 : smallestToPack({ linkRate, totalRate: linkRate, ...costs })
     const says = (size: number): string => (from > 0 && from <= size ? 'compressed' : 'plain')
     return {
-      what: `${content} at ${mbit} Mbit/s: 64 KiB ${says(BLOCK)}, 4 KiB ${says(GRANULE)}`,
+      what: `${content} at ${mbit} Mbit/s: 64 KiB ${says(BLOCK)}, 4 KiB ${says(GRANULE_SIZE_BYTES)}`,
       seconds: (from > 0 && from <= BLOCK ? wireBytes : plainBytes) / linkRate,
       packFrom: from,
     }

@@ -2,7 +2,7 @@ import { randomInt } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import { isMeshError, MeshError } from '../../protocol/errors.ts'
-import { formatTable } from '../format.ts'
+import { formatTable } from '../cli/format.ts'
 import { type CampaignResult, campaign } from './campaign.ts'
 import { WRONG_ORDERS, type WrongOrder } from './wrong-orders.ts'
 

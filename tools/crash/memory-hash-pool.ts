@@ -1,5 +1,6 @@
 import type { BlockDevice } from '../../node/disk/block-device.ts'
-import { HashPool, type HashRun, type ScannedRun } from '../../node/disk/hash-pool.ts'
+import type { HashRun } from '../../node/disk/hash-messages.ts'
+import { HashPool, type ScannedRun } from '../../node/disk/hash-pool.ts'
 import { DIGEST_SIZE_BYTES } from '../../protocol/constants.ts'
 import { digestOf } from '../../protocol/digest.ts'
 import { RangeSet } from '../../protocol/ranges.ts'

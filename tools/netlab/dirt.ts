@@ -1,7 +1,7 @@
 import { open, writeFile } from 'node:fs/promises'
+import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import type { Random } from '../lab/random.ts'
 import { runTool } from '../lab/run-tool.ts'
-import { GRANULE } from './model-image.ts'
 
 /** How a session's writes lie on the disk: single granules of 4 KiB anywhere, or runs of 1 MiB. */
 export const DIRT_KINDS = ['uniform', 'clustered'] as const
@@ -28,7 +28,11 @@ export function planDirt(kind: DirtKind, granules: number, share: number, random
     const [start, end] = findPlace(Math.min(longest, left), taken, random)
     taken.fill(1, start, end)
     left -= end - start
-    writes.push({ offset: start * GRANULE, length: (end - start) * GRANULE, fill: 1 + random.below(255) })
+    writes.push({
+      offset: start * GRANULE_SIZE_BYTES,
+      length: (end - start) * GRANULE_SIZE_BYTES,
+      fill: 1 + random.below(255),
+    })
   }
   return writes
 }

@@ -1,9 +1,8 @@
 import { hash } from 'node:crypto'
 import { open } from 'node:fs/promises'
-import { DEFAULT_BLOCK_SIZE_BYTES } from '../../protocol/constants.ts'
-import { GRANULE } from './model-image.ts'
+import { DEFAULT_BLOCK_SIZE_BYTES, GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 
-const STEP = 1024 * GRANULE
+const STEP = 1024 * GRANULE_SIZE_BYTES
 
 /**
  * What the content alone asks of the network, in bytes: zeros, and what a machine has anywhere on its disk, need not
@@ -25,13 +24,13 @@ export async function findNeed(image: string, disks: readonly string[], signal: 
   const into: number[] = []
   for (const disk of disks) {
     const missing = wanted.difference(await granulesOf(disk, signal))
-    into.push(missing.size * GRANULE)
+    into.push(missing.size * GRANULE_SIZE_BYTES)
     for (const piece of nowhere) if (!missing.has(piece)) nowhere.delete(piece)
   }
   const blocks = await blocksOf(image, signal)
   for (const disk of disks) for (const block of (await blocksOf(disk, signal)).keys()) blocks.delete(block)
   const inBlocks = [...blocks.values()].reduce((sum, bytes) => sum + bytes, 0)
-  return { into, fromSource: nowhere.size * GRANULE, fromSourceInBlocks: inBlocks }
+  return { into, fromSource: nowhere.size * GRANULE_SIZE_BYTES, fromSourceInBlocks: inBlocks }
 }
 
 /** Seconds that the slowest of the links needs at its full rate; rates in bits per second. */
@@ -42,7 +41,7 @@ export function idealSeconds(need: Need, rates: { readonly machine: number; read
 /** Digests of all different blocks of a file, with the bytes of each that are not zeros. */
 async function blocksOf(path: string, signal: AbortSignal): Promise<Map<string, number>> {
   const found = new Map<string, number>()
-  const zeros = Buffer.alloc(GRANULE)
+  const zeros = Buffer.alloc(GRANULE_SIZE_BYTES)
   const buffer = Buffer.alloc(DEFAULT_BLOCK_SIZE_BYTES)
   const file = await open(path)
   try {
@@ -51,8 +50,8 @@ async function blocksOf(path: string, signal: AbortSignal): Promise<Map<string, 
       const { bytesRead } = await file.read(buffer, 0, buffer.byteLength, offset)
       if (bytesRead === 0) return found
       let bytes = 0
-      for (let at = 0; at < bytesRead; at += GRANULE)
-        if (!buffer.subarray(at, at + GRANULE).equals(zeros)) bytes += GRANULE
+      for (let at = 0; at < bytesRead; at += GRANULE_SIZE_BYTES)
+        if (!buffer.subarray(at, at + GRANULE_SIZE_BYTES).equals(zeros)) bytes += GRANULE_SIZE_BYTES
       found.set(hash('sha256', buffer.subarray(0, bytesRead), 'base64'), bytes)
     }
   } finally {
@@ -63,7 +62,7 @@ async function blocksOf(path: string, signal: AbortSignal): Promise<Map<string, 
 /** Digests of all different granules of a file that are not zeros. */
 async function granulesOf(path: string, signal: AbortSignal): Promise<Set<string>> {
   const found = new Set<string>()
-  const zero = hash('sha256', Buffer.alloc(GRANULE), 'base64')
+  const zero = hash('sha256', Buffer.alloc(GRANULE_SIZE_BYTES), 'base64')
   const buffer = Buffer.alloc(STEP)
   const file = await open(path)
   try {
@@ -71,8 +70,8 @@ async function granulesOf(path: string, signal: AbortSignal): Promise<Set<string
       signal.throwIfAborted()
       const { bytesRead } = await file.read(buffer, 0, STEP, offset)
       if (bytesRead === 0) break
-      for (let at = 0; at < bytesRead; at += GRANULE)
-        found.add(hash('sha256', buffer.subarray(at, Math.min(at + GRANULE, bytesRead)), 'base64'))
+      for (let at = 0; at < bytesRead; at += GRANULE_SIZE_BYTES)
+        found.add(hash('sha256', buffer.subarray(at, Math.min(at + GRANULE_SIZE_BYTES, bytesRead)), 'base64'))
     }
   } finally {
     await file.close()

@@ -1,4 +1,4 @@
-import { formatTable } from '../format.ts'
+import { formatTable } from '../cli/format.ts'
 import { type LabOptions, publisherOf } from './lab-options.ts'
 import type { LabResult, MachineRun } from './run-lab.ts'
 

@@ -1,9 +1,9 @@
 import { createCipheriv, createHash } from 'node:crypto'
 import { open } from 'node:fs/promises'
+import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import type { Random } from '../lab/random.ts'
 import type { Write } from './dirt.ts'
 
-export const GRANULE = 4096
 const AES_BLOCK = 16
 const ZERO_SHARE = 0.2
 const REPEAT_SHARE = 0.05
@@ -52,7 +52,8 @@ export function modelLayout(granules: number, random: Random): Layout {
 export function changedLayout(before: Layout, writes: readonly Write[]): Layout {
   const layout = Int32Array.from(before)
   for (const { offset, length } of writes)
-    for (let at = offset / GRANULE; at < (offset + length) / GRANULE; at++) layout[at] = layout.length + at
+    for (let at = offset / GRANULE_SIZE_BYTES; at < (offset + length) / GRANULE_SIZE_BYTES; at++)
+      layout[at] = layout.length + at
   return layout
 }
 
@@ -68,12 +69,13 @@ function spread(granules: number, count: number, random: Random, change: (at: nu
 export async function writeImage(path: string, layout: Layout, pieces: Pieces): Promise<void> {
   const file = await open(path, 'w')
   try {
-    await file.truncate(layout.length * GRANULE)
+    await file.truncate(layout.length * GRANULE_SIZE_BYTES)
     for (let at = 0; at < layout.length; ) {
       const first = layout[at]!
       let length = 1
       while (length < STEP && first !== ZERO && layout[at + length] === first + length) length++
-      if (first !== ZERO) await file.write(await pieces(first, length), 0, length * GRANULE, at * GRANULE)
+      if (first !== ZERO)
+        await file.write(await pieces(first, length), 0, length * GRANULE_SIZE_BYTES, at * GRANULE_SIZE_BYTES)
       at += length
     }
   } finally {
@@ -86,7 +88,7 @@ export function randomPieces(seed: number): Pieces {
   const key = createHash('sha256').update(`mesh lab ${seed}`).digest().subarray(0, 16)
   return async (first, count) => {
     const counter = Buffer.alloc(AES_BLOCK)
-    counter.writeBigUInt64BE(BigInt(first) * BigInt(GRANULE / AES_BLOCK), 8)
-    return createCipheriv('aes-128-ctr', key, counter).update(Buffer.alloc(count * GRANULE))
+    counter.writeBigUInt64BE(BigInt(first) * BigInt(GRANULE_SIZE_BYTES / AES_BLOCK), 8)
+    return createCipheriv('aes-128-ctr', key, counter).update(Buffer.alloc(count * GRANULE_SIZE_BYTES))
   }
 }

@@ -1,6 +1,6 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { EXIT, isMeshError } from '../../protocol/errors.ts'
-import { parseRate, parseSize } from '../parse.ts'
+import { parseRate, parseSize } from '../cli/parse.ts'
 import { DIRT_KINDS } from './dirt.ts'
 import { CONTENTS, type LabOptions, LOGS, SOURCES } from './lab-options.ts'
 import { asJson, asText } from './lab-report.ts'

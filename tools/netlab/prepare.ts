@@ -2,11 +2,12 @@ import { constants, copyFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SiteSigner } from '../../node/trust/site-signer.ts'
 import { TrustStore } from '../../node/trust/trust-store.ts'
+import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { makeHole } from '../bench/benches.ts'
 import type { MeshProcess } from '../lab/local-lab.ts'
 import { Random } from '../lab/random.ts'
 import { type LabOptions, machineNames, publisherOf } from './lab-options.ts'
-import { GRANULE, type Layout, modelLayout, type Pieces, randomPieces, writeImage } from './model-image.ts'
+import { type Layout, modelLayout, type Pieces, randomPieces, writeImage } from './model-image.ts'
 import type { Traffic } from './network.ts'
 import type { ShapedLab } from './shaped-lab.ts'
 import { systemPieces } from './system-files.ts'
@@ -49,7 +50,7 @@ export interface StagingPhase {
 
 /** The machines on their network, the image, and its source, which serves it. */
 export async function prepareLab(lab: ShapedLab, options: LabOptions): Promise<Prepared> {
-  const layout = modelLayout(options.size / GRANULE, new Random(options.seed))
+  const layout = modelLayout(options.size / GRANULE_SIZE_BYTES, new Random(options.seed))
   // The next release has pieces of its own.
   const pieces = options.content === 'system' ? await systemPieces(2 * layout.length) : randomPieces(options.seed)
   await writeImage(lab.path('model.img'), layout, pieces)

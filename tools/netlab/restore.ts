@@ -1,8 +1,8 @@
+import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { Random } from '../lab/random.ts'
 import { hasTool, PACKAGES } from '../lab/run-tool.ts'
 import { planDirt, writeThroughNbd, writeToFile } from './dirt.ts'
-import { GRANULE } from './model-image.ts'
 import {
   eachOf,
   type Prepared,
@@ -26,7 +26,10 @@ export async function restore(prepared: Prepared, signal: AbortSignal): Promise<
   await stopAll(prepared)
   const random = new Random(options.seed + 1)
   const plans = new Map(
-    machines.map((machine) => [machine, planDirt(options.dirt, options.size / GRANULE, options.share, random)]),
+    machines.map((machine) => [
+      machine,
+      planDirt(options.dirt, options.size / GRANULE_SIZE_BYTES, options.share, random),
+    ]),
   )
   await eachOf(machines, async (machine) => {
     const writes = plans.get(machine)!
@@ -35,7 +38,7 @@ export async function restore(prepared: Prepared, signal: AbortSignal): Promise<
     await writeThroughNbd(socket, writes, lab.path(`${machine}.session`), signal)
     await lab.stop(machine)
     const { dirty } = await lab.ok(machine, ['log', 'show'])
-    const written = writes.reduce((sum, { length }) => sum + length / GRANULE, 0)
+    const written = writes.reduce((sum, { length }) => sum + length / GRANULE_SIZE_BYTES, 0)
     if (dirty !== written) throw new Error(`${written} granules of ${machine} were written, its log says ${dirty}`)
   })
   return { target: lab.path('model.img'), release: 1 }

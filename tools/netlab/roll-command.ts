@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
-import { formatSeconds, formatTable } from '../format.ts'
-import { parseCount, parseSize } from '../parse.ts'
+import { formatSeconds, formatTable } from '../cli/format.ts'
+import { parseCount, parseSize } from '../cli/parse.ts'
 import { type RollLabResult, runRollLab } from './roll.ts'
 
 interface Flags {

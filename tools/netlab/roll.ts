@@ -1,13 +1,13 @@
 import { writeFile } from 'node:fs/promises'
 import type { RollResult } from '../../node/agent/roll/roll-machines.ts'
 import type { RollReport } from '../../node/roll/roll-report.ts'
+import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { firstDifference } from '../lab/compare.ts'
 import type { MeshEvent } from '../lab/local-lab.ts'
 import { Random } from '../lab/random.ts'
 import { ResettingRoom } from '../lab/resetting-room.ts'
 import { planDirt, writeToFile } from './dirt.ts'
 import type { LabOptions } from './lab-options.ts'
-import { GRANULE } from './model-image.ts'
 import { prepareLab, provisionedMachines } from './prepare.ts'
 import { ShapedLab } from './shaped-lab.ts'
 
@@ -58,7 +58,7 @@ export async function runRollLab(
     await lab.ok(OPERATOR, ['join', String(token), '--name', OPERATOR])
     const random = new Random(options.seed + 1)
     const session = (machine: string): Promise<void> =>
-      writeToFile(lab.disk(machine), planDirt('uniform', options.size / GRANULE, options.share, random))
+      writeToFile(lab.disk(machine), planDirt('uniform', options.size / GRANULE_SIZE_BYTES, options.share, random))
     const room = new ResettingRoom(lab, prepared.machines, { session, lost: new Set([LOST]) })
     await writeFile(room.userFile(USED), 'pupil tty7\n')
     await room.open()

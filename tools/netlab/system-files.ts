@@ -1,7 +1,8 @@
 import { open, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
-import { GRANULE, type Pieces } from './model-image.ts'
+import type { Pieces } from './model-image.ts'
 
 const FOLDERS = ['/usr/lib', '/usr/share']
 
@@ -17,10 +18,10 @@ interface SystemFile {
  * machine gives the same bytes. Errors: USAGE if it has fewer than `pieces` of them.
  */
 export async function systemPieces(pieces: number): Promise<Pieces> {
-  const files = await listFiles(pieces * GRANULE)
+  const files = await listFiles(pieces * GRANULE_SIZE_BYTES)
   return async (first, count) => {
-    const content = Buffer.alloc(count * GRANULE)
-    const begin = first * GRANULE
+    const content = Buffer.alloc(count * GRANULE_SIZE_BYTES)
+    const begin = first * GRANULE_SIZE_BYTES
     for (let i = fileAt(files, begin); i < files.length; i++) {
       const { path, start, size } = files[i]!
       if (start >= begin + content.byteLength) break

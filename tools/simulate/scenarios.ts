@@ -1,6 +1,6 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
 import type { Random } from '../lab/random.ts'
-import type { LabFacts, MachineFacts } from './simulated-lab.ts'
+import type { LabFacts, MachineFacts } from './lab-facts.ts'
 
 /** A machine, and when it could be done at best, whatever the others do. */
 export interface Planned extends MachineFacts {

@@ -1,4 +1,4 @@
-import { formatSeconds, formatTable } from '../format.ts'
+import { formatSeconds, formatTable } from '../cli/format.ts'
 import { type RollScenarioOptions, type RollScenarioResult, runRollScenario } from './roll-scenario.ts'
 
 export const ROLL_HELP = `The scenario roll is another one: each site resets its machines, with the real choice of waves and the real steps of

@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util'
 import { isMeshError, MeshError } from '../../protocol/errors.ts'
-import { formatTable } from '../format.ts'
+import { formatTable } from '../cli/format.ts'
 import { runScenario, type ScenarioResult } from './run-scenario.ts'
 import { SCENARIOS, type ScenarioName } from './scenarios.ts'
 import { ROLL_HELP, simulateRoll } from './simulate-roll.ts'

@@ -1,40 +1,8 @@
-import type { Bitmap } from '../../protocol/bitmap.ts'
 import { FETCH_TICK_MS } from '../../protocol/constants.ts'
 import type { Random } from '../lab/random.ts'
 import { EventQueue } from './event-queue.ts'
+import type { LabFacts, MachineFacts } from './lab-facts.ts'
 import { SimulatedMachine } from './simulated-machine.ts'
-
-/** What is the same for all machines of a simulated lab. */
-export interface LabFacts {
-  readonly blocks: number
-  readonly blockBytes: number
-  /** From one machine to any other. */
-  readonly latencyMs: number
-  /** From the receipt of a block until it is verified, written, flushed and told to the others. */
-  readonly offerMs: number
-  /** Of what each site is connected by to the others. */
-  readonly uplinkBytesPerMs: number
-}
-
-export interface MachineFacts {
-  readonly name: string
-  /** Of both directions of its link. */
-  readonly bytesPerMs: number
-  /** Its LAN; what comes from another one crosses the uplink. */
-  readonly site: string
-  /** What it holds at the start. */
-  readonly have: Bitmap
-  /** It is dialled before others that are elsewhere. */
-  readonly isMaster: boolean
-  /** The others ask it last. */
-  readonly reluctant?: boolean
-  /** Sends wrong bytes. */
-  readonly lies?: boolean
-  /** Falls silent at this time, but stays connected. */
-  readonly stallsAtMs?: number
-  /** Goes away, and comes back with what it had flushed. */
-  readonly away?: { readonly fromMs: number; readonly untilMs: number }
-}
 
 /** Runs machines, with the real picker on each, until all that should have everything have it. */
 export class SimulatedLab {

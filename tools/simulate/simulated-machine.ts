@@ -9,7 +9,9 @@ import {
   PROGRESS_DEADLINE_MS,
 } from '../../protocol/constants.ts'
 import { RangeSet, type Run } from '../../protocol/ranges.ts'
-import type { MachineFacts, SimulatedLab } from './simulated-lab.ts'
+import type { Random } from '../lab/random.ts'
+import type { EventQueue } from './event-queue.ts'
+import type { LabFacts, MachineFacts } from './lab-facts.ts'
 
 /** What a peer is asked for at a time: what it delivers in this time, within these bounds, in blocks. */
 const WINDOW_MS = 300
@@ -18,6 +20,17 @@ const WINDOW_START = 4
 const WINDOW_MAX = 64
 /** Blocks asked of all peers together. */
 const IN_FLIGHT_MAX = 128
+
+/** What a simulated machine sees of its lab. */
+export interface Surroundings {
+  readonly events: EventQueue
+  readonly facts: LabFacts
+  readonly random: Random
+  /** When a block that is sent at `at` has crossed the uplink of a site. */
+  crosses(site: string, at: number): number
+  /** The machines that are connected to one another. */
+  online(): SimulatedMachine[]
+}
 
 /** One machine's connection to another, from the side that asks. */
 interface Link {
@@ -44,7 +57,7 @@ export class SimulatedMachine {
   /** Blocks that came although they were here already, or wrong. */
   uselessBlocks = 0
   receivedBlocks = 0
-  readonly #lab: SimulatedLab
+  readonly #lab: Surroundings
   #picker: BlockPicker
   readonly #links = new Map<SimulatedMachine, Link>()
   readonly #banned = new Set<SimulatedMachine>()
@@ -60,7 +73,7 @@ export class SimulatedMachine {
   /** When it was last connected to another machine of its site. */
   #metAt = Number.NEGATIVE_INFINITY
 
-  constructor(facts: MachineFacts, lab: SimulatedLab) {
+  constructor(facts: MachineFacts, lab: Surroundings) {
     this.facts = facts
     this.name = facts.name
     this.#lab = lab

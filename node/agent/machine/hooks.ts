@@ -7,7 +7,7 @@ import { findHooks } from '../../hooks/find-hooks.ts'
 import { type HookOutcome, runHook } from '../../hooks/run-hook.ts'
 import type { Receipt } from '../../restore/receipt.ts'
 import { storageError, writeFileAtomic } from '../../state/atomic-file.ts'
-import type { AgentEvent } from './options.ts'
+import type { AgentEvent } from './events.ts'
 
 export interface HookOptions {
   /** Directory with the executables. */

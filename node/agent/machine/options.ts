@@ -1,14 +1,11 @@
-import type { Progress } from '../../disk/progress.ts'
-import type { HookOutcome } from '../../hooks/run-hook.ts'
-import type { Receipt } from '../../restore/receipt.ts'
-import type { RollEvent } from '../../roll/roll-operator.ts'
-import type { MachineConfig, ResetConfig } from '../../state/state-directory.ts'
-import type { LogState } from '../../writelog/write-log.ts'
-import type { ServingOptions } from '../offer/serving-limits.ts'
-import type { StagingStatus } from '../stage/staging.ts'
+import type { MachineConfig, ResetConfig, ServingConfig } from '../../state/state-directory.ts'
+import type { AgentEvent } from './events.ts'
 
 /** The part of {@link MachineConfig} that a configuration file may say. */
 export type ConfiguredMachine = Pick<MachineConfig, 'disk' | 'image'>
+
+/** What the user said about serving this time; null takes back what was said before. */
+export type ServingOptions = { readonly [Key in keyof ServingConfig]?: ServingConfig[Key] | null | undefined }
 
 /** What every long-running command of the agent needs. */
 export interface AgentOptions {
@@ -29,46 +26,4 @@ export interface AgentOptions {
   /** Aborted when the user wants the command to stop. */
   readonly signal: AbortSignal
   readonly report: (event: AgentEvent) => void
-}
-
-/** What a command tells while it runs; the command line prints it, `--json` passes it on as it is. */
-export type AgentEvent =
-  | ({ type: 'progress'; peers?: number } & Progress)
-  | { type: 'note'; text: string }
-  | { type: 'warning'; text: string }
-  | { type: 'listening'; peerId: string; addresses: string[] }
-  | { type: 'serving'; image: string; release: number; blocks: number }
-  | ({ type: 'staged'; image: string } & StagingStatus)
-  | { type: 'monitoring'; disk: string; uri: string; state: LogState['state']; dirty: number; openMs: number }
-  | ({ type: 'hook' } & HookOutcome)
-  | { type: 'published'; published: Published }
-  | { type: 'receipt'; receipt: Receipt }
-  | { type: 'member'; id: string; name: string }
-  | { type: 'peer'; id: string; name: string; up: boolean }
-  | RollEvent
-
-/** Result of `mesh seed`. */
-export interface Published {
-  readonly event: 'published'
-  readonly image: string
-  readonly release: number
-  /** Root of the hash tree, hexadecimal. */
-  readonly root: string
-  readonly size: number
-  readonly blockSize: number
-  readonly seconds: number
-  /** True when the disk still has the content of the newest release, so that nothing was published. */
-  readonly unchanged: boolean
-}
-
-/** Result of `mesh join`. */
-export interface Joined {
-  readonly event: 'joined'
-  readonly site: string
-  readonly name: string
-  readonly id: string
-  readonly role: 'operator' | 'machine'
-  /** Absent on a machine that manages no disk. */
-  readonly image?: string
-  readonly release?: number
 }

@@ -13,9 +13,21 @@ import { TrustStore } from '../../trust/trust-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { macAddresses } from '../machine/mac-addresses.ts'
 import { hasTrust, listenToRemember } from '../machine/machine.ts'
-import type { AgentOptions, Joined } from '../machine/options.ts'
+import type { AgentOptions } from '../machine/options.ts'
 import { requestEnrolment } from './enrolment.ts'
 import { withMetadataFrom } from './metadata-sync.ts'
+
+/** Result of `mesh join`. */
+export interface Joined {
+  readonly event: 'joined'
+  readonly site: string
+  readonly name: string
+  readonly id: string
+  readonly role: 'operator' | 'machine'
+  /** Absent on a machine that manages no disk. */
+  readonly image?: string
+  readonly release?: number
+}
 
 export interface JoinOptions extends AgentOptions {
   readonly token: string

@@ -13,7 +13,7 @@ import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { recordLogDoubt } from '../log/log-doubt.ts'
 import { peekLog } from '../log/log-peek.ts'
 import type { LogConfig } from '../log/open-log.ts'
-import type { AgentEvent } from '../machine/options.ts'
+import type { AgentEvent } from '../machine/events.ts'
 
 export interface LogWatchOptions {
   readonly config: LogConfig

@@ -50,3 +50,9 @@ export async function openSource(
   }
   return new DiskSource({ disk: new ImageDisk(device, offer.manifest), tree, held })
 }
+
+/** The release that a machine has on its disk, and what it offers of it. */
+export interface HeldStatus {
+  readonly manifest: VerifiedManifest
+  readonly source: DiskSource
+}

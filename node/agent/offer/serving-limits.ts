@@ -8,9 +8,6 @@ import type { ServingConfig } from '../../state/state-directory.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 
-/** What the user said about serving this time; null takes back what was said before. */
-export type ServingOptions = { readonly [Key in keyof ServingConfig]?: ServingConfig[Key] | null | undefined }
-
 /**
  * What was said now and before. What did not come from the configuration file is saved for the next time.
  * Errors: DISK_FULL, STATE_UNWRITABLE.

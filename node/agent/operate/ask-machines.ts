@@ -2,18 +2,11 @@ import { MAX_TEXT_BYTES, OPERATOR_BATCH } from '../../../protocol/constants.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { list, text } from '../../../protocol/json-shape.ts'
 import { decodeRequest, type OperateRequest, type Operation, type ReplyOf } from '../../../protocol/operate-messages.ts'
+import type { Answer } from '../../operate/ask.ts'
 import { OperateClient } from '../../operate/operate-client.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import { isOperator } from './answer-operators.ts'
-
-/** What one machine said, or why it said nothing. */
-export type Answer<Op extends Operation> =
-  | { readonly id: string; readonly reply: ReplyOf<Op> }
-  | { readonly id: string; readonly error: MeshError }
-
-/** Asks machines one request, and says how each of them answered. */
-export type Ask = <R extends OperateRequest>(peers: readonly string[], request: R) => Promise<Answer<R['op']>[]>
 
 /** As {@link Answer}, in JSON. */
 export type AnswerJson<Op extends Operation> =

@@ -3,7 +3,7 @@ import { Bitmap } from '../../../protocol/bitmap.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
-import type { HeldStatus } from '../run/status.ts'
+import type { HeldStatus } from '../offer/open-source.ts'
 
 /** Blocks of one image that a running machine can serve. */
 export interface Holder {

@@ -8,8 +8,8 @@ import type { TreeFile } from '../../store/tree-file.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { type DiskState, readDiskState } from '../machine/disk-state.ts'
+import type { StagingStatus } from '../machine/events.ts'
 import { Machine } from '../machine/machine.ts'
-import type { StagingStatus } from '../stage/staging.ts'
 
 /** What a release changed. */
 export interface ReleaseDifference {

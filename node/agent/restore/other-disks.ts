@@ -7,8 +7,8 @@ import type { StagedContent } from '../../restore/block-provider.ts'
 import { LocationIndex } from '../../store/location-index.ts'
 import type { TreeFile } from '../../store/tree-file.ts'
 import { TreeStore } from '../../store/tree-store.ts'
+import type { AgentEvent } from '../machine/events.ts'
 import { Machine } from '../machine/machine.ts'
-import type { AgentEvent } from '../machine/options.ts'
 
 interface OtherDisk {
   readonly disk: ImageDisk

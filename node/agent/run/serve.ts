@@ -16,6 +16,7 @@ import { Enrolment } from '../mesh/enrolment.ts'
 import { MeshNode } from '../mesh/mesh-node.ts'
 import { DiskWatch } from '../offer/disk-watch.ts'
 import { LogWatch } from '../offer/log-watch.ts'
+import type { HeldStatus } from '../offer/open-source.ts'
 import { type Offer, openSource } from '../offer/open-source.ts'
 import { limitsOf, rememberServing, stepBack, uplinkOf } from '../offer/serving-limits.ts'
 import { UseWatch } from '../offer/use-watch.ts'
@@ -27,7 +28,7 @@ import { ReceiptArchive } from '../receipts/receipt-archive.ts'
 import { ReceiptGatherer } from '../receipts/receipt-gatherer.ts'
 import { publishEarlier } from '../release/rollback.ts'
 import { Stager } from '../stage/stager.ts'
-import { describePeers, describeStatus, type HeldStatus } from './status.ts'
+import { describePeers, describeStatus } from './status.ts'
 
 /** Serves until the signal aborts: the common part of `mesh up` and `mesh seed`. */
 export async function serve(

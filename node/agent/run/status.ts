@@ -4,14 +4,13 @@ import type { ReceiptRecord } from '../../../protocol/receipt-document.ts'
 import { callControl } from '../../control/control-client.ts'
 import type { ServeFigures } from '../../exchange/serve/serve-scheduler.ts'
 import type { SiteTraffic } from '../../exchange/uplink/uplink-figures.ts'
-import type { DiskSource } from '../../store/disk-source.ts'
 import type { Place, Role } from '../../trust/members.ts'
-import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import type { StagingStatus } from '../machine/events.ts'
 import { Machine } from '../machine/machine.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
+import type { HeldStatus } from '../offer/open-source.ts'
 import { lastReceipt } from '../receipts/own-receipts.ts'
-import type { StagingStatus } from '../stage/staging.ts'
 
 /** Result of `mesh status`. */
 export interface Status {
@@ -74,11 +73,6 @@ export interface PeerStatus {
   readonly blocks: number
   readonly bytes: number
   readonly bad: number
-}
-
-export interface HeldStatus {
-  readonly manifest: VerifiedManifest
-  readonly source: DiskSource
 }
 
 /** The status of a machine, from its running command if there is one, else from its state directory. */

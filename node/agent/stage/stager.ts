@@ -9,11 +9,11 @@ import { isMeshError } from '../../../protocol/errors.ts'
 import type { ServingConfig } from '../../state/state-directory.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import type { AgentEvent, StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
-import type { AgentEvent } from '../machine/options.ts'
 import { pause } from '../machine/pause.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
-import { Staging, type StagingStatus } from './staging.ts'
+import { Staging } from './staging.ts'
 
 export interface StagerOptions {
   readonly machine: Machine

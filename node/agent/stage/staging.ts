@@ -15,26 +15,11 @@ import { StagedSource } from '../../store/staged-source.ts'
 import type { TreeFile } from '../../store/tree-file.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import type { AgentEvent, StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
-import type { AgentEvent } from '../machine/options.ts'
 import { pause } from '../machine/pause.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import { StagePlan } from './stage-plan.ts'
-
-/** How far a coming release has been fetched ahead; part of `mesh status`. */
-export interface StagingStatus {
-  readonly release: number
-  /** Blocks that have to be staged for a restore without the network, and those that are. */
-  readonly wanted: number
-  readonly staged: number
-  /** Blocks of `wanted` for which there is no room; the restore fetches them. */
-  readonly left: number
-  /** Bytes that came over the network for it. */
-  readonly received: number
-  readonly state: 'fetching' | 'waiting' | 'done'
-  /** What it waits for. */
-  readonly reason?: string
-}
 
 export interface StagingOptions {
   readonly machine: Machine

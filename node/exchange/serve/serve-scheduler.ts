@@ -10,6 +10,7 @@ import {
   SERVE_TURN_MIN_BYTES,
   SERVE_TURN_MS,
 } from '../../../protocol/constants.ts'
+import type { ServeGate } from '../serve-gate.ts'
 import { FairQueue } from './fair-queue.ts'
 import { type Capped, type PaceOptions, type ServeLimits, ServePace } from './serve-pace.ts'
 import { ServePlaces } from './serve-places.ts'
@@ -24,15 +25,6 @@ export interface ServeJob {
   readonly size: number
   /** Of the tree: 0 for blocks. */
   readonly level?: number
-}
-
-/** Who may be answered now, besides what holds for all clients. */
-export interface ServeGate {
-  /** Milliseconds until a client may be sent something. */
-  waitMs(client: string): number
-  /** Bytes that are about to be sent to a client, or (negative) were not sent after all. */
-  spend(client: string, bytes: number): void
-  sent(client: string, level: number, bytes: number): void
 }
 
 export interface SchedulerOptions<Job> extends Partial<PaceOptions> {

@@ -14,10 +14,11 @@ import { RangeSet, type Run } from '../../../protocol/ranges.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { Deliver, Holding } from '../../store/block-source.ts'
 import { checkHello, type Hello, helloOf, type LocalFacts } from '../local-facts.ts'
+import type { ServeGate } from '../serve-gate.ts'
 import { BlockPacker, type CodedBlock } from './block-packer.ts'
 import { findContent } from './find-content.ts'
 import type { PaceOptions, ServeLimits } from './serve-pace.ts'
-import { type ServeFigures, type ServeGate, type ServeJob, ServeScheduler } from './serve-scheduler.ts'
+import { type ServeFigures, type ServeJob, ServeScheduler } from './serve-scheduler.ts'
 
 /** Bytes of open requests beyond the credit that are answered `busy`; more is a violation. */
 const CREDIT_GRACE = 2

@@ -14,9 +14,34 @@ import {
 import { toHex } from '../../../protocol/digest.ts'
 import type { Message } from '../../../protocol/messages.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'
-import type { FetchJob, Ticket } from '../ask/fetch-job.ts'
-import type { PeerSession } from '../ask/session.ts'
 import type { UplinkPace } from './uplink-pace.ts'
+
+/** What the far side knows of one fetch. */
+export interface FarFetch {
+  /** Root of the image, hexadecimal. */
+  readonly root: string
+  readonly request: { readonly root: Uint8Array; readonly level: number; readonly together?: boolean }
+  readonly picker: {
+    hasPeer(peerId: string): boolean
+    setFetchesFromFar(peerId: string, fetches: boolean): void
+    setClaims(peerId: string, claimed: RangeSet, at: number): void
+  }
+  onClaim: () => void
+  /** Indices of blocks that came over the uplink and are not known to others yet. */
+  arrived(): number[]
+  claims(): RangeSet
+  yieldClaims(claimed: RangeSet): void
+  forgetClaims(before: number): void
+}
+
+/** What the far side knows of one connected peer. */
+export interface FarSession {
+  readonly peerId: string
+  readonly link: { assumedRate: number }
+  readonly window: { size: number }
+  held(root: string): { readonly count: number; readonly length: number; has(index: number): boolean } | undefined
+  tellFetching(message: FetchingMessage): void
+}
 
 export interface FarSideOptions {
   /** Peer id of this machine. */
@@ -25,8 +50,8 @@ export interface FarSideOptions {
   readonly isFar: (peerId: string) => boolean
   /** Whether every other machine of the site is connected. */
   readonly nearSettled: () => boolean
-  readonly sessions: () => readonly PeerSession<Ticket>[]
-  readonly jobs: ReadonlySet<FetchJob>
+  readonly sessions: () => readonly FarSession[]
+  readonly jobs: ReadonlySet<FarFetch>
   readonly now: () => number
 }
 
@@ -48,11 +73,11 @@ export class FarSide {
   /** By machine of the site, and by root in hexadecimal. */
   readonly #fellows = new Map<string, Map<string, Statement>>()
   /** Near peers that have not said yet that they fetch the same, and have their share all the same until some time. */
-  readonly #expected = new Map<FetchJob, { readonly peers: Set<string>; readonly until: number }>()
+  readonly #expected = new Map<FarFetch, { readonly peers: Set<string>; readonly until: number }>()
   /** Fetches that this machine has told the others of, and when last. */
-  readonly #told = new Map<FetchJob, number>()
+  readonly #told = new Map<FarFetch, number>()
   /** Fetches that have ended, until the others are told. */
-  readonly #leaving = new Map<FetchJob, NodeJS.Timeout>()
+  readonly #leaving = new Map<FarFetch, NodeJS.Timeout>()
   #wantedSince: number | undefined
   #metAt = Number.NEGATIVE_INFINITY
   #telling: NodeJS.Timeout | undefined
@@ -78,14 +103,14 @@ export class FarSide {
   }
 
   /** A fetch begins: what the others have said of it holds. */
-  begin(job: FetchJob): void {
+  begin(job: FarFetch): void {
     job.onClaim = () => this.#tellSoon()
     if (job.request.together === true) this.#expectOthers(job)
     for (const [peerId, roots] of this.#fellows) this.#apply(job, peerId, roots.get(job.root))
   }
 
   /** What the others were told holds for a while: they take what came last from here, and the next level may follow. */
-  ended(job: FetchJob): void {
+  ended(job: FarFetch): void {
     this.#expected.delete(job)
     if (!this.#told.delete(job)) return
     const timer = setTimeout(() => this.#leave(job), HAND_OVER_MS).unref()
@@ -107,7 +132,7 @@ export class FarSide {
   }
 
   /** A far peer is taken to be slow until that is measured; a near one is told what is fetched over the uplink. */
-  opened(session: PeerSession<Ticket>): void {
+  opened(session: FarSession): void {
     if (this.isFar(session.peerId)) {
       session.link.assumedRate = FAR_ASSUMED_LINK_RATE
       session.window.size = MIN_PEER_WINDOW_BYTES
@@ -172,7 +197,7 @@ export class FarSide {
   }
 
   /** A fetch has a peer more, or fewer. */
-  noticed(job: FetchJob): void {
+  noticed(job: FarFetch): void {
     if (this.#told.has(job) || !this.#hasFarPeer(job)) return
     this.#wantedSince ??= this.#options.now()
     this.#tell(job)
@@ -189,7 +214,7 @@ export class FarSide {
   }
 
   /** So they do not ask for the same as this machine before they have heard of each other. */
-  #expectOthers(job: FetchJob): void {
+  #expectOthers(job: FarFetch): void {
     const peers = new Set<string>()
     for (const session of this.#near()) {
       const held = session.held(job.root)
@@ -201,18 +226,18 @@ export class FarSide {
   }
 
   /** Who has not said by now that it fetches does not. */
-  #expectNobody(job: FetchJob): void {
+  #expectNobody(job: FarFetch): void {
     const { peers } = this.#expected.get(job)!
     this.#expected.delete(job)
     for (const id of peers) this.#apply(job, id, this.#fellows.get(id)?.get(job.root))
   }
 
-  #leave(job: FetchJob): void {
+  #leave(job: FarFetch): void {
     this.#leaving.delete(job)
     if (!this.#isTold(job.root)) this.#send(this.#near(), job, true)
   }
 
-  #hasFarPeer(job: FetchJob): boolean {
+  #hasFarPeer(job: FarFetch): boolean {
     return this.#options
       .sessions()
       .some(({ peerId }) => !this.isClosed && this.isFar(peerId) && job.picker.hasPeer(peerId))
@@ -223,7 +248,7 @@ export class FarSide {
     return false
   }
 
-  #apply(job: FetchJob, peerId: string, statement: Statement | undefined): void {
+  #apply(job: FarFetch, peerId: string, statement: Statement | undefined): void {
     // Whoever fetches pages fetches no blocks yet; the tree is one machine's, whatever level that is at.
     const fetches = statement !== undefined && (statement.level === 0) === (job.request.level === 0)
     // Whoever is still at the pages will come to the blocks.
@@ -242,16 +267,16 @@ export class FarSide {
     }, CLAIM_DELAY_MS).unref()
   }
 
-  #tell(job: FetchJob): void {
+  #tell(job: FarFetch): void {
     this.#told.set(job, this.#options.now())
     this.#send(this.#near(), job, false)
   }
 
-  #near(): PeerSession<Ticket>[] {
+  #near(): FarSession[] {
     return this.#options.sessions().filter(({ peerId }) => !this.isFar(peerId))
   }
 
-  #send(to: readonly PeerSession<Ticket>[], job: FetchJob, over: boolean): void {
+  #send(to: readonly FarSession[], job: FarFetch, over: boolean): void {
     const { root, level } = job.request
     const claimed = over || level > 0 ? RangeSet.empty : job.claims()
     for (const session of to) session.tellFetching({ type: 'fetching', root, level, claimed, over })

@@ -1,4 +1,4 @@
-import type { ServeGate } from '../serve/serve-scheduler.ts'
+import type { ServeGate } from '../serve-gate.ts'
 import type { UplinkFigures } from './uplink-figures.ts'
 import { type Clock, type UplinkLimit, UplinkPace } from './uplink-pace.ts'
 

@@ -1,8 +1,8 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from 'vitest'
+import type { AgentEvent } from '../../../../node/agent/machine/events.ts'
 import { type HooksReport, runMachineHooks, writeReceiptFile } from '../../../../node/agent/machine/hooks.ts'
-import type { AgentEvent } from '../../../../node/agent/machine/options.ts'
 import type { Receipt } from '../../../../node/restore/receipt.ts'
 import { temporaryDirectory } from '../../../support/temporary.ts'
 

@@ -1,0 +1,50 @@
+import type { Progress } from '../../disk/progress.ts'
+import type { HookOutcome } from '../../hooks/run-hook.ts'
+import type { Receipt } from '../../restore/receipt.ts'
+import type { RollEvent } from '../../roll/roll-operator.ts'
+import type { LogState } from '../../writelog/write-log.ts'
+
+/** What a command tells while it runs; the command line prints it, `--json` passes it on as it is. */
+export type AgentEvent =
+  | ({ type: 'progress'; peers?: number } & Progress)
+  | { type: 'note'; text: string }
+  | { type: 'warning'; text: string }
+  | { type: 'listening'; peerId: string; addresses: string[] }
+  | { type: 'serving'; image: string; release: number; blocks: number }
+  | ({ type: 'staged'; image: string } & StagingStatus)
+  | { type: 'monitoring'; disk: string; uri: string; state: LogState['state']; dirty: number; openMs: number }
+  | ({ type: 'hook' } & HookOutcome)
+  | { type: 'published'; published: Published }
+  | { type: 'receipt'; receipt: Receipt }
+  | { type: 'member'; id: string; name: string }
+  | { type: 'peer'; id: string; name: string; up: boolean }
+  | RollEvent
+
+/** Result of `mesh seed`. */
+export interface Published {
+  readonly event: 'published'
+  readonly image: string
+  readonly release: number
+  /** Root of the hash tree, hexadecimal. */
+  readonly root: string
+  readonly size: number
+  readonly blockSize: number
+  readonly seconds: number
+  /** True when the disk still has the content of the newest release, so that nothing was published. */
+  readonly unchanged: boolean
+}
+
+/** How far a coming release has been fetched ahead; part of `mesh status`. */
+export interface StagingStatus {
+  readonly release: number
+  /** Blocks that have to be staged for a restore without the network, and those that are. */
+  readonly wanted: number
+  readonly staged: number
+  /** Blocks of `wanted` for which there is no room; the restore fetches them. */
+  readonly left: number
+  /** Bytes that came over the network for it. */
+  readonly received: number
+  readonly state: 'fetching' | 'waiting' | 'done'
+  /** What it waits for. */
+  readonly reason?: string
+}

@@ -1,0 +1,85 @@
+import { Command, CommanderError } from 'commander'
+import { EXIT, isMeshError, MeshError } from '../../protocol/errors.ts'
+import { withCommonOptions } from './command.ts'
+import { applyConfig } from './config/apply-config.ts'
+import { Output } from './output.ts'
+import { VERSION } from './version.ts'
+
+const COMMANDS = {
+  seed: () => import('./commands/seed.ts'),
+  invite: () => import('./commands/invite.ts'),
+  join: () => import('./commands/join.ts'),
+  remove: () => import('./commands/remove.ts'),
+  restore: () => import('./commands/restore.ts'),
+  up: () => import('./commands/up.ts'),
+  monitor: () => import('./commands/monitor.ts'),
+  log: () => import('./commands/log.ts'),
+  verify: () => import('./commands/verify.ts'),
+  releases: () => import('./commands/releases.ts'),
+  rollback: () => import('./commands/rollback.ts'),
+  status: () => import('./commands/status.ts'),
+  peers: () => import('./commands/peers.ts'),
+  config: () => import('./commands/config.ts'),
+  install: () => import('./commands/install.ts'),
+  roll: () => import('./commands/roll.ts'),
+  receipts: () => import('./commands/receipts.ts'),
+}
+
+/** Parses the arguments and runs the command; sets `process.exitCode`. Commands are loaded only when they are run. */
+export async function runCommandLine(args: readonly string[]): Promise<void> {
+  // `npm run mesh` changes to the package's folder; paths are meant from where the user stands.
+  if (process.env.npm_lifecycle_event === 'mesh' && process.env.INIT_CWD !== undefined)
+    process.chdir(process.env.INIT_CWD)
+  // A reader that goes away (`mesh restore --json | head -1`) must neither stop the work nor decide its exit code.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', ignoreLostReader)
+  const json = args.includes('--json')
+  process.on('uncaughtException', (error) => {
+    new Output({ json, quiet: true }).unexpected(error)
+    process.exit(EXIT.unexpected)
+  })
+  const program = withCommonOptions(new Command('mesh'))
+    .description('Restores the disks of a computer lab from each other.')
+    .version(VERSION)
+    // Usage errors are printed below, like every other error.
+    .configureOutput({ outputError: () => undefined })
+    .exitOverride()
+  // The one that is meant is among those that are named; all of them, to list them.
+  const named = Object.keys(COMMANDS).filter((name) => args.includes(name)) as (keyof typeof COMMANDS)[]
+  const names = named.length > 0 ? named : (Object.keys(COMMANDS) as (keyof typeof COMMANDS)[])
+  const modules = await Promise.all(names.map((name) => COMMANDS[name]()))
+  for (const { command } of modules) {
+    program.addCommand(inherit(command(), program))
+  }
+  program.hook('preSubcommand', async (_, command) => {
+    if (command.name() !== 'config' && !args.includes('--help') && !args.includes('-h'))
+      await applyConfig(program, command)
+  })
+  try {
+    await program.parseAsync(args, { from: 'user' })
+  } catch (error) {
+    if (isMeshError(error)) {
+      new Output({ json, quiet: true }).error(error)
+      process.exitCode = error.exitCode
+      return
+    }
+    if (!(error instanceof CommanderError)) throw error
+    const asked =
+      error.code === 'commander.helpDisplayed' || error.code === 'commander.version' || error.code === 'commander.help'
+    if (asked && error.exitCode === 0) return
+    process.exitCode = EXIT.usage
+    // Without a command the help has been printed already.
+    const message = error.code === 'commander.help' ? 'no command given' : error.message.replace(/^error: /, '')
+    new Output({ json, quiet: true }).error(new MeshError('USAGE', message))
+  }
+}
+
+/** What a program reads with --json stays JSON, whatever was wrong with the call, also of a command's own commands. */
+function inherit(command: Command, parent: Command): Command {
+  command.exitOverride().copyInheritedSettings(parent)
+  for (const one of command.commands) inherit(one, parent)
+  return command
+}
+
+function ignoreLostReader(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE' && error.code !== 'ERR_STREAM_DESTROYED') throw error
+}

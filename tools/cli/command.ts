@@ -1,0 +1,117 @@
+import { constants as osConstants } from 'node:os'
+import { type Command, Option } from 'commander'
+import type { AgentOptions } from '../../node/agent/machine/options.ts'
+import { EXIT, isMeshError } from '../../protocol/errors.ts'
+import { configOf, optionsFromFile } from './config/apply-config.ts'
+import type { ConfigValues } from './config/config-keys.ts'
+import { Output } from './output.ts'
+
+/** Options that every command has. */
+export interface GlobalOptions {
+  readonly state: string
+  readonly config?: string
+  readonly json: boolean
+  readonly quiet: boolean
+  readonly listen: string[]
+  readonly mdns: boolean
+}
+
+/** What a command gets to work with. */
+export interface Context {
+  readonly output: Output
+  readonly stateDir: string
+  readonly signal: AbortSignal
+  /** The options that the agent's functions share. */
+  readonly agent: AgentOptions
+  /** What the configuration file says, also where it is the default of an option. */
+  readonly config: ConfigValues
+  /** As commander parsed it. */
+  readonly command: Command
+}
+
+export const DEFAULT_STATE = '/var/lib/lab-mesh'
+
+/**
+ * Adds the options that may stand before or after the name of a command: the program reads them in both places, a
+ * command has them for its help. Those about the network mean nothing to commands that do not use it.
+ */
+export function withCommonOptions(command: Command): Command {
+  return command
+    .addOption(new Option('--state <dir>', 'state directory of this machine').env('MESH_STATE').default(DEFAULT_STATE))
+    .addOption(
+      new Option('--config <file>', 'configuration file (default: /etc/lab-mesh/mesh.toml, if there is one)').env(
+        'MESH_CONFIG',
+      ),
+    )
+    .option('--json', 'events as JSON lines; the last line is the result', false)
+    .option('--quiet', 'only the result and errors', false)
+    .option('--listen <multiaddr>', 'address to listen on, such as /ip4/0.0.0.0/tcp/7433 (repeatable)', collect, [])
+    .option('--no-mdns', 'do not look for peers by multicast DNS')
+}
+
+function collect(value: string, before: string[]): string[] {
+  return [...before, value]
+}
+
+/** Wraps what a command does: builds its context, passes Ctrl-C on, prints the outcome, sets the exit code. */
+export function action<Options extends object, Args extends unknown[]>(
+  run: (context: Context, options: Options, ...args: Args) => Promise<void>,
+): (...all: unknown[]) => Promise<void> {
+  return async (...all) => {
+    // Commander passes the arguments, then the options, then the command.
+    const args = all.slice(0, -2) as Args
+    const command = all.at(-1) as Command
+    const options: Options & GlobalOptions = command.optsWithGlobals()
+    const output = new Output({ json: options.json, quiet: options.quiet })
+    const stop = new AbortController()
+    const end = stopOnSignals(stop, output)
+    const config = configOf(command)?.values ?? {}
+    const agent: AgentOptions = {
+      stateDir: options.state,
+      listen: options.listen,
+      mdns: options.mdns,
+      configured: {
+        ...(config.disk === undefined ? {} : { disk: config.disk }),
+        ...(config.image === undefined ? {} : { image: config.image }),
+      },
+      fromFile: optionsFromFile(command),
+      signal: stop.signal,
+      report: (event) => output.event(event),
+    }
+    try {
+      await run({ output, stateDir: options.state, signal: stop.signal, agent, config, command }, options, ...args)
+      output.close()
+    } catch (error) {
+      output.close()
+      process.exitCode = reportError(output, error)
+    } finally {
+      end()
+    }
+  }
+}
+
+/** The first signal asks the command to stop cleanly, the second ends it at once. */
+function stopOnSignals(stop: AbortController, output: Output): () => void {
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+  const onSignal = (signal: NodeJS.Signals): void => {
+    if (stop.signal.aborted) {
+      // A bar hides the cursor.
+      output.close()
+      process.exit(128 + (osConstants.signals[signal] ?? 0))
+    }
+    stop.abort()
+  }
+  for (const signal of signals) process.on(signal, onSignal)
+  return () => {
+    for (const signal of signals) process.off(signal, onSignal)
+  }
+}
+
+function reportError(output: Output, error: unknown): number {
+  if (isMeshError(error)) {
+    output.error(error)
+    return error.exitCode
+  }
+  output.unexpected(error)
+  return EXIT.unexpected
+}

@@ -1,0 +1,30 @@
+import { Command } from 'commander'
+import { action, type Context, withCommonOptions } from '../command.ts'
+import { formatBytes, formatTable } from '../format.ts'
+
+export function command(): Command {
+  return withCommonOptions(new Command('peers'))
+    .description('list the members of the site, as the running command sees them')
+    .addHelpText('after', '\nExample:\n  mesh peers')
+    .action(action(run))
+}
+
+async function run(context: Context): Promise<void> {
+  const { peers } = await import('../../../node/agent/run/status.ts')
+  const result = await peers(context.stateDir)
+  const rows = result.peers.map((peer) => [
+    peer.name,
+    peer.role,
+    peer.site === peer.group ? peer.site : `${peer.site}, ${peer.group}`,
+    peer.connected ? 'connected' : 'away',
+    String(peer.held),
+    String(peer.blocks),
+    formatBytes(peer.bytes),
+    peer.bad > 0 ? `${peer.bad} wrong: banned` : '',
+  ])
+  const heading = ['name', 'role', 'site, group', 'state', 'holds', 'blocks', 'received', '']
+  context.output.result(
+    result,
+    rows.length === 0 ? 'This machine is the only member.' : formatTable([heading, ...rows]),
+  )
+}

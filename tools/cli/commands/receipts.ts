@@ -1,0 +1,92 @@
+import { Command } from 'commander'
+import type { ReceiptRecord } from '../../../protocol/receipt-document.ts'
+import { action, type Context, withCommonOptions } from '../command.ts'
+import { formatCsv } from '../csv.ts'
+import { formatBytes, formatSeconds, formatTable } from '../format.ts'
+import { parseSince } from '../parse.ts'
+
+interface Options {
+  since?: number
+  machine?: string
+  now: boolean
+  csv: boolean
+}
+
+export function command(): Command {
+  return withCommonOptions(new Command('receipts'))
+    .description('list what restores did here; on the master and operators’ machines those of the whole site')
+    .option('--since <when>', 'only restores since then: 2026-11-01, or 3d for the last three days', parseSince)
+    .option('--machine <name>', 'only those of one machine')
+    .option('--now', 'fetch first what the other machines have (else it is what was gathered so far)', false)
+    .option('--csv', 'as CSV, for spreadsheets', false)
+    .addHelpText('after', '\nExamples:\n  mesh receipts --since 1d\n  mesh receipts --now --csv > november.csv')
+    .action(action(run))
+}
+
+async function run(context: Context, options: Options): Promise<void> {
+  const { receipts } = await import('../../../node/agent/operate/list-receipts.ts')
+  const { since, machine, now } = options
+  const result = await receipts({
+    ...context.agent,
+    now,
+    ...(since === undefined ? {} : { since }),
+    ...(machine === undefined ? {} : { machine }),
+  })
+  if (options.csv && !context.output.json) process.stdout.write(describeCsv(result.receipts))
+  else context.output.result(result, describe(result.receipts))
+}
+
+function describe(receipts: readonly ReceiptRecord[]): string {
+  if (receipts.length === 0) return 'No receipts.'
+  const heading = ['machine', 'began', 'image', 'release', 'took', 'restored', 'received', 'from', 'result']
+  const rows = receipts.map(({ machine, startedAt, image, release, ms, result, ...rest }) => [
+    machine,
+    `${startedAt.slice(0, 10)} ${startedAt.slice(11, 19)}`,
+    image ?? '',
+    String(release ?? ''),
+    formatSeconds(ms / 1000),
+    String(result?.blocks.dirty ?? ''),
+    result === null ? '' : formatBytes(result.bytes.received),
+    result === null || result.peers.length === 0 ? '' : `${result.peers.length}`,
+    outcomeOf({ ...rest, result }),
+  ])
+  return formatTable([heading, ...rows])
+}
+
+function outcomeOf({ verified, failure, result }: Pick<ReceiptRecord, 'verified' | 'failure' | 'result'>): string {
+  const parts = [verified ? 'verified' : 'NOT verified']
+  if (failure !== null) parts.push(failure.message)
+  const missed = result?.log.missed ?? null
+  if (missed !== null) parts.push(`log missed block ${missed}`)
+  const bad = (result?.peers ?? []).filter((peer) => peer.bad > 0)
+  if (bad.length > 0) parts.push(`wrong blocks from ${bad.map(({ name }) => name).join(', ')}`)
+  return parts.join(', ')
+}
+
+const COLUMNS: readonly (readonly [string, (receipt: ReceiptRecord) => string | number | null | undefined])[] = [
+  ['machine', (it) => it.machine],
+  ['number', (it) => it.number],
+  ['began', (it) => it.startedAt],
+  ['seconds', (it) => it.ms / 1000],
+  ['image', (it) => it.image],
+  ['release', (it) => it.release],
+  ['verified', (it) => (it.verified ? 'yes' : 'no')],
+  ['failure code', (it) => it.failure?.code],
+  ['failure', (it) => it.failure?.message],
+  ['blocks', (it) => it.result?.blocks.total],
+  ['blocks restored', (it) => it.result?.blocks.dirty],
+  ['blocks fetched', (it) => it.result?.blocks.fetched],
+  ['bytes read', (it) => it.result?.bytes.read],
+  ['bytes written', (it) => it.result?.bytes.written],
+  ['bytes received', (it) => it.result?.bytes.received],
+  ['from', (it) => it.result?.peers.map(({ name, blocks }) => `${name}: ${blocks}`).join('; ')],
+  ['log', (it) => it.result?.log.source],
+  ['log state', (it) => it.result?.log.state],
+  ['log reason', (it) => it.result?.log.reason],
+  ['log missed block', (it) => it.result?.log.missed],
+]
+
+function describeCsv(receipts: readonly ReceiptRecord[]): string {
+  const rows = receipts.map((receipt) => COLUMNS.map(([, value]) => value(receipt) ?? ''))
+  return formatCsv([COLUMNS.map(([name]) => name), ...rows])
+}

@@ -1,0 +1,39 @@
+import { Command } from 'commander'
+import { action, type Context, withCommonOptions } from '../command.ts'
+import { parseCount } from '../parse.ts'
+
+interface Options {
+  image?: string
+  label?: string
+  force: boolean
+}
+
+export function command(): Command {
+  return withCommonOptions(new Command('rollback'))
+    .description(
+      'publish the content of an earlier release as the next one; `mesh seed` or `mesh up` must be running here, on the master',
+    )
+    .argument('<release>', 'number of the earlier release, as `mesh releases` lists it', parseCount)
+    .option('--image <name>', 'another image than this machine’s')
+    .option('--label <text>', 'remark for people (default: which release it is)')
+    .option('--force', 'publish it although some of its blocks are on no machine that can be reached', false)
+    .addHelpText('after', '\nExample:\n  mesh rollback 12')
+    .action(action(run))
+}
+
+async function run(context: Context, options: Options, release: number): Promise<void> {
+  const { rollback } = await import('../../../node/agent/release/rollback.ts')
+  const { image, label, force } = options
+  const result = await rollback(context.stateDir, {
+    release,
+    force,
+    ...(image === undefined ? {} : { image }),
+    ...(label === undefined ? {} : { label }),
+  })
+  const { total, notHere, nowhere } = result.blocks
+  const lines = [`Published: ${result.image} release ${result.release} with the content of release ${result.content}`]
+  if (notHere > 0) lines.push(`${notHere} of ${total} blocks are not on the disk of this master, but on other machines`)
+  if (nowhere > 0) lines.push(`${nowhere} blocks are on no machine that can be reached now`)
+  lines.push('`mesh restore` brings the disk of this master there, too; `mesh seed` would publish what it holds now.')
+  context.output.result(result, lines.join('\n'))
+}

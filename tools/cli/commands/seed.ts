@@ -1,0 +1,65 @@
+import { Command } from 'commander'
+import { MeshError } from '../../../protocol/errors.ts'
+import { action, type Context, withCommonOptions } from '../command.ts'
+import { formatBytes, formatSeconds } from '../format.ts'
+import { parseRange, parseSize } from '../parse.ts'
+import { type ResetFlags, resetOf, withResetOptions } from '../reset-options.ts'
+import { type ServingFlags, servingOf, withServingOptions } from '../serving-options.ts'
+
+interface Options extends ServingFlags, ResetFlags {
+  image?: string
+  blockSize?: number
+  preserve: { offset: number; length: number }[]
+  copy: boolean
+  once: boolean
+  force: boolean
+  label?: string
+  site?: string
+  name?: string
+}
+
+export function command(): Command {
+  return withResetOptions(withServingOptions(withCommonOptions(new Command('seed'))))
+    .description('publish the content of a disk as the next release, then serve it')
+    .argument('[disk]', 'block device or image file (default: that of the configuration file)')
+    .option('--image <name>', 'name of the image (default: that of last time, or the file name)')
+    .option('--block-size <bytes>', 'unit of content addressing, a power of two (default: 64K)', parseSize)
+    .option(
+      '--preserve <offset:length>',
+      'bytes that are never hashed, served or restored (repeatable)',
+      parseRange,
+      [],
+    )
+    .option('--copy', 'serve an own copy, so that the disk can go on being changed', false)
+    .option('--once', 'publish and stop, instead of serving on', false)
+    .option('--force', 'publish although the disk is mounted read-write', false)
+    .option('--label <text>', 'remark for people')
+    .option('--site <name>', 'name of the site, at the first time (default: lab)')
+    .option('--name <name>', 'name of this machine, at the first time (default: master)')
+    .addHelpText('after', '\nExamples:\n  mesh seed /dev/sda3 --image win11\n  mesh seed model.img --once')
+    .action(action(run))
+}
+
+async function run(context: Context, options: Options, given?: string): Promise<void> {
+  const disk = given ?? context.config.disk
+  if (disk === undefined) throw new MeshError('USAGE', "missing required argument 'disk'")
+  const { seed } = await import('../../../node/agent/run/seed.ts')
+  const { output, agent } = context
+  const published = await seed({
+    ...agent,
+    ...options,
+    serving: servingOf(options),
+    reset: resetOf(options),
+    disk,
+    report: (event) => {
+      agent.report(event)
+      if (event.type !== 'published') return
+      const { image, release, root, size, blockSize, seconds, unchanged } = event.published
+      const what = unchanged ? 'Unchanged, nothing new to publish' : 'Published'
+      const facts = `${formatBytes(size)} in blocks of ${formatBytes(blockSize)}, ${formatSeconds(seconds)}`
+      output.result(event.published, `${what}: ${image} release ${release} (${facts})\nroot ${root}`)
+    },
+  })
+  // Others joined and left since; programs take the last line for the result.
+  if (output.json && !options.once) output.result(published, '')
+}

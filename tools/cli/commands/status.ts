@@ -1,0 +1,80 @@
+import { Command } from 'commander'
+import type { Status } from '../../../node/agent/run/status.ts'
+import { action, type Context, withCommonOptions } from '../command.ts'
+import { formatBytes, formatSeconds } from '../format.ts'
+
+export function command(): Command {
+  return withCommonOptions(new Command('status'))
+    .description('show what this machine is, has and does')
+    .addHelpText('after', '\nExample:\n  mesh status --json')
+    .action(action(run))
+}
+
+async function run(context: Context): Promise<void> {
+  const { status } = await import('../../../node/agent/run/status.ts')
+  const now = await status(context.stateDir, context.agent.configured)
+  context.output.result(now, describe(now))
+}
+
+function describe(status: Status): string {
+  const rows: [string, string][] = [
+    ['machine', `${status.name} (${status.role}) of site ${status.site}${inGroup(status)}`],
+    ['peer id', status.id],
+    ['running', status.running ? `mesh ${status.command}, pid ${status.pid}, ${status.peers} peers connected` : 'no'],
+    ['disk', status.disk ?? 'none'],
+    [
+      'image',
+      status.image === undefined
+        ? 'none'
+        : `${status.image} release ${status.release}, ${formatBytes(status.size ?? 0)}`,
+    ],
+  ]
+  if (status.blocks !== undefined) {
+    const { total, held, changed, unheld } = status.blocks
+    rows.push(['blocks', `${held} of ${total} can be served`])
+    if (changed > 0) rows.push(['changed', `${changed} blocks are no longer what was published or restored`])
+    if (unheld > 0)
+      rows.push(['missing', `${unheld} blocks nobody holds any more: run \`mesh seed\` again on the master`])
+  }
+  if (status.staging !== undefined) rows.push(['staged', describeStaging(status.staging)])
+  if (status.serving !== undefined) rows.push(['served', describeServing(status.serving)])
+  for (const { site, in: into, out } of status.uplink ?? [])
+    rows.push(['uplink', `site ${site}: ${describeCrossing(into)} came, ${describeCrossing(out)} went`])
+  if (status.lastRestore !== undefined) {
+    const { verified, release, startedAt, seconds, failure } = status.lastRestore
+    const outcome = verified ? 'verified' : `NOT verified${failure === undefined ? '' : ` (${failure})`}`
+    rows.push(['restored', `${startedAt}, release ${release ?? 'unknown'}, ${outcome}, ${formatSeconds(seconds)}`])
+  }
+  rows.push(['members', String(status.members)], ['metadata', `valid until ${status.metadataExpires.slice(0, 10)}`])
+  return rows.map(([name, value]) => `${name.padEnd(10)}${value}`).join('\n')
+}
+
+function inGroup({ group, site }: Status): string {
+  return group === undefined || group === site ? '' : `, group ${group}`
+}
+
+function describeStaging({ release, staged, wanted, left, state, reason }: NonNullable<Status['staging']>): string {
+  const parts = [`${staged} of ${wanted} blocks of release ${release}`]
+  if (state === 'done') parts.push('the next restore switches to it')
+  if (left > 0) parts.push(`there is no room for ${left}, which the restore fetches`)
+  if (state === 'waiting') parts.push(`waits: ${reason}`)
+  return parts.join('; ')
+}
+
+function describeCrossing(bytes: NonNullable<Status['uplink']>[number]['in']): string {
+  const some = (['blocks', 'pages', 'metadata'] as const).filter((cause) => bytes[cause] > 0)
+  return some.map((cause) => `${formatBytes(bytes[cause])} of ${cause}`).join(' and ') || 'nothing'
+}
+
+const CAPS = { rate: '--max-upload', cpu: 'the limit on the processor' } as const
+
+function describeServing(serving: NonNullable<Status['serving']>): string {
+  const { bytes, bytesPerSecond, clients, waiting, capped, inUse } = serving
+  const parts = [formatBytes(bytes)]
+  if (bytesPerSecond >= 1) parts.push(`${formatBytes(bytesPerSecond)}/s lately`)
+  if (clients > 0) parts.push(clients === 1 ? '1 machine is served' : `${clients} machines are served`)
+  if (waiting > 0) parts.push(waiting === 1 ? '1 waits' : `${waiting} wait`)
+  if (capped !== undefined) parts.push(`held back by ${CAPS[capped]}`)
+  if (inUse) parts.push('somebody uses this machine')
+  return parts.join(', ')
+}

@@ -1,0 +1,235 @@
+import { MeshError } from '../../../protocol/errors.ts'
+import { escapePath, execLine, pathWord, plainText, type UnitFile, unit } from './unit-text.ts'
+
+/** Who keeps the write log, if one is kept. */
+export type UnitMonitor = { readonly nbd: string } | { readonly era: string }
+
+/** What the units of a machine are made of. All paths are absolute. */
+export interface UnitFacts {
+  /** Program and first arguments: what runs `mesh`. */
+  readonly program: readonly string[]
+  readonly state: string
+  /** Whether the configuration file names it. */
+  readonly stateInFile: boolean
+  /** Configuration file that the commands read. */
+  readonly config?: string
+  /** Managed disk; a machine without one, such as an operator's, restores nothing. */
+  readonly disk?: string
+  readonly monitor?: UnitMonitor
+  /** Whether the disk holds the root file system, so that it is restored in the initrd. */
+  readonly initrd: boolean
+  /** Whether hooks run, which may want anything of the system. */
+  readonly hooks: boolean
+  /** Priority of serving, as nice(1) counts. */
+  readonly nice: number
+  /** The machine starts the rolls of its group. */
+  readonly roll?: { readonly group: string; readonly window: string }
+}
+
+/** Every name that a unit of ours can have; the ones that are no longer wanted are removed. */
+export const UNIT_NAMES = [
+  'mesh-restore.service',
+  'mesh-monitor.service',
+  'mesh-up.service',
+  'mesh-roll.service',
+  'mesh-roll.timer',
+] as const
+
+/** Exit code of hooks that failed: the disk is right all the same. */
+const HOOKS_ARE_NO_REASON = 'SuccessExitStatus=9'
+const DAYS = { Mo: 'Mon', Tu: 'Tue', We: 'Wed', Th: 'Thu', Fr: 'Fri', Sa: 'Sat', Su: 'Sun' } as const
+
+/** The units of one machine. Errors: USAGE for a window that no timer can be made of. */
+export function meshUnits(facts: UnitFacts): UnitFile[] {
+  return [
+    ...(facts.disk === undefined ? [] : [restoreUnit(facts, facts.disk)]),
+    ...(facts.disk === undefined || facts.monitor === undefined ? [] : [monitorUnit(facts, facts.disk, facts.monitor)]),
+    upUnit(facts),
+    ...(facts.roll === undefined ? [] : rollUnits(facts, facts.roll)),
+  ]
+}
+
+function command({ program, state, stateInFile, config }: UnitFacts, ...args: string[]): string {
+  const from = [...(config === undefined ? [] : ['--config', config]), ...(stateInFile ? [] : ['--state', state])]
+  return `ExecStart=${execLine([...program, ...args, ...from])}`
+}
+
+/** What uses a block device (mounts, file system checks) waits for these (systemd.special(7)); nothing for an image file. */
+function usersOf(device: string): { readonly target?: string; readonly all: string } {
+  if (!device.startsWith('/dev/')) return { all: '' }
+  const name = escapePath(device)
+  return { target: `blockdev@${name}.target`, all: `blockdev@${name}.target systemd-fsck@${name}.service` }
+}
+
+function restoreUnit(facts: UnitFacts, disk: string): UnitFile {
+  const { state, initrd, hooks } = facts
+  const users = usersOf(disk)
+  const wants = ['network-online.target', users.target].filter((one) => one !== undefined).join(' ')
+  if (initrd)
+    return unit(
+      'mesh-restore.service',
+      'For a disk that holds the root file system: runs in the initrd, before that is checked or mounted. The initrd needs this\nunit, what it runs, the state directory’s file system, and the network.',
+      {
+        Unit: [
+          `Description=Restore ${plainText(disk)} to the model image, before it becomes the root`,
+          'DefaultDependencies=no',
+          'AssertPathExists=/etc/initrd-release',
+          `RequiresMountsFor=${pathWord(state)}`,
+          `Wants=${wants}`,
+          'Requires=initrd-root-device.target',
+          'After=network-online.target initrd-root-device.target',
+          `Before=${users.all} systemd-fsck-root.service sysroot.mount initrd-root-fs.target shutdown.target`,
+          'Conflicts=shutdown.target',
+          'OnFailure=emergency.target',
+          'OnFailureJobMode=replace-irreversibly',
+        ],
+        Service: restoreService(facts),
+        Install: ['RequiredBy=initrd-root-fs.target sysroot.mount'],
+      },
+    )
+  const image = users.target === undefined
+  return unit(
+    'mesh-restore.service',
+    'For a disk that is not the root file system. If it is in /etc/fstab, by the same path as here, give it the options\n_netdev,x-systemd.requires=mesh-restore.service so that it is mounted only after a restore that succeeded.',
+    {
+      Unit: [
+        `Description=Restore ${plainText(disk)} to the model image`,
+        `RequiresMountsFor=${pathWord(state)}${image ? ` ${pathWord(disk)}` : ''}`,
+        `Wants=${wants}`,
+        'After=local-fs.target network-online.target',
+        image
+          ? 'Before=remote-fs.target libvirtd.service libvirt-guests.service'
+          : `Before=${users.all} remote-fs-pre.target remote-fs.target`,
+      ],
+      // Hooks run with it, and may want to change anything.
+      Service: [...restoreService(facts), ...(hooks ? [] : HARDENING)],
+      Install: ['WantedBy=multi-user.target', 'RequiredBy=remote-fs.target'],
+    },
+  )
+}
+
+function restoreService(facts: UnitFacts): string[] {
+  return [
+    'Type=oneshot',
+    'RemainAfterExit=yes',
+    command(facts, 'restore'),
+    HOOKS_ARE_NO_REASON,
+    // A lab that is provisioned takes as long as it takes; without peers the command ends by itself.
+    'TimeoutStartSec=infinity',
+    'StandardOutput=journal+console',
+  ]
+}
+
+function monitorUnit(facts: UnitFacts, disk: string, monitor: UnitMonitor): UnitFile {
+  const { state, initrd } = facts
+  const place = 'era' in monitor ? usersOf(`/dev/mapper/${monitor.era}`) : { all: '' }
+  const before = `${place.all}${initrd ? ' systemd-fsck-root.service sysroot.mount initrd-root-fs.target' : ''}`.trim()
+  const service =
+    'era' in monitor
+      ? ['Type=oneshot', 'RemainAfterExit=yes', command(facts, 'monitor', '--era', monitor.era)]
+      : [
+          // It is ready when its hooks have ended; it says so by systemd-notify.
+          'Type=notify',
+          'NotifyAccess=all',
+          command(facts, 'monitor', '--nbd', monitor.nbd),
+          'Restart=on-failure',
+          'RestartSec=2',
+          'RuntimeDirectory=lab-mesh',
+        ]
+  return unit(
+    'mesh-monitor.service',
+    'Logs what is written to the disk, from after the restore on; runs the hooks. What uses the disk comes after it: with --era\n/dev/mapper/NAME in /etc/fstab, with the options _netdev,x-systemd.requires=mesh-monitor.service.',
+    {
+      Unit: [
+        `Description=Log what is written to ${plainText(disk)}`,
+        initrd ? 'DefaultDependencies=no' : undefined,
+        `RequiresMountsFor=${pathWord(state)}`,
+        place.target === undefined ? undefined : `Wants=${place.target}`,
+        'Requires=mesh-restore.service',
+        'After=mesh-restore.service',
+        before === ''
+          ? 'Before=remote-fs.target libvirtd.service'
+          : `Before=${before}${initrd ? '' : ' remote-fs.target'}`,
+      ],
+      Service: [...service, HOOKS_ARE_NO_REASON, 'TimeoutStartSec=infinity'],
+      Install: [initrd ? 'RequiredBy=initrd-root-fs.target sysroot.mount' : 'WantedBy=multi-user.target'],
+    },
+  )
+}
+
+function upUnit(facts: UnitFacts): UnitFile {
+  const { state, nice } = facts
+  return unit('mesh-up.service', 'Serves this machine’s image to the others.', {
+    Unit: [
+      'Description=Serve the model image to the other machines of the lab',
+      `RequiresMountsFor=${pathWord(state)}`,
+      `ConditionPathExists=${plainText(`${state}/machine.json`)}`,
+      'Wants=network-online.target',
+      'After=network-online.target mesh-restore.service mesh-monitor.service',
+    ],
+    Service: [
+      'Type=exec',
+      command(facts, 'up'),
+      'Restart=on-failure',
+      'RestartSec=5',
+      // A wrong option or configuration does not get better by trying again.
+      'RestartPreventExitStatus=2',
+      `Nice=${nice}`,
+      'IOSchedulingClass=best-effort',
+      'IOSchedulingPriority=7',
+      ...HARDENING,
+    ],
+    Install: ['WantedBy=multi-user.target'],
+  })
+}
+
+/**
+ * Takes away what no command of ours needs. Not MemoryDenyWriteExecute=: Node compiles while it runs. Not ProtectClock= nor any
+ * other limit on devices: disks, logs on partitions and device mapper are opened. Not ProtectSystem=strict nor ProtectHome=: image
+ * files, qcow2 files and logs may be anywhere.
+ */
+const HARDENING = [
+  'ProtectSystem=full',
+  'PrivateTmp=yes',
+  'ProtectKernelTunables=yes',
+  'ProtectControlGroups=yes',
+  'NoNewPrivileges=yes',
+  'RestrictRealtime=yes',
+  'RestrictSUIDSGID=yes',
+  'LockPersonality=yes',
+  'RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK',
+]
+
+function rollUnits(facts: UnitFacts, { group, window }: NonNullable<UnitFacts['roll']>): UnitFile[] {
+  return [
+    unit('mesh-roll.service', 'Resets the group in waves; one that was cut off is continued by `mesh roll resume`.', {
+      Unit: [
+        `Description=Reset the machines of ${plainText(group)}`,
+        `RequiresMountsFor=${pathWord(facts.state)}`,
+        'Wants=network-online.target',
+        'After=network-online.target mesh-up.service',
+      ],
+      Service: ['Type=exec', command(facts, 'roll', 'start', '--group', group)],
+    }),
+    unit('mesh-roll.timer', `At the beginning of the window ${window}.`, {
+      Unit: [`Description=When the machines of ${group} are reset`],
+      // Not Persistent=: a night that was missed is not made up for by day.
+      Timer: [`OnCalendar=${calendarOf(window)}`, 'AccuracySec=1s'],
+      Install: ['WantedBy=timers.target'],
+    }),
+  ]
+}
+
+/** `22:00-05:00` or `Mo-Fr 22:00-05:00` as systemd.time(7) says its beginning. */
+function calendarOf(window: string): string {
+  const day = '(Mo|Tu|We|Th|Fr|Sa|Su)'
+  const pattern = new RegExp(`^(?:${day}(?:-${day})?\\s+)?([01]?\\d|2[0-3]):([0-5]\\d)\\s*-\\s*\\d{1,2}:\\d{2}$`)
+  const [match, from, to, hour, minute] = pattern.exec(window.trim()) ?? []
+  if (match === undefined)
+    throw new MeshError(
+      'USAGE',
+      `no timer can be made of roll.window = ${window}: give 22:00-05:00 or Mo-Fr 22:00-05:00`,
+    )
+  const days = [from, to].filter((one) => one !== undefined).map((one) => DAYS[one as keyof typeof DAYS])
+  return `${days.length === 0 ? '' : `${days.join('..')} `}*-*-* ${hour!.padStart(2, '0')}:${minute}:00`
+}

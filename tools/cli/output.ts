@@ -1,0 +1,208 @@
+import { SingleBar } from 'cli-progress'
+import type { AgentEvent } from '../../node/agent/machine/events.ts'
+import type { Progress } from '../../node/disk/progress.ts'
+import type { MeshError } from '../../protocol/errors.ts'
+import { formatBytes, formatSeconds } from './format.ts'
+
+const LINE_EVERY_MS = 2_000
+const JSON_PROGRESS_EVERY_MS = 500
+
+const PHASES: Readonly<Record<Progress['phase'], string>> = {
+  hash: 'Hashing',
+  repeats: 'Comparing what repeats',
+  tree: 'Fetching the hash tree',
+  scan: 'Scanning',
+  restore: 'Restoring',
+  verify: 'Verifying',
+}
+
+type ProgressEvent = Extract<AgentEvent, { type: 'progress' }>
+
+/**
+ * Everything a command prints. Results go to standard output; what happens on the way goes there as JSON lines with
+ * `--json`, else to standard error: a bar on a terminal, a line now and then where there is none.
+ */
+export class Output {
+  readonly json: boolean
+  readonly #quiet: boolean
+  #bar: SingleBar | undefined
+  #phase: Progress['phase'] | undefined
+  #phaseStartedAt = 0
+  #phaseStartedWith = 0
+  #shownAt = 0
+
+  constructor(options: { json: boolean; quiet: boolean }) {
+    this.json = options.json
+    this.#quiet = options.quiet
+  }
+
+  /** The outcome: one JSON line, or text for people. */
+  result(value: object, text: string): void {
+    this.close()
+    process.stdout.write(this.json ? `${JSON.stringify(value)}\n` : `${text}\n`)
+  }
+
+  event(event: AgentEvent): void {
+    if (this.#quiet) return
+    if (this.json) this.#jsonEvent(event)
+    else this.#humanEvent(event)
+  }
+
+  #humanEvent(event: AgentEvent): void {
+    switch (event.type) {
+      case 'progress':
+        this.#progress(event)
+        break
+      case 'note':
+        this.#line(event.text)
+        break
+      case 'warning':
+        this.#line(`warning: ${event.text}`)
+        break
+      case 'listening':
+        this.#line(`listening on ${event.addresses.join(', ')}`)
+        break
+      case 'serving':
+        this.#line(`serving ${event.image} release ${event.release}: ${event.blocks} blocks`)
+        break
+      case 'staged':
+        this.#line(`staged ${event.image} release ${event.release}: ${event.staged} blocks for the next restore`)
+        break
+      case 'monitoring':
+        this.#line(
+          `serving ${event.disk} at ${event.uri || 'the socket that was handed over'}; the log is ${describeLog(event)}`,
+        )
+        break
+      case 'hook':
+        this.#line(describeHook(event))
+        break
+      case 'member':
+        this.#line(`${event.name} joined`)
+        break
+      case 'peer':
+        this.#line(`${event.name} ${event.up ? 'connected' : 'disconnected'}`)
+        break
+      case 'roll':
+        this.#line(`the roll is ${event.state}${event.why === '' ? '' : `: ${event.why}`}`)
+        break
+      case 'turn':
+        this.#line(`${event.machine}: ${event.turn}${event.why === '' ? '' : `, ${event.why}`}`)
+        break
+      case 'holders':
+        this.#line(
+          `every block is on ${event.least} running machines or more; down: ${event.down.join(' ') || 'nobody'}`,
+        )
+        break
+      case 'published':
+      case 'receipt':
+        // The command prints its result itself.
+        break
+    }
+  }
+
+  error(error: MeshError): void {
+    this.close()
+    process.stderr.write(`mesh: ${error.message}\n      ${error.advice}\n`)
+    if (!this.json) return
+    const { code, message, advice, detail } = error
+    process.stdout.write(`${JSON.stringify({ event: 'error', code, message, advice, detail })}\n`)
+  }
+
+  unexpected(error: unknown): void {
+    this.close()
+    const message = error instanceof Error ? error.message : String(error)
+    process.stderr.write(
+      `mesh: unexpected error: ${message}\n      Please report it; MESH_DEBUG=1 shows where it happened.\n`,
+    )
+    if (process.env.MESH_DEBUG !== undefined && error instanceof Error) process.stderr.write(`${error.stack}\n`)
+    if (this.json) process.stdout.write(`${JSON.stringify({ event: 'error', code: 'UNEXPECTED', message })}\n`)
+  }
+
+  /** Ends a progress bar, if one is shown. */
+  close(): void {
+    this.#bar?.stop()
+    this.#bar = undefined
+  }
+
+  #jsonEvent(event: AgentEvent): void {
+    // The result is printed by the command, as the last line.
+    if (event.type === 'published' || event.type === 'receipt') return
+    if (event.type === 'progress' && !this.#isDue(event, JSON_PROGRESS_EVERY_MS)) return
+    const { type, ...rest } = event
+    process.stdout.write(`${JSON.stringify({ event: type, ...rest })}\n`)
+  }
+
+  #progress(event: ProgressEvent): void {
+    if (process.stderr.isTTY) this.#showBar(event)
+    else if (this.#isDue(event, LINE_EVERY_MS)) {
+      process.stderr.write(`${PHASES[event.phase]}: ${describe(event, this.#rate(event))}\n`)
+    }
+  }
+
+  #showBar(event: ProgressEvent): void {
+    if (event.phase !== this.#phase) {
+      this.close()
+      this.#begin(event)
+    }
+    if (this.#bar === undefined) {
+      this.#bar = new SingleBar({
+        format: `${PHASES[event.phase]} [{bar}] {percentage}%  {facts}`,
+        barCompleteChar: '#',
+        barIncompleteChar: '-',
+        barsize: 24,
+        hideCursor: true,
+        clearOnComplete: true,
+        stream: process.stderr,
+        fps: 5,
+      })
+      this.#bar.start(event.totalBytes, event.doneBytes, { facts: '' })
+    }
+    this.#bar?.setTotal(event.totalBytes)
+    this.#bar?.update(event.doneBytes, { facts: describe(event, this.#rate(event)) })
+  }
+
+  /** Whether a line is due: at the beginning and the end of a phase, and now and then. */
+  #isDue(event: ProgressEvent, everyMs: number): boolean {
+    const now = performance.now()
+    const fresh = event.phase !== this.#phase
+    if (fresh) this.#begin(event)
+    if (!fresh && now - this.#shownAt < everyMs && event.doneBytes < event.totalBytes) return false
+    this.#shownAt = now
+    return true
+  }
+
+  #begin(event: ProgressEvent): void {
+    this.#phase = event.phase
+    this.#phaseStartedAt = performance.now()
+    this.#phaseStartedWith = event.doneBytes
+  }
+
+  #rate(event: ProgressEvent): number {
+    return ((event.doneBytes - this.#phaseStartedWith) * 1000) / Math.max(1, performance.now() - this.#phaseStartedAt)
+  }
+
+  #line(text: string): void {
+    this.close()
+    process.stderr.write(`${text}\n`)
+  }
+}
+
+function describeHook({ name, ok, why, seconds, output }: Extract<AgentEvent, { type: 'hook' }>): string {
+  const first = `${ok ? '' : 'warning: '}hook ${name}: ${ok ? 'done' : why} (${formatSeconds(seconds)})`
+  return [first, ...(output === '' ? [] : output.split('\n').map((line) => `  ${line}`))].join('\n')
+}
+
+function describeLog({ state, dirty }: Extract<AgentEvent, { type: 'monitoring' }>): string {
+  return state === 'dirty' ? `dirty: ${dirty} granules` : state
+}
+
+function describe(event: ProgressEvent, rate: number): string {
+  const parts = [`${formatBytes(event.doneBytes)} of ${formatBytes(event.totalBytes)}`]
+  if (rate > 0) {
+    parts.push(`${formatBytes(rate)}/s`)
+    if (event.doneBytes < event.totalBytes)
+      parts.push(`${formatSeconds((event.totalBytes - event.doneBytes) / rate)} left`)
+  }
+  if (event.peers !== undefined) parts.push(event.peers === 1 ? '1 peer' : `${event.peers} peers`)
+  return parts.join(', ')
+}

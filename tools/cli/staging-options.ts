@@ -1,0 +1,29 @@
+import type { Command } from 'commander'
+import type { ServingOptions } from '../../node/agent/machine/options.ts'
+import { parseRate, parseSize } from './parse.ts'
+
+export interface StagingFlags {
+  stageSpace?: number
+  stageRate?: number
+}
+
+/** Adds the options that say what fetching a coming release ahead may take; they are kept for the next time. */
+export function withStagingOptions(command: Command): Command {
+  return command
+    .option(
+      '--stage-space <size>',
+      'keep so much of a coming release beside the disk (default: 4G; 0: none)',
+      parseSize,
+    )
+    .option('--stage-rate <rate>', 'fetch it no faster than this, such as 5Mbit, or none (default)', parseStageRate)
+}
+
+export function stagingOf({ stageSpace, stageRate }: StagingFlags): ServingOptions {
+  // `none` was read as 0.
+  return { stageSpace, stageRate: stageRate === 0 ? null : stageRate }
+}
+
+/** Bytes per second; 0 for none. */
+function parseStageRate(text: string): number {
+  return parseRate(text) / 8
+}

@@ -1,7 +1,7 @@
 import { connect } from 'node:net'
-import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from '../../protocol/constants.ts'
 import { ERROR_CODES, errnoOf, MeshError } from '../../protocol/errors.ts'
 import { controlSocketPath } from '../state/state-directory.ts'
+import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
 
 /**
  * Calls a method of the command that runs on this state directory.

@@ -1,8 +1,8 @@
 import { chmod, rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
-import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from '../../protocol/constants.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import { controlSocketPath } from '../state/state-directory.ts'
+import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
 
 /** A method of a running command: takes and returns plain JSON values. */
 export type ControlMethod = (params: Readonly<Record<string, unknown>>) => Promise<unknown>

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict'
 import { availableParallelism } from 'node:os'
 import { setImmediate as turn } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
-import { HASH_WORKER_WORTH_BYTES, MAX_HASH_WORKERS, SCAN_RUN_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import { countBlocks } from '../../protocol/units.ts'
 import { openFault, transferFault } from './device-fault.ts'
 import type { HashedRun, HashReply, HashRequest, HashRun } from './hash-messages.ts'
+import { HASH_WORKER_WORTH_BYTES, MAX_HASH_WORKERS, SCAN_RUN_BYTES } from './limits.ts'
 import { RunHasher } from './run-hasher.ts'
 
 interface Pending extends HashRequest {

@@ -1,9 +1,4 @@
-import {
-  QUICK_PAUSE_FACTOR,
-  QUICK_SLOW_MS,
-  QUICK_SLOW_MS_PER_MIB,
-  QUICK_TRANSFER_BYTES,
-} from '../../protocol/constants.ts'
+import { QUICK_PAUSE_FACTOR, QUICK_SLOW_MS, QUICK_SLOW_MS_PER_MIB, QUICK_TRANSFER_BYTES } from './limits.ts'
 
 /**
  * Decides which transfers are made at once by the main thread: to hand one to another thread costs five times what copying

@@ -1,15 +1,10 @@
 import { type FileHandle, open } from 'node:fs/promises'
-import {
-  GRANULE_SIZE_BYTES,
-  MAX_ANCHORS,
-  MAX_REPEAT_CANDIDATES,
-  MAX_REPEAT_MISSES,
-  MIN_ANCHOR_BITS,
-} from '../../protocol/constants.ts'
+import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import type { RangeSet } from '../../protocol/ranges.ts'
 import type { Repeat } from '../../protocol/repeats.ts'
 import { openFault, transferFault } from './device-fault.ts'
+import { MAX_ANCHORS, MAX_REPEAT_CANDIDATES, MAX_REPEAT_MISSES, MIN_ANCHOR_BITS } from './limits.ts'
 import type { ReportProgress } from './progress.ts'
 
 /** Granules compared at a time, at most: what only looks alike mostly differs in the first one. */

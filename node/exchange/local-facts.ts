@@ -1,7 +1,7 @@
-import { SESSION_CREDIT_BYTES } from '../../protocol/constants.ts'
 import { type Digest, sameBytes, toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import type { HeldImage, Message, MetadataVersions } from '../../protocol/messages.ts'
+import { SESSION_CREDIT_BYTES } from './limits.ts'
 
 /** Versions of the exchange this code speaks. */
 const VERSION_MIN = 2

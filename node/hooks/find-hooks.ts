@@ -1,8 +1,8 @@
 import { constants } from 'node:fs'
 import { access, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { MAX_HOOKS } from '../../protocol/constants.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { MAX_HOOKS } from './limits.ts'
 import { assertTrustedPath } from './trusted-path.ts'
 
 /** As run-parts(8) takes them: without dots, so that what editors and packages leave behind is not run. */

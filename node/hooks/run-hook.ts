@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { basename } from 'node:path'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { HOOK_GRACE_MS, HOOK_OUTPUT_BYTES } from '../../protocol/constants.ts'
+import { HOOK_GRACE_MS, HOOK_OUTPUT_BYTES } from './limits.ts'
 
 /** How one hook ended. */
 export interface HookOutcome {

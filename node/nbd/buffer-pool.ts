@@ -1,4 +1,4 @@
-import { NBD_POOL_BYTES } from '../../protocol/constants.ts'
+import { NBD_POOL_BYTES } from './limits.ts'
 
 /** Below this an allocation costs less than keeping the buffer. */
 const MIN_KEPT_BYTES = 2048

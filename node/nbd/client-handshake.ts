@@ -1,5 +1,5 @@
-import { NBD_MAX_OPTION_BYTES, NBD_MAX_OPTIONS } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
+import { NBD_MAX_OPTION_BYTES, NBD_MAX_OPTIONS } from './limits.ts'
 import {
   FLAG_FIXED_NEWSTYLE,
   FLAG_NO_ZEROES,

@@ -1,7 +1,7 @@
-import { NBD_MAX_EXTENTS_TAKEN, NBD_MAX_OPTION_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import type { NbdFacts } from './client-handshake.ts'
+import { NBD_MAX_EXTENTS_TAKEN, NBD_MAX_OPTION_BYTES } from './limits.ts'
 import type { Extent } from './nbd-export.ts'
 import {
   CHUNK,

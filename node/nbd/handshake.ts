@@ -1,11 +1,6 @@
-import {
-  NBD_MAX_OPTION_BYTES,
-  NBD_MAX_OPTIONS,
-  NBD_MAX_REQUEST_BYTES,
-  NBD_PREFERRED_BYTES,
-} from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import type { ByteReader } from './byte-reader.ts'
+import { NBD_MAX_OPTION_BYTES, NBD_MAX_OPTIONS, NBD_MAX_REQUEST_BYTES, NBD_PREFERRED_BYTES } from './limits.ts'
 import type { MetaContext, NbdExport } from './nbd-export.ts'
 import {
   FLAG_FIXED_NEWSTYLE,

@@ -1,4 +1,4 @@
-import { NBD_PREFERRED_BYTES } from '../../protocol/constants.ts'
+import { NBD_PREFERRED_BYTES } from './limits.ts'
 import type { DoneSoon } from './nbd-export.ts'
 import type { NbdRequest } from './nbd-request.ts'
 

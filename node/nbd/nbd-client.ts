@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
+import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { agree, type NbdFacts } from './client-handshake.ts'
+import { ClientReplies, type PendingRequest } from './client-replies.ts'
 import {
   NBD_CLIENT_REQUEST_BYTES,
   NBD_CONNECT_DEADLINE_MS,
@@ -8,10 +11,7 @@ import {
   NBD_MAX_REQUESTS_UNDER_WAY,
   NBD_REPLY_DEADLINE_MS,
   NBD_STATUS_BYTES,
-} from '../../protocol/constants.ts'
-import { errnoOf, MeshError } from '../../protocol/errors.ts'
-import { agree, type NbdFacts } from './client-handshake.ts'
-import { ClientReplies, type PendingRequest } from './client-replies.ts'
+} from './limits.ts'
 import type { Extent } from './nbd-export.ts'
 import { COMMAND, COMMAND_FLAG, REQUEST_BYTES, REQUEST_MAGIC } from './nbd-protocol.ts'
 import { type NbdTarget, parseNbdUri } from './nbd-uri.ts'

@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net'
-import { NBD_CLOSE_DEADLINE_MS, NBD_HANDSHAKE_DEADLINE_MS } from '../../protocol/constants.ts'
 import type { BufferPool } from './buffer-pool.ts'
 import { ByteReader } from './byte-reader.ts'
 import { negotiate } from './handshake.ts'
+import { NBD_CLOSE_DEADLINE_MS, NBD_HANDSHAKE_DEADLINE_MS } from './limits.ts'
 import type { NbdExport } from './nbd-export.ts'
 import { type Farewell, Transmission } from './transmission.ts'
 

@@ -1,7 +1,8 @@
-import { MAX_IMAGE_SIZE_BYTES, NBD_LOG_ALIGNMENT_BYTES } from '../../protocol/constants.ts'
+import { MAX_IMAGE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { type ByteCount, type ByteOffset, byteCount } from '../../protocol/units.ts'
 import type { BlockDevice } from '../disk/block-device.ts'
+import { NBD_LOG_ALIGNMENT_BYTES } from './limits.ts'
 import { NbdClient, type NbdClientOptions } from './nbd-client.ts'
 
 /**

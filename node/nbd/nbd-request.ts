@@ -1,6 +1,6 @@
-import { NBD_MAX_REQUEST_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import type { Agreement } from './handshake.ts'
+import { NBD_MAX_REQUEST_BYTES } from './limits.ts'
 import { COMMAND, COMMAND_FLAG, NBD_ERROR, REQUEST_MAGIC } from './nbd-protocol.ts'
 
 /** One request of a client. */

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:net'
-import { NBD_MAX_CONNECTIONS } from '../../protocol/constants.ts'
 import { BufferPool } from './buffer-pool.ts'
+import { NBD_MAX_CONNECTIONS } from './limits.ts'
 import { NbdConnection } from './nbd-connection.ts'
 import type { NbdExport } from './nbd-export.ts'
 import { listenAt, type NbdAddress } from './nbd-listen.ts'

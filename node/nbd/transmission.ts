@@ -1,14 +1,14 @@
 import type { Socket } from 'node:net'
+import { isMeshError } from '../../protocol/errors.ts'
+import type { BufferPool } from './buffer-pool.ts'
+import type { Agreement } from './handshake.ts'
+import { IncomingWrite } from './incoming-write.ts'
 import {
   NBD_MAX_BYTES_UNDER_WAY,
   NBD_MAX_EXTENTS,
   NBD_MAX_PIECES_UNDER_WAY,
   NBD_MAX_REQUESTS_UNDER_WAY,
-} from '../../protocol/constants.ts'
-import { isMeshError } from '../../protocol/errors.ts'
-import type { BufferPool } from './buffer-pool.ts'
-import type { Agreement } from './handshake.ts'
-import { IncomingWrite } from './incoming-write.ts'
+} from './limits.ts'
 import { COMMAND, COMMAND_FLAG, NBD_ERROR, REQUEST_BYTES } from './nbd-protocol.ts'
 import { errorChunk, readHeaderBytes, simpleReply, statusChunk, writeReadHeader } from './nbd-reply.ts'
 import { carriesData, checkRequest, isChange, type NbdRequest, parseRequest } from './nbd-request.ts'

@@ -1,5 +1,5 @@
 import type { MessageStream } from '@libp2p/interface'
-import { SEND_GATHER_BYTES, SEND_SMALL_BYTES } from '../../protocol/constants.ts'
+import { SEND_GATHER_BYTES, SEND_SMALL_BYTES } from './limits.ts'
 
 /**
  * The same connection, but what is sent in one turn is written together. Noise hands over a length of 2 bytes, each piece of

@@ -1,4 +1,4 @@
-import { DIAL_STEP_MS, DIAL_STEP_PEERS, FAR_PEERS } from '../../protocol/constants.ts'
+import { DIAL_STEP_MS, DIAL_STEP_PEERS, FAR_PEERS } from './limits.ts'
 
 const NEAR = 0
 const MASTER = 1

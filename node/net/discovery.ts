@@ -1,6 +1,7 @@
 import { type Startable, start, stop } from '@libp2p/interface'
 import { type MulticastDNSComponents, mdns } from '@libp2p/mdns'
-import { DISCOVERY_INTERVAL_MS, MAX_ADDRESSES_PER_PEER } from '../../protocol/constants.ts'
+import { MAX_ADDRESSES_PER_PEER } from '../../protocol/constants.ts'
+import { DISCOVERY_INTERVAL_MS } from './limits.ts'
 
 /** A node of the site was seen on the network. */
 export type DiscoveryListener = (peerId: string, addresses: string[]) => void

@@ -1,8 +1,9 @@
 import type { Stream } from '@libp2p/interface'
-import { REQUEST_DEADLINE_MS, SEND_GATHER_BYTES, STREAM_BACKLOG_BYTES } from '../../protocol/constants.ts'
+import { REQUEST_DEADLINE_MS } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
 import type { Message } from '../../protocol/messages.ts'
+import { SEND_GATHER_BYTES, STREAM_BACKLOG_BYTES } from './limits.ts'
 import { rareWindowUpdates } from './rare-window-updates.ts'
 
 /** A stream of messages to one proven peer, with back-pressure both ways. */

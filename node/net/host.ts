@@ -5,20 +5,19 @@ import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p, type Libp2p } from 'libp2p'
-import {
-  ADDRESS_DIAL_DEADLINE_MS,
-  DIAL_DEADLINE_MS,
-  MAX_MEMBERS,
-  MAX_STREAMS_PER_CONNECTION,
-  MAX_STREAMS_PER_PROTOCOL,
-  REQUEST_DEADLINE_MS,
-  STREAM_WINDOW_BYTES,
-} from '../../protocol/constants.ts'
+import { MAX_MEMBERS, REQUEST_DEADLINE_MS } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { batchedNoise } from './batched-noise.ts'
 import { type DiscoveryListener, discovery } from './discovery.ts'
 import { type FrameStream, Libp2pFrameStream } from './frame-stream.ts'
 import { connectionGater, type Gate } from './gate.ts'
+import {
+  ADDRESS_DIAL_DEADLINE_MS,
+  DIAL_DEADLINE_MS,
+  MAX_STREAMS_PER_CONNECTION,
+  MAX_STREAMS_PER_PROTOCOL,
+  STREAM_WINDOW_BYTES,
+} from './limits.ts'
 
 export interface HostOptions {
   /** Raw Ed25519 key, 32 bytes each. */

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
-import { RESET_COMMAND_DEADLINE_MS, RESET_DELAY_MS } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
+import { RESET_COMMAND_DEADLINE_MS, RESET_DELAY_MS } from './limits.ts'
 
 export interface ResetterOptions {
   /** Command of the shell that resets the machine; empty: it is not reset from afar. */

@@ -1,8 +1,8 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { AUDIT_MIN_BLOCKS, AUDIT_SHARE } from '../../protocol/constants.ts'
 import { digestOf, sameBytes } from '../../protocol/digest.ts'
 import type { ImageDisk } from '../disk/image-disk.ts'
 import type { TreeFile } from '../store/tree-file.ts'
+import { AUDIT_MIN_BLOCKS, AUDIT_SHARE } from './limits.ts'
 
 export interface AuditOptions {
   readonly disk: ImageDisk

@@ -1,19 +1,16 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
-import {
-  GRANULE_SIZE_BYTES,
-  MAX_LOCATIONS_PER_DIGEST,
-  REPEATS_WORTH_BYTES,
-  RESTORE_BATCH_BYTES,
-} from '../../protocol/constants.ts'
+import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes, zeroDigest } from '../../protocol/digest.ts'
 import { countGranules, granuleOf } from '../../protocol/granules.ts'
 import type { Repeat } from '../../protocol/repeats.ts'
 import type { ImageDisk } from '../disk/image-disk.ts'
 import type { FetchedBlock } from '../exchange/ask/fetch-job.ts'
+import { MAX_LOCATIONS_PER_DIGEST } from '../store/limits.ts'
 import type { LocationIndex } from '../store/location-index.ts'
 import type { TreeFile } from '../store/tree-file.ts'
 import type { BlockFetcher } from './block-fetcher.ts'
 import type { DirtyBlocks } from './dirty-blocks.ts'
+import { REPEATS_WORTH_BYTES, RESTORE_BATCH_BYTES } from './limits.ts'
 import { RepeatedBlocks } from './repeated-blocks.ts'
 import type { DisplacedBlocks } from './scan.ts'
 

@@ -1,11 +1,11 @@
 import type { Bitmap } from '../../protocol/bitmap.ts'
-import { RESTORE_BATCH_BLOCKS, RESTORE_BATCH_BYTES, RESTORE_WRITING_BYTES } from '../../protocol/constants.ts'
 import { wantedBytes } from '../../protocol/granules.ts'
 import { RangeSet, type Run } from '../../protocol/ranges.ts'
 import type { ImageDisk } from '../disk/image-disk.ts'
 import type { DiskSource } from '../store/disk-source.ts'
 import type { WriteLog } from '../writelog/write-log.ts'
 import type { ProvidedBlock } from './block-provider.ts'
+import { RESTORE_BATCH_BLOCKS, RESTORE_BATCH_BYTES, RESTORE_WRITING_BYTES } from './limits.ts'
 
 export interface BlockWriterOptions {
   readonly disk: ImageDisk

@@ -1,10 +1,11 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { DIGEST_SIZE_BYTES, MAX_DISPLACED_BLOCKS } from '../../protocol/constants.ts'
+import { DIGEST_SIZE_BYTES } from '../../protocol/constants.ts'
 import { type Digest, zeroDigest } from '../../protocol/digest.ts'
 import type { RangeSet } from '../../protocol/ranges.ts'
 import type { HashPool } from '../disk/hash-pool.ts'
 import type { Progress, ReportProgress } from '../disk/progress.ts'
 import type { TreeFile } from '../store/tree-file.ts'
+import { MAX_DISPLACED_BLOCKS } from './limits.ts'
 
 export interface ScanOptions {
   readonly pool: HashPool

@@ -1,12 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { REPEATS_LEVEL, REPEATS_WAIT_MS } from '../../protocol/constants.ts'
+import { REPEATS_LEVEL } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
 import { pageDigest } from '../../protocol/hash-tree.ts'
 import type { ReportProgress } from '../disk/progress.ts'
 import type { TreeFacts, TreeFile, TreeFileWriter } from '../store/tree-file.ts'
 import type { TreeStore } from '../store/tree-store.ts'
 import type { BlockFetcher } from './block-fetcher.ts'
+import { REPEATS_WAIT_MS } from './limits.ts'
 
 export interface TreeFetchOptions {
   readonly facts: TreeFacts

@@ -1,6 +1,6 @@
-import { ROLL_BEAT_MS, ROLL_TICK_MS } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import type { Fleet, Seen, Stored } from './fleet.ts'
+import { ROLL_BEAT_MS, ROLL_TICK_MS } from './limits.ts'
 import { hasEnded, isDown, type Roll } from './roll.ts'
 import { type RollAction, refused, rollStep, waveMachines } from './roll-step.ts'
 import { HolderCounts, heldByAny } from './waves.ts'

@@ -1,6 +1,6 @@
-import { ROLL_SILENT_MS, ROLL_TICK_MS } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import type { Fleet } from './fleet.ts'
+import { ROLL_SILENT_MS, ROLL_TICK_MS } from './limits.ts'
 import { hasEnded, isNewer, type Roll } from './roll.ts'
 import { failures } from './roll-step.ts'
 

@@ -1,5 +1,5 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { ROLL_ASK_AGAIN_MS } from '../../protocol/constants.ts'
+import { ROLL_ASK_AGAIN_MS } from './limits.ts'
 import { hasEnded, isDown, isOver, type Roll, type RollMachine } from './roll.ts'
 import { nextWave, type Shortage, type WaveMachine } from './waves.ts'
 

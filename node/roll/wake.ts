@@ -1,5 +1,5 @@
 import { createSocket } from 'node:dgram'
-import { WAKE_PORT } from '../../protocol/constants.ts'
+import { WAKE_PORT } from './limits.ts'
 
 const REPEATS = 16
 const BROADCAST = '255.255.255.255'

@@ -1,6 +1,6 @@
-import { HAVE_DELAY_MS } from '../../protocol/constants.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import type { HoldingChange } from './block-source.ts'
+import { HAVE_DELAY_MS } from './limits.ts'
 
 /** Tells listeners which blocks are held anew and no longer: what changes within a moment together, as it stands at its end. */
 export class ChangeTeller {

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
 import { access, constants, type FileHandle, mkdir, open, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
-import { DIGEST_SIZE_BYTES, STAGE_MAX_BLOCKS, STAGE_RESERVE_BYTES } from '../../protocol/constants.ts'
+import { DIGEST_SIZE_BYTES } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
 import { isNoDigest, NO_DIGEST } from '../../protocol/hash-tree.ts'
 import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
+import { STAGE_MAX_BLOCKS, STAGE_RESERVE_BYTES } from './limits.ts'
 
 /** First bytes of the index: name, version and block size, padded with zeros. */
 const HEADER_BYTES = 64

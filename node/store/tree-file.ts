@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { type FileHandle, open, readFile, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { DIGEST_SIZE_BYTES, REPEATS_LEVEL, TREE_CACHE_BYTES } from '../../protocol/constants.ts'
+import { DIGEST_SIZE_BYTES, REPEATS_LEVEL } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes, toHex } from '../../protocol/digest.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { pageDigest, TreeGeometry } from '../../protocol/hash-tree.ts'
 import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
+import { TREE_CACHE_BYTES } from './limits.ts'
 
 /** What a tree is of: enough to read its file and to prove it. */
 export interface TreeFacts {

@@ -1,7 +1,7 @@
-import { ERA_BLOCK_BYTES, MAX_ERAS_BETWEEN_MONITORS } from '../../protocol/constants.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import type { Changes, ChangeTracker } from './change-tracker.ts'
 import { ERA_SYSTEM, EraDevice, type EraPlace, type EraSystem } from './era-device.ts'
+import { ERA_BLOCK_BYTES, MAX_ERAS_BETWEEN_MONITORS } from './limits.ts'
 import { MAX_PERIOD_BYTES } from './log-layout.ts'
 import type { RunningEra } from './running-era.ts'
 

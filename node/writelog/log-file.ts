@@ -1,7 +1,7 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { LOG_READ_BYTES } from '../../protocol/constants.ts'
 import { byteOffset } from '../../protocol/units.ts'
 import type { BlockDevice } from '../disk/block-device.ts'
+import { LOG_READ_BYTES } from './limits.ts'
 import {
   BITS_PER_SECTOR,
   decodeHeader,

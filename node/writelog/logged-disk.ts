@@ -1,9 +1,9 @@
-import { LOG_ZERO_BYTES } from '../../protocol/constants.ts'
 import { byteOffset } from '../../protocol/units.ts'
 import type { BlockDevice } from '../disk/block-device.ts'
 import type { DoneSoon, Extent, MetaContext, NbdExport } from '../nbd/nbd-export.ts'
 import { ALLOCATION_CONTEXT, STATE_DIRTY } from '../nbd/nbd-protocol.ts'
 import type { DurableBitmap } from './durable-bitmap.ts'
+import { LOG_ZERO_BYTES } from './limits.ts'
 
 /** The context by which other programs can read our log; bit 0 of the flags: may differ from the release. */
 export const DIRTY_CONTEXT = 'lab-mesh:dirty'

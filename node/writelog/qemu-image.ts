@@ -4,15 +4,11 @@ import { chmod, chown, mkdtemp, open, realpath, rename, rm, stat } from 'node:fs
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import {
-  NBD_CONNECT_DEADLINE_MS,
-  QEMU_CLUSTER_BYTES,
-  QEMU_OUTPUT_BYTES,
-  QEMU_POLL_MS,
-} from '../../protocol/constants.ts'
 import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
+import { NBD_CONNECT_DEADLINE_MS } from '../nbd/limits.ts'
 import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
 import { type DirtyExtents, readDirtyExtents } from './dirty-extents.ts'
+import { QEMU_CLUSTER_BYTES, QEMU_OUTPUT_BYTES, QEMU_POLL_MS } from './limits.ts'
 import { failed, optionValue, qemuImg, toolEnv, toolError } from './qemu-tools.ts'
 
 const SECTOR_BYTES = 512

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
-import { QEMU_OUTPUT_BYTES, QEMU_TOOL_DEADLINE_MS } from '../../protocol/constants.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { QEMU_OUTPUT_BYTES, QEMU_TOOL_DEADLINE_MS } from './limits.ts'
 
 const execute = promisify(execFile)
 

@@ -1,8 +1,8 @@
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { promisify } from 'node:util'
-import { TOOL_DEADLINE_MS, TOOL_OUTPUT_BYTES } from '../../protocol/constants.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { TOOL_DEADLINE_MS, TOOL_OUTPUT_BYTES } from './limits.ts'
 
 /** Runs a program of the system to its end and returns what it printed. Errors: TOOL_MISSING, ERA_FAILED. */
 export type RunTool = (name: string, args: readonly string[]) => Promise<string>

@@ -6,7 +6,7 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 import { onTestFinished } from 'vitest'
 import type { MeshHost } from '../../node/net/host.ts'
-import { STREAM_WINDOW_BYTES } from '../../protocol/constants.ts'
+import { STREAM_WINDOW_BYTES } from '../../node/net/limits.ts'
 
 /** A proven peer that writes what bytes it likes on its streams. */
 export interface RawPeer {

@@ -1,9 +1,9 @@
 import { resolve } from 'node:path'
 import { InvalidArgumentError } from 'commander'
 import type { MonitorOptions } from '../../node/agent/log/monitor-nbd.ts'
-import { MIN_UPLOAD_BITS } from '../../protocol/constants.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import { parseUplinkRule } from '../../protocol/uplink-rule.ts'
+import { MIN_UPLOAD_BITS } from './limits.ts'
 
 const DURATION_UNITS_MS = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
 /** Longer times are typing errors, and would leave the range of dates. */

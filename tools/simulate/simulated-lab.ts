@@ -1,4 +1,4 @@
-import { FETCH_TICK_MS } from '../../protocol/constants.ts'
+import { FETCH_TICK_MS } from '../../node/exchange/ask/limits.ts'
 import type { Random } from '../lab/random.ts'
 import { EventQueue } from './event-queue.ts'
 import type { LabFacts, MachineFacts } from './lab-facts.ts'

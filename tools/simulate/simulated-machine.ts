@@ -1,13 +1,8 @@
 import { BlockPicker } from '../../node/exchange/ask/block-picker.ts'
+import { FAR_PROGRESS_DEADLINE_MS, FETCH_TICK_MS, PROGRESS_DEADLINE_MS } from '../../node/exchange/ask/limits.ts'
+import { CLAIM_DELAY_MS, FAR_QUIET_MS } from '../../node/exchange/uplink/limits.ts'
 import { dialOrder, dialRank, dialRoom } from '../../node/net/dial-rule.ts'
 import { Bitmap } from '../../protocol/bitmap.ts'
-import {
-  CLAIM_DELAY_MS,
-  FAR_PROGRESS_DEADLINE_MS,
-  FAR_QUIET_MS,
-  FETCH_TICK_MS,
-  PROGRESS_DEADLINE_MS,
-} from '../../protocol/constants.ts'
 import { RangeSet, type Run } from '../../protocol/ranges.ts'
 import type { Random } from '../lab/random.ts'
 import type { EventQueue } from './event-queue.ts'

@@ -1,5 +1,4 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { LOG_PEEK_PAUSE_MS, LOG_PEEK_TRIES } from '../../../protocol/constants.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'
 import type { BlockDevice } from '../../disk/block-device.ts'
 import { diskFacts } from '../../disk/disk-identity.ts'
@@ -7,6 +6,7 @@ import { openDevice } from '../../disk/file-device.ts'
 import { type LogContents, readLog } from '../../writelog/log-file.ts'
 import { openStoredLog } from '../../writelog/log-storage.ts'
 import type { LogSource } from '../../writelog/write-log.ts'
+import { LOG_PEEK_PAUSE_MS, LOG_PEEK_TRIES } from './limits.ts'
 import { type LogConfig, openTracker } from './open-log.ts'
 
 /** What a write log says at this moment. */

@@ -1,19 +1,19 @@
 import { randomInt } from 'node:crypto'
 import { rm, stat, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import {
-  ERA_BLOCK_BYTES,
-  ERA_METADATA_BASE_BYTES,
-  ERA_METADATA_BYTES_PER_BLOCK,
-  LOG_READ_BYTES,
-  MAX_ERAS_BETWEEN_MONITORS,
-} from '../../../protocol/constants.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { byteOffset } from '../../../protocol/units.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import { assertNotMounted } from '../../disk/mounts.ts'
 import { storageError, writeZeros } from '../../state/atomic-file.ts'
 import { ERA_BLOCK_SECTORS, ERA_SYSTEM, EraDevice, type EraSystem } from '../../writelog/era-device.ts'
+import {
+  ERA_BLOCK_BYTES,
+  ERA_METADATA_BASE_BYTES,
+  ERA_METADATA_BYTES_PER_BLOCK,
+  LOG_READ_BYTES,
+  MAX_ERAS_BETWEEN_MONITORS,
+} from '../../writelog/limits.ts'
 import type { LogState } from '../../writelog/write-log.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import { type HookOptions, type HooksReport, runMachineHooks } from '../machine/hooks.ts'

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
-import { CONTROL_DEADLINE_MS } from '../../../protocol/constants.ts'
+import { CONTROL_DEADLINE_MS } from '../../control/limits.ts'
 
 /**
  * Tells systemd that this service is ready (sd_notify(3)), if it started this process and wants to know. By its own program,

@@ -1,12 +1,8 @@
-import {
-  DIAL_TICK_MS,
-  MAX_ADDRESSES_PER_PEER,
-  MAX_PARALLEL_DIALS,
-  RETRY_MAX_MS,
-  RETRY_MIN_MS,
-} from '../../../protocol/constants.ts'
+import { MAX_ADDRESSES_PER_PEER } from '../../../protocol/constants.ts'
 import type { PeerAddresses } from '../../../protocol/messages.ts'
+import { RETRY_MAX_MS, RETRY_MIN_MS } from '../../exchange/limits.ts'
 import { dialOrder } from '../../net/dial-rule.ts'
+import { DIAL_TICK_MS, MAX_PARALLEL_DIALS } from './limits.ts'
 
 /** Where addresses are remembered between runs: by peer id. */
 export interface AddressShelf {

@@ -1,6 +1,7 @@
-import { METADATA_PROTOCOL, REQUEST_DEADLINE_MS, RETRY_MIN_MS } from '../../../protocol/constants.ts'
+import { METADATA_PROTOCOL, REQUEST_DEADLINE_MS } from '../../../protocol/constants.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import type { MetadataVersions } from '../../../protocol/messages.ts'
+import { RETRY_MIN_MS } from '../../exchange/limits.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { TrustStore } from '../../trust/trust-store.ts'
 

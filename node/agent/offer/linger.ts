@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { LINGER_QUIET_MS, LINGER_TICK_MS } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import { countBlocks } from '../../../protocol/units.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
+import { LINGER_QUIET_MS, LINGER_TICK_MS } from './limits.ts'
 
 /**
  * Waits while others want something of this machine, `ms` at most: until nobody has fetched, and no connected machine that lacks

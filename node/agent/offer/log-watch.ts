@@ -1,7 +1,6 @@
 import { randomInt } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { Bitmap } from '../../../protocol/bitmap.ts'
-import { LOG_WATCH_TICK_MS, TRACKER_WATCH_TICK_MS } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import type { ImageDisk } from '../../disk/image-disk.ts'
@@ -14,6 +13,7 @@ import { recordLogDoubt } from '../log/log-doubt.ts'
 import { peekLog } from '../log/log-peek.ts'
 import type { LogConfig } from '../log/open-log.ts'
 import type { AgentEvent } from '../machine/events.ts'
+import { LOG_WATCH_TICK_MS, TRACKER_WATCH_TICK_MS } from './limits.ts'
 
 export interface LogWatchOptions {
   readonly config: LogConfig

@@ -1,12 +1,12 @@
 import { getPriority, setPriority } from 'node:os'
 import { isDeepStrictEqual } from 'node:util'
-import { IN_USE_CPU_SHARE, IN_USE_RATE_SHARE, SERVING_NICE } from '../../../protocol/constants.ts'
 import { parseUplinkRule } from '../../../protocol/uplink-rule.ts'
 import type { ServeLimits } from '../../exchange/serve/serve-pace.ts'
 import type { UplinkLimit } from '../../exchange/uplink/uplink-pace.ts'
 import type { ServingConfig } from '../../state/state-directory.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
+import { IN_USE_CPU_SHARE, IN_USE_RATE_SHARE, SERVING_NICE } from './limits.ts'
 
 /**
  * What was said now and before. What did not come from the configuration file is saved for the next time.

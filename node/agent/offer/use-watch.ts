@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { IN_USE_DEADLINE_MS, IN_USE_TICK_MS } from '../../../protocol/constants.ts'
+import { IN_USE_DEADLINE_MS, IN_USE_TICK_MS } from './limits.ts'
 
 /** Lists who is logged in, one a line. */
 const DEFAULT_CHECK = 'who'

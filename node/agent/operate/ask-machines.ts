@@ -1,4 +1,4 @@
-import { MAX_TEXT_BYTES, OPERATOR_BATCH } from '../../../protocol/constants.ts'
+import { MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { list, text } from '../../../protocol/json-shape.ts'
 import { decodeRequest, type OperateRequest, type Operation, type ReplyOf } from '../../../protocol/operate-messages.ts'
@@ -7,6 +7,7 @@ import { OperateClient } from '../../operate/operate-client.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import { isOperator } from './answer-operators.ts'
+import { OPERATOR_BATCH } from './limits.ts'
 
 /** As {@link Answer}, in JSON. */
 export type AnswerJson<Op extends Operation> =

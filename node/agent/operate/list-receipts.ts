@@ -1,10 +1,10 @@
-import { RECEIPTS_PER_CONTROL_PAGE } from '../../../protocol/constants.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import type { ReceiptRecord } from '../../../protocol/receipt-document.ts'
 import { callControl } from '../../control/control-client.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { ReceiptArchive } from '../receipts/receipt-archive.ts'
+import { RECEIPTS_PER_CONTROL_PAGE } from './limits.ts'
 import { Operator } from './operator.ts'
 
 export interface ReceiptsOptions extends AgentOptions {

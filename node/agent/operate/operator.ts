@@ -1,11 +1,4 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import {
-  DIAL_TICK_MS,
-  GATHER_WAIT_MS,
-  METADATA_WAIT_MS,
-  OPERATOR_BATCH,
-  OPERATOR_CONNECT_MS,
-} from '../../../protocol/constants.ts'
 import { ERROR_CODES, isMeshError, MeshError } from '../../../protocol/errors.ts'
 import type { OperateRequest } from '../../../protocol/operate-messages.ts'
 import { type RollDocument, readRoll, signRoll } from '../../../protocol/roll-document.ts'
@@ -17,10 +10,12 @@ import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
+import { DIAL_TICK_MS, METADATA_WAIT_MS } from '../mesh/limits.ts'
 import { MeshNode } from '../mesh/mesh-node.ts'
 import { type Gathered, ReceiptGatherer } from '../receipts/receipt-gatherer.ts'
 import { type AnswerJson, Operating } from './ask-machines.ts'
 import { decodeHolder, type Holder, type HolderJson, holdersOf } from './holders.ts'
+import { GATHER_WAIT_MS, OPERATOR_BATCH, OPERATOR_CONNECT_MS } from './limits.ts'
 
 /** The way to the other machines. */
 interface Reach {

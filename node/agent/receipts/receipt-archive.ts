@@ -1,8 +1,9 @@
-import { MAX_RECEIPTS_PER_PAGE, RECEIPT_PAGE_BYTES, RECEIPTS_PER_MACHINE } from '../../../protocol/constants.ts'
+import { MAX_RECEIPTS_PER_PAGE } from '../../../protocol/constants.ts'
 import type { ReceiptPage } from '../../../protocol/operate-messages.ts'
 import { type ReceiptRecord, readReceipt } from '../../../protocol/receipt-document.ts'
 import type { SignedDocument } from '../../../protocol/signed-document.ts'
 import type { StateDirectory } from '../../state/state-directory.ts'
+import { RECEIPT_PAGE_BYTES, RECEIPTS_PER_MACHINE } from './limits.ts'
 
 export interface NumberedReceipt {
   readonly number: number

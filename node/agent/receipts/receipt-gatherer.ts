@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { GATHER_ARRIVED_MS, GATHER_PAGES, GATHER_TICK_MS } from '../../../protocol/constants.ts'
 import { readReceipt } from '../../../protocol/receipt-document.ts'
 import type { Ask } from '../../operate/ask.ts'
 import type { Member } from '../../trust/members.ts'
 import type { Machine } from '../machine/machine.ts'
+import { GATHER_ARRIVED_MS, GATHER_PAGES, GATHER_TICK_MS } from './limits.ts'
 import { type NumberedReceipt, ReceiptArchive } from './receipt-archive.ts'
 
 export interface GathererOptions {

@@ -1,20 +1,22 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Bitmap } from '../../../protocol/bitmap.ts'
-import { FETCH_TICK_MS, METADATA_WAIT_MS, MOVE_WAIT_MS } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import type { HashPool } from '../../disk/hash-pool.ts'
 import type { FetchedBlock, FetchRequest } from '../../exchange/ask/fetch-job.ts'
+import { FETCH_TICK_MS } from '../../exchange/ask/limits.ts'
 import type { BlockFetcher } from '../../restore/block-fetcher.ts'
 import type { ServingConfig } from '../../state/state-directory.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
+import { METADATA_WAIT_MS } from '../mesh/limits.ts'
 import { MeshNode } from '../mesh/mesh-node.ts'
 import { linger } from '../offer/linger.ts'
 import { type Offer, openSource } from '../offer/open-source.ts'
 import { limitsOf, stepBack, uplinkOf } from '../offer/serving-limits.ts'
+import { MOVE_WAIT_MS } from './limits.ts'
 
 export interface RestoreNetworkOptions extends AgentOptions {
   /** The release that is wanted; default: the newest one. */

@@ -1,5 +1,4 @@
 import { Bitmap } from '../../../protocol/bitmap.ts'
-import { ROLL_MEMBERS_MS } from '../../../protocol/constants.ts'
 import { digestOf, toHex } from '../../../protocol/digest.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import type { MachineState } from '../../../protocol/operate-messages.ts'
@@ -12,6 +11,7 @@ import { wake } from '../../roll/wake.ts'
 import type { Member } from '../../trust/members.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { Operator } from '../operate/operator.ts'
+import { ROLL_MEMBERS_MS } from './limits.ts'
 import { RollFile } from './roll-file.ts'
 import { RollReceipts } from './roll-receipts.ts'
 

@@ -1,4 +1,3 @@
-import { GATHER_WAIT_MS, RECEIPTS_PER_CONTROL_PAGE, RENEW_TICK_MS } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { encodeJoinToken } from '../../../protocol/join-token.ts'
@@ -23,11 +22,13 @@ import { UseWatch } from '../offer/use-watch.ts'
 import { answerOperators, isOperator, rememberReset } from '../operate/answer-operators.ts'
 import { Operating } from '../operate/ask-machines.ts'
 import { encodeHolder, holdersOf } from '../operate/holders.ts'
+import { GATHER_WAIT_MS, RECEIPTS_PER_CONTROL_PAGE } from '../operate/limits.ts'
 import { lastReceipt } from '../receipts/own-receipts.ts'
 import { ReceiptArchive } from '../receipts/receipt-archive.ts'
 import { ReceiptGatherer } from '../receipts/receipt-gatherer.ts'
 import { publishEarlier } from '../release/rollback.ts'
 import { Stager } from '../stage/stager.ts'
+import { RENEW_TICK_MS } from './limits.ts'
 import { describePeers, describeStatus } from './status.ts'
 
 /** Serves until the signal aborts: the common part of `mesh up` and `mesh seed`. */

@@ -1,11 +1,11 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Bitmap } from '../../../protocol/bitmap.ts'
-import { SERVE_SLICE_MS } from '../../../protocol/constants.ts'
 import { type Digest, sameBytes, toHex, zeroDigest } from '../../../protocol/digest.ts'
 import { isNoDigest } from '../../../protocol/hash-tree.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'
 import { changedBlocks } from '../../store/changed-blocks.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
+import { SERVE_SLICE_MS } from '../../store/limits.ts'
 import type { Stage } from '../../store/stage.ts'
 import type { TreeFile } from '../../store/tree-file.ts'
 

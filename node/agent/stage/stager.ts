@@ -1,10 +1,3 @@
-import {
-  NEWS_POLL_MS,
-  STAGE_IN_USE_RATE,
-  STAGE_IN_USE_SHARE,
-  STAGE_RETRY_MS,
-  STAGE_SPACE_BYTES,
-} from '../../../protocol/constants.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import type { ServingConfig } from '../../state/state-directory.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
@@ -13,6 +6,7 @@ import type { AgentEvent, StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import { pause } from '../machine/pause.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
+import { NEWS_POLL_MS, STAGE_IN_USE_RATE, STAGE_IN_USE_SHARE, STAGE_RETRY_MS, STAGE_SPACE_BYTES } from './limits.ts'
 import { Staging } from './staging.ts'
 
 export interface StagerOptions {

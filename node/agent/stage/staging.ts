@@ -1,11 +1,4 @@
 import { Bitmap } from '../../../protocol/bitmap.ts'
-import {
-  STAGE_FLUSH_BYTES,
-  STAGE_FLUSH_MS,
-  STAGE_PORTION_BLOCKS,
-  STAGE_PORTION_MS,
-  STAGE_RETRY_MS,
-} from '../../../protocol/constants.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import { ensureTree } from '../../restore/tree-fetch.ts'
@@ -19,6 +12,7 @@ import type { AgentEvent, StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import { pause } from '../machine/pause.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
+import { STAGE_FLUSH_BYTES, STAGE_FLUSH_MS, STAGE_PORTION_BLOCKS, STAGE_PORTION_MS, STAGE_RETRY_MS } from './limits.ts'
 import { StagePlan } from './stage-plan.ts'
 
 export interface StagingOptions {

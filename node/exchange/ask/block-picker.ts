@@ -1,5 +1,11 @@
 import assert from 'node:assert/strict'
 import { Bitmap } from '../../../protocol/bitmap.ts'
+import { RangeSet } from '../../../protocol/ranges.ts'
+import { LazyCounts } from '../lazy-counts.ts'
+import { Claims } from '../uplink/claims.ts'
+import { farWindow } from '../uplink/far-window.ts'
+import { Division } from './division.ts'
+import { IndexSet } from './index-set.ts'
 import {
   CLAIM_LIFE_MS,
   DUPLICATE_FACTOR,
@@ -12,13 +18,7 @@ import {
   SOURCE_ONLY_SHARE,
   STRAY_ITEMS,
   UNKNOWN_BYTES_PER_SECOND,
-} from '../../../protocol/constants.ts'
-import { RangeSet } from '../../../protocol/ranges.ts'
-import { LazyCounts } from '../lazy-counts.ts'
-import { Claims } from '../uplink/claims.ts'
-import { farWindow } from '../uplink/far-window.ts'
-import { Division } from './division.ts'
-import { IndexSet } from './index-set.ts'
+} from './limits.ts'
 import { type Ask, type PickerPeer, peerHas } from './picker-peer.ts'
 
 export interface BlockPickerOptions {

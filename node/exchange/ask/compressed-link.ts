@@ -1,5 +1,10 @@
 import assert from 'node:assert/strict'
 import { constants, zstdDecompressSync } from 'node:zlib'
+import { GRANULE_SIZE_BYTES } from '../../../protocol/constants.ts'
+import type { PackedBlock } from '../../../protocol/granules.ts'
+import { CODING, type Message } from '../../../protocol/messages.ts'
+import { violation } from '../../../protocol/wire-reader.ts'
+import { smallestToPack } from './compression-policy.ts'
 import {
   ASSUMED_LINK_RATE,
   ASSUMED_PACK_RATE,
@@ -7,12 +12,7 @@ import {
   ASSUMED_UNPACK_RATE,
   COMPRESSION_SAMPLE_BYTES,
   COMPRESSION_WINDOW_LOG,
-  GRANULE_SIZE_BYTES,
-} from '../../../protocol/constants.ts'
-import type { PackedBlock } from '../../../protocol/granules.ts'
-import { CODING, type Message } from '../../../protocol/messages.ts'
-import { violation } from '../../../protocol/wire-reader.ts'
-import { smallestToPack } from './compression-policy.ts'
+} from './limits.ts'
 
 type BlockMessage = Extract<Message, { type: 'block' }>
 

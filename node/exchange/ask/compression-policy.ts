@@ -1,4 +1,4 @@
-import { PACK_OVERHEAD_MS, UNPACK_OVERHEAD_MS } from '../../../protocol/constants.ts'
+import { PACK_OVERHEAD_MS, UNPACK_OVERHEAD_MS } from './limits.ts'
 
 /** What decides whether compressing pays; docs/decisions/0011-compression.md derives the rule. Rates in bytes per second. */
 export interface CompressionCosts {

@@ -1,6 +1,7 @@
-import { FIND_HOLDERS, MAX_FINDS_PER_MESSAGE } from '../../../protocol/constants.ts'
+import { MAX_FINDS_PER_MESSAGE } from '../../../protocol/constants.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import type { FetchJob, Ticket } from './fetch-job.ts'
+import { FIND_HOLDERS } from './limits.ts'
 import type { PeerSession } from './session.ts'
 
 export interface SearchOptions {

@@ -1,6 +1,6 @@
 import type { Bitmap } from '../../../protocol/bitmap.ts'
-import { PICK_SAMPLE } from '../../../protocol/constants.ts'
 import { IndexSet } from './index-set.ts'
+import { PICK_SAMPLE } from './limits.ts'
 import { Shares } from './shares.ts'
 
 export interface DivisionOptions {

@@ -1,9 +1,9 @@
 import type { Bitmap } from '../../../protocol/bitmap.ts'
-import { FETCH_WINDOW_BYTES, PAGE_GUESSES } from '../../../protocol/constants.ts'
 import { type Digest, toHex } from '../../../protocol/digest.ts'
 import { type PackedBlock, wantedBytes } from '../../../protocol/granules.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'
 import { BlockPicker } from './block-picker.ts'
+import { FETCH_WINDOW_BYTES, PAGE_GUESSES } from './limits.ts'
 import type { PeerSession } from './session.ts'
 
 /** What a request for some granules weighs at least, in blocks. */

@@ -1,11 +1,5 @@
-import {
-  FIRST_PEER_WINDOW_BYTES,
-  MIN_PEER_WINDOW_BYTES,
-  PEER_QUEUE_MS,
-  WINDOW_GROWTH,
-  WINDOW_ROUND_BYTES,
-  WINDOW_ROUND_MS,
-} from '../../../protocol/constants.ts'
+import { MIN_PEER_WINDOW_BYTES } from '../limits.ts'
+import { FIRST_PEER_WINDOW_BYTES, PEER_QUEUE_MS, WINDOW_GROWTH, WINDOW_ROUND_BYTES, WINDOW_ROUND_MS } from './limits.ts'
 
 /** Weight of the newest measurement in the smoothed rate. */
 const RATE_WEIGHT = 0.3

@@ -1,11 +1,5 @@
 import { Bitmap } from '../../../protocol/bitmap.ts'
-import {
-  ASK_TOGETHER,
-  BUSY_RETRY_MAX_MS,
-  DIGEST_SIZE_BYTES,
-  HELLO_DEADLINE_MS,
-  MAX_WANTS_PER_MESSAGE,
-} from '../../../protocol/constants.ts'
+import { DIGEST_SIZE_BYTES, HELLO_DEADLINE_MS, MAX_WANTS_PER_MESSAGE } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { encodeGranules, wantedBytes } from '../../../protocol/granules.ts'
@@ -13,8 +7,10 @@ import type { HeldImage, Message, MetadataVersions, PeerAddresses, WantRequest }
 import type { RangeSet } from '../../../protocol/ranges.ts'
 import { countBlocks } from '../../../protocol/units.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
+import { BUSY_RETRY_MAX_MS } from '../limits.ts'
 import { checkHello, type Hello, helloOf, type LocalFacts, VERSION_FETCHING } from '../local-facts.ts'
 import { type ArrivedBlock, CompressedLink } from './compressed-link.ts'
+import { ASK_TOGETHER } from './limits.ts'
 import { PeerWindow } from './peer-window.ts'
 
 /** What a session reports; answers name the request they belong to. */

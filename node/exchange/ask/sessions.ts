@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { RETRY_MAX_MS, RETRY_MIN_MS } from '../../../protocol/constants.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
+import { RETRY_MAX_MS, RETRY_MIN_MS } from '../limits.ts'
 import type { LocalFacts } from '../local-facts.ts'
 import type { PeerLedger } from './peer-ledger.ts'
 import { PeerSession, type SessionEvents } from './session.ts'

@@ -1,24 +1,23 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Bitmap } from '../../../protocol/bitmap.ts'
-import {
-  FAR_PROGRESS_DEADLINE_MS,
-  FAR_STALL_DISCONNECT_MS,
-  FETCH_TICK_MS,
-  HAND_OVER_MS,
-  HAND_OVER_TICK_MS,
-  PROGRESS_DEADLINE_MS,
-  STALL_DISCONNECT_MS,
-} from '../../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes } from '../../../protocol/digest.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { granuleChecks, sentGranules, unpackBlock, unpackWhole } from '../../../protocol/granules.ts'
 import type { MetadataVersions, PeerAddresses } from '../../../protocol/messages.ts'
 import type { RangeSet } from '../../../protocol/ranges.ts'
+import { HAND_OVER_MS, HAND_OVER_TICK_MS } from '../limits.ts'
 import { FarSide, type FetchingMessage } from '../uplink/far-side.ts'
 import type { UplinkPace } from '../uplink/uplink-pace.ts'
 import type { ArrivedBlock } from './compressed-link.ts'
 import { searchContent } from './content-search.ts'
 import { type Doubted, type FetchedBlock, FetchJob, type FetchRequest, type Ticket } from './fetch-job.ts'
+import {
+  FAR_PROGRESS_DEADLINE_MS,
+  FAR_STALL_DISCONNECT_MS,
+  FETCH_TICK_MS,
+  PROGRESS_DEADLINE_MS,
+  STALL_DISCONNECT_MS,
+} from './limits.ts'
 import { PeerLedger } from './peer-ledger.ts'
 import type { PeerSession } from './session.ts'
 import { Sessions } from './sessions.ts'

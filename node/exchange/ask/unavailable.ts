@@ -1,6 +1,6 @@
-import { HOLDER_WAIT_MS, NO_DELIVERY_MS, PEER_WAIT_MS } from '../../../protocol/constants.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import type { FetchJob } from './fetch-job.ts'
+import { HOLDER_WAIT_MS, NO_DELIVERY_MS, PEER_WAIT_MS } from './limits.ts'
 
 /** Blocks that an error names one by one. */
 const MAX_BLOCKS_NAMED = 16

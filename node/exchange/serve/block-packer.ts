@@ -1,10 +1,10 @@
 import { availableParallelism } from 'node:os'
 import { promisify } from 'node:util'
 import { constants, zstdCompress } from 'node:zlib'
-import { COMPRESSED_AT_MOST, COMPRESSION_LEVEL, MAX_PACKING, MAX_WAITING_TO_PACK } from '../../../protocol/constants.ts'
 import type { PackedBlock } from '../../../protocol/granules.ts'
 import { CODING, type Coding } from '../../../protocol/messages.ts'
 import { looksCompressible } from './compressibility.ts'
+import { COMPRESSED_AT_MOST, COMPRESSION_LEVEL, MAX_PACKING, MAX_WAITING_TO_PACK } from './limits.ts'
 
 const compress = promisify(zstdCompress)
 

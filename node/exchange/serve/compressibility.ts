@@ -1,4 +1,4 @@
-import { PROBE_PIECE_BYTES, PROBE_PIECES } from '../../../protocol/constants.ts'
+import { PROBE_PIECE_BYTES, PROBE_PIECES } from './limits.ts'
 
 /** How much more often than among random bytes two of the sample are equal, where zstd finds something to save. */
 const MORE_THAN_RANDOM = 1.25

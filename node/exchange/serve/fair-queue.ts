@@ -1,4 +1,4 @@
-import { SERVE_QUANTUM_BYTES } from '../../../protocol/constants.ts'
+import { SERVE_QUANTUM_BYTES } from './limits.ts'
 
 /** Something that waits; `cost` in bytes. */
 export interface Costly {

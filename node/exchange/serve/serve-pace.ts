@@ -1,4 +1,4 @@
-import { SERVE_BURST_MS, SERVE_CPU_TURN_MS, SERVE_CPU_WINDOW_MS, SERVE_METER_MS } from '../../../protocol/constants.ts'
+import { SERVE_BURST_MS, SERVE_CPU_TURN_MS, SERVE_CPU_WINDOW_MS, SERVE_METER_MS } from './limits.ts'
 
 /** What serving may take of the machine; what is left out has no limit. */
 export interface ServeLimits {

@@ -1,9 +1,5 @@
-import {
-  BUSY_RETRY_MAX_MS,
-  BUSY_RETRY_MIN_MS,
-  SERVE_PLACE_IDLE_MS,
-  SERVE_PLACE_MS,
-} from '../../../protocol/constants.ts'
+import { BUSY_RETRY_MAX_MS, BUSY_RETRY_MIN_MS } from '../limits.ts'
+import { SERVE_PLACE_IDLE_MS, SERVE_PLACE_MS } from './limits.ts'
 
 /** Who waits and does not ask again for this long has gone elsewhere. */
 const FORGET_MS = 3 * BUSY_RETRY_MAX_MS

@@ -1,6 +1,7 @@
+import { BUSY_RETRY_MAX_MS, BUSY_RETRY_MIN_MS } from '../limits.ts'
+import type { ServeGate } from '../serve-gate.ts'
+import { FairQueue } from './fair-queue.ts'
 import {
-  BUSY_RETRY_MAX_MS,
-  BUSY_RETRY_MIN_MS,
   SERVE_BUFFER_BYTES,
   SERVE_GATE_TICK_MS,
   SERVE_PORTION_BYTES,
@@ -9,9 +10,7 @@ import {
   SERVE_TURN_BYTES,
   SERVE_TURN_MIN_BYTES,
   SERVE_TURN_MS,
-} from '../../../protocol/constants.ts'
-import type { ServeGate } from '../serve-gate.ts'
-import { FairQueue } from './fair-queue.ts'
+} from './limits.ts'
 import { type Capped, type PaceOptions, type ServeLimits, ServePace } from './serve-pace.ts'
 import { ServePlaces } from './serve-places.ts'
 

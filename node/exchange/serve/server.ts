@@ -1,11 +1,5 @@
 import type { Bitmap } from '../../../protocol/bitmap.ts'
-import {
-  BUSY_RETRY_MIN_MS,
-  HELLO_DEADLINE_MS,
-  MAX_FINDS_OPEN,
-  MAX_RUNS_PER_HAVE,
-  SESSION_CREDIT_BYTES,
-} from '../../../protocol/constants.ts'
+import { HELLO_DEADLINE_MS, MAX_FINDS_OPEN, MAX_RUNS_PER_HAVE } from '../../../protocol/constants.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { decodeGranules, packBlock, wantedBytes } from '../../../protocol/granules.ts'
@@ -13,6 +7,7 @@ import type { Message, PeerAddresses, WantRequest } from '../../../protocol/mess
 import { RangeSet, type Run } from '../../../protocol/ranges.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { Deliver, Holding } from '../../store/block-source.ts'
+import { BUSY_RETRY_MIN_MS, SESSION_CREDIT_BYTES } from '../limits.ts'
 import { checkHello, type Hello, helloOf, type LocalFacts } from '../local-facts.ts'
 import type { ServeGate } from '../serve-gate.ts'
 import { BlockPacker, type CodedBlock } from './block-packer.ts'

@@ -1,3 +1,7 @@
+import { toHex } from '../../../protocol/digest.ts'
+import type { Message } from '../../../protocol/messages.ts'
+import { RangeSet } from '../../../protocol/ranges.ts'
+import { HAND_OVER_MS, MIN_PEER_WINDOW_BYTES } from '../limits.ts'
 import {
   CLAIM_DELAY_MS,
   CLAIM_KEEP_MS,
@@ -8,12 +12,7 @@ import {
   FAR_QUIET_MS,
   FETCHING_BEAT_MS,
   FETCHING_SILENT_MS,
-  HAND_OVER_MS,
-  MIN_PEER_WINDOW_BYTES,
-} from '../../../protocol/constants.ts'
-import { toHex } from '../../../protocol/digest.ts'
-import type { Message } from '../../../protocol/messages.ts'
-import { RangeSet } from '../../../protocol/ranges.ts'
+} from './limits.ts'
 import type { UplinkPace } from './uplink-pace.ts'
 
 /** What the far side knows of one fetch. */

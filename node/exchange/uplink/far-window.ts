@@ -1,4 +1,4 @@
-import { FAR_WINDOW_BYTES, FAR_WINDOW_MIN_ITEMS } from '../../../protocol/constants.ts'
+import { FAR_WINDOW_BYTES, FAR_WINDOW_MIN_ITEMS } from './limits.ts'
 
 /** Items that one of `machines` may have on their way over the uplink, from all far peers: they share what waits there. */
 export function farWindow(itemBytes: number, machines: number): number {

@@ -1,5 +1,5 @@
-import { UPLINK_BURST_MS } from '../../../protocol/constants.ts'
 import { type UplinkRule, uplinkRate } from '../../../protocol/uplink-rule.ts'
+import { UPLINK_BURST_MS } from './limits.ts'
 
 /** What a user said of the uplink. */
 export interface UplinkLimit {

@@ -3,8 +3,8 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { findHooks } from '../../../node/hooks/find-hooks.ts'
+import { HOOK_OUTPUT_BYTES, MAX_HOOKS } from '../../../node/hooks/limits.ts'
 import { runHook } from '../../../node/hooks/run-hook.ts'
-import { HOOK_OUTPUT_BYTES, MAX_HOOKS } from '../../../protocol/constants.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
 const isRoot = process.getuid?.() === 0

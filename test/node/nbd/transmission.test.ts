@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
+import { NBD_MAX_BYTES_UNDER_WAY } from '../../../node/nbd/limits.ts'
 import { COMMAND, COMMAND_FLAG } from '../../../node/nbd/nbd-protocol.ts'
-import { NBD_MAX_BYTES_UNDER_WAY } from '../../../protocol/constants.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'
 import type { FaultyDevice } from '../../fakes/faulty-device.ts'
 import { NBD_DISK_BYTES, serveLoggedDisk } from '../../support/nbd-fixture.ts'

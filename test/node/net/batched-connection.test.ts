@@ -1,7 +1,7 @@
 import type { MessageStream } from '@libp2p/interface'
 import { describe, expect, it } from 'vitest'
 import { batched } from '../../../node/net/batched-connection.ts'
-import { SEND_SMALL_BYTES } from '../../../protocol/constants.ts'
+import { SEND_SMALL_BYTES } from '../../../node/net/limits.ts'
 
 class FakeConnection {
   status = 'open'

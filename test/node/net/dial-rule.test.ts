@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { type DialFacts, dialRank, dialRoom } from '../../../node/net/dial-rule.ts'
-import { DIAL_STEP_MS, DIAL_STEP_PEERS, FAR_PEERS } from '../../../protocol/constants.ts'
+import { DIAL_STEP_MS, DIAL_STEP_PEERS, FAR_PEERS } from '../../../node/net/limits.ts'
 
 const IDLE: DialFacts = { directs: false, starves: false, needsFar: false, connected: 0, connectedFar: 0 }
 const ALL = Number.POSITIVE_INFINITY

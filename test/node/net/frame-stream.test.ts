@@ -1,11 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { FrameStream } from '../../../node/net/frame-stream.ts'
-import {
-  MAX_STREAMS_PER_PROTOCOL,
-  MAX_WANTS_PER_MESSAGE,
-  STREAM_BACKLOG_BYTES,
-  STREAM_WINDOW_BYTES,
-} from '../../../protocol/constants.ts'
+import { MAX_STREAMS_PER_PROTOCOL, STREAM_BACKLOG_BYTES, STREAM_WINDOW_BYTES } from '../../../node/net/limits.ts'
+import { MAX_WANTS_PER_MESSAGE } from '../../../protocol/constants.ts'
 import { encodeFrame } from '../../../protocol/frames.ts'
 import type { Message } from '../../../protocol/messages.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'

@@ -1,7 +1,7 @@
 import { realpath, stat } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { Command } from 'commander'
-import { SERVING_NICE } from '../../../protocol/constants.ts'
+import { SERVING_NICE } from '../../../node/agent/offer/limits.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { configOf } from '../config/apply-config.ts'

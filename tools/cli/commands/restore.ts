@@ -1,7 +1,7 @@
 import { Command, Option } from 'commander'
 import type { HooksReport } from '../../../node/agent/machine/hooks.ts'
+import { LINGER_MS } from '../../../node/agent/offer/limits.ts'
 import type { Receipt } from '../../../node/restore/receipt.ts'
-import { LINGER_MS } from '../../../protocol/constants.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds, formatTable } from '../format.ts'
 import { type HookFlags, hooksOf, withHookOptions } from '../hook-options.ts'

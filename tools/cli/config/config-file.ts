@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import { InvalidArgumentError } from 'commander'
 import type { AST, ParseError } from 'toml-eslint-parser'
-import { MAX_CONFIG_BYTES } from '../../../protocol/constants.ts'
 import { errnoOf, MeshError } from '../../../protocol/errors.ts'
+import { MAX_CONFIG_BYTES } from '../limits.ts'
 import { CONFIG_KEYS, CONFIG_NAMES, type ConfigKind, type ConfigName, type ConfigValues } from './config-keys.ts'
 import { nearestWord } from './nearest-word.ts'
 

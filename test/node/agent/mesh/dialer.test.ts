@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { Dialer } from '../../../../node/agent/mesh/dialer.ts'
-import { MAX_PARALLEL_DIALS } from '../../../../protocol/constants.ts'
+import { MAX_PARALLEL_DIALS } from '../../../../node/agent/mesh/limits.ts'
 
 const FAR = 1
 

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest'
+import { LINGER_QUIET_MS } from '../../../../node/agent/offer/limits.ts'
 import { linger } from '../../../../node/agent/offer/linger.ts'
 import type { VerifiedManifest } from '../../../../node/trust/verified-manifest.ts'
 import { Bitmap } from '../../../../protocol/bitmap.ts'
-import { LINGER_QUIET_MS } from '../../../../protocol/constants.ts'
 import { makeManifest } from '../../../support/site.ts'
 
 const manifest = makeManifest() as VerifiedManifest

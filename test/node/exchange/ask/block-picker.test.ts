@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { BlockPicker } from '../../../../node/exchange/ask/block-picker.ts'
+import { ENDGAME_AGE_MS, FETCHER_SILENT_MS, PICK_PROBES, PICK_SAMPLE } from '../../../../node/exchange/ask/limits.ts'
 import { Bitmap } from '../../../../protocol/bitmap.ts'
-import { ENDGAME_AGE_MS, FETCHER_SILENT_MS, PICK_PROBES, PICK_SAMPLE } from '../../../../protocol/constants.ts'
 import { Random } from '../../../../tools/lab/random.ts'
 import { testSeed } from '../../../support/seed.ts'
 

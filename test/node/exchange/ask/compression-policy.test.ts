@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type CompressionCosts, smallestToPack } from '../../../../node/exchange/ask/compression-policy.ts'
-import { PACK_OVERHEAD_MS, UNPACK_OVERHEAD_MS } from '../../../../protocol/constants.ts'
+import { PACK_OVERHEAD_MS, UNPACK_OVERHEAD_MS } from '../../../../node/exchange/ask/limits.ts'
 
 const MBIT = 125_000
 const BLOCK = 65_536

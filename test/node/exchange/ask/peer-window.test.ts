@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
+import { PEER_QUEUE_MS } from '../../../../node/exchange/ask/limits.ts'
 import { PeerWindow } from '../../../../node/exchange/ask/peer-window.ts'
-import { MIN_PEER_WINDOW_BYTES, PEER_QUEUE_MS } from '../../../../protocol/constants.ts'
+import { MIN_PEER_WINDOW_BYTES } from '../../../../node/exchange/limits.ts'
 
 const BLOCK = 65_536
 

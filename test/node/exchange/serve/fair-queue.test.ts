@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { FairQueue } from '../../../../node/exchange/serve/fair-queue.ts'
-import { SERVE_QUANTUM_BYTES } from '../../../../protocol/constants.ts'
+import { SERVE_QUANTUM_BYTES } from '../../../../node/exchange/serve/limits.ts'
 import { Random } from '../../../../tools/lab/random.ts'
 import { testSeed } from '../../../support/seed.ts'
 

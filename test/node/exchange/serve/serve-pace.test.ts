@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
+import { SERVE_BURST_MS, SERVE_CPU_WINDOW_MS } from '../../../../node/exchange/serve/limits.ts'
 import { ServePace } from '../../../../node/exchange/serve/serve-pace.ts'
-import { SERVE_BURST_MS, SERVE_CPU_WINDOW_MS } from '../../../../protocol/constants.ts'
 import { Random } from '../../../../tools/lab/random.ts'
 import { testSeed } from '../../../support/seed.ts'
 

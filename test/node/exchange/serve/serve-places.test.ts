@@ -1,11 +1,7 @@
 import { describe, expect, it } from 'vitest'
+import { BUSY_RETRY_MAX_MS, BUSY_RETRY_MIN_MS } from '../../../../node/exchange/limits.ts'
+import { SERVE_PLACE_IDLE_MS, SERVE_PLACE_MS } from '../../../../node/exchange/serve/limits.ts'
 import { ServePlaces } from '../../../../node/exchange/serve/serve-places.ts'
-import {
-  BUSY_RETRY_MAX_MS,
-  BUSY_RETRY_MIN_MS,
-  SERVE_PLACE_IDLE_MS,
-  SERVE_PLACE_MS,
-} from '../../../../protocol/constants.ts'
 import { Random } from '../../../../tools/lab/random.ts'
 import { testSeed } from '../../../support/seed.ts'
 

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
+import { SERVE_TURN_BYTES, SERVE_TURN_MIN_BYTES, SERVE_TURN_MS } from '../../../../node/exchange/serve/limits.ts'
 import { type ServeJob, ServeScheduler } from '../../../../node/exchange/serve/serve-scheduler.ts'
-import { SERVE_TURN_BYTES, SERVE_TURN_MIN_BYTES, SERVE_TURN_MS } from '../../../../protocol/constants.ts'
 
 const BLOCK = 64 * 1024
 

@@ -1,14 +1,10 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { LocalFacts } from '../../../../node/exchange/local-facts.ts'
+import { SERVE_BUFFER_BYTES, SERVE_PORTION_BYTES, SERVE_TURN_BYTES } from '../../../../node/exchange/serve/limits.ts'
 import type { ServeLimits } from '../../../../node/exchange/serve/serve-pace.ts'
 import { ExchangeServer } from '../../../../node/exchange/serve/server.ts'
 import type { ContentRequest, Holding } from '../../../../node/store/block-source.ts'
-import {
-  GRANULE_SIZE_BYTES,
-  SERVE_BUFFER_BYTES,
-  SERVE_PORTION_BYTES,
-  SERVE_TURN_BYTES,
-} from '../../../../protocol/constants.ts'
+import { GRANULE_SIZE_BYTES } from '../../../../protocol/constants.ts'
 import { digestOf } from '../../../../protocol/digest.ts'
 import type { Message } from '../../../../protocol/messages.ts'
 import { Random } from '../../../../tools/lab/random.ts'

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest'
+import { UPLINK_BURST_MS } from '../../../../node/exchange/uplink/limits.ts'
 import { UplinkFigures } from '../../../../node/exchange/uplink/uplink-figures.ts'
 import { UplinkGate } from '../../../../node/exchange/uplink/uplink-gate.ts'
 import { UplinkPace } from '../../../../node/exchange/uplink/uplink-pace.ts'
-import { UPLINK_BURST_MS } from '../../../../protocol/constants.ts'
 import { parseUplinkRule } from '../../../../protocol/uplink-rule.ts'
 
 /** A clock that is set; the day does not matter. */

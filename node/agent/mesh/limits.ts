@@ -1,0 +1,8 @@
+/** Limits of meeting other members. */
+
+/** Peers dialled at the same time. */
+export const MAX_PARALLEL_DIALS = 16
+/** How often the list of peers to dial is looked at. */
+export const DIAL_TICK_MS = 250
+/** How long a restore that needs peers waits for newer metadata before it goes on with what it trusts. */
+export const METADATA_WAIT_MS = 3_000

@@ -1,0 +1,36 @@
+/** Limits of serving: turns, buffers, compression. */
+
+/** Level of zstd that blocks are compressed at: 3 is a quarter slower for 3 % fewer bytes, negative levels are no faster. */
+export const COMPRESSION_LEVEL = 1
+/** A compressed answer is sent only if it is at most this part of the plain one. */
+export const COMPRESSED_AT_MOST = 0.9
+/** Bytes of a block, in evenly spread pieces, that tell whether compressing it is worth trying. */
+export const PROBE_PIECES = 16
+export const PROBE_PIECE_BYTES = 64
+/** Answers a server compresses at a time, over all clients; and how many wait for that before others are sent plain. */
+export const MAX_PACKING = 2
+export const MAX_WAITING_TO_PACK = 256
+/** Clients that want something at the same time are served so many bytes each in turn. */
+export const SERVE_QUANTUM_BYTES = 64 * 1024
+/** Answers to one client that its stream has not taken yet, and to all clients together. */
+export const SERVE_PORTION_BYTES = 256 * 1024
+export const SERVE_BUFFER_BYTES = 16 * 1024 * 1024
+/** What is read and hashed at most before the queue is looked at again; less when a slow disk took longer than this. */
+export const SERVE_TURN_BYTES = 4 * 1024 * 1024
+export const SERVE_TURN_MIN_BYTES = 256 * 1024
+export const SERVE_TURN_MS = 50
+/** With a limit on the rate a client's requests are taken on up to what it gets in this time, and at least so many bytes. */
+export const SERVE_QUEUE_MS = 1_000
+export const SERVE_QUEUE_MIN_BYTES = 256 * 1024
+/** A limit on the rate or on the processor lets through at once what it grants in this time. */
+export const SERVE_BURST_MS = 100
+export const SERVE_CPU_WINDOW_MS = 1_000
+/** Milliseconds of processor time that one turn of serving may take; with a small share it is longer owed than one window. */
+export const SERVE_CPU_TURN_MS = 25
+/** How long answers that the uplink holds back wait at most before it is looked at again. */
+export const SERVE_GATE_TICK_MS = 1_000
+/** The rate that `mesh status` shows is smoothed over this time. */
+export const SERVE_METER_MS = 5_000
+/** With a limit on peers: how long one is served while others wait, and how soon one that asks nothing gives up its place. */
+export const SERVE_PLACE_MS = 2_000
+export const SERVE_PLACE_IDLE_MS = 200

@@ -1,0 +1,25 @@
+/** Limits of connections and streams. */
+
+/** Received bytes of one stream that may wait for their consumer before the sender is stopped. */
+export const STREAM_BACKLOG_BYTES = 2 * 1024 * 1024
+/** Receive window of a yamux stream: the same on every node, and at most libp2p's read buffer of 4 MiB. */
+export const STREAM_WINDOW_BYTES = 4 * 1024 * 1024
+/** What is sent in one turn of the event loop travels together, until it is so many bytes: a quarter of the window. */
+export const SEND_GATHER_BYTES = 256 * 1024
+/** More than this is not held up until the end of the turn on its way to the socket. */
+export const SEND_SMALL_BYTES = 4 * 1024
+/** Streams of one protocol that one peer may open to us at a time. */
+export const MAX_STREAMS_PER_PROTOCOL = 8
+/** Streams of all protocols, libp2p's own among them, that one peer may open to us at a time. */
+export const MAX_STREAMS_PER_CONNECTION = 64
+/** Time to open a connection, over all addresses of a peer. */
+export const DIAL_DEADLINE_MS = 5_000
+/** Time for one address, so that one that never answers does not use up the others' time. */
+export const ADDRESS_DIAL_DEADLINE_MS = 1_500
+/** How often a node asks by multicast who is there; everybody hears every answer. */
+export const DISCOVERY_INTERVAL_MS = 10_000
+/** A restore begins with so many connections, and makes as many more each time that so long has passed. */
+export const DIAL_STEP_PEERS = 4
+export const DIAL_STEP_MS = 250
+/** Connections that a machine keeps to other sites as long as it lacks nothing. */
+export const FAR_PEERS = 4

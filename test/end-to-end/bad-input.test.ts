@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { toHex } from '../../protocol/digest.ts'
 import { type ErrorCode, EXIT } from '../../protocol/errors.ts'
 import { decodeJoinToken, encodeJoinToken } from '../../protocol/join-token.ts'
 import { freePort, Lab, MeshProcess } from '../../tools/lab/local-lab.ts'
@@ -185,6 +186,17 @@ describe('bad input gets a clear error, its exit code, and changes nothing', () 
       'STATE_OTHER_SITE',
       EXIT.state,
       /belongs to site lab/,
+    )
+    // A join that was cut short has left trusted metadata, and no machine.
+    await mkdir(lab.path('cut'))
+    for (const part of ['format', 'trust']) await cp(lab.path('m1', part), lab.path('cut', part), { recursive: true })
+    const [ours, theirs] = [token, foreign].map((text) => toHex(decodeJoinToken(text).siteId).slice(0, 8))
+    await fails(
+      'cut',
+      ['join', foreign, '--disk', lab.path('m1.img'), '--name', 'cut'],
+      'STATE_OTHER_SITE',
+      EXIT.state,
+      new RegExp(`trusts site ${ours}, the token is of site ${theirs}`),
     )
     const up = await lab.serve('m1', ['up'])
     await fails('m1', ['invite'], 'STATE_NOT_MASTER', EXIT.state, /not the master/)

@@ -1,6 +1,6 @@
 import { hostname } from 'node:os'
 import { resolve } from 'node:path'
-import { digestOf, sameBytes, toHex } from '../../../protocol/digest.ts'
+import { sameBytes, toHex } from '../../../protocol/digest.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { decodeJoinToken, type JoinToken } from '../../../protocol/join-token.ts'
 import { openDevice } from '../../disk/file-device.ts'
@@ -147,7 +147,7 @@ async function takeMetadata(
   if (!(await hasTrust(state))) return TrustStore.join(directory, token.siteId, fetch)
   const trust = await TrustStore.open(directory)
   if (!sameBytes(trust.siteId, token.siteId)) {
-    const [ours, theirs] = [toHex(trust.siteId).slice(0, 8), toHex(digestOf(token.siteId)).slice(0, 8)]
+    const [ours, theirs] = [toHex(trust.siteId).slice(0, 8), toHex(token.siteId).slice(0, 8)]
     throw new MeshError('STATE_OTHER_SITE', `${state.directory} trusts site ${ours}, the token is of site ${theirs}`)
   }
   await trust.refresh(fetch)

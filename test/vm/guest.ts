@@ -14,8 +14,8 @@ import {
 } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
+import { readLogConfig } from '../../node/agent/log/log-config.ts'
 import { peekLog } from '../../node/agent/log/log-peek.ts'
-import { readLogConfig } from '../../node/agent/log/open-log.ts'
 import { parseEraBlocks } from '../../node/writelog/era-blocks.ts'
 import { Random } from '../../tools/lab/random.ts'
 

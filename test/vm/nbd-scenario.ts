@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { readLogConfig } from '../../node/agent/log/log-config.ts'
 import { peekLog } from '../../node/agent/log/log-peek.ts'
-import { readLogConfig } from '../../node/agent/log/open-log.ts'
 import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { makeImage } from '../../tools/demo/make-image.ts'
 import type { Lab } from '../../tools/lab/local-lab.ts'

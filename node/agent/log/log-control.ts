@@ -2,8 +2,8 @@ import { MeshError } from '../../../protocol/errors.ts'
 import { RangeSet, type Run } from '../../../protocol/ranges.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
 import { ownDisk } from '../machine/own-disk.ts'
+import { type LogConfig, readLogConfig, removeLog } from './log-config.ts'
 import { type LogPeek, peekLog } from './log-peek.ts'
-import { type LogConfig, readLogConfig, removeLog } from './open-log.ts'
 
 /** Result of `mesh log show`. */
 export interface LogReport {

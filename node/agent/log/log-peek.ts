@@ -7,7 +7,8 @@ import { type LogContents, readLog } from '../../writelog/log-file.ts'
 import { openStoredLog } from '../../writelog/log-storage.ts'
 import type { LogSource } from '../../writelog/write-log.ts'
 import { LOG_PEEK_PAUSE_MS, LOG_PEEK_TRIES } from './limits.ts'
-import { type LogConfig, openTracker } from './open-log.ts'
+import type { LogConfig } from './log-config.ts'
+import { openTracker } from './open-log.ts'
 
 /** What a write log says at this moment. */
 export type LogPeek =

@@ -19,7 +19,8 @@ import type { AgentEvent } from '../machine/events.ts'
 import { type HookOptions, type HooksReport, runMachineHooks } from '../machine/hooks.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
 import { assertOwnDisk } from '../machine/own-disk.ts'
-import { defaultLogStorage, type LogConfig, logPlace, readLogConfig, setUpLog, writeLogConfig } from './open-log.ts'
+import { defaultLogStorage, type LogConfig, logPlace, readLogConfig, writeLogConfig } from './log-config.ts'
+import { setUpLog } from './open-log.ts'
 
 type EraConfig = Extract<LogConfig, { source: 'dm-era' }>
 

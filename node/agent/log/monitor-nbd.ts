@@ -10,7 +10,8 @@ import type { AgentEvent } from '../machine/events.ts'
 import { type HookOptions, type HooksReport, runMachineHooks } from '../machine/hooks.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
 import { assertOwnDisk } from '../machine/own-disk.ts'
-import { defaultLogStorage, logPlace, readLogConfig, setUpLog } from './open-log.ts'
+import { defaultLogStorage, logPlace, readLogConfig } from './log-config.ts'
+import { setUpLog } from './open-log.ts'
 import { tellServiceManager } from './service-manager.ts'
 
 export interface MonitorOptions {

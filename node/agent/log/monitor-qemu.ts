@@ -6,7 +6,8 @@ import type { LogState } from '../../writelog/write-log.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
 import { assertOwnDisk } from '../machine/own-disk.ts'
-import { defaultLogStorage, type LogConfig, logPlace, readLogConfig, setUpLog } from './open-log.ts'
+import { defaultLogStorage, type LogConfig, logPlace, readLogConfig } from './log-config.ts'
+import { setUpLog } from './open-log.ts'
 
 export interface MonitorQemuOptions {
   readonly stateDir: string

@@ -5,7 +5,7 @@ import { type MachineConfig, StateDirectory } from '../../state/state-directory.
 import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
 import { TrustStore } from '../../trust/trust-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
-import type { AgentOptions, ConfiguredMachine } from './options.ts'
+import type { ConfiguredMachine } from './options.ts'
 
 /** One enrolled machine: its state directory, its key, what it trusts, and what it was told to be. */
 export class Machine {
@@ -89,9 +89,4 @@ export async function hasTrust(state: StateDirectory): Promise<boolean> {
     () => true,
     () => false,
   )
-}
-
-/** The addresses that were given for this and all later times; undefined if none were, or the configuration file says them. */
-export function listenToRemember({ listen, fromFile }: AgentOptions): readonly string[] | undefined {
-  return listen === undefined || listen.length === 0 || fromFile?.has('listen') === true ? undefined : listen
 }

@@ -1,4 +1,3 @@
-import { randomInt } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { Bitmap } from '../../../protocol/bitmap.ts'
 import { toHex } from '../../../protocol/digest.ts'
@@ -9,10 +8,11 @@ import { DirtyBlocks } from '../../restore/dirty-blocks.ts'
 import type { StateDirectory } from '../../state/state-directory.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import type { LogConfig } from '../log/log-config.ts'
 import { recordLogDoubt } from '../log/log-doubt.ts'
 import { peekLog } from '../log/log-peek.ts'
-import type { LogConfig } from '../log/open-log.ts'
 import type { AgentEvent } from '../machine/events.ts'
+import { secureRandom } from '../machine/secure-random.ts'
 import { LOG_WATCH_TICK_MS, TRACKER_WATCH_TICK_MS } from './limits.ts'
 
 export interface LogWatchOptions {
@@ -22,11 +22,6 @@ export interface LogWatchOptions {
   readonly disk: ImageDisk
   readonly source: DiskSource
   readonly report: (event: AgentEvent) => void
-}
-
-/** A random number in [0, 1) that nobody can foresee. */
-export function secureRandom(): number {
-  return randomInt(2 ** 40) / 2 ** 40
 }
 
 /**

@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises'
-import { isDeepStrictEqual } from 'node:util'
 import { OPERATE_PROTOCOL } from '../../../protocol/constants.ts'
 import type { MachineState } from '../../../protocol/operate-messages.ts'
 import type { SignedDocument } from '../../../protocol/signed-document.ts'
@@ -11,7 +10,6 @@ import { mayOperate } from '../../trust/members.ts'
 import { readDiskState } from '../machine/disk-state.ts'
 import type { AgentEvent, StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
-import type { AgentOptions } from '../machine/options.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import type { UseWatch } from '../offer/use-watch.ts'
 import { ReceiptArchive } from '../receipts/receipt-archive.ts'
@@ -70,25 +68,6 @@ export function rollsOf(machine: Machine): RollStore {
 /** Whether a peer is the master or an operator, as this machine knows now. */
 export function isOperator(machine: Machine, peerId: string): boolean {
   return mayOperate(machine.trust.view().memberById(peerId))
-}
-
-/**
- * What was said now and before about resets. What did not come from the configuration file is saved for the next time.
- * Errors: DISK_FULL, STATE_UNWRITABLE.
- */
-export async function rememberReset(
-  machine: Machine,
-  { reset: said = {}, fromFile }: Pick<AgentOptions, 'reset' | 'fromFile'>,
-): Promise<ResetConfig> {
-  const config = machine.state.machine ?? machine.config
-  const { command, warnCommand } = said
-  const kept: ResetConfig = {
-    ...config.reset,
-    ...(command === undefined || fromFile?.has('resetCommand') === true ? {} : { command }),
-    ...(warnCommand === undefined || fromFile?.has('warnCommand') === true ? {} : { warnCommand }),
-  }
-  if (!isDeepStrictEqual(kept, config.reset ?? {})) await machine.state.saveMachine({ ...config, reset: kept })
-  return { ...kept, ...said }
 }
 
 /** Whoever runs the site's own machines has to say first that they may be reset. */

@@ -1,4 +1,3 @@
-import { resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { toHex } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
@@ -11,14 +10,15 @@ import { restore } from '../../restore/restore.ts'
 import { Stage } from '../../store/stage.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import { readLogConfig } from '../log/log-config.ts'
 import { forgetLogDoubt, readLogDoubt, recordLogDoubt } from '../log/log-doubt.ts'
-import { openWriteLog, readLogConfig } from '../log/open-log.ts'
+import { openWriteLog } from '../log/open-log.ts'
 import { readDiskState, writeDiskState } from '../machine/disk-state.ts'
 import { type HookOptions, type HooksReport, runMachineHooks, writeReceiptFile } from '../machine/hooks.ts'
 import { Machine } from '../machine/machine.ts'
+import { secureRandom } from '../machine/secure-random.ts'
+import { rememberBeside, rememberServing } from '../machine/settings.ts'
 import { nameOf } from '../mesh/mesh-node.ts'
-import { secureRandom } from '../offer/log-watch.ts'
-import { rememberServing } from '../offer/serving-limits.ts'
 import { keepFailure, keepReceipt } from '../receipts/own-receipts.ts'
 import { TREES_KEPT } from './limits.ts'
 import { OtherDisks } from './other-disks.ts'
@@ -243,13 +243,6 @@ async function openBeside(
 ): Promise<OtherDisks | undefined> {
   const directories = (machine.state.machine ?? machine.config).beside
   return directories && OtherDisks.open(directories, blockSize, options.report, stack)
-}
-
-/** What was said of the other disks of this computer is kept for the next time. */
-async function rememberBeside({ state, config }: Machine, directories: readonly string[]): Promise<void> {
-  const beside = directories.map((directory) => resolve(directory))
-  const before = state.machine ?? config
-  if (beside.length > 0 && !isDeepStrictEqual(beside, before.beside)) await state.saveMachine({ ...before, beside })
 }
 
 /** The disk durably holds the release: nothing that was staged for it is needed any more. */

@@ -1,7 +1,7 @@
 import { toHex } from '../../../protocol/digest.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import { readLogConfig } from '../log/log-config.ts'
 import { peekLog } from '../log/log-peek.ts'
-import { readLogConfig } from '../log/open-log.ts'
 import { readDiskState } from '../machine/disk-state.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'

@@ -94,7 +94,7 @@ async function monitorOf(state: string, { nbd, era }: Options): Promise<UnitMoni
     return { nbd }
   }
   if (era !== undefined) return { era }
-  const { readLogConfig } = await import('../../../node/agent/log/open-log.ts')
+  const { readLogConfig } = await import('../../../node/agent/log/log-config.ts')
   const log = await readLogConfig(state)
   if (log?.source === 'dm-era') return { era: log.name }
   if (log?.source === 'nbd')

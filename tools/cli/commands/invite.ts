@@ -33,7 +33,7 @@ interface Options {
 }
 
 async function run(context: Context, options: Options): Promise<void> {
-  const { invite } = await import('../../../node/agent/run/status.ts')
+  const { invite } = await import('../../../node/agent/run/ask-running.ts')
   const { ttl, uses, role, site, group, address: addresses = [] } = options
   const invited = await invite(context.stateDir, {
     ttlMs: ttl,

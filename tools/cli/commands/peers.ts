@@ -10,7 +10,7 @@ export function command(): Command {
 }
 
 async function run(context: Context): Promise<void> {
-  const { peers } = await import('../../../node/agent/run/status.ts')
+  const { peers } = await import('../../../node/agent/run/ask-running.ts')
   const result = await peers(context.stateDir)
   const rows = result.peers.map((peer) => [
     peer.name,

@@ -10,7 +10,7 @@ export function command(): Command {
 }
 
 async function run(context: Context, _options: object, name: string): Promise<void> {
-  const { removeMember } = await import('../../../node/agent/run/status.ts')
+  const { removeMember } = await import('../../../node/agent/run/ask-running.ts')
   const removed = await removeMember(context.stateDir, name)
   context.output.result(removed, `${removed.name} is no member any more; its disk is as it was.`)
 }

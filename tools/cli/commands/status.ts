@@ -11,7 +11,7 @@ export function command(): Command {
 }
 
 async function run(context: Context): Promise<void> {
-  const { status } = await import('../../../node/agent/run/status.ts')
+  const { status } = await import('../../../node/agent/run/ask-running.ts')
   const now = await status(context.stateDir, context.agent.configured)
   context.output.result(now, describe(now))
 }

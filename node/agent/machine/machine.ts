@@ -1,8 +1,8 @@
-import { access } from 'node:fs/promises'
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { type MachineConfig, StateDirectory } from '../../state/state-directory.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
+import { mayOperate } from '../../trust/members.ts'
 import { TrustStore } from '../../trust/trust-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { ConfiguredMachine } from './options.ts'
@@ -78,15 +78,18 @@ export class Machine {
     return this.config.disk
   }
 
+  /** The member's name in the signed list, or the peer id itself if it is no member. */
+  nameOf(peerId: string): string {
+    return this.trust.view().memberById(peerId)?.name ?? peerId
+  }
+
+  /** Whether a peer is the master or an operator, as the signed list says now. */
+  isOperator(peerId: string): boolean {
+    return mayOperate(this.trust.view().memberById(peerId))
+  }
+
+  /** Gives the state directory back to other commands. */
   async close(): Promise<void> {
     await this.state.close()
   }
-}
-
-/** Whether this state directory has trusted metadata, that is: creating or joining the site got that far. */
-export async function hasTrust(state: StateDirectory): Promise<boolean> {
-  return access(state.path('trust', 'CURRENT')).then(
-    () => true,
-    () => false,
-  )
 }

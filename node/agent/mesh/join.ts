@@ -1,3 +1,4 @@
+import { access } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { resolve } from 'node:path'
 import { sameBytes, toHex } from '../../../protocol/digest.ts'
@@ -12,7 +13,6 @@ import { isMachineName, type Role } from '../../trust/members.ts'
 import { TrustStore } from '../../trust/trust-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { macAddresses } from '../machine/mac-addresses.ts'
-import { hasTrust } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { listenToRemember } from '../machine/settings.ts'
 import { requestEnrolment } from './enrolment.ts'
@@ -153,6 +153,14 @@ async function takeMetadata(
   }
   await trust.refresh(fetch)
   return trust
+}
+
+/** Whether this state directory has trusted metadata, that is: creating or joining the site got that far. */
+async function hasTrust(state: StateDirectory): Promise<boolean> {
+  return access(state.path('trust', 'CURRENT')).then(
+    () => true,
+    () => false,
+  )
 }
 
 /** The image asked for, or the only one there is. */

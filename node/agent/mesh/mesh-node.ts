@@ -74,7 +74,7 @@ export class MeshNode {
       onError: (peerId, error) => {
         const why = error instanceof Error ? error.message : String(error)
         if (error instanceof MeshError && error.code === 'PROTOCOL_VIOLATION') {
-          options.report({ type: 'warning', text: `${nameOf(machine, peerId)} broke the protocol: ${why}` })
+          options.report({ type: 'warning', text: `${machine.nameOf(peerId)} broke the protocol: ${why}` })
         }
       },
       ...(options.mdns === false ? {} : { mdnsTag: serviceTag(machine) }),
@@ -97,7 +97,7 @@ export class MeshNode {
       trust: machine.trust,
       open: (peerId, protocol) => host.open(peerId, protocol),
       warn,
-      nameOf: (peerId) => nameOf(machine, peerId),
+      nameOf: (peerId) => machine.nameOf(peerId),
       received: (peerId, bytes) => this.uplink.count(peerId, 'in', 'metadata', bytes),
     })
     this.swarm = new Swarm({
@@ -113,7 +113,7 @@ export class MeshNode {
       onVersions: (peerId, versions) => void this.#sync.heard(peerId, versions),
       onPeers: (list) => this.#learnPeers(list),
       onBan: (peerId, reason) => {
-        warn(`${nameOf(machine, peerId)} ${reason}; it is not asked again`)
+        warn(`${machine.nameOf(peerId)} ${reason}; it is not asked again`)
         void this.#host.disconnect(peerId)
       },
     })
@@ -226,7 +226,7 @@ export class MeshNode {
       this.swarm.removePeer(peerId)
       this.#members.delete(peerId)
       if (isMember(peerId) && !this.#stopping) {
-        this.#report({ type: 'peer', id: peerId, name: nameOf(this.#machine, peerId), up: false })
+        this.#report({ type: 'peer', id: peerId, name: this.#machine.nameOf(peerId), up: false })
       }
     })
     host.onDiscover((peerId, addresses) => this.#dialer.learn(peerId, addresses))
@@ -245,7 +245,7 @@ export class MeshNode {
 
   #memberUp(peerId: string): void {
     this.#members.add(peerId)
-    this.#report({ type: 'peer', id: peerId, name: nameOf(this.#machine, peerId), up: true })
+    this.#report({ type: 'peer', id: peerId, name: this.#machine.nameOf(peerId), up: true })
     this.swarm.addPeer(peerId)
   }
 
@@ -329,11 +329,6 @@ export class MeshNode {
       held: [...held.values()],
     }
   }
-}
-
-/** The member's name, or its peer id if it is none. */
-export function nameOf(machine: Machine, peerId: string): string {
-  return machine.trust.view().memberById(peerId)?.name ?? peerId
 }
 
 /** Nodes of one site find each other, and nobody else. */

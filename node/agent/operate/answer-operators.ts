@@ -6,7 +6,6 @@ import { OperateServer } from '../../operate/operate-server.ts'
 import { Resetter } from '../../operate/resetter.ts'
 import { RollStore } from '../../operate/roll-store.ts'
 import type { ResetConfig } from '../../state/state-directory.ts'
-import { mayOperate } from '../../trust/members.ts'
 import { readDiskState } from '../machine/disk-state.ts'
 import type { AgentEvent, StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
@@ -41,7 +40,7 @@ export async function answerOperators(
   const rolls = rollsOf(machine)
   const archive = new ReceiptArchive(machine.state)
   const server = new OperateServer({
-    mayOperate: (peerId) => isOperator(machine, peerId),
+    mayOperate: (peerId) => machine.isOperator(peerId),
     group: () => machine.trust.view().memberById(machine.config.id)?.group ?? machine.config.site,
     state: () => describeMachine(machine, { use, resetter, staging: staging() }),
     receipts: (since) => archive.page(machine.config.id, since),
@@ -60,14 +59,9 @@ export function rollsOf(machine: Machine): RollStore {
       get: (group) => state.sublevel<SignedDocument>('rolls').get(group),
       put: (group, document) => state.putDurable('rolls', group, document),
     },
-    mayOperate: (peerId) => isOperator(machine, peerId),
+    mayOperate: (peerId) => machine.isOperator(peerId),
     isGroup: (group) => trust.view().members.some((member) => member.group === group),
   })
-}
-
-/** Whether a peer is the master or an operator, as this machine knows now. */
-export function isOperator(machine: Machine, peerId: string): boolean {
-  return mayOperate(machine.trust.view().memberById(peerId))
 }
 
 /** Whoever runs the site's own machines has to say first that they may be reset. */

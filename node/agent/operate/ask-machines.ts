@@ -6,7 +6,6 @@ import type { Answer } from '../../operate/ask.ts'
 import { OperateClient } from '../../operate/operate-client.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
-import { isOperator } from './answer-operators.ts'
 import { OPERATOR_BATCH } from './limits.ts'
 
 /** As {@link Answer}, in JSON. */
@@ -29,7 +28,7 @@ export class Operating {
   /** Asks several machines at the same time. Errors: NOT_AN_OPERATOR if this machine is none; the others are answers. */
   async ask<R extends OperateRequest>(peers: readonly string[], request: R): Promise<Answer<R['op']>[]> {
     const { config } = this.#machine
-    if (!isOperator(this.#machine, config.id))
+    if (!this.#machine.isOperator(config.id))
       throw new MeshError('NOT_AN_OPERATOR', `${config.name} is neither the master nor an operator’s machine`)
     return Promise.all(
       peers.map((id) =>

@@ -5,7 +5,7 @@ import { type RollDocument, readRoll, signRoll } from '../../../protocol/roll-do
 import type { SignedDocument } from '../../../protocol/signed-document.ts'
 import { callControl } from '../../control/control-client.ts'
 import type { Answer, Ask } from '../../operate/ask.ts'
-import { type Member, mayOperate } from '../../trust/members.ts'
+import type { Member } from '../../trust/members.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import { Machine } from '../machine/machine.ts'
@@ -46,7 +46,7 @@ export class Operator {
     const running = await isRunning(options.stateDir)
     const machine = stack.adopt(await Machine.open(options.stateDir, { readOnly: running }), (it) => it.close())
     const { id, name } = machine.config
-    if (!mayOperate(machine.trust.view().memberById(id)))
+    if (!machine.isOperator(id))
       throw new MeshError('NOT_AN_OPERATOR', `${name} is neither the master nor an operator’s machine`)
     const reach = running ? throughSocket(options.stateDir) : await throughOwnNode(machine, options, stack)
     return new Operator(machine, running, reach, stack.move())
@@ -104,7 +104,7 @@ export class Operator {
 
   /** A roll document that a machine told of, if the master or an operator has signed it. */
   readRoll(signed: SignedDocument): RollDocument | undefined {
-    return mayOperate(this.#machine.trust.view().memberById(signed.by)) ? readRoll(signed) : undefined
+    return this.#machine.isOperator(signed.by) ? readRoll(signed) : undefined
   }
 
   async close(): Promise<void> {

@@ -18,7 +18,6 @@ import { type HookOptions, type HooksReport, runMachineHooks, writeReceiptFile }
 import { Machine } from '../machine/machine.ts'
 import { secureRandom } from '../machine/secure-random.ts'
 import { rememberBeside, rememberServing } from '../machine/settings.ts'
-import { nameOf } from '../mesh/mesh-node.ts'
 import { keepFailure, keepReceipt } from '../receipts/own-receipts.ts'
 import { TREES_KEPT } from './limits.ts'
 import { OtherDisks } from './other-disks.ts'
@@ -195,7 +194,7 @@ async function restoreTo(manifest: VerifiedManifest, parts: RestoreParts): Promi
       progress: (progress) => options.report({ type: 'progress', ...progress, ...network.peerCount() }),
       signal: options.signal,
       machine: machine.config.name,
-      nameOf: (peerId) => nameOf(machine, peerId),
+      nameOf: (peerId) => machine.nameOf(peerId),
       random: secureRandom,
     })
     // The log is closed, durably, before anything says that the disk is whole.

@@ -13,7 +13,7 @@ import type { HeldStatus } from '../offer/open-source.ts'
 import { type Offer, openSource } from '../offer/open-source.ts'
 import { limitsOf, stepBack, uplinkOf } from '../offer/serving-limits.ts'
 import { UseWatch } from '../offer/use-watch.ts'
-import { answerOperators, isOperator } from '../operate/answer-operators.ts'
+import { answerOperators } from '../operate/answer-operators.ts'
 import { Operating } from '../operate/ask-machines.ts'
 import { encodeHolder, holdersOf } from '../operate/holders.ts'
 import { GATHER_WAIT_MS, RECEIPTS_PER_CONTROL_PAGE } from '../operate/limits.ts'
@@ -95,7 +95,7 @@ export async function serve(
   stack.adopt(control, (it) => it.close())
   // From here on other commands find this one.
   report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
-  if (isOperator(machine, machine.config.id)) {
+  if (machine.isOperator(machine.config.id)) {
     gatherer.start()
     for (const { id } of node.connectedMembers()) gatherer.noticed(id)
   }

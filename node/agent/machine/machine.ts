@@ -83,6 +83,11 @@ export class Machine {
     return this.trust.view().memberById(peerId)?.name ?? peerId
   }
 
+  /** Whether a peer is in the signed list. */
+  isMember(peerId: string): boolean {
+    return this.trust.view().memberById(peerId) !== undefined
+  }
+
   /** Whether a peer is the master or an operator, as the signed list says now. */
   isOperator(peerId: string): boolean {
     return mayOperate(this.trust.view().memberById(peerId))

@@ -6,3 +6,5 @@ export const MAX_PARALLEL_DIALS = 16
 export const DIAL_TICK_MS = 250
 /** How long a restore that needs peers waits for newer metadata before it goes on with what it trusts. */
 export const METADATA_WAIT_MS = 3_000
+/** How often a command that waits for its first peer looks whether one has come. */
+export const FIRST_PEER_TICK_MS = 20

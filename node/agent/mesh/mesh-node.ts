@@ -1,5 +1,4 @@
 import {
-  DEFAULT_PORT,
   EXCHANGE_PROTOCOL,
   JOIN_PROTOCOL,
   MAX_ADDRESSES_PER_PEER,
@@ -16,7 +15,6 @@ import { ExchangeServer } from '../../exchange/serve/server.ts'
 import { UplinkFigures } from '../../exchange/uplink/uplink-figures.ts'
 import { UplinkGate } from '../../exchange/uplink/uplink-gate.ts'
 import { type UplinkLimit, UplinkPace } from '../../exchange/uplink/uplink-pace.ts'
-import { dialRank, dialRoom } from '../../net/dial-rule.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { MeshHost } from '../../net/host.ts'
 import type { Holding } from '../../store/block-source.ts'
@@ -24,7 +22,13 @@ import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import { Dialer } from './dialer.ts'
 import { MetadataSync, serveMetadata } from './metadata-sync.ts'
+import { Neighbourhood } from './neighbourhood.ts'
+import { startHost } from './start-host.ts'
 
+/** Serves one stream that a peer has opened, until it ends. */
+export type ServeStream = (stream: FrameStream) => Promise<void>
+
+/** How a node is started. */
 export interface MeshNodeOptions {
   readonly machine: Machine
   readonly listen?: readonly string[] | undefined
@@ -35,12 +39,10 @@ export interface MeshNodeOptions {
   /** Begins with a few connections and makes more as long as it runs: a small restore needs no more than a few. */
   readonly gradual?: boolean | undefined
   /** The master's part in enrolment: whether strangers may connect, and how their requests are answered. */
-  readonly enrolment?: { readonly isOpen: () => boolean; readonly serve: (stream: FrameStream) => Promise<void> }
+  readonly enrolment?: { readonly isOpen: () => boolean; readonly serve: ServeStream }
 }
 
 const CLOCK = { now: () => performance.now(), local: () => new Date() }
-
-export const DEFAULT_LISTEN = [`/ip4/0.0.0.0/tcp/${DEFAULT_PORT}`]
 
 /** This machine on the network: connected to all members it can reach, fetching, serving, and keeping metadata new. */
 export class MeshNode {
@@ -50,6 +52,7 @@ export class MeshNode {
   readonly #report: (event: AgentEvent) => void
   readonly #server: ExchangeServer
   readonly #dialer: Dialer
+  readonly #neighbourhood: Neighbourhood
   readonly #sync: MetadataSync
   /** What has crossed the uplink. */
   readonly uplink: UplinkFigures
@@ -57,30 +60,15 @@ export class MeshNode {
   readonly #holdings: Holding[] = []
   /** Connected peers that are, or were, members. */
   readonly #members = new Set<string>()
-  readonly #startedAt = Date.now()
-  readonly #gradual: boolean
+  readonly #peerListeners: ((peerId: string, isUp: boolean) => void)[] = []
   #stopping = false
 
-  /** libp2p is loaded here and not before. Errors: PORT_TAKEN, ADDRESS_INVALID. */
+  /** Starts libp2p and connects to members until it is stopped. Errors: PORT_TAKEN, ADDRESS_INVALID. */
   static async start(options: MeshNodeOptions): Promise<MeshNode> {
-    const { machine } = options
-    const [{ MeshHost }, key] = await Promise.all([import('../../net/host.ts'), machine.key()])
-    const isMember = (peerId: string): boolean => machine.trust.view().memberById(peerId) !== undefined
-    const saved = machine.config.listen.length > 0 ? machine.config.listen : DEFAULT_LISTEN
-    const host = await MeshHost.start({
-      key,
-      listen: options.listen !== undefined && options.listen.length > 0 ? options.listen : saved,
-      gate: { admits: (peerId) => isMember(peerId) || options.enrolment?.isOpen() === true },
-      onError: (peerId, error) => {
-        const why = error instanceof Error ? error.message : String(error)
-        if (error instanceof MeshError && error.code === 'PROTOCOL_VIOLATION') {
-          options.report({ type: 'warning', text: `${machine.nameOf(peerId)} broke the protocol: ${why}` })
-        }
-      },
-      ...(options.mdns === false ? {} : { mdnsTag: serviceTag(machine) }),
-    })
+    const { machine, enrolment } = options
+    const host = await startHost(machine, { ...options, admitsStrangers: () => enrolment?.isOpen() === true })
     const node = new MeshNode(host, options)
-    await node.#begin(isMember, options)
+    await node.#begin(enrolment?.serve)
     return node
   }
 
@@ -89,35 +77,48 @@ export class MeshNode {
     this.#host = host
     this.#machine = machine
     this.#report = report
-    this.#gradual = options.gradual === true
-    this.uplink = new UplinkFigures((peerId) => this.#whoIsFar(peerId))
-    this.#gate = new UplinkGate({ siteOf: (peerId) => this.#whoIsFar(peerId)?.site, figures: this.uplink })
-    const warn = (text: string): void => report({ type: 'warning', text })
+    this.#neighbourhood = new Neighbourhood(() => machine.trust.view(), host.peerId)
+    this.uplink = new UplinkFigures((peerId) => this.#neighbourhood.whoIsFar(peerId))
+    this.#gate = new UplinkGate({
+      siteOf: (peerId) => this.#neighbourhood.whoIsFar(peerId)?.site,
+      figures: this.uplink,
+    })
     this.#sync = new MetadataSync({
       trust: machine.trust,
       open: (peerId, protocol) => host.open(peerId, protocol),
-      warn,
+      warn: (text) => report({ type: 'warning', text }),
       nameOf: (peerId) => machine.nameOf(peerId),
       received: (peerId, bytes) => this.uplink.count(peerId, 'in', 'metadata', bytes),
     })
-    this.swarm = new Swarm({
-      self: host.peerId,
-      isFar: (peerId) => !this.#isNear(peerId),
-      nearSettled: () => this.#nearSettled(),
+    this.swarm = this.#makeSwarm(options.waitMs)
+    this.#server = this.#makeServer()
+    this.#dialer = this.#makeDialer(options.gradual === true)
+  }
+
+  /** What fetches from peers. */
+  #makeSwarm(waitMs: number | undefined): Swarm {
+    return new Swarm({
+      self: this.peerId,
+      isFar: (peerId) => !this.#neighbourhood.isNear(peerId),
+      nearSettled: () => this.#neighbourhood.everyNear((peerId) => this.swarm.hasSession(peerId)),
       onReceived: (peerId, level, bytes) => this.uplink.count(peerId, 'in', level === 0 ? 'blocks' : 'pages', bytes),
       onWanting: () => this.#dialer.look(),
-      isReluctant: (peerId) => machine.trust.view().memberById(peerId)?.role === 'master',
-      open: (peerId) => host.open(peerId, EXCHANGE_PROTOCOL),
+      isReluctant: (peerId) => this.#neighbourhood.isMaster(peerId),
+      open: (peerId) => this.open(peerId, EXCHANGE_PROTOCOL),
       local: () => this.#facts(),
-      ...(options.waitMs === undefined ? {} : { peerWaitMs: options.waitMs, holderWaitMs: options.waitMs }),
+      ...(waitMs === undefined ? {} : { peerWaitMs: waitMs, holderWaitMs: waitMs }),
       onVersions: (peerId, versions) => void this.#sync.heard(peerId, versions),
       onPeers: (list) => this.#learnPeers(list),
       onBan: (peerId, reason) => {
-        warn(`${machine.nameOf(peerId)} ${reason}; it is not asked again`)
+        this.#report({ type: 'warning', text: `${this.#machine.nameOf(peerId)} ${reason}; it is not asked again` })
         void this.#host.disconnect(peerId)
       },
     })
-    this.#server = new ExchangeServer({
+  }
+
+  /** What answers peers that fetch. */
+  #makeServer(): ExchangeServer {
+    return new ExchangeServer({
       local: () => this.#facts(),
       holdings: () => this.#holdings,
       peers: () => this.#reachablePeers(),
@@ -128,12 +129,23 @@ export class MeshNode {
         void this.#sync.heard(peerId, hello.metadata)
       },
     })
-    this.#dialer = new Dialer({
-      shelf: machine.state.sublevel<readonly string[]>('addresses'),
-      connect: (peerId, addresses) => host.connect(peerId, addresses),
+  }
+
+  /** What connects to members. `gradual`: to few at first, and to more as time goes by. */
+  #makeDialer(gradual: boolean): Dialer {
+    const startedAt = Date.now()
+    return new Dialer({
+      shelf: this.#machine.state.sublevel<readonly string[]>('addresses'),
+      connect: (peerId, addresses) => this.#host.connect(peerId, addresses),
       isWanted: (peerId) => this.#isWanted(peerId),
-      rank: (peerId) => this.#dialRank(peerId),
-      room: (rank) => this.#dialRoom(rank),
+      rank: (peerId) => this.#neighbourhood.rank(peerId),
+      room: (rank) =>
+        this.#neighbourhood.room(rank, {
+          connected: this.#members,
+          restoringMs: gradual ? Date.now() - startedAt : undefined,
+          starves: this.swarm.starves,
+          needsFar: this.#needsFar(),
+        }),
     })
   }
 
@@ -154,8 +166,13 @@ export class MeshNode {
     })
   }
 
+  /** Calls back when a member was connected, or is connected no longer. */
+  onPeer(listener: (peerId: string, isUp: boolean) => void): void {
+    this.#peerListeners.push(listener)
+  }
+
   /** Serves another protocol to members. */
-  async handle(protocol: string, serve: (stream: FrameStream) => Promise<void>): Promise<void> {
+  async handle(protocol: string, serve: ServeStream): Promise<void> {
     await this.#host.handle(protocol, this.#membersOnly(serve))
   }
 
@@ -212,48 +229,51 @@ export class MeshNode {
     await this.#host.stop()
   }
 
-  async #begin(isMember: (peerId: string) => boolean, options: MeshNodeOptions): Promise<void> {
+  async #begin(enrol: ServeStream | undefined): Promise<void> {
     const host = this.#host
+    const { trust } = this.#machine
     await this.handle(EXCHANGE_PROTOCOL, (stream) => this.#server.serve(stream))
     await this.handle(METADATA_PROTOCOL, (stream) =>
-      serveMetadata(stream, this.#machine.trust, (bytes) => this.uplink.count(stream.peerId, 'out', 'metadata', bytes)),
+      serveMetadata(stream, trust, (bytes) => this.uplink.count(stream.peerId, 'out', 'metadata', bytes)),
     )
-    if (options.enrolment !== undefined) await host.handle(JOIN_PROTOCOL, options.enrolment.serve)
+    if (enrol !== undefined) await host.handle(JOIN_PROTOCOL, enrol)
     host.onConnect((peerId) => {
-      if (isMember(peerId)) this.#memberUp(peerId)
+      if (this.#machine.isMember(peerId)) this.#memberUp(peerId)
     })
     host.onDisconnect((peerId) => {
       this.swarm.removePeer(peerId)
       this.#members.delete(peerId)
-      if (isMember(peerId) && !this.#stopping) {
-        this.#report({ type: 'peer', id: peerId, name: this.#machine.nameOf(peerId), up: false })
-      }
+      if (this.#machine.isMember(peerId) && !this.#stopping) this.#tellPeer(peerId, false)
     })
     host.onDiscover((peerId, addresses) => this.#dialer.learn(peerId, addresses))
-    this.#machine.trust.onChange(() => this.#trustChanged(isMember))
+    trust.onChange(() => this.#trustChanged())
     await this.#dialer.start()
   }
 
-  #membersOnly(serve: (stream: FrameStream) => Promise<void>): (stream: FrameStream) => Promise<void> {
+  #membersOnly(serve: ServeStream): ServeStream {
     return async (stream) => {
       const { peerId } = stream
-      if (this.#machine.trust.view().memberById(peerId) === undefined)
-        throw new MeshError('NOT_A_MEMBER', `${peerId} is no member of this site`)
+      if (!this.#machine.isMember(peerId)) throw new MeshError('NOT_A_MEMBER', `${peerId} is no member of this site`)
       await serve(stream)
     }
   }
 
   #memberUp(peerId: string): void {
     this.#members.add(peerId)
-    this.#report({ type: 'peer', id: peerId, name: this.#machine.nameOf(peerId), up: true })
+    this.#tellPeer(peerId, true)
     this.swarm.addPeer(peerId)
   }
 
-  #trustChanged(isMember: (peerId: string) => boolean): void {
+  #tellPeer(peerId: string, isUp: boolean): void {
+    this.#report({ type: 'peer', id: peerId, name: this.#machine.nameOf(peerId), up: isUp })
+    for (const listener of this.#peerListeners) listener(peerId, isUp)
+  }
+
+  #trustChanged(): void {
     if (this.#stopping) return
     for (const peerId of this.#host.connected()) {
       // Who has just been enrolled is connected already; who was removed must go; who is being enrolled is neither.
-      if (isMember(peerId)) {
+      if (this.#machine.isMember(peerId)) {
         this.#members.add(peerId)
         this.swarm.addPeer(peerId)
       } else if (this.#members.delete(peerId)) void this.#host.disconnect(peerId)
@@ -264,48 +284,13 @@ export class MeshNode {
 
   #isWanted(peerId: string): boolean {
     if (peerId === this.#host.peerId || this.#members.has(peerId) || this.swarm.ledger.isBanned(peerId)) return false
-    return this.#machine.trust.view().memberById(peerId) !== undefined
-  }
-
-  #whoIsFar(peerId: string): { readonly name: string; readonly site: string } | undefined {
-    return this.#isNear(peerId) ? undefined : this.#machine.trust.view().memberById(peerId)
-  }
-
-  /** Whether a member stands in the LAN of this machine. */
-  #isNear(peerId: string): boolean {
-    const view = this.#machine.trust.view()
-    const own = view.memberById(this.#host.peerId)
-    return own === undefined || own.site === (view.memberById(peerId)?.site ?? own.site)
+    return this.#machine.isMember(peerId)
   }
 
   /** Whether nobody near has what is to be fetched, as far as can be known now. */
   #needsFar(): boolean {
     if (this.swarm.wantsFar) return true
-    const others = this.#machine.trust.view().members.filter(({ id }) => id !== this.#host.peerId && this.#isNear(id))
-    return others.every(({ id }) => !this.swarm.hasSession(id) && this.#dialer.hasGivenUp(id))
-  }
-
-  /** Whether each near member is connected and has said what it has. */
-  #nearSettled(): boolean {
-    return this.#machine.trust
-      .view()
-      .members.every(({ id }) => id === this.#host.peerId || !this.#isNear(id) || this.swarm.hasSession(id))
-  }
-
-  #dialRank(peerId: string): number {
-    const isMaster = this.#machine.trust.view().memberById(peerId)?.role === 'master'
-    return dialRank({ near: this.#isNear(peerId), isMaster })
-  }
-
-  #dialRoom(rank: number): number {
-    return dialRoom(rank, {
-      directs: this.#machine.trust.view().memberById(this.#host.peerId)?.role !== 'machine',
-      restoringMs: this.#gradual ? Date.now() - this.#startedAt : undefined,
-      starves: this.swarm.starves,
-      needsFar: this.#needsFar(),
-      connected: this.#members.size,
-      connectedFar: [...this.#members].filter((peerId) => !this.#isNear(peerId)).length,
-    })
+    return this.#neighbourhood.everyNear((peerId) => !this.swarm.hasSession(peerId) && this.#dialer.hasGivenUp(peerId))
   }
 
   #learnPeers(list: readonly PeerAddresses[]): void {
@@ -329,9 +314,4 @@ export class MeshNode {
       held: [...held.values()],
     }
   }
-}
-
-/** Nodes of one site find each other, and nobody else. */
-function serviceTag(machine: Machine): string {
-  return `mesh-${toHex(machine.trust.siteId).slice(0, 8)}.local`
 }

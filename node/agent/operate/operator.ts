@@ -10,7 +10,8 @@ import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
-import { DIAL_TICK_MS, METADATA_WAIT_MS } from '../mesh/limits.ts'
+import { firstNews } from '../mesh/first-news.ts'
+import { DIAL_TICK_MS } from '../mesh/limits.ts'
 import { MeshNode } from '../mesh/mesh-node.ts'
 import { type Gathered, ReceiptGatherer } from '../receipts/receipt-gatherer.ts'
 import { type AnswerJson, Operating } from './ask-machines.ts'
@@ -155,8 +156,7 @@ async function throughOwnNode(machine: Machine, options: AgentOptions, stack: As
   operating = asked
   const deadline = Date.now() + OPERATOR_CONNECT_MS
   // Who is a member is what the first peer's metadata says, if that is newer.
-  while (node.swarm.peers().length === 0 && Date.now() < deadline && !signal.aborted) await sleep(DIAL_TICK_MS / 5)
-  await Promise.race([node.metadataSettled(), sleep(METADATA_WAIT_MS, undefined, { ref: false })])
+  await firstNews(node, OPERATOR_CONNECT_MS, signal)
   const ask: Ask = async (peers, request) => {
     const connected = (): Set<string> => new Set(node.connectedMembers().map(({ id }) => id))
     while (!peers.every((id) => connected().has(id)) && Date.now() < deadline && !signal.aborted)

@@ -11,6 +11,7 @@ import type { DiskSource } from '../../store/disk-source.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
+import { firstNews } from '../mesh/first-news.ts'
 import { METADATA_WAIT_MS } from '../mesh/limits.ts'
 import { MeshNode } from '../mesh/mesh-node.ts'
 import { linger } from '../offer/linger.ts'
@@ -176,9 +177,7 @@ export class RestoreNetwork {
     report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
     if (this.#offered !== undefined) node.hold(this.#offered)
     // The first peer's metadata tells whether there is a newer release; without a peer there is nothing to wait for long.
-    const deadline = Date.now() + Math.min(METADATA_WAIT_MS, waitMs ?? METADATA_WAIT_MS)
-    while (node.swarm.peers().length === 0 && Date.now() < deadline && !signal.aborted) await sleep(20)
-    await Promise.race([node.metadataSettled(), sleep(METADATA_WAIT_MS, undefined, { ref: false })])
+    await firstNews(node, Math.min(METADATA_WAIT_MS, waitMs ?? METADATA_WAIT_MS), signal)
     return node
   }
 }

@@ -1,0 +1,41 @@
+import { DEFAULT_PORT } from '../../../protocol/constants.ts'
+import { toHex } from '../../../protocol/digest.ts'
+import { isMeshError } from '../../../protocol/errors.ts'
+import type { MeshHost } from '../../net/host.ts'
+import type { AgentEvent } from '../machine/events.ts'
+import type { Machine } from '../machine/machine.ts'
+
+/** How a machine listens and looks for others. */
+export interface StartHostOptions {
+  /** Multiaddrs; default: the saved ones, else all interfaces on the default port. */
+  readonly listen?: readonly string[] | undefined
+  /** Whether peers are also looked for by multicast DNS. @default true */
+  readonly mdns?: boolean | undefined
+  /** Whether a peer that is no member may connect at this moment. */
+  readonly admitsStrangers: () => boolean
+  readonly report: (event: AgentEvent) => void
+}
+
+const DEFAULT_LISTEN = [`/ip4/0.0.0.0/tcp/${DEFAULT_PORT}`]
+
+/** Starts libp2p with this machine's key. libp2p is loaded here and not before. Errors: PORT_TAKEN, ADDRESS_INVALID. */
+export async function startHost(machine: Machine, options: StartHostOptions): Promise<MeshHost> {
+  const { listen = [], mdns = true, admitsStrangers, report } = options
+  const [{ MeshHost }, key] = await Promise.all([import('../../net/host.ts'), machine.key()])
+  const places = [listen, machine.config.listen, DEFAULT_LISTEN]
+  return MeshHost.start({
+    key,
+    listen: places.find((addresses) => addresses.length > 0) ?? [],
+    gate: { admits: (peerId) => machine.isMember(peerId) || admitsStrangers() },
+    onError: (peerId, error) => {
+      if (isMeshError(error, 'PROTOCOL_VIOLATION'))
+        report({ type: 'warning', text: `${machine.nameOf(peerId)} broke the protocol: ${error.message}` })
+    },
+    ...(mdns ? { mdnsTag: serviceTag(machine) } : {}),
+  })
+}
+
+/** Machines of one site find each other by multicast DNS, and nobody else. */
+function serviceTag(machine: Machine): string {
+  return `mesh-${toHex(machine.trust.siteId).slice(0, 8)}.local`
+}

@@ -49,55 +49,12 @@ export class Output {
   }
 
   #humanEvent(event: AgentEvent): void {
-    switch (event.type) {
-      case 'progress':
-        this.#progress(event)
-        break
-      case 'note':
-        this.#line(event.text)
-        break
-      case 'warning':
-        this.#line(`warning: ${event.text}`)
-        break
-      case 'listening':
-        this.#line(`listening on ${event.addresses.join(', ')}`)
-        break
-      case 'serving':
-        this.#line(`serving ${event.image} release ${event.release}: ${event.blocks} blocks`)
-        break
-      case 'staged':
-        this.#line(`staged ${event.image} release ${event.release}: ${event.staged} blocks for the next restore`)
-        break
-      case 'monitoring':
-        this.#line(
-          `serving ${event.disk} at ${event.uri || 'the socket that was handed over'}; the log is ${describeLog(event)}`,
-        )
-        break
-      case 'hook':
-        this.#line(describeHook(event))
-        break
-      case 'member':
-        this.#line(`${event.name} joined`)
-        break
-      case 'peer':
-        this.#line(`${event.name} ${event.up ? 'connected' : 'disconnected'}`)
-        break
-      case 'roll':
-        this.#line(`the roll is ${event.state}${event.why === '' ? '' : `: ${event.why}`}`)
-        break
-      case 'turn':
-        this.#line(`${event.machine}: ${event.turn}${event.why === '' ? '' : `, ${event.why}`}`)
-        break
-      case 'holders':
-        this.#line(
-          `every block is on ${event.least} running machines or more; down: ${event.down.join(' ') || 'nobody'}`,
-        )
-        break
-      case 'published':
-      case 'receipt':
-        // The command prints its result itself.
-        break
+    if (event.type === 'progress') {
+      this.#progress(event)
+      return
     }
+    const text = describeEvent(event)
+    if (text !== undefined) this.#line(text)
   }
 
   error(error: MeshError): void {
@@ -184,6 +141,39 @@ export class Output {
   #line(text: string): void {
     this.close()
     process.stderr.write(`${text}\n`)
+  }
+}
+
+/** One line for people; undefined for an event that the command prints itself, as its result. */
+function describeEvent(event: Exclude<AgentEvent, ProgressEvent>): string | undefined {
+  switch (event.type) {
+    case 'note':
+      return event.text
+    case 'warning':
+      return `warning: ${event.text}`
+    case 'listening':
+      return `listening on ${event.addresses.join(', ')}`
+    case 'serving':
+      return `serving ${event.image} release ${event.release}: ${event.blocks} blocks`
+    case 'staged':
+      return `staged ${event.image} release ${event.release}: ${event.staged} blocks for the next restore`
+    case 'monitoring':
+      return `serving ${event.disk} at ${event.uri || 'the socket that was handed over'}; the log is ${describeLog(event)}`
+    case 'hook':
+      return describeHook(event)
+    case 'member':
+      return `${event.name} joined`
+    case 'peer':
+      return `${event.name} ${event.up ? 'connected' : 'disconnected'}`
+    case 'roll':
+      return `the roll is ${event.state}${event.why === '' ? '' : `: ${event.why}`}`
+    case 'turn':
+      return `${event.machine}: ${event.turn}${event.why === '' ? '' : `, ${event.why}`}`
+    case 'holders':
+      return `every block is on ${event.least} running machines or more; down: ${event.down.join(' ') || 'nobody'}`
+    case 'published':
+    case 'receipt':
+      return undefined
   }
 }
 

@@ -25,7 +25,8 @@ const MOST_FAILURES = 10
 const FAULTS_SHOWN = 3
 const PROGRESS_MS = 10_000
 
-async function main(): Promise<void> {
+/** The flags as given, checked. Errors: USAGE. */
+function readFlags() {
   const { values } = parseArgs({
     options: {
       runs: { type: 'string', default: '1000' },
@@ -37,27 +38,32 @@ async function main(): Promise<void> {
       help: { type: 'boolean', default: false },
     },
   })
-  if (values.help) return void process.stdout.write(HELP)
   const order = values.wrong as WrongOrder | undefined
   if (order !== undefined && !Object.hasOwn(WRONG_ORDERS, order))
     throw new MeshError('USAGE', `there is no wrong order ${order}; see npm run crash -- --help`)
-  const seed = natural('--seed', values.seed)
+  const { json, help } = values
   const runs =
     values.run === undefined
       ? Array.from({ length: natural('--runs', values.runs) }, (_, i) => i)
       : [natural('--run', values.run)]
+  const jobs = Math.max(1, natural('--jobs', values.jobs))
+  return { json, help, order, runs, jobs, seed: natural('--seed', values.seed) }
+}
+
+async function main(): Promise<void> {
+  const { json, help, order, runs, jobs, seed } = readFlags()
+  if (help) return void process.stdout.write(HELP)
   const stop = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort())
   const begun = performance.now()
   const seconds = (): number => Math.round((performance.now() - begun) / 100) / 10
-  const say = (line: string): void => void process.stderr.write(`${line}\n`)
   say(`crash campaign: ${runs.length} runs, seed ${seed}`)
   let told = begun
   const result = await campaign({
     seed,
     runs,
     order,
-    jobs: Math.max(1, natural('--jobs', values.jobs)),
+    jobs,
     mostFailures: MOST_FAILURES,
     signal: stop.signal,
     progress: (now) => {
@@ -66,15 +72,24 @@ async function main(): Promise<void> {
       say(`${now.runs} of ${runs.length} runs, ${now.failed.length} failed, ${seconds()} s`)
     },
   })
-  const wrong = order === undefined ? '' : ` --wrong ${order}`
-  for (const { run, faults } of result.failed) {
-    say(`run ${run} failed; repeat with: npm run crash -- --seed ${seed} --run ${run}${wrong}`)
-    for (const fault of faults.slice(0, FAULTS_SHOWN)) say(`  ${fault}`)
-  }
-  if (values.json) process.stdout.write(`${JSON.stringify(asJson(result, seed, seconds()))}\n`)
+  sayFailures(result, seed, order)
+  if (json) process.stdout.write(`${JSON.stringify(asJson(result, seed, seconds()))}\n`)
   else process.stdout.write(summary(result, seed, seconds()))
   if (result.failed.length > 0) process.exitCode = 1
   else if (stop.signal.aborted) process.exitCode = 130
+}
+
+/** Each failed run with the command that repeats it. */
+function sayFailures({ failed }: CampaignResult, seed: number, order: WrongOrder | undefined): void {
+  const wrong = order === undefined ? '' : ` --wrong ${order}`
+  for (const { run, faults } of failed) {
+    say(`run ${run} failed; repeat with: npm run crash -- --seed ${seed} --run ${run}${wrong}`)
+    for (const fault of faults.slice(0, FAULTS_SHOWN)) say(`  ${fault}`)
+  }
+}
+
+function say(line: string): void {
+  process.stderr.write(`${line}\n`)
 }
 
 function natural(option: string, text: string): number {

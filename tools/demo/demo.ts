@@ -18,7 +18,7 @@ each other, stops the master, damages two machines' disks, lets them restore fro
 
   --image PATH  use this file instead of a fresh ext4 image
   --size MIB    size of the fresh image, at least 64 (default 320)
-  --json        print the outcome as one JSON object on the last line
+  --json        print the outcome as one JSON object on the last line: "verified" is true if every check agreed
   --keep        leave the disks and state directories in place and say where they are
 `
 
@@ -39,7 +39,17 @@ interface Check {
   readonly note: string
 }
 
-async function main(): Promise<number> {
+/** What the demo found. */
+interface Outcome {
+  readonly rows: readonly Row[]
+  readonly checks: readonly Check[]
+  /** Whether every receipt and every check agreed. */
+  readonly verified: boolean
+  readonly seconds: number
+}
+
+/** The flags as given, checked. Errors: USAGE. */
+function readFlags() {
   const { values } = parseArgs({
     options: {
       image: { type: 'string' },
@@ -49,18 +59,40 @@ async function main(): Promise<number> {
       help: { type: 'boolean', default: false },
     },
   })
-  if (values.help) {
-    process.stdout.write(HELP)
-    return 0
-  }
   const sizeMib = Number(values.size)
   if (!Number.isInteger(sizeMib) || sizeMib < 64)
     throw new MeshError('USAGE', `--size ${values.size} is no number of MiB from 64 up`)
-  const startedAt = performance.now()
+  return { ...values, sizeMib }
+}
+
+async function main(): Promise<number> {
+  const { image, sizeMib, json, keep, help } = readFlags()
+  if (help) {
+    process.stdout.write(HELP)
+    return EXIT.ok
+  }
   const lab = await Lab.open()
+  const { signal } = stopOnSignals(lab)
+  let outcome: Outcome
+  try {
+    outcome = await runDemo(lab, image, sizeMib * 1024 ** 2, signal)
+  } catch (error) {
+    // After a stop every step fails: the stop is the cause, whatever the failure says.
+    if (signal.aborted) return EXIT.interrupted
+    throw error
+  } finally {
+    await lab.close({ keep })
+    say(keep ? `kept: ${lab.dir}` : `removed: ${lab.dir}`)
+  }
+  if (json) say(JSON.stringify(asJson(outcome)))
+  return outcome.verified ? EXIT.ok : EXIT.unexpected
+}
+
+/** Ctrl-C stops every process. The files are removed later, when nothing writes any more. */
+function stopOnSignals(lab: Lab): AbortController {
   const stop = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    // A terminal and npm may both send it. Files are removed below, once nothing writes any more.
+    // A terminal and npm may both send the signal.
     process.on(signal, () => {
       if (stop.signal.aborted) return
       say(`\n${signal}: stopping every process`)
@@ -68,30 +100,26 @@ async function main(): Promise<number> {
       void lab.close({ keep: true })
     })
   }
-  try {
-    const image =
-      values.image === undefined
-        ? await freshImage(lab, sizeMib * 1024 ** 2, stop.signal)
-        : await givenImage(values.image)
-    const rows = await runLab(lab, image, stop.signal)
-    const checks = await checkDisks(lab, image, rows, stop.signal)
-    const ok = rows.every((row) => row.receipt.verified) && checks.every((check) => check.ok)
-    const seconds = (performance.now() - startedAt) / 1000
-    say(`\n${table(rows)}\n`)
-    for (const { machine, check, ok: fine, note } of checks)
-      say(`${fine ? 'ok  ' : 'FAIL'} ${machine} ${check}: ${note}`)
-    say(`\n${ok ? 'Everything holds' : 'NOT everything holds'}, after ${seconds.toFixed(1)} s.`)
-    const machines = rows.map(({ step, receipt }) => ({ step, ...receipt }))
-    if (values.json) process.stdout.write(`${JSON.stringify({ event: 'demo', ok, seconds, machines, checks })}\n`)
-    return ok ? EXIT.ok : EXIT.unexpected
-  } catch (error) {
-    // Whatever failed first: it was the stop.
-    if (stop.signal.aborted) return EXIT.interrupted
-    throw error
-  } finally {
-    await lab.close({ keep: values.keep })
-    say(values.keep ? `kept: ${lab.dir}` : `removed: ${lab.dir}`)
-  }
+  return stop
+}
+
+/** `size`: bytes of the fresh image, which is made if no `given` one is named. */
+async function runDemo(lab: Lab, given: string | undefined, size: number, signal: AbortSignal): Promise<Outcome> {
+  const startedAt = performance.now()
+  const image = given === undefined ? await freshImage(lab, size, signal) : await givenImage(given)
+  const rows = await runLab(lab, image, signal)
+  const checks = await checkDisks(lab, image, rows, signal)
+  const verified = rows.every((row) => row.receipt.verified) && checks.every((check) => check.ok)
+  const seconds = (performance.now() - startedAt) / 1000
+  say(`\n${table(rows)}\n`)
+  for (const { machine, check, ok, note } of checks) say(`${ok ? 'ok  ' : 'FAIL'} ${machine} ${check}: ${note}`)
+  say(`\n${verified ? 'Everything holds' : 'NOT everything holds'}, after ${seconds.toFixed(1)} s.`)
+  return { rows, checks, verified, seconds }
+}
+
+function asJson({ rows, checks, verified, seconds }: Outcome): object {
+  const machines = rows.map(({ step, receipt }) => ({ step, ...receipt }))
+  return { event: 'demo', verified, seconds, machines, checks }
 }
 
 async function freshImage(lab: Lab, size: number, signal: AbortSignal): Promise<string> {

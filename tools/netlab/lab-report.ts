@@ -6,14 +6,32 @@ const MIB = 1024 ** 2
 
 /** The result as the one line of `--json`: seconds, bytes, MiB of memory. */
 export function asJson(result: LabResult): object {
-  const { options, machines, master, central, need, source, idealSeconds, publishSeconds, staging } = result
+  const { options, machines, source, idealSeconds, publishSeconds } = result
   const seconds = machines.map((run) => run.seconds)
-  const received = machines.map((run) => run.traffic.received)
-  const { scenario, size, rate, uplink, from, content, seed, mdns, share, dirt, log } = options
   return {
     event: 'lab',
+    ...optionsAsJson(options),
+    seconds: {
+      last: Math.max(...seconds),
+      median: median(seconds),
+      ideal: idealSeconds ?? null,
+      each: seconds,
+      ...(publishSeconds === undefined ? {} : { publish: publishSeconds }),
+    },
+    bytes: bytesAsJson(result),
+    ...stagingAsJson(result),
+    cpuSeconds: { machines: sum(machines.map((run) => run.cpuSeconds)), source: source.cpuSeconds },
+    peakMib: { machine: Math.max(...machines.map((run) => run.peakMib)), source: source.peakMib },
+    receipts: machines.map((run) => run.receipt),
+  }
+}
+
+/** The options that mean something in this scenario. */
+function optionsAsJson(options: LabOptions): object {
+  const { scenario, machines, size, rate, uplink, from, content, seed, mdns, share, dirt, log } = options
+  return {
     scenario,
-    machines: options.machines,
+    machines,
     size,
     rate: rate ?? null,
     ...(from === 'master' ? {} : { uplink: uplink ?? null }),
@@ -25,38 +43,35 @@ export function asJson(result: LabResult): object {
     ...(scenario === 'restore' ? { dirt, log } : {}),
     ...(scenario === 'update' ? { staged: options.staged } : {}),
     ...(options.killFetcher ? { killFetcher: true } : {}),
-    seconds: {
-      last: Math.max(...seconds),
-      median: median(seconds),
-      ideal: idealSeconds ?? null,
-      each: seconds,
-      ...(publishSeconds === undefined ? {} : { publish: publishSeconds }),
+  }
+}
+
+function bytesAsJson({ machines, master, central, need }: LabResult): object {
+  const received = machines.map((run) => run.traffic.received)
+  return {
+    outOfMaster: master?.sent ?? 0,
+    overUplink: central?.sent ?? 0,
+    received: sum(received),
+    receivedMost: Math.max(...received),
+    ideal: {
+      fromSource: need.fromSource,
+      fromSourceInBlocks: need.fromSourceInBlocks,
+      into: sum(need.into),
+      intoMost: Math.max(...need.into),
     },
-    bytes: {
-      outOfMaster: master?.sent ?? 0,
-      overUplink: central?.sent ?? 0,
-      received: sum(received),
-      receivedMost: Math.max(...received),
-      ideal: {
-        fromSource: need.fromSource,
-        fromSourceInBlocks: need.fromSourceInBlocks,
-        into: sum(need.into),
-        intoMost: Math.max(...need.into),
-      },
+  }
+}
+
+function stagingAsJson({ staging, machines }: LabResult): object {
+  if (staging === undefined) return {}
+  const { seconds, traffic } = staging
+  return {
+    staging: {
+      seconds,
+      outOfMaster: traffic.get('master')?.sent ?? 0,
+      overUplink: traffic.get('central')?.sent ?? 0,
+      received: sum(machines.map(({ machine }) => traffic.get(machine)?.received ?? 0)),
     },
-    ...(staging === undefined
-      ? {}
-      : {
-          staging: {
-            seconds: staging.seconds,
-            outOfMaster: staging.traffic.get('master')?.sent ?? 0,
-            overUplink: staging.traffic.get('central')?.sent ?? 0,
-            received: sum(machines.map(({ machine }) => staging.traffic.get(machine)?.received ?? 0)),
-          },
-        }),
-    cpuSeconds: { machines: sum(machines.map((run) => run.cpuSeconds)), source: source.cpuSeconds },
-    peakMib: { machine: Math.max(...machines.map((run) => run.peakMib)), source: source.peakMib },
-    receipts: machines.map((run) => run.receipt),
   }
 }
 

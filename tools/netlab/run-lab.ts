@@ -27,11 +27,12 @@ export interface MachineRun {
 }
 
 /** The publisher in the measured phase. */
-export interface SourceRun {
+interface SourceRun {
   readonly cpuSeconds: number
   readonly peakMib: number
 }
 
+/** What a run measured, and what the content alone asks for. */
 export interface LabResult {
   readonly options: LabOptions
   readonly machines: readonly MachineRun[]
@@ -108,30 +109,14 @@ async function measurePhase(
     await lab.kill(victim)
   }
   const restored = Promise.all(
-    machines.map(async (machine) => {
-      const {
-        cpuSeconds = 0,
-        peakMib = 0,
-        result,
-      } = await measure(lab.start(machine, ['restore'])).catch((error) => {
-        if (machine !== victim) throw error
-        // What was killed goes on from what it had written.
-        return measure(lab.start(machine, ['restore']))
-      })
-      const seconds = (performance.now() - startedAt) / 1000
-      return { machine, seconds, cpuSeconds, peakMib, receipt: result as unknown as Receipt }
-    }),
+    machines.map((machine) => restoreOne(prepared, machine, startedAt, () => machine === victim)),
   ).finally(() => {
     over = true
   })
   const [runs] = await Promise.all([restored, options.killFetcher ? kill() : undefined])
   if (options.killFetcher && victim === undefined) throw new Error('all was over before a machine could be killed')
   const [after, cost] = [await lab.network.traffic(), await peakOf(publisher)]
-  const crossed = (name: string): Traffic | undefined => {
-    const [from, to] = [trafficBefore.get(name), after.get(name)]
-    if (from === undefined || to === undefined) return undefined
-    return { sent: to.sent - from.sent, received: to.received - from.received }
-  }
+  const crossed = (name: string): Traffic | undefined => difference(trafficBefore.get(name), after.get(name))
   const [master, central] = [crossed('master'), crossed('central')]
   return {
     machines: runs.map((run) => ({ ...run, traffic: crossed(run.machine)! })),
@@ -139,6 +124,32 @@ async function measurePhase(
     ...(master === undefined ? {} : { master }),
     ...(central === undefined ? {} : { central }),
   }
+}
+
+/** A machine that `isVictim` names as killed is started again, and goes on from what it had written. */
+async function restoreOne(
+  { lab }: Prepared,
+  machine: string,
+  startedAt: number,
+  isVictim: () => boolean,
+): Promise<Omit<MachineRun, 'traffic'>> {
+  const run = () => measure(lab.start(machine, ['restore']))
+  const {
+    cpuSeconds = 0,
+    peakMib = 0,
+    result,
+  } = await run().catch((error) => {
+    if (!isVictim()) throw error
+    return run()
+  })
+  const seconds = (performance.now() - startedAt) / 1000
+  return { machine, seconds, cpuSeconds, peakMib, receipt: result as unknown as Receipt }
+}
+
+/** What crossed a port between two counts; undefined if there is no such port. */
+function difference(from: Traffic | undefined, to: Traffic | undefined): Traffic | undefined {
+  if (from === undefined || to === undefined) return undefined
+  return { sent: to.sent - from.sent, received: to.received - from.received }
 }
 
 /** When half has crossed the uplink: the machine that has sent most, for what it fetched there the others have from it. */
@@ -151,12 +162,9 @@ async function fetcherInTheMiddle(
   while (!isOver()) {
     await sleep(KILL_TICK_MS)
     const now = await lab.network.traffic()
-    const since = (name: string): Traffic => {
-      const [was, is] = [before.get(name)!, now.get(name)!]
-      return { sent: is.sent - was.sent, received: is.received - was.received }
-    }
-    if (since('central').sent < fromSource / 2) continue
-    return machines.toSorted((a, b) => since(b).sent - since(a).sent)[0]
+    const sent = (name: string): number => difference(before.get(name), now.get(name))!.sent
+    if (sent('central') < fromSource / 2) continue
+    return machines.toSorted((a, b) => sent(b) - sent(a))[0]
   }
   return undefined
 }

@@ -25,7 +25,7 @@ Exits with 1 if some machine does not get everything.
 
 ${ROLL_HELP}`
 
-function main(): void {
+function readFlags() {
   const { values } = parseArgs({
     options: {
       machines: { type: 'string' },
@@ -40,41 +40,55 @@ function main(): void {
       help: { type: 'boolean', default: false },
     },
   })
-  if (values.help) return void process.stdout.write(HELP)
-  const { scenario } = values
-  if (scenario === 'roll') {
-    const options = {
-      machines: natural('--machines', values.machines ?? '1000', 1),
-      sites: natural('--sites', values.sites ?? '20', 1),
-      blocks: natural('--blocks', values.blocks, 1),
-      wave: natural('--wave', values.wave, 1),
-      holders: natural('--holders', values.holders, 0),
-      seed: natural('--seed', values.seed, 0),
-    }
-    if (!simulateRoll(options, values.json)) process.exitCode = 1
-    return
-  }
-  if (scenario !== undefined && !Object.hasOwn(SCENARIOS, scenario))
+  return values
+}
+
+type Flags = ReturnType<typeof readFlags>
+
+function main(): void {
+  const flags = readFlags()
+  const { scenario } = flags
+  if (flags.help) return void process.stdout.write(HELP)
+  if (scenario !== 'roll' && scenario !== undefined && !Object.hasOwn(SCENARIOS, scenario))
     throw new MeshError('USAGE', `there is no scenario ${scenario}; see npm run simulate -- --help`)
   const names = (scenario === undefined ? Object.keys(SCENARIOS) : [scenario]) as ScenarioName[]
+  const right = scenario === 'roll' ? runRoll(flags) : runScenarios(names, flags)
+  if (!right) process.exitCode = 1
+}
+
+/** Whether the roll ended as it must. Errors: USAGE. */
+function runRoll(flags: Flags): boolean {
+  const options = {
+    machines: natural('--machines', flags.machines ?? '1000', 1),
+    sites: natural('--sites', flags.sites ?? '20', 1),
+    blocks: natural('--blocks', flags.blocks, 1),
+    wave: natural('--wave', flags.wave, 1),
+    holders: natural('--holders', flags.holders, 0),
+    seed: natural('--seed', flags.seed, 0),
+  }
+  return simulateRoll(options, flags.json)
+}
+
+/** Whether every machine of every scenario got everything. Errors: USAGE. */
+function runScenarios(names: readonly ScenarioName[], flags: Flags): boolean {
   const facts = {
-    machines: natural('--machines', values.machines ?? '60', 1),
-    sites: values.sites === undefined ? undefined : natural('--sites', values.sites, 1),
-    blocks: natural('--blocks', values.blocks, 1),
-    offerMs: natural('--offer-ms', values['offer-ms'], 0),
-    seed: natural('--seed', values.seed, 0),
+    machines: natural('--machines', flags.machines ?? '60', 1),
+    sites: flags.sites === undefined ? undefined : natural('--sites', flags.sites, 1),
+    blocks: natural('--blocks', flags.blocks, 1),
+    offerMs: natural('--offer-ms', flags['offer-ms'], 0),
+    seed: natural('--seed', flags.seed, 0),
   }
   const results = names.map((name) => {
     const result = runScenario({ scenario: name, ...facts })
-    if (values.json) process.stdout.write(`${JSON.stringify({ event: 'simulate', ...result })}\n`)
+    if (flags.json) process.stdout.write(`${JSON.stringify({ event: 'simulate', ...result })}\n`)
     return result
   })
   const { machines, blocks, offerMs, seed } = facts
-  if (!values.json)
+  if (!flags.json)
     process.stdout.write(
       `${machines} machines, ${blocks} blocks, offered after ${offerMs} ms, seed ${seed}\n\n${table(results)}\n`,
     )
-  if (results.some(({ unfinished }) => unfinished.length > 0)) process.exitCode = 1
+  return results.every(({ unfinished }) => unfinished.length === 0)
 }
 
 function table(results: readonly ScenarioResult[]): string {

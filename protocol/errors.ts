@@ -18,7 +18,7 @@ export const EXIT = {
   interrupted: 130,
 } as const
 
-export type ExitCode = (typeof EXIT)[keyof typeof EXIT]
+type ExitCode = (typeof EXIT)[keyof typeof EXIT]
 
 interface Fault {
   readonly exit: ExitCode
@@ -224,11 +224,13 @@ const FAULTS = {
   INTERRUPTED: { exit: EXIT.interrupted, advice: 'Run the command again; it continues.' },
 } as const satisfies Record<string, Fault>
 
+/** The code of a fault, such as `DISK_IO`. */
 export type ErrorCode = keyof typeof FAULTS
+/** All codes, in the order of the table above. */
 export const ERROR_CODES = Object.keys(FAULTS) as readonly ErrorCode[]
 
 /** Facts about one failure, for programs (`--json`) and for tests: block indices, offsets, peers, paths. */
-export type ErrorDetail = Readonly<Record<string, string | number | readonly (string | number)[]>>
+type ErrorDetail = Readonly<Record<string, string | number | readonly (string | number)[]>>
 
 /** A fault of the world: says what happened to what, carries what to do next. */
 export class MeshError extends Error {

@@ -21,6 +21,7 @@ export interface PackedBlock {
   readonly kept?: Uint8Array | undefined
 }
 
+/** Granules of a block of `blockSize` bytes: 16 for 64 KiB. */
 export function countGranules(blockSize: number): number {
   return blockSize / GRANULE_SIZE_BYTES
 }

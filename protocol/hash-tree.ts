@@ -13,12 +13,13 @@ import { countBlocks } from './units.ts'
 /** Leaf of a preserved block: no content has this digest, so the block is never hashed, served or restored. */
 export const NO_DIGEST: Digest = new Uint8Array(DIGEST_SIZE_BYTES)
 
+/** Whether a leaf is that of a preserved block. */
 export function isNoDigest(digest: Digest): boolean {
   return sameBytes(digest, NO_DIGEST)
 }
 
 /** Where the digest of a block or page is kept: slot `slot` of page `index` of `level`. */
-export interface Slot {
+interface Slot {
   readonly level: number
   readonly index: number
   readonly slot: number
@@ -151,9 +152,9 @@ export class TreeBuilder {
 }
 
 /** Reads one page of a tree, already verified. */
-export type PageReader = (level: number, index: number) => Promise<Uint8Array>
+type PageReader = (level: number, index: number) => Promise<Uint8Array>
 
-export interface ReadableTree {
+interface ReadableTree {
   readonly root: Digest
   readonly read: PageReader
 }

@@ -5,14 +5,12 @@
 declare const unit: unique symbol
 type Unit<Name extends string> = number & { readonly [unit]: Name }
 
-/** Position of a block in an image, counted in blocks from 0. */
-export type BlockIndex = Unit<'BlockIndex'>
 /** Position on a disk, in bytes from 0. */
 export type ByteOffset = Unit<'ByteOffset'>
 /** A length in bytes. */
 export type ByteCount = Unit<'ByteCount'>
 
-export const blockIndex = (value: number): BlockIndex => natural(value) as BlockIndex
+/** A checked number as a position or a length. Errors: RangeError unless it is a whole number from 0 below 2^53. */
 export const byteOffset = (value: number): ByteOffset => natural(value) as ByteOffset
 export const byteCount = (value: number): ByteCount => natural(value) as ByteCount
 

@@ -84,6 +84,7 @@ export class WireReader {
   }
 }
 
+/** The fault of a peer whose message breaks the protocol: PROTOCOL_VIOLATION with the reason. */
 export function violation(why: string): MeshError {
   return new MeshError('PROTOCOL_VIOLATION', `a message breaks the protocol: ${why}`)
 }

@@ -45,6 +45,7 @@ export function readIds(r: WireReader): number[] {
   return ids
 }
 
+/** Adds a packed list of varints to `ids`. Errors: PROTOCOL_VIOLATION beyond MAX_WANTS_PER_MESSAGE numbers. */
 export function readPacked(r: WireReader, ids: number[]): void {
   const inner = r.nested()
   while (!inner.atEnd) limited(ids, MAX_WANTS_PER_MESSAGE).push(inner.varint())

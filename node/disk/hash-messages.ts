@@ -10,12 +10,14 @@ export interface HashRun {
   readonly anchorBits?: number | undefined
 }
 
+/** A run to hash, as the pool asks a thread; `id` comes back in the reply. */
 export interface HashRequest extends HashRun {
   readonly id: number
   /** Runs of one scan read through one opening of the disk. */
   readonly scan: number
 }
 
+/** Why a run could not be hashed. `offset`: byte of the disk at which the read failed. */
 export interface HashFailure {
   readonly doing: 'opening' | 'reading'
   readonly offset: number
@@ -31,4 +33,5 @@ export interface HashedRun {
   readonly anchors?: Uint32Array
 }
 
+/** What a thread answers to the request with the same `id`: digests, or a failure. */
 export type HashReply = ({ readonly id: number } & HashedRun) | { readonly id: number; readonly failure: HashFailure }

@@ -28,7 +28,7 @@ const RUNS_AHEAD_PER_WORKER = 4
 const WORKER_HEAP = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 }
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './hash-worker.ts' : './hash-worker.js', import.meta.url)
 
-export interface HashPoolOptions {
+interface HashPoolOptions {
   /** Threads that hash. @default as many as there are cores, up to MAX_HASH_WORKERS */
   readonly workers?: number
   /**

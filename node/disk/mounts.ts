@@ -6,7 +6,7 @@ import { openFault } from './device-fault.ts'
 import { deviceNumber } from './device-number.ts'
 
 /** Where the kernel tells what it knows of its disks. */
-export interface KernelPaths {
+interface KernelPaths {
   readonly proc: string
   readonly sys: string
 }

@@ -5,4 +5,5 @@ export interface Progress {
   readonly totalBytes: number
 }
 
+/** Takes one report. A piece of work calls it as often as it likes; whoever shows reports drops most of them. */
 export type ReportProgress = (progress: Progress) => void

@@ -8,7 +8,7 @@ import { assertTrustedPath } from './trusted-path.ts'
 /** As run-parts(8) takes them: without dots, so that what editors and packages leave behind is not run. */
 const HOOK_NAME = /^[A-Za-z0-9_-]+$/
 
-export interface FoundHooks {
+interface FoundHooks {
   /** Paths, in the order of their names by code units. */
   readonly hooks: readonly string[]
   /** What else is there, and why it is not run. */

@@ -16,7 +16,7 @@ export interface HookOutcome {
   readonly output: string
 }
 
-export interface RunHookOptions {
+interface RunHookOptions {
   readonly env: NodeJS.ProcessEnv
   readonly timeoutMs: number
   /** Ends the hook. */

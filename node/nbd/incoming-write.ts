@@ -3,7 +3,7 @@ import type { DoneSoon } from './nbd-export.ts'
 import type { NbdRequest } from './nbd-request.ts'
 
 /** Writes a piece of a request's data; the piece is the callee's. */
-export type WritePiece = (offset: number, data: Uint8Array) => DoneSoon
+type WritePiece = (offset: number, data: Uint8Array) => DoneSoon
 
 /**
  * A write whose data is being received. Pieces of it are written while the rest still comes in, without being copied; but

@@ -17,6 +17,7 @@ import { COMMAND, COMMAND_FLAG, REQUEST_BYTES, REQUEST_MAGIC } from './nbd-proto
 import { type NbdTarget, parseNbdUri } from './nbd-uri.ts'
 import { SocketReader } from './socket-reader.ts'
 
+/** What a client asks for and how long it waits, in milliseconds. */
 export interface NbdClientOptions {
   /** Contexts of block status that will be asked for. */
   readonly contexts?: readonly string[]

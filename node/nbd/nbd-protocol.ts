@@ -57,6 +57,7 @@ export const TRANSMIT = {
   sendFastZero: 1 << 11,
 } as const
 
+/** Types of requests. */
 export const COMMAND = {
   read: 0,
   write: 1,
@@ -68,6 +69,7 @@ export const COMMAND = {
   blockStatus: 7,
 } as const
 
+/** Flags of requests, one bit each. */
 export const COMMAND_FLAG = {
   fua: 1 << 0,
   noHole: 1 << 1,
@@ -85,6 +87,7 @@ export const CHUNK = {
   error: 0x8001,
   errorOffset: 0x8002,
 } as const
+/** Flag of the last chunk of a structured reply. */
 export const CHUNK_FLAG_DONE = 1
 /** Set in the type of every chunk that reports an error. */
 export const CHUNK_ERROR_BIT = 0x8000
@@ -101,14 +104,13 @@ export const NBD_ERROR = {
   shutdown: 108,
 } as const
 
-/** Bits of `base:allocation`. */
-export const STATE_HOLE = 1 << 0
-export const STATE_ZERO = 1 << 1
 /** Bit of a dirty bitmap's context (`qemu:dirty-bitmap:NAME`, and our own). */
 export const STATE_DIRTY = 1 << 0
 
+/** Name of the context that tells holes from data. Our server calls every byte data. */
 export const ALLOCATION_CONTEXT = 'base:allocation'
 
+/** Bytes of a request without its data, of a simple reply without its data, of the head of a reply chunk. */
 export const REQUEST_BYTES = 28
 export const SIMPLE_REPLY_BYTES = 16
 export const CHUNK_HEADER_BYTES = 20

@@ -6,7 +6,7 @@ import { NbdConnection } from './nbd-connection.ts'
 import type { NbdExport } from './nbd-export.ts'
 import { listenAt, type NbdAddress } from './nbd-listen.ts'
 
-export interface NbdServerOptions {
+interface NbdServerOptions {
   /** Clients that come before they are there are kept waiting; none at all ends them. */
   readonly exports: readonly NbdExport[] | Promise<readonly NbdExport[]>
   /** Told of faults: of a client (NBD_PROTOCOL, when it is disconnected) and of the export (DISK_IO and others). */

@@ -25,6 +25,7 @@ export function* dialOrder<T>(
   }
 }
 
+/** What a node knows of itself when it decides whom to dial. */
 export interface DialFacts {
   /** This machine gives orders and gathers receipts: it wants to reach everybody. */
   readonly directs: boolean

@@ -19,6 +19,7 @@ import {
   STREAM_WINDOW_BYTES,
 } from './limits.ts'
 
+/** What a node is made of. */
 export interface HostOptions {
   /** Raw Ed25519 key, 32 bytes each. */
   readonly key: { readonly seed: Uint8Array; readonly publicKey: Uint8Array }
@@ -31,6 +32,7 @@ export interface HostOptions {
   readonly onError?: (peerId: string, error: unknown) => void
 }
 
+/** Serves one incoming stream of a protocol until it ends. What it throws aborts the stream. */
 export type StreamHandler = (stream: FrameStream) => Promise<void>
 
 /** One libp2p node: TCP, noise, yamux, and multicast DNS. The only thing in the code that knows libp2p. */

@@ -13,6 +13,7 @@ import type { FrameStream } from '../net/frame-stream.ts'
 import type { Resetter } from './resetter.ts'
 import type { RollStore } from './roll-store.ts'
 
+/** What a machine answers operators from. */
 export interface OperateServerOptions {
   /** Whether a peer is the master or an operator, by the signed member list at this moment. */
   readonly mayOperate: (peerId: string) => boolean

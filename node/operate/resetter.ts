@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { MeshError } from '../../protocol/errors.ts'
 import { RESET_COMMAND_DEADLINE_MS, RESET_DELAY_MS } from './limits.ts'
 
+/** How this machine is reset and how its user is warned. */
 export interface ResetterOptions {
   /** Command of the shell that resets the machine; empty: it is not reset from afar. */
   readonly command: string
@@ -12,6 +13,7 @@ export interface ResetterOptions {
   readonly warn: (text: string) => void
 }
 
+/** What an operator asks for. `evenInUse`: also while somebody uses the machine, after `warningSeconds`. */
 export interface ResetOrder {
   readonly warningSeconds: number
   readonly evenInUse: boolean

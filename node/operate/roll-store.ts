@@ -8,6 +8,7 @@ export interface RollShelf {
   put(group: string, document: SignedDocument): Promise<void>
 }
 
+/** Where documents are kept, and whose are taken. */
 export interface RollStoreOptions {
   readonly shelf: RollShelf
   /** Whether a peer is the master or an operator at this moment. */
@@ -16,6 +17,7 @@ export interface RollStoreOptions {
   readonly isGroup: (group: string) => boolean
 }
 
+/** A document as it was signed, and what it says. */
 export interface StoredRoll {
   readonly signed: SignedDocument
   readonly roll: RollDocument

@@ -4,7 +4,7 @@ import type { ImageDisk } from '../disk/image-disk.ts'
 import type { TreeFile } from '../store/tree-file.ts'
 import { AUDIT_MIN_BLOCKS, AUDIT_SHARE } from './limits.ts'
 
-export interface AuditOptions {
+interface AuditOptions {
   readonly disk: ImageDisk
   readonly tree: TreeFile
   /** Blocks that are believed to be right. */
@@ -16,7 +16,7 @@ export interface AuditOptions {
   readonly signal?: AbortSignal
 }
 
-export interface AuditResult {
+interface AuditResult {
   /** Blocks that were read and hashed. */
   readonly audited: number
   /** One that is not what it was believed to be. */

@@ -28,7 +28,7 @@ export interface StagedContent {
   read(digest: Digest): Promise<Uint8Array | undefined>
 }
 
-export interface BlockProviderOptions {
+interface BlockProviderOptions {
   readonly disk: ImageDisk
   readonly tree: TreeFile
   /** Blocks to provide; the writer clears what it has written and flushed. */

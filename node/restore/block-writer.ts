@@ -7,7 +7,7 @@ import type { WriteLog } from '../writelog/write-log.ts'
 import type { ProvidedBlock } from './block-provider.ts'
 import { RESTORE_BATCH_BLOCKS, RESTORE_BATCH_BYTES, RESTORE_WRITING_BYTES } from './limits.ts'
 
-export interface BlockWriterOptions {
+interface BlockWriterOptions {
   readonly disk: ImageDisk
   readonly log: WriteLog
   /** Blocks that may be wrong; those that were put right are cleared. */

@@ -7,7 +7,7 @@ import type { TreeStore } from '../store/tree-store.ts'
 import type { WriteLog } from '../writelog/write-log.ts'
 import { DirtyBlocks, granulesOf } from './dirty-blocks.ts'
 
-export interface MovedLog {
+interface MovedLog {
   /** What may differ from the release, in granules: what is marked, and the blocks in which the two releases differ. */
   readonly dirty: RangeSet
   /** Blocks in which the releases differ, and nothing is marked: what stands there is the other release's. */

@@ -3,7 +3,7 @@ import { countGranules, granuleOf } from '../../protocol/granules.ts'
 import type { Repeat } from '../../protocol/repeats.ts'
 import type { ImageDisk } from '../disk/image-disk.ts'
 
-export interface RepeatedBlocksOptions {
+interface RepeatedBlocksOptions {
   /** Those of the image, in ascending order. */
   readonly repeats: readonly Repeat[]
   readonly disk: ImageDisk

@@ -27,6 +27,7 @@ import { DisplacedBlocks, scanDisk } from './scan.ts'
 import { ensureTree } from './tree-fetch.ts'
 import { assertLargeEnough } from './verify.ts'
 
+/** What one restore works with. The restore closes none of it. */
 export interface RestoreOptions {
   /** Opened for writing. */
   readonly device: BlockDevice

@@ -7,7 +7,7 @@ import type { Progress, ReportProgress } from '../disk/progress.ts'
 import type { TreeFile } from '../store/tree-file.ts'
 import { MAX_DISPLACED_BLOCKS } from './limits.ts'
 
-export interface ScanOptions {
+interface ScanOptions {
   readonly pool: HashPool
   readonly path: string
   readonly tree: TreeFile
@@ -18,7 +18,7 @@ export interface ScanOptions {
   readonly signal: AbortSignal
 }
 
-export interface ScanResult {
+interface ScanResult {
   /** Blocks whose content is not the release's. */
   readonly dirty: Bitmap
   readonly displaced: DisplacedBlocks

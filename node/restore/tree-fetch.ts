@@ -9,7 +9,7 @@ import type { TreeStore } from '../store/tree-store.ts'
 import type { BlockFetcher } from './block-fetcher.ts'
 import { REPEATS_WAIT_MS } from './limits.ts'
 
-export interface TreeFetchOptions {
+interface TreeFetchOptions {
   readonly facts: TreeFacts
   readonly trees: TreeStore
   /** Other trees that may be stored here: pages that they have in common with this one are copied. */

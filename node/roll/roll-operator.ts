@@ -14,7 +14,7 @@ export type RollEvent =
   | { readonly type: 'holders'; readonly least: number; readonly block: number; readonly down: readonly string[] }
   | { readonly type: 'warning'; readonly text: string }
 
-export interface RollOperatorOptions {
+interface RollOperatorOptions {
   readonly fleet: Fleet
   readonly report: (event: RollEvent) => void
   readonly now: () => number

@@ -9,7 +9,7 @@ export type Order = 'pause' | 'resume' | 'abort'
 
 const STATES = { pause: 'paused', resume: 'running', abort: 'aborting' } as const satisfies Record<Order, Roll['state']>
 
-export interface OrderOptions {
+interface OrderOptions {
   readonly fleet: Fleet
   readonly group: string
   /** Name of the machine that people give it on. */

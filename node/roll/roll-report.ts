@@ -20,6 +20,7 @@ export interface ReportRow extends Partial<ReportedReceipt> {
   readonly why: string
 }
 
+/** What came of a roll: how many machines ended in which way, and one row for each machine. */
 export interface RollReport {
   readonly roll: string
   readonly verified: number

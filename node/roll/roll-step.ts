@@ -24,6 +24,7 @@ export interface Sight {
   readonly canWake: boolean
 }
 
+/** The last receipt of a machine. `key` differs from one receipt to the next. */
 export interface SeenReceipt {
   readonly key: string
   readonly release: number
@@ -42,11 +43,12 @@ export interface View {
   readonly sights: readonly Sight[]
 }
 
+/** What the operator does to one machine: reset it, or power it on. */
 export type RollAction =
   | { readonly type: 'reset'; readonly id: string; readonly warningSeconds: number }
   | { readonly type: 'wake'; readonly id: string }
 
-export interface Step {
+interface Step {
   /** The same object if nothing has changed. */
   readonly document: Roll
   /** To be taken once the document is durable, and not before. */
@@ -103,6 +105,7 @@ export function takenOver(
   }
 }
 
+/** How many machines of a roll have failed so far. */
 export function failures({ machines }: Roll): number {
   return machines.filter(({ turn }) => turn === 'failed').length
 }

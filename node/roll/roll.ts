@@ -11,16 +11,18 @@ const MAX_WHY_CHARACTERS = 80
  * `claimed`: a new one, whose operator asks for the group; `running`; `paused`: by people, `stopped`: by failures, both until they say
  * resume; `aborting`: what is down is waited for; `aborted` and `done` are ends.
  */
-export const ROLL_STATES = ['claimed', 'running', 'paused', 'stopped', 'aborting', 'aborted', 'done'] as const
-export type RollState = (typeof ROLL_STATES)[number]
+const ROLL_STATES = ['claimed', 'running', 'paused', 'stopped', 'aborting', 'aborted', 'done'] as const
+type RollState = (typeof ROLL_STATES)[number]
 
 /**
  * `waiting` for its turn; `woken`: told to power on; `warned`: in use, goes down when its warning time is over; `down`: told
  * to reset; `back`: started again, its receipt is waited for; and the ends `verified`, `failed`, `skipped`.
  */
-export const TURNS = ['waiting', 'woken', 'warned', 'down', 'back', 'verified', 'failed', 'skipped'] as const
+const TURNS = ['waiting', 'woken', 'warned', 'down', 'back', 'verified', 'failed', 'skipped'] as const
+/** Where one machine stands in a roll, see the list above. */
 export type Turn = (typeof TURNS)[number]
 
+/** What people have decided about a roll before it began. */
 export interface RollRules {
   /** Machines down at a time at most. */
   readonly wave: number
@@ -87,6 +89,7 @@ export interface Roll {
   readonly machines: readonly RollMachine[]
 }
 
+/** Whether a roll is at its end: nobody can resume it. */
 export function hasEnded({ state }: Roll): boolean {
   return state === 'aborted' || state === 'done'
 }
@@ -96,6 +99,7 @@ export function isDown({ turn }: RollMachine): boolean {
   return turn === 'warned' || turn === 'down' || turn === 'back'
 }
 
+/** Whether a machine has had its turn, well or not. */
 export function isOver({ turn }: RollMachine): boolean {
   return turn === 'verified' || turn === 'failed' || turn === 'skipped'
 }

@@ -11,7 +11,7 @@ export interface WaveMachine {
   readonly ready: boolean
 }
 
-export interface WaveRules {
+interface WaveRules {
   /** Machines that go down at most. */
   readonly size: number
   /** Running machines outside the wave that every block stays on. */
@@ -25,7 +25,7 @@ export interface Shortage {
   readonly holders: number
 }
 
-export interface Wave {
+interface Wave {
   /** Machines that may go down now, all together. */
   readonly ids: readonly string[]
   readonly heldBack: readonly Shortage[]

@@ -75,10 +75,6 @@ export class DiskSource implements Holding {
     for await (const index of (await this.#locations()).find(digest)) if (this.#held.has(index)) yield index
   }
 
-  isHeld(index: number): boolean {
-    return this.#held.has(index)
-  }
-
   /** The block was verified and written: it can be served. */
   gained(index: number): void {
     if (this.#held.set(index)) this.#changes.changed(index)

@@ -34,6 +34,7 @@ export function isMachineName(text: string): boolean {
   return /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(text)
 }
 
+/** Whether a text is a MAC address as members are listed with: `aa:bb:cc:00:11:22`, in lower case. */
 export function isMacAddress(text: string): boolean {
   return /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(text)
 }

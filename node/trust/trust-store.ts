@@ -16,7 +16,7 @@ const MAX_REFRESH_TRIES = 20
 /** Times an opening starts again because another process switched to the next generation. */
 const MAX_OPEN_TRIES = 5
 
-export interface TrustStoreOptions {
+interface TrustStoreOptions {
   /** Unix ms. @default Date.now */
   readonly now?: () => number
 }

@@ -20,6 +20,7 @@ import {
 } from './log-layout.ts'
 import type { LogSource, LogState, WriteLog } from './write-log.ts'
 
+/** What a log is opened with. */
 export interface DurableBitmapOptions {
   /** Where the log is kept, at least {@link logFileSize} bytes; not on the disk it speaks of, or outside its image. */
   readonly storage: BlockDevice

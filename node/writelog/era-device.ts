@@ -13,6 +13,7 @@ import { type RunTool, runSystemTool } from './system-tool.ts'
 
 const SECTOR_BYTES = 512
 const SUPERBLOCK_BYTES = 4096
+/** The unit of dm-era in sectors of 512 bytes, as its table wants it: 128. */
 export const ERA_BLOCK_SECTORS = ERA_BLOCK_BYTES / SECTOR_BYTES
 /** Before it, the writes of the era in which a machine crashed were lost ("dm era: Recover committed writeset after crash"). */
 const FIRST_KERNEL = [5, 12] as const
@@ -27,6 +28,7 @@ export interface EraPlace {
   readonly disk: string
 }
 
+/** What an era device needs of the system; tests script it. */
 export interface EraSystem {
   readonly run: RunTool
   readonly disks: KernelDisks
@@ -36,6 +38,7 @@ export interface EraSystem {
   readonly runDir: string
 }
 
+/** The system that this process runs on. */
 export const ERA_SYSTEM: EraSystem = { run: runSystemTool, disks: new KernelDisks(), kernel: release(), runDir: '/run' }
 
 /**

@@ -124,6 +124,7 @@ const FIELDS = [
 
 /** Longest reason that is kept in a header, in bytes. */
 const MAX_DOUBT_BYTES = 120
+/** The name of a change tracker’s period, in bytes of UTF-8: what the header sector has room for. */
 export const MAX_PERIOD_BYTES = 80
 
 /** The header's sector. A longer doubt is cut. */

@@ -8,7 +8,7 @@ import { storageError, writeZeros } from '../state/atomic-file.ts'
 import { isLogOrNothing, SECTOR_BYTES } from './log-layout.ts'
 
 /** Storage for a write log. `made`: why it holds no log yet, if it had to be made. */
-export interface LogStorage {
+interface LogStorage {
   readonly storage: BlockDevice
   readonly made?: string
 }
@@ -57,6 +57,7 @@ export function openStoredLog(where: string): Promise<BlockDevice> {
   return isNbdAddress(where) ? openNbdDevice(where, { writable: false }) : openDevice(where, { writable: false })
 }
 
+/** Whether the place of a log is the address of an NBD server (`nbd://HOST/NAME`, `nbd+unix:…`), not a path. */
 export function isNbdAddress(where: string): boolean {
   return /^nbds?(\+\w+)?:/.test(where)
 }

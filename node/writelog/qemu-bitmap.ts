@@ -9,7 +9,7 @@ import type { Changes, ChangeTracker } from './change-tracker.ts'
 import { type DirtyExtents, readDirtyExtents } from './dirty-extents.ts'
 import { QemuImage } from './qemu-image.ts'
 
-export interface QemuBitmapOptions {
+interface QemuBitmapOptions {
   /** The qcow2 file. */
   readonly image: string
   /** Path of the managed disk, which is the image's raw external data file. */

@@ -15,7 +15,7 @@ const SECTOR_BYTES = 512
 const QCOW2_MAGIC = Buffer.from('QFI\xfb', 'latin1')
 
 /** What `qemu-img info` tells of a qcow2 file. */
-export interface QemuImageInfo {
+interface QemuImageInfo {
   /** Bytes. */
   readonly size: number
   /** Path of the external data file, if the image has one that is a plain copy of the disk. */
@@ -23,7 +23,7 @@ export interface QemuImageInfo {
   readonly bitmaps: readonly QemuBitmapInfo[]
 }
 
-export interface QemuBitmapInfo {
+interface QemuBitmapInfo {
   readonly name: string
   /** Bytes. */
   readonly granularity: number

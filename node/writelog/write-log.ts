@@ -10,6 +10,7 @@ export type LogState =
       readonly against?: { readonly release: number; readonly root: string }
     }
 
+/** Who tells what may have changed: nobody (a scan), our NBD server, the kernel’s dm-era, a bitmap of QEMU. */
 export type LogSource = 'scan' | 'nbd' | 'dm-era' | 'qemu'
 
 /**

@@ -66,6 +66,7 @@ async function startHolder(lab: Lab, name: string): Promise<void> {
   await lab.serve(name, ['up'])
 }
 
+/** What one command took from its start to its end, and its result. */
 export interface Measured {
   readonly seconds: number
   readonly cpuSeconds?: number
@@ -73,6 +74,7 @@ export interface Measured {
   readonly result: Readonly<Record<string, unknown>>
 }
 
+/** A line for `size` bytes in `seconds`. */
 export function figure(
   what: string,
   size: number,
@@ -134,6 +136,7 @@ export async function makeFile(path: string, size: number): Promise<void> {
   }
 }
 
+/** Makes a file of `size` bytes that takes no space. */
 export async function makeHole(path: string, size: number): Promise<void> {
   const file = await open(path, 'w')
   await file.truncate(size)

@@ -6,6 +6,7 @@ const BLOCK = 65536
 /** More than a core's caches hold, as with blocks that come from anywhere. */
 const BUFFER = 16 * MIB
 
+/** How fast this machine computes SHA-256 with all cores. */
 export interface HashLimit {
   readonly mibPerSecond: number
   /** CPU time of all threads for the bytes that were hashed. */

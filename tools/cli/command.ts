@@ -7,7 +7,7 @@ import type { ConfigValues } from './config/config-keys.ts'
 import { Output } from './output.ts'
 
 /** Options that every command has. */
-export interface GlobalOptions {
+interface GlobalOptions {
   readonly state: string
   readonly config?: string
   readonly json: boolean
@@ -29,7 +29,7 @@ export interface Context {
   readonly command: Command
 }
 
-export const DEFAULT_STATE = '/var/lib/lab-mesh'
+const DEFAULT_STATE = '/var/lib/lab-mesh'
 
 /**
  * Adds the options that may stand before or after the name of a command: the program reads them in both places, a

@@ -77,6 +77,7 @@ export function parseMaxPeers(text: string): number {
   return value
 }
 
+/** A priority as nice(1) counts: from 0 to 19. */
 export function parseNice(text: string): number {
   if (!/^\d{1,2}$/.test(text) || Number(text) > MOST_NICE)
     throw new InvalidArgumentError(`Give a whole number from 0 (as usual) to ${MOST_NICE} (everything else first).`)

@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import type { AgentOptions } from '../../node/agent/machine/options.ts'
 
+/** What commander read of these options. */
 export interface ResetFlags {
   resetCommand?: string
   warnCommand?: string
@@ -16,6 +17,7 @@ export function withResetOptions(command: Command): Command {
     .option('--warn-command <command>', 'shows what it reads to whoever uses the machine (default: wall)')
 }
 
+/** The flags as the agent takes them; `none` becomes no command. */
 export function resetOf({ resetCommand, warnCommand }: ResetFlags): NonNullable<AgentOptions['reset']> {
   return {
     ...(resetCommand === undefined ? {} : { command: resetCommand === 'none' ? '' : resetCommand }),

@@ -2,6 +2,7 @@ import type { Command } from 'commander'
 import type { ServingOptions } from '../../node/agent/machine/options.ts'
 import { parseMaxCpu, parseMaxPeers, parseMaxUpload, parseNice, parseUplink } from './parse.ts'
 
+/** What commander read of these options. `maxUpload` in bytes per second, `maxCpu` in cores; 0 for no limit. */
 export interface ServingFlags {
   maxUpload?: number
   maxCpu?: number
@@ -33,6 +34,7 @@ export function withServingOptions(command: Command): Command {
     .option('--in-use-check <command>', 'prints something while somebody uses the machine (default: who), or none')
 }
 
+/** The flags as the agent takes them: undefined leaves what is remembered, null takes a limit away. */
 export function servingOf(flags: ServingFlags): ServingOptions {
   const { maxUpload, maxCpu, maxPeers, nice, inUseCheck, uplink, uplinkStrict } = flags
   return {

@@ -2,6 +2,7 @@ import type { Command } from 'commander'
 import type { ServingOptions } from '../../node/agent/machine/options.ts'
 import { parseRate, parseSize } from './parse.ts'
 
+/** What commander read of these options: bytes, and bytes per second with 0 for no limit. */
 export interface StagingFlags {
   stageSpace?: number
   stageRate?: number
@@ -18,6 +19,7 @@ export function withStagingOptions(command: Command): Command {
     .option('--stage-rate <rate>', 'fetch it no faster than this, such as 5Mbit, or none (default)', parseStageRate)
 }
 
+/** The flags as the agent takes them. */
 export function stagingOf({ stageSpace, stageRate }: StagingFlags): ServingOptions {
   // `none` was read as 0.
   return { stageSpace, stageRate: stageRate === 0 ? null : stageRate }

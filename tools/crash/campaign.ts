@@ -5,7 +5,7 @@ import { kindOf, type RunKind } from './crash-run.ts'
 import type { MachineRecord } from './simulated-machine.ts'
 import type { WrongOrder } from './wrong-orders.ts'
 
-export interface CampaignOptions {
+interface CampaignOptions {
   readonly seed: number
   /** Numbers of the runs to make. */
   readonly runs: readonly number[]

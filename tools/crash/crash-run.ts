@@ -8,12 +8,14 @@ import { powerCutRun } from './power-cut-run.ts'
 import { HONEST_PARTS, type MachineRecord } from './simulated-machine.ts'
 import { WRONG_ORDERS, type WrongOrder } from './wrong-orders.ts'
 
+/** How a run ends its machines. */
 export type RunKind = 'power cut' | 'power cut, large image' | 'SIGKILL'
 
 /** One in so many runs uses real processes, one in so many the large image. */
 const KILL_ONE_IN = 40
 const LARGE_ONE_IN = 100
 
+/** The kind of run number `run`. */
 export function kindOf(run: number, order?: WrongOrder): RunKind {
   // What is wrong on purpose is built into the simulated machine only.
   if (order === undefined && run % KILL_ONE_IN === KILL_ONE_IN - 1) return 'SIGKILL'

@@ -6,7 +6,7 @@ import { toHex } from '../../protocol/digest.ts'
 import type { RangeSet } from '../../protocol/ranges.ts'
 import type { Model } from './model.ts'
 
-export interface Judgement {
+interface Judgement {
   readonly state: LogState['state']
   /** What the log gets wrong, if anything. */
   readonly fault?: string

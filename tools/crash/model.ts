@@ -17,8 +17,10 @@ const SHAPES = {
   large: { blockSize: 64 * 1024, size: 319 * 64 * 1024 + 777, beyond: 100_000, seed: 12 },
 } as const
 
+/** A size of disk and image that runs use. */
 export type ModelName = keyof typeof SHAPES
 
+/** One release of the model: content and manifest. */
 export interface Release {
   readonly image: Buffer
   readonly manifest: VerifiedManifest

@@ -7,7 +7,7 @@ import { isMeshError } from '../../protocol/errors.ts'
 import { ImageFetcher } from './image-fetcher.ts'
 import type { Model, Release } from './model.ts'
 
-export interface RestoreOnceOptions {
+interface RestoreOnceOptions {
   readonly device: BlockDevice
   /** Not opened yet. */
   readonly log: WriteLog

@@ -3,7 +3,7 @@ import type { DurableBitmap } from '../../node/writelog/durable-bitmap.ts'
 import { LoggedDisk } from '../../node/writelog/logged-disk.ts'
 import type { Random } from '../lab/random.ts'
 
-export interface SessionOptions {
+interface SessionOptions {
   readonly device: BlockDevice
   /** Not opened yet. */
   readonly log: DurableBitmap

@@ -21,6 +21,7 @@ export interface Parts {
   readonly log: (options: DurableBitmapOptions) => DurableBitmap
 }
 
+/** A machine that keeps every rule. */
 export const HONEST_PARTS: Parts = {
   disk: (device) => device,
   storage: (device) => device,

@@ -18,6 +18,7 @@ export const WRONG_ORDERS = {
   'clear-too-much': { ...HONEST_PARTS, log: (options) => new GreedyClears(options) },
 } satisfies Record<string, Parts>
 
+/** Name of a rule that is broken on purpose. */
 export type WrongOrder = keyof typeof WRONG_ORDERS
 
 class HastyMarks extends DurableBitmap {

@@ -10,7 +10,7 @@ const FILL = 0.45
 /** Bytes of image for each file: fewer files than mke2fs makes inodes. */
 const BYTES_PER_FILE = 32 * 1024
 
-export interface MadeImage {
+interface MadeImage {
   readonly files: number
   readonly bytes: number
 }

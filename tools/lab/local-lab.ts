@@ -14,11 +14,13 @@ export const NODE_FLAGS = [
 ]
 const SOURCE = join(import.meta.dirname, '../mesh.ts')
 
+/** One JSON line of a command. */
 export interface MeshEvent {
   readonly event: string
   readonly [key: string]: unknown
 }
 
+/** How a command ended, and all that it printed. */
 export interface Outcome {
   readonly code: number | null
   readonly signal: NodeJS.Signals | null

@@ -5,14 +5,14 @@ import type { MeshEvent, MeshProcess } from './local-lab.ts'
 const LOOK_MS = 100
 
 /** The labs that a room can stand in. */
-export interface RoomLab {
+interface RoomLab {
   path(...parts: string[]): string
   ok(machine: string, args: readonly string[]): Promise<MeshEvent>
   serve(machine: string, args: readonly string[]): Promise<MeshProcess>
   stop(machine: string): Promise<void>
 }
 
-export interface RoomOptions {
+interface RoomOptions {
   /** What a session has done to the disk, before the restore. */
   readonly session: (machine: string) => Promise<void>
   /** Machines that go down and never come back. */

@@ -53,6 +53,7 @@ export async function runTool(name: string, args: readonly string[], signal?: Ab
   }
 }
 
+/** Whether a program is installed. */
 export async function hasTool(name: string): Promise<boolean> {
   return execute('sh', ['-c', `command -v ${name}`], { env }).then(
     () => true,

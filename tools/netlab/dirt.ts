@@ -5,6 +5,7 @@ import { runTool } from '../lab/run-tool.ts'
 
 /** How a session's writes lie on the disk: single granules of 4 KiB anywhere, or runs of 1 MiB. */
 export const DIRT_KINDS = ['uniform', 'clustered'] as const
+/** One of these kinds. */
 export type DirtKind = (typeof DIRT_KINDS)[number]
 
 const RUN_GRANULES = 256

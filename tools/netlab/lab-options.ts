@@ -2,13 +2,15 @@ import type { DirtKind } from './dirt.ts'
 
 /** Where the image can be had besides the machines: on the LAN, behind the uplink, or in both places. */
 export const SOURCES = ['master', 'central', 'both'] as const
-export type SourceKind = (typeof SOURCES)[number]
+type SourceKind = (typeof SOURCES)[number]
 
 /** What the image is made of: bytes that nothing compresses, or the files of this machine's system. */
 export const CONTENTS = ['random', 'system'] as const
 
+/** Whether a write log knows what a session wrote. */
 export const LOGS = ['known', 'none'] as const
 
+/** One run of the lab, as the command line describes it. */
 export interface LabOptions {
   readonly scenario: 'provision' | 'restore' | 'update'
   readonly machines: number
@@ -38,6 +40,7 @@ export function publisherOf({ from }: Pick<LabOptions, 'from'>): 'master' | 'cen
   return from === 'central' ? 'central' : 'master'
 }
 
+/** Names of `count` machines: pc1, pc2, … */
 export function machineNames(count: number): string[] {
   return Array.from({ length: count }, (_, i) => `pc${i + 1}`)
 }

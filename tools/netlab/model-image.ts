@@ -66,6 +66,7 @@ function spread(granules: number, count: number, random: Random, change: (at: nu
   }
 }
 
+/** Writes an image of a layout; zeros become holes. Errors: those of the file system. */
 export async function writeImage(path: string, layout: Layout, pieces: Pieces): Promise<void> {
   const file = await open(path, 'w')
   try {

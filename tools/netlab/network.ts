@@ -21,8 +21,10 @@ const BURST_SECONDS = 0.002
 const QUEUE = '50ms'
 const GONE_MS = 5_000
 
+/** Where a machine stands: on the LAN, or behind the uplink. */
 export type Side = 'lan' | 'uplink'
 
+/** What crossed the port of one machine. */
 export interface Traffic {
   /** Bytes that the machine sent, and that reached it, Ethernet headers included. */
   readonly sent: number

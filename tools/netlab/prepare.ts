@@ -12,6 +12,7 @@ import type { Traffic } from './network.ts'
 import type { ShapedLab } from './shaped-lab.ts'
 import { systemPieces } from './system-files.ts'
 
+/** Name of the image that the lab publishes. */
 export const IMAGE = 'lab'
 const SOURCE_NUMBER = 253
 /** Commands that prepare machines, at a time. */
@@ -99,11 +100,12 @@ export async function enrol(lab: ShapedLab, publisher: string, machines: readonl
   })
 }
 
+/** A disk for each machine that holds zeros. */
 export async function blankDisks({ lab, options, machines }: Prepared): Promise<void> {
   for (const machine of machines) await makeHole(lab.disk(machine), options.size)
 }
 
-export async function copyOfModel(lab: ShapedLab, machine: string): Promise<void> {
+async function copyOfModel(lab: ShapedLab, machine: string): Promise<void> {
   await copyFile(lab.path('model.img'), lab.disk(machine), constants.COPYFILE_FICLONE)
 }
 
@@ -137,6 +139,7 @@ export async function serveAll({ lab, machines }: Prepared): Promise<MeshProcess
   return started
 }
 
+/** Stops what runs on the machines, and waits for it. */
 export async function stopAll({ lab, machines }: Prepared): Promise<void> {
   await Promise.all(machines.map((machine) => lab.stop(machine)))
 }

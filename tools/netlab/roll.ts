@@ -11,7 +11,7 @@ import type { LabOptions } from './lab-options.ts'
 import { prepareLab, provisionedMachines } from './prepare.ts'
 import { ShapedLab } from './shaped-lab.ts'
 
-export interface RollLabOptions extends Pick<LabOptions, 'machines' | 'size' | 'seed' | 'mdns' | 'build' | 'share'> {
+interface RollLabOptions extends Pick<LabOptions, 'machines' | 'size' | 'seed' | 'mdns' | 'build' | 'share'> {
   /** Machines down at a time. */
   readonly wave: number
   readonly holders: number
@@ -19,6 +19,7 @@ export interface RollLabOptions extends Pick<LabOptions, 'machines' | 'size' | '
   readonly timeoutSeconds: number
 }
 
+/** The result of a night, as `--json` prints it. */
 export interface RollLabResult {
   readonly event: 'roll-lab'
   readonly options: RollLabOptions

@@ -12,6 +12,7 @@ export interface LabFacts {
   readonly uplinkBytesPerMs: number
 }
 
+/** One machine of a simulated lab. Times in simulated milliseconds. */
 export interface MachineFacts {
   readonly name: string
   /** Of both directions of its link. */

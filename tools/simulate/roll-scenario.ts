@@ -3,6 +3,7 @@ import { failures, type RollAction, rollStep, type View } from '../../node/roll/
 import { Random } from '../lab/random.ts'
 import { SimulatedRoom } from './simulated-room.ts'
 
+/** One night: `machines` in all, spread over `sites`; `wave` and `holders` are rules of each roll. */
 export interface RollScenarioOptions {
   readonly machines: number
   readonly sites: number
@@ -13,6 +14,7 @@ export interface RollScenarioOptions {
   readonly seed: number
 }
 
+/** What the night showed. */
 export interface RollScenarioResult extends RollScenarioOptions {
   /** Steps that took machines down: of the site with most, and all together. */
   readonly rounds: number

@@ -5,7 +5,7 @@ import { SimulatedLab } from './simulated-lab.ts'
 /** A run that takes so many times the image's time (of the slowest link) has failed. */
 const LIMIT = 30
 
-export interface ScenarioOptions {
+interface ScenarioOptions {
   readonly scenario: ScenarioName
   readonly machines: number
   /** @default one for each 20 machines */
@@ -15,6 +15,7 @@ export interface ScenarioOptions {
   readonly seed: number
 }
 
+/** What a scenario showed, as ratios to the best that is possible. */
 export interface ScenarioResult extends ScenarioOptions {
   /** Time of the last, and of the median machine: times what it needs at best. */
   readonly last: number

@@ -3,17 +3,18 @@ import type { Random } from '../lab/random.ts'
 import type { LabFacts, MachineFacts } from './lab-facts.ts'
 
 /** A machine, and when it could be done at best, whatever the others do. */
-export interface Planned extends MachineFacts {
+interface Planned extends MachineFacts {
   readonly optimumMs: number
 }
 
-export interface Scenario {
+interface Scenario {
   readonly what: string
   /** What the optimum of one machine is. */
   readonly optimum: string
   plan(machines: number, lab: LabPlan, random: Random): Planned[]
 }
 
+/** What the scenarios make their machines from. */
 export interface LabPlan extends LabFacts {
   /** Of a link that is not slow, in each direction. */
   readonly bytesPerMs: number
@@ -29,6 +30,7 @@ export function imageMs({ blocks, blockBytes, bytesPerMs }: LabPlan): number {
 const LAN = 'lan'
 const ONCE = 'the image once over a link'
 
+/** Every scenario by its name: what it is, what each machine needs at best, and the machines. */
 export const SCENARIOS = {
   provision: {
     what: 'empty machines, one source',
@@ -116,6 +118,7 @@ export const SCENARIOS = {
   },
 } satisfies Record<string, Scenario>
 
+/** Name of a scenario. */
 export type ScenarioName = keyof typeof SCENARIOS
 
 function behindUplinks(machines: number, lab: LabPlan): Planned[] {

@@ -1,6 +1,7 @@
 import { formatSeconds, formatTable } from '../cli/format.ts'
 import { type RollScenarioOptions, type RollScenarioResult, runRollScenario } from './roll-scenario.ts'
 
+/** What `--help` says about the scenario `roll`. */
 export const ROLL_HELP = `The scenario roll is another one: each site resets its machines, with the real choice of waves and the real steps of
 a roll. Machines take their time, fail, are in use, are off, and go off by themselves.
 

@@ -17,7 +17,7 @@ const WINDOW_MAX = 64
 const IN_FLIGHT_MAX = 128
 
 /** What a simulated machine sees of its lab. */
-export interface Surroundings {
+interface Surroundings {
   readonly events: EventQueue
   readonly facts: LabFacts
   readonly random: Random

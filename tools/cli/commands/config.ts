@@ -5,6 +5,7 @@ import { DEFAULT_CONFIG, readConfigFile } from '../config/config-file.ts'
 import { CONFIG_NAMES } from '../config/config-keys.ts'
 import { formatTable } from '../format.ts'
 
+/** `mesh config`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return new Command('config')
     .description('check a configuration file, or show which settings are in effect')

@@ -21,6 +21,7 @@ interface Options {
   program?: string
 }
 
+/** `mesh install`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withCommonOptions(new Command('install'))
     .description('write the systemd units of this machine, from its configuration file')

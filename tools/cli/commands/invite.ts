@@ -2,6 +2,7 @@ import { Command, Option } from 'commander'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { parseAddress, parseCount, parseDuration } from '../parse.ts'
 
+/** `mesh invite`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withCommonOptions(new Command('invite'))
     .description('print a token with which machines can join; `mesh seed` or `mesh up` must be running here')

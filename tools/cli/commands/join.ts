@@ -8,6 +8,7 @@ interface Options {
   force: boolean
 }
 
+/** `mesh join`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withCommonOptions(new Command('join'))
     .description('make this machine a member of the site that a token names')

@@ -6,6 +6,7 @@ import { errnoOf, MeshError } from '../../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes } from '../format.ts'
 
+/** `mesh log`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return new Command('log')
     .description('show, export or forget the write log of this machine’s disk')

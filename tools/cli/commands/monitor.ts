@@ -18,6 +18,7 @@ interface Options extends HookFlags {
   force: boolean
 }
 
+/** `mesh monitor`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withHookOptions(withCommonOptions(new Command('monitor')))
     .description('log what is written to this machine’s disk')

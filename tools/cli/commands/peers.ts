@@ -2,6 +2,7 @@ import { Command } from 'commander'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatTable } from '../format.ts'
 
+/** `mesh peers`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withCommonOptions(new Command('peers'))
     .description('list the members of the site, as the running command sees them')

@@ -3,6 +3,7 @@ import type { ReleaseStatus } from '../../../node/agent/release/releases.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatTable } from '../format.ts'
 
+/** `mesh releases`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withCommonOptions(new Command('releases'))
     .description('list the releases of an image, and what each changed')

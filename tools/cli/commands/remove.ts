@@ -1,6 +1,7 @@
 import { Command } from 'commander'
 import { action, type Context, withCommonOptions } from '../command.ts'
 
+/** `mesh remove`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withCommonOptions(new Command('remove'))
     .description('take a machine out of the site; `mesh seed` or `mesh up` must be running here, on the master')

@@ -19,6 +19,7 @@ interface Options extends ServingFlags, HookFlags {
 
 const DEFAULT_LINGER = `${LINGER_MS / 1000}s`
 
+/** `mesh restore`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withHookOptions(withServingOptions(withCommonOptions(new Command('restore'))))
     .description('bring this machine’s disk back to the newest release')

@@ -30,6 +30,7 @@ interface TakeOverFlags extends GroupFlags {
 
 const MOST_HOLDERS = 100
 
+/** `mesh roll`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   const roll = new Command('roll').description(
     'reset the machines of a group in waves, on the master or an operator’s machine',

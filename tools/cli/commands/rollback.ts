@@ -8,6 +8,7 @@ interface Options {
   force: boolean
 }
 
+/** `mesh rollback`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withCommonOptions(new Command('rollback'))
     .description(

@@ -18,6 +18,7 @@ interface Options extends ServingFlags, ResetFlags {
   name?: string
 }
 
+/** `mesh seed`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withResetOptions(withServingOptions(withCommonOptions(new Command('seed'))))
     .description('publish the content of a disk as the next release, then serve it')

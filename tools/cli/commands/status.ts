@@ -3,6 +3,7 @@ import type { Status } from '../../../node/agent/run/status.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds } from '../format.ts'
 
+/** `mesh status`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withCommonOptions(new Command('status'))
     .description('show what this machine is, has and does')

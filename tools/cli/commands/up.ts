@@ -4,6 +4,7 @@ import { type ResetFlags, resetOf, withResetOptions } from '../reset-options.ts'
 import { type ServingFlags, servingOf, withServingOptions } from '../serving-options.ts'
 import { type StagingFlags, stagingOf, withStagingOptions } from '../staging-options.ts'
 
+/** `mesh up`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withStagingOptions(withResetOptions(withServingOptions(withCommonOptions(new Command('up')))))
     .description('serve this machine’s image to the others, and fetch a newer release ahead, until stopped')

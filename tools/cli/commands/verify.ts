@@ -4,6 +4,7 @@ import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatSeconds } from '../format.ts'
 import { parseCount } from '../parse.ts'
 
+/** `mesh verify`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withCommonOptions(new Command('verify'))
     .description('compare the whole disk with the release; changes nothing')

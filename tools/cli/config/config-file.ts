@@ -20,6 +20,7 @@ export interface ConfigFile {
   readonly values: ConfigValues
 }
 
+/** The file that is read if no other is named; it may be missing. */
 export const DEFAULT_CONFIG = '/etc/lab-mesh/mesh.toml'
 
 /**

@@ -83,6 +83,7 @@ export const CONFIG_KEYS = {
   'roll.stop-after': key('number', parseCount, '3', 'stopAfter'),
 } as const
 
+/** `TABLE.KEY`, such as `machine.state`. */
 export type ConfigName = keyof typeof CONFIG_KEYS
 type Read<Key> =
   Key extends ConfigKey<infer Value, 'list'> ? readonly Value[] : Key extends ConfigKey<infer Value> ? Value : never
@@ -90,4 +91,5 @@ type Read<Key> =
 /** What a file says, each value as its parser reads it (times in milliseconds, sizes in bytes, rates in bytes per second). */
 export type ConfigValues = { readonly [Name in ConfigName]?: Read<(typeof CONFIG_KEYS)[Name]> }
 
+/** All keys, in the order of the table above. */
 export const CONFIG_NAMES = Object.keys(CONFIG_KEYS) as readonly ConfigName[]

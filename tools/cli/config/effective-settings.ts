@@ -3,7 +3,7 @@ import { DEFAULT_CONFIG, readConfigFile } from './config-file.ts'
 import { CONFIG_KEYS, CONFIG_NAMES, type ConfigKey, type ConfigName } from './config-keys.ts'
 
 /** One setting of a machine as it is now. */
-export interface Setting {
+interface Setting {
   readonly name: ConfigName
   readonly value: string | readonly string[]
   /** `--OPTION`, an environment variable, `FILE:LINE`, `remembered` or `default`. */

@@ -1,6 +1,7 @@
 /** First line of every unit that `mesh install` writes; it replaces and removes no other. */
 export const MARKER = '# Written by `mesh install`, which replaces it; changes belong in a drop-in (systemctl edit).'
 
+/** A unit of systemd: name of its file, and content. */
 export interface UnitFile {
   readonly name: string
   readonly text: string

@@ -1,4 +1,5 @@
 import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
+import { MIN_ANCHOR_BITS } from './limits.ts'
 
 const WORDS = GRANULE_SIZE_BYTES / 4
 /**
@@ -7,24 +8,44 @@ const WORDS = GRANULE_SIZE_BYTES / 4
  */
 const SAMPLES = Uint32Array.of(0, 1, 2, 3, 71, 154, 237, 320, 403, 486, 569, 652, 735, 818, 901, 984)
 
+/** Granules on end of which at least one is an anchor; of random ones every 2 ** MIN_ANCHOR_BITS-th is one then. */
+export const ANCHOR_WINDOW = 2 ** (MIN_ANCHOR_BITS + 1) - 1
+/** Fingerprint of what cannot be an anchor. */
+const NONE = 2 ** 32 - 1
+
 /**
  * Gathers anchors: granules of 4 KiB chosen by their content, the same ones wherever it stands. They are those whose
- * fingerprint ends in `bits` zero bits; granules that look like zeros are none. Two contents may have the same fingerprint.
+ * fingerprint is the least of some ANCHOR_WINDOW granules on end (winnowing, as Schleimer, Wilkerson and Aiken describe it): no
+ * run as long as that is without one, and a run of one content has few. Granules that look like zeros are none, and what lies
+ * beyond the part that is looked at does not count. With more `bits` than MIN_ANCHOR_BITS there are fewer: the fingerprint ends
+ * in that many more zero bits. Two contents may have the same fingerprint.
  */
 export class AnchorGatherer {
   readonly #mask: number
-  readonly #found: Uint32Array
-  #length = 0
+  readonly #prints: Uint32Array
 
   /** For at most so many granules. */
   constructor(bits: number, granules: number) {
-    this.#mask = 2 ** bits - 1
-    this.#found = new Uint32Array(2 * granules)
+    this.#mask = 2 ** (bits - MIN_ANCHOR_BITS) - 1
+    this.#prints = new Uint32Array(granules).fill(NONE)
   }
 
-  /** Pairs of a fingerprint and the granule's number. */
+  /** Pairs of a fingerprint and the granule's number, in ascending order of the latter. */
   get anchors(): Uint32Array {
-    return this.#found.slice(0, this.#length)
+    const prints = this.#prints
+    const found = new Uint32Array(2 * prints.length)
+    let length = 0
+    let least = -1
+    for (let end = 0; end < prints.length + ANCHOR_WINDOW - 1; end++) {
+      const first = Math.max(0, end - ANCHOR_WINDOW + 1)
+      const before = least
+      if (least < first) least = this.#leastOf(first, Math.min(end + 1, prints.length), before)
+      else if (end < prints.length && prints[end]! < prints[least]!) least = end
+      if (least === before || least === -1 || (prints[least]! & this.#mask) !== 0) continue
+      found[length++] = prints[least]!
+      found[length++] = least
+    }
+    return found.slice(0, length)
   }
 
   /** Looks at granules `first` to `end` of the buffer that `words` is of. */
@@ -41,9 +62,20 @@ export class AnchorGatherer {
       }
       fingerprint = Math.imul(fingerprint ^ (fingerprint >>> 16), 0x85ebca6b)
       fingerprint ^= fingerprint >>> 13
-      if (any === 0 || (fingerprint & this.#mask) !== 0) continue
-      this.#found[this.#length++] = fingerprint >>> 0
-      this.#found[this.#length++] = granule
+      if (any !== 0) this.#prints[granule] = fingerprint
     }
+  }
+
+  /** The least of some granules, -1 if none has a fingerprint: the first one, or the last of those equal to the granule `before`. */
+  #leastOf(first: number, end: number, before: number): number {
+    const again = this.#prints[before]
+    let [least, print] = [-1, NONE]
+    for (let granule = first; granule < end; granule++) {
+      const other = this.#prints[granule]!
+      if (other > print || (other === print && other !== again)) continue
+      least = granule
+      print = other
+    }
+    return least
   }
 }

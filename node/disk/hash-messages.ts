@@ -6,7 +6,7 @@ export interface HashRun {
   readonly offset: number
   readonly length: number
   readonly blockSize: number
-  /** Looks for anchors, too: granules whose fingerprint ends in so many zero bits. */
+  /** Looks for anchors, too: the number that {@link AnchorGatherer} takes. */
   readonly anchorBits?: number | undefined
 }
 

@@ -7,8 +7,8 @@ export const MAX_HASH_WORKERS = 4
 /** A thread costs as much CPU time as hashing this: for less a command that hashes itself starts none. */
 export const HASH_WORKER_WORTH_BYTES = 128 * 1024 * 1024
 /**
- * Repeats are found by granules chosen by their content, one in so many, more for an image of which as many would be more than
- * this; what lies around them is compared.
+ * Repeats are found by granules chosen by their content, one in two to the power of so many, more for an image of which as many
+ * would be more than this; what lies around them is compared.
  */
 export const MIN_ANCHOR_BITS = 2
 export const MAX_ANCHORS = 1024 * 1024

@@ -9,14 +9,15 @@ import type { ReportProgress } from './progress.ts'
 
 /** Granules compared at a time, at most: what only looks alike mostly differs in the first one. */
 const MAX_STEP = 16
-/** At most so much of the table is filled. */
+/** So much of the table is filled if there are as many anchors as is to be expected, and so much at most. */
 const TABLE_LOAD = 0.5
+const MAX_TABLE_LOAD = 0.75
 
 /**
  * Finds what an image has twice at any distance of whole granules, in bounded memory: anchors, granules that are chosen by
  * their content, are remembered while the disk is hashed; where one is met again, what lies around the two is compared, byte by
- * byte. (As rsync and backup programs find moved content, with granules for windows.) A repeat of a few granules that holds no
- * anchor is not found.
+ * byte. (As rsync and backup programs find moved content, with granules for windows.) A repeat of less than ANCHOR_WINDOW
+ * granules may hold no anchor and is not found then, in a larger image than MAX_ANCHORS allow for a somewhat longer one, too.
  */
 export class RepeatFinder {
   /** For {@link AnchorGatherer}. */
@@ -40,13 +41,13 @@ export class RepeatFinder {
     const mask = this.#keys.length - 1
     for (let i = 0; i < anchors.length; i += 2) {
       const [key, granule] = [anchors[i]!, first + anchors[i + 1]!]
-      // The lowest bits are the same in all.
+      // The lowest bits may be the same in all.
       let slot = (key >>> this.anchorBits) & mask
       while (this.#places[slot] !== 0 && this.#keys[slot] !== key) slot = (slot + 1) & mask
       const before = this.#places[slot]!
       if (before !== 0) {
         if (this.#candidates.length < MAX_REPEAT_CANDIDATES) this.#candidates.push({ to: granule, from: before - 1 })
-      } else if (this.#count < this.#keys.length * TABLE_LOAD) {
+      } else if (this.#count < this.#keys.length * MAX_TABLE_LOAD) {
         this.#keys[slot] = key
         this.#places[slot] = granule + 1
         this.#count++

@@ -2,7 +2,9 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, describe, expect, it } from 'vitest'
+import { ANCHOR_WINDOW } from '../../../node/disk/anchors.ts'
 import { HashPool } from '../../../node/disk/hash-pool.ts'
+import { SCAN_RUN_BYTES } from '../../../node/disk/limits.ts'
 import type { Progress } from '../../../node/disk/progress.ts'
 import { RepeatFinder } from '../../../node/disk/repeat-finder.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'
@@ -15,6 +17,8 @@ import { temporaryDirectory } from '../../support/temporary.ts'
 const GRANULE = 4096
 const BLOCK = 16 * GRANULE
 const GRANULES = 3000
+/** Granules that a thread hashes at once. */
+const RUN = SCAN_RUN_BYTES / GRANULE
 const { signal } = new AbortController()
 
 describe('RepeatFinder', () => {
@@ -71,7 +75,7 @@ describe('RepeatFinder', () => {
               expect(preserve.has(Math.floor((from + i) / 16))).toBe(false)
             }
           }
-          // What has been met before, by the simplest means; one granule alone may be overlooked.
+          // What has been met before, by the simplest means. Ends of a few granules may be overlooked.
           const met = new Set<string>()
           let [run, missed] = [0, 0]
           for (let i = 0; i < GRANULES; i++) {
@@ -80,12 +84,26 @@ describe('RepeatFinder', () => {
             missed = Math.max(missed, run)
             if (text !== undefined) met.add(text)
           }
-          // A granule is an anchor one time in four: 3/4 to the power of 64 is one in a hundred million.
+          // Several of them may stand on end.
           expect(missed).toBeLessThan(64)
         },
       ),
       { numRuns: 40 },
     )
+  })
+
+  it('finds every run of as many granules as there is an anchor among, whatever stands around it', async () => {
+    const image = Buffer.from(content)
+    const runs = Array.from({ length: 140 }, (_, i) => ({
+      to: 1500 + 10 * i + (i % 4),
+      from: 10 * i,
+      count: ANCHOR_WINDOW,
+    }))
+    for (const { to, from, count } of runs) image.copy(image, to * GRANULE, from * GRANULE, (from + count) * GRANULE)
+    // Some of them lie across what a thread hashes at once.
+    for (const place of ['to', 'from'] as const)
+      expect(runs.some((run) => run[place] % RUN > RUN - ANCHOR_WINDOW)).toBe(true)
+    expect(await find(image)).toEqual(runs)
   })
 
   it('finds nothing in content without repeats, and does not take zeros for such', async () => {
@@ -126,8 +144,8 @@ describe('RepeatFinder', () => {
   it('tells a run of the same content from its first place', async () => {
     const image = Buffer.from(content)
     for (let i = 1; i < 50; i++) image.copy(image, (200 + i) * GRANULE, 200 * GRANULE, 201 * GRANULE)
-    const found = await find(image)
-    // Whether the one granule is an anchor is up to its content.
-    for (const { from, count } of found) expect([from, count]).toEqual([200, 1])
+    // An anchor is the first granule, and then each that is the first one without the last anchor among those before it.
+    const repeats = [7, 14, 28].map((after) => ({ to: 200 + after, from: 200, count: Math.min(after, 50 - after) }))
+    expect(await find(image)).toEqual(repeats)
   })
 })

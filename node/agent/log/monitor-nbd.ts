@@ -6,6 +6,7 @@ import type { NbdExport } from '../../nbd/nbd-export.ts'
 import type { NbdAddress } from '../../nbd/nbd-listen.ts'
 import { NbdServer } from '../../nbd/nbd-server.ts'
 import { LoggedDisk } from '../../writelog/logged-disk.ts'
+import { aborted } from '../machine/aborted.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import { type HookOptions, type HooksReport, runMachineHooks } from '../machine/hooks.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
@@ -77,7 +78,7 @@ export async function monitor(options: MonitorOptions): Promise<Monitored> {
   // Hooks have written since.
   const state = logged.state === 'clean' && log.dirtyCount > 0 ? 'dirty' : logged.state
   report({ type: 'monitoring', disk, uri: server.uri, state, dirty: log.dirtyCount, openMs })
-  if (!signal.aborted) await new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
+  await aborted(signal)
   // In this order: no more writes, everything written is durable, the log is closed over it.
   await server.close()
   if (!readOnly) await device.flush()

@@ -20,13 +20,11 @@ import type { MeshHost } from '../../net/host.ts'
 import type { Holding } from '../../store/block-source.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
+import type { ServeStream } from '../machine/service-part.ts'
 import { Dialer } from './dialer.ts'
 import { MetadataSync, serveMetadata } from './metadata-sync.ts'
 import { Neighbourhood } from './neighbourhood.ts'
 import { startHost } from './start-host.ts'
-
-/** Serves one stream that a peer has opened, until it ends. */
-export type ServeStream = (stream: FrameStream) => Promise<void>
 
 /** How a node is started. */
 export interface MeshNodeOptions {
@@ -39,7 +37,7 @@ export interface MeshNodeOptions {
   /** Begins with a few connections and makes more as long as it runs: a small restore needs no more than a few. */
   readonly gradual?: boolean | undefined
   /** The master's part in enrolment: whether strangers may connect, and how their requests are answered. */
-  readonly enrolment?: { readonly isOpen: () => boolean; readonly serve: ServeStream }
+  readonly enrolment?: { readonly isOpen: () => boolean; readonly serve: ServeStream } | undefined
 }
 
 const CLOCK = { now: () => performance.now(), local: () => new Date() }

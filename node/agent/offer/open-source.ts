@@ -6,28 +6,38 @@ import { scanDisk } from '../../restore/scan.ts'
 import { DiskSource } from '../../store/disk-source.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
-import type { AgentOptions } from '../machine/options.ts'
 
-/** What a service offers: an image on a disk, and whether that is known to be whole. */
+/** What is to be offered: a release on a disk, and whether the disk is known to hold all of it. */
 export interface Offer {
   readonly manifest: VerifiedManifest
   readonly path: string
-  /** False: what the disk holds of the image is found by a scan first. */
+  /** False: a scan finds first what the disk holds of the release. */
   readonly whole: boolean
 }
 
-/** Opens what is offered, read-only, until the stack ends; undefined, with a note, if the hash tree is not here yet. */
+/** What {@link openSource} works with. */
+export interface OpenSourceOptions {
+  readonly machine: Machine
+  readonly offer: Offer
+  /** Hashes the disk if it is not known to be whole. */
+  readonly pool: HashPool
+  readonly report: (event: AgentEvent) => void
+  readonly signal: AbortSignal
+}
+
+/**
+ * Opens what is offered, read-only, until the stack ends. Returns undefined, with a note, if the hash tree is not here yet.
+ * Errors: those of the disk, TREE_CORRUPT, INTERRUPTED.
+ */
 export async function openSource(
-  machine: Machine,
-  offer: Offer,
-  pool: HashPool,
-  options: AgentOptions,
+  { machine, offer, pool, report, signal }: OpenSourceOptions,
   stack: AsyncDisposableStack,
 ): Promise<DiskSource | undefined> {
   const trees = new TreeStore(machine.state.path('trees'))
   if (!(await trees.has(offer.manifest))) {
-    options.report({ type: 'note', text: 'nothing can be served yet: run `mesh restore` on this machine first' })
+    report({ type: 'note', text: 'nothing can be served yet: run `mesh restore` on this machine first' })
     return undefined
   }
   const device = stack.adopt(await openDevice(offer.path, { writable: false }), (it) => it.close())
@@ -36,7 +46,6 @@ export async function openSource(
   held.setRange(0, held.length)
   for (const [start, end] of offer.manifest.preserve.runs()) held.clearRange(start, end)
   if (!offer.whole) {
-    const { report, signal } = options
     const { dirty } = await scanDisk({
       pool,
       path: offer.path,
@@ -52,7 +61,7 @@ export async function openSource(
 }
 
 /** The release that a machine has on its disk, and what it offers of it. */
-export interface HeldStatus {
+export interface HeldRelease {
   readonly manifest: VerifiedManifest
   readonly source: DiskSource
 }

@@ -9,7 +9,7 @@ import type { ResetConfig } from '../../state/state-directory.ts'
 import { readDiskState } from '../machine/disk-state.ts'
 import type { AgentEvent, StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
-import type { MeshNode } from '../mesh/mesh-node.ts'
+import type { ServicePart } from '../machine/service-part.ts'
 import type { UseWatch } from '../offer/use-watch.ts'
 import { ReceiptArchive } from '../receipts/receipt-archive.ts'
 
@@ -17,19 +17,18 @@ const RESET_COMMAND = 'systemctl reboot'
 const WARN_COMMAND = 'wall'
 const STARTED_AT = new Date(Date.now() - process.uptime() * 1000).toISOString()
 
-/** The part of a running machine that operators talk to; until the stack ends. */
-export async function answerOperators(
-  parts: {
-    machine: Machine
-    node: MeshNode
-    use: UseWatch
-    reset: ResetConfig
-    staging: () => StagingStatus | undefined
-    report: (event: AgentEvent) => void
-  },
-  stack: AsyncDisposableStack,
-): Promise<RollStore> {
-  const { machine, node, use, reset, staging, report } = parts
+/** What {@link answerOperators} works with. */
+export interface AnswerOperatorsOptions {
+  readonly machine: Machine
+  readonly use: UseWatch
+  readonly reset: ResetConfig
+  readonly staging: () => StagingStatus | undefined
+  readonly report: (event: AgentEvent) => void
+}
+
+/** Answers what operators of other machines ask this one, and resets it for them, until the stack ends. */
+export function answerOperators(options: AnswerOperatorsOptions, stack: AsyncDisposableStack): ServicePart {
+  const { machine, use, reset, staging, report } = options
   const resetter = new Resetter({
     command: reset.command ?? defaultReset(machine),
     warnCommand: reset.warnCommand ?? WARN_COMMAND,
@@ -37,22 +36,20 @@ export async function answerOperators(
     warn: (text) => report({ type: 'warning', text }),
   })
   stack.adopt(resetter, (it) => it.stop())
-  const rolls = rollsOf(machine)
   const archive = new ReceiptArchive(machine.state)
   const server = new OperateServer({
     mayOperate: (peerId) => machine.isOperator(peerId),
     group: () => machine.trust.view().memberById(machine.config.id)?.group ?? machine.config.site,
     state: () => describeMachine(machine, { use, resetter, staging: staging() }),
     receipts: (since) => archive.page(machine.config.id, since),
-    rolls,
+    rolls: rollsOf(machine),
     resetter,
   })
-  await node.handle(OPERATE_PROTOCOL, (stream) => server.serve(stream))
-  return rolls
+  return { handlers: { [OPERATE_PROTOCOL]: (stream) => server.serve(stream) } }
 }
 
 /** The roll documents that this machine keeps. */
-export function rollsOf(machine: Machine): RollStore {
+function rollsOf(machine: Machine): RollStore {
   const { state, trust } = machine
   return new RollStore({
     shelf: {

@@ -15,14 +15,17 @@ export type AnswerJson<Op extends Operation> =
 
 const isPeers = list(text(MAX_TEXT_BYTES), OPERATOR_BATCH)
 
-/** The part of a running machine that asks others, for itself and for the commands of its operator. */
-export class Operating {
+/** Asks other machines over the network: for this process, and through the control socket for the commands of an operator. */
+export class AskMachines {
   readonly #machine: Machine
   readonly #client: OperateClient
 
   constructor(machine: Machine, node: MeshNode) {
     this.#machine = machine
     this.#client = new OperateClient({ open: (peerId, protocol) => node.open(peerId, protocol) })
+    node.onPeer((id, isUp) => {
+      if (!isUp) this.#client.left(id)
+    })
   }
 
   /** Asks several machines at the same time. Errors: NOT_AN_OPERATOR if this machine is none; the others are answers. */
@@ -55,11 +58,7 @@ export class Operating {
     })
   }
 
-  /** To be told when a peer was disconnected. */
-  left(id: string): void {
-    this.#client.left(id)
-  }
-
+  /** Gives up what is being asked. */
   close(): void {
     this.#client.close()
   }

@@ -3,7 +3,7 @@ import { Bitmap } from '../../../protocol/bitmap.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
-import type { HeldStatus } from '../offer/open-source.ts'
+import type { HeldRelease } from '../offer/open-source.ts'
 
 /** Blocks of one image that a running machine can serve. */
 export interface Holder {
@@ -20,7 +20,7 @@ export interface HolderJson {
 }
 
 /** Who holds what of the image with this root (hexadecimal): the connected machines, and this one with what it serves. */
-export function holdersOf(root: string, machine: Machine, node: MeshNode, own?: HeldStatus): Holder[] {
+export function holdersOf(root: string, machine: Machine, node: MeshNode, own?: HeldRelease): Holder[] {
   const others = node.swarm.holders(root).map(({ peerId, held }) => ({ id: peerId, held }))
   if (own === undefined || toHex(own.manifest.root) !== root) return others
   const held = Bitmap.fromRanges(own.source.tree.geometry.blockCount, own.source.held())

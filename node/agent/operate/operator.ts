@@ -7,14 +7,13 @@ import { callControl } from '../../control/control-client.ts'
 import type { Answer, Ask } from '../../operate/ask.ts'
 import type { Member } from '../../trust/members.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
-import type { AgentEvent } from '../machine/events.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { firstNews } from '../mesh/first-news.ts'
 import { DIAL_TICK_MS } from '../mesh/limits.ts'
 import { MeshNode } from '../mesh/mesh-node.ts'
 import { type Gathered, ReceiptGatherer } from '../receipts/receipt-gatherer.ts'
-import { type AnswerJson, Operating } from './ask-machines.ts'
+import { type AnswerJson, AskMachines } from './ask-machines.ts'
 import { decodeHolder, type Holder, type HolderJson, holdersOf } from './holders.ts'
 import { GATHER_WAIT_MS, OPERATOR_BATCH, OPERATOR_CONNECT_MS } from './limits.ts'
 
@@ -146,14 +145,8 @@ function askThroughSocket(stateDir: string): Ask {
 
 async function throughOwnNode(machine: Machine, options: AgentOptions, stack: AsyncDisposableStack): Promise<Reach> {
   const { listen, mdns, report, signal } = options
-  let operating: Operating | undefined
-  const told = (event: AgentEvent): void => {
-    report(event)
-    if (event.type === 'peer' && !event.up) operating?.left(event.id)
-  }
-  const node = stack.adopt(await MeshNode.start({ machine, listen, mdns, report: told }), (it) => it.stop())
-  const asked = stack.adopt(new Operating(machine, node), (it) => it.close())
-  operating = asked
+  const node = stack.adopt(await MeshNode.start({ machine, listen, mdns, report }), (it) => it.stop())
+  const machines = stack.adopt(new AskMachines(machine, node), (it) => it.close())
   const deadline = Date.now() + OPERATOR_CONNECT_MS
   // Who is a member is what the first peer's metadata says, if that is newer.
   await firstNews(node, OPERATOR_CONNECT_MS, signal)
@@ -161,7 +154,7 @@ async function throughOwnNode(machine: Machine, options: AgentOptions, stack: As
     const connected = (): Set<string> => new Set(node.connectedMembers().map(({ id }) => id))
     while (!peers.every((id) => connected().has(id)) && Date.now() < deadline && !signal.aborted)
       await sleep(DIAL_TICK_MS / 5)
-    return asked.ask(peers, request)
+    return machines.ask(peers, request)
   }
   return { ask, holders: async (root) => holdersOf(root, machine, node) }
 }

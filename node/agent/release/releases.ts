@@ -10,6 +10,7 @@ import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { type DiskState, readDiskState } from '../machine/disk-state.ts'
 import type { StagingStatus } from '../machine/events.ts'
 import { Machine } from '../machine/machine.ts'
+import type { ServicePart } from '../machine/service-part.ts'
 
 /** What a release changed. */
 export interface ReleaseDifference {
@@ -46,6 +47,12 @@ export interface Releases {
 export interface DiskNow {
   readonly disk?: DiskState | undefined
   readonly staging?: StagingStatus | undefined
+}
+
+/** The control method by which {@link releases} asks a running command. */
+export function diskMethods(machine: Machine, staging: () => StagingStatus | undefined): ServicePart {
+  const disk = async (): Promise<DiskNow> => ({ disk: await readDiskState(machine.state), staging: staging() })
+  return { methods: { disk } }
 }
 
 /**

@@ -47,6 +47,17 @@ export function rollback(stateDir: string, request: RollbackRequest): Promise<Ro
   return callControl<RolledBack>(stateDir, 'rollback', { ...request })
 }
 
+/** The request of {@link rollback} as the control socket delivers it. */
+export function rollbackRequest(params: Readonly<Record<string, unknown>>): RollbackRequest {
+  const { release, force, image, label } = params
+  return {
+    release: Number(release),
+    force: force === true,
+    ...(typeof image === 'string' ? { image } : {}),
+    ...(typeof label === 'string' ? { label } : {}),
+  }
+}
+
 /**
  * Publishes the content of an earlier release as the next one. Errors: IMAGE_UNKNOWN; USAGE if it is what the newest has
  * already; TREE_CORRUPT if its hash tree is not here; BLOCKS_UNAVAILABLE if blocks of it cannot be had, unless forced.

@@ -16,7 +16,7 @@ import { METADATA_WAIT_MS } from '../mesh/limits.ts'
 import { MeshNode } from '../mesh/mesh-node.ts'
 import { linger } from '../offer/linger.ts'
 import { type Offer, openSource } from '../offer/open-source.ts'
-import { limitsOf, stepBack, uplinkOf } from '../offer/serving-limits.ts'
+import { limitNode, stepBack } from '../offer/serving-limits.ts'
 import { MOVE_WAIT_MS } from './limits.ts'
 
 export interface RestoreNetworkOptions extends AgentOptions {
@@ -139,15 +139,16 @@ export class RestoreNetwork {
 
   /** The restored disk is offered as it is read from now on, before what the restore offered is withdrawn. */
   async keepOffering(offer: Offer, pool: HashPool, stack: AsyncDisposableStack): Promise<void> {
+    const { report, signal } = this.#options
     try {
       this.#node ??= this.#start()
       const node = await this.#node
-      const source = await openSource(this.#machine, offer, pool, this.#options, stack)
+      const source = await openSource({ machine: this.#machine, offer, pool, report, signal }, stack)
       if (source !== undefined) node.hold(source)
     } catch (error) {
       // The disk is restored all the same.
       if (!isMeshError(error)) throw error
-      this.#options.report({ type: 'warning', text: `the others cannot be served: ${error.message}` })
+      report({ type: 'warning', text: `the others cannot be served: ${error.message}` })
     }
   }
 
@@ -172,8 +173,7 @@ export class RestoreNetwork {
     const { listen, mdns, report, signal, waitMs } = this.#options
     const node = await MeshNode.start({ machine: this.#machine, listen, mdns, report, waitMs, gradual: true })
     this.#running = node
-    node.limitServing(limitsOf(this.#serving, false))
-    node.limitUplink(uplinkOf(this.#serving))
+    limitNode(node, this.#serving)
     report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
     if (this.#offered !== undefined) node.hold(this.#offered)
     // The first peer's metadata tells whether there is a newer release; without a peer there is nothing to wait for long.

@@ -4,7 +4,7 @@ import type { Place, Role } from '../../trust/members.ts'
 import { Machine } from '../machine/machine.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
 import { lastReceipt } from '../receipts/own-receipts.ts'
-import { describeStatus, type PeerStatus, type Status } from './status.ts'
+import { describeStatus, type Peers, type Status } from './status.ts'
 
 /** The status of a machine, from its running command if there is one, else from its state directory. */
 export async function status(stateDir: string, configured?: ConfiguredMachine): Promise<Status> {
@@ -15,14 +15,14 @@ export async function status(stateDir: string, configured?: ConfiguredMachine): 
   }
   const machine = await Machine.open(stateDir, { configured })
   try {
-    return await describeStatus(machine, { receipt: await lastReceipt(machine) })
+    return describeStatus(machine, await lastReceipt(machine))
   } finally {
     await machine.close()
   }
 }
 
 /** Members and what the running command knows of them. Errors: STATE_NOT_RUNNING. */
-export function peers(stateDir: string): Promise<{ event: 'peers'; peers: PeerStatus[] }> {
+export function peers(stateDir: string): Promise<Peers> {
   return callControl(stateDir, 'peers')
 }
 

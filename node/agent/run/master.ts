@@ -1,78 +1,119 @@
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { encodeJoinToken } from '../../../protocol/join-token.ts'
-import type { DiskSource } from '../../store/disk-source.ts'
 import { type Invitation, InvitationBook } from '../../trust/invitations.ts'
 import { isPlaceName, type Place } from '../../trust/members.ts'
 import { SiteSigner } from '../../trust/site-signer.ts'
+import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
-import type { AgentOptions } from '../machine/options.ts'
+import type { ServicePart } from '../machine/service-part.ts'
 import { Enrolment } from '../mesh/enrolment.ts'
-import type { MeshNode } from '../mesh/mesh-node.ts'
-import { publishEarlier } from '../release/rollback.ts'
+import type { MeshNode, MeshNodeOptions } from '../mesh/mesh-node.ts'
+import type { HeldRelease } from '../offer/open-source.ts'
+import { publishEarlier, rollbackRequest } from '../release/rollback.ts'
+import type { Invited } from './ask-running.ts'
+import { RENEW_TICK_MS } from './limits.ts'
 
-export function requireMaster(master: Master | undefined, machine: Machine): Master {
-  if (master !== undefined) return master
-  throw new MeshError('STATE_NOT_MASTER', `${machine.config.name} is not the master of the site`)
+type Params = Readonly<Record<string, unknown>>
+
+/** What only the master does while it runs: it invites and enrols machines, removes them, and signs what changes. */
+export class Master {
+  readonly #machine: Machine
+  readonly #signer: SiteSigner
+  readonly #invitations: InvitationBook
+  readonly #report: (event: AgentEvent) => void
+  /** How the master's node answers strangers: whether they may connect, and their requests to join. */
+  readonly enrolment: NonNullable<MeshNodeOptions['enrolment']>
+
+  private constructor(
+    machine: Machine,
+    signer: SiteSigner,
+    invitations: InvitationBook,
+    report: (event: AgentEvent) => void,
+  ) {
+    this.#machine = machine
+    this.#signer = signer
+    this.#invitations = invitations
+    this.#report = report
+    const { trust, config } = machine
+    const joined = (member: { id: string; name: string }): void => report({ type: 'member', ...member })
+    const enrolment = new Enrolment({ trust, signer, invitations, site: config.site, joined })
+    this.enrolment = { isOpen: () => invitations.anyOpen(), serve: (stream) => enrolment.serve(stream) }
+  }
+
+  /** Opens the site's keys and renews the metadata, now and every RENEW_TICK_MS until the stack ends. Errors: those of the keys. */
+  static async open(
+    machine: Machine,
+    report: (event: AgentEvent) => void,
+    stack: AsyncDisposableStack,
+  ): Promise<Master> {
+    const { trust, state } = machine
+    const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust })
+    const invitations = await InvitationBook.load(state.sublevel<Invitation>('invitations'))
+    await signer.renew()
+    const master = new Master(machine, signer, invitations, report)
+    const timer = setInterval(() => void master.#renew(), RENEW_TICK_MS)
+    stack.adopt(timer, clearInterval)
+    return master
+  }
+
+  /** Takes a machine out of the site. Errors: NOT_A_MEMBER. */
+  async remove(name: string): Promise<{ event: 'removed'; name: string; id: string }> {
+    const { id } = await this.#signer.removeMember(name)
+    return { event: 'removed', name, id }
+  }
+
+  /** Publishes an earlier release again. Errors: those of {@link publishEarlier}. */
+  rollback(node: MeshNode, held: HeldRelease | undefined, params: Params): ReturnType<typeof publishEarlier> {
+    const parts = { machine: this.#machine, signer: this.#signer, node, source: held?.source }
+    return publishEarlier(rollbackRequest(params), parts)
+  }
+
+  /** Opens an invitation, and says by which token it is used. Errors: USAGE. */
+  async invite(node: MeshNode, params: Params): Promise<Invited> {
+    const { trust, config } = this.#machine
+    const [ttlMs, uses] = [Number(params.ttlMs), Number(params.uses)]
+    const place = placeOf(params, config.site)
+    const opened = await this.#invitations.open({ ttlMs, uses, place })
+    const told = Array.isArray(params.addresses) ? params.addresses.map(String) : []
+    const addresses = [...told, ...reachable(node.addresses())]
+    return {
+      event: 'invitation',
+      token: encodeJoinToken({ siteId: trust.siteId, peerId: node.peerId, addresses, ...opened }),
+      ...place,
+      siteId: toHex(trust.siteId),
+      uses,
+      expires: new Date(opened.expiresAt).toISOString(),
+    }
+  }
+
+  async #renew(): Promise<void> {
+    await this.#signer
+      .renew()
+      .catch((error: Error) => this.#report({ type: 'warning', text: `metadata not renewed: ${error.message}` }))
+  }
 }
 
-export type Master = Awaited<ReturnType<typeof openMaster>>
-
-/** What only the master does: enrol machines and keep the metadata from expiring. */
-export async function openMaster(machine: Machine, options: AgentOptions) {
-  const { trust, state, config } = machine
-  const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust })
-  const invitations = await InvitationBook.load(state.sublevel<Invitation>('invitations'))
-  const enrolment = new Enrolment({
-    trust,
-    signer,
-    invitations,
-    site: config.site,
-    joined: (member) => options.report({ type: 'member', ...member }),
-  })
-  await signer.renew()
+/** The master's methods of the control socket. On a machine that is not the master they refuse with STATE_NOT_MASTER. */
+export function masterMethods(
+  master: Master | undefined,
+  { machine, node, held }: { machine: Machine; node: MeshNode; held: () => HeldRelease | undefined },
+): ServicePart {
+  const required = (): Master => {
+    if (master !== undefined) return master
+    throw new MeshError('STATE_NOT_MASTER', `${machine.config.name} is not the master of the site`)
+  }
   return {
-    enrolment: { isOpen: () => invitations.anyOpen(), serve: enrolment.serve.bind(enrolment) },
-    renew: async (): Promise<void> => {
-      await signer
-        .renew()
-        .catch((error: Error) => options.report({ type: 'warning', text: `metadata not renewed: ${error.message}` }))
-    },
-    remove: async (name: string) => {
-      const { id } = await signer.removeMember(name)
-      return { event: 'removed', name, id }
-    },
-    rollback: (node: MeshNode, source: DiskSource | undefined, params: Readonly<Record<string, unknown>>) => {
-      const { image, label } = params
-      const request = {
-        release: Number(params.release),
-        force: params.force === true,
-        ...(typeof image === 'string' ? { image } : {}),
-        ...(typeof label === 'string' ? { label } : {}),
-      }
-      return publishEarlier(request, { machine, signer, node, source })
-    },
-    invite: async (node: MeshNode, params: Readonly<Record<string, unknown>>) => {
-      const [ttlMs, uses] = [Number(params.ttlMs), Number(params.uses)]
-      const place = placeOf(params, config.site)
-      const opened = await invitations.open({ ttlMs, uses, place })
-      const told = Array.isArray(params.addresses) ? params.addresses.map(String) : []
-      const addresses = [...told, ...reachable(node.addresses())]
-      const token = encodeJoinToken({ siteId: trust.siteId, peerId: node.peerId, addresses, ...opened })
-      return {
-        event: 'invitation',
-        token,
-        ...place,
-        siteId: toHex(trust.siteId),
-        uses,
-        expires: new Date(opened.expiresAt).toISOString(),
-      }
+    methods: {
+      invite: async (params) => required().invite(node, params),
+      remove: async ({ name }) => required().remove(String(name)),
+      rollback: async (params) => required().rollback(node, held(), params),
     },
   }
 }
 
 /** What an invitation binds whoever joins by it to. Errors: USAGE. */
-function placeOf(params: Readonly<Record<string, unknown>>, ownSite: string): Place {
+function placeOf(params: Params, ownSite: string): Place {
   const { role = 'machine', site = ownSite, group = site } = params
   if (role !== 'machine' && role !== 'operator')
     throw new MeshError('USAGE', `${String(role)} is no role to invite as; there are machine and operator`)

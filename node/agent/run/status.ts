@@ -3,10 +3,13 @@ import type { ReceiptRecord } from '../../../protocol/receipt-document.ts'
 import type { ServeFigures } from '../../exchange/serve/serve-scheduler.ts'
 import type { SiteTraffic } from '../../exchange/uplink/uplink-figures.ts'
 import type { Role } from '../../trust/members.ts'
+import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
+import type { ServicePart } from '../machine/service-part.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
-import type { HeldStatus } from '../offer/open-source.ts'
+import type { HeldRelease } from '../offer/open-source.ts'
+import { lastReceipt } from '../receipts/own-receipts.ts'
 
 /** Result of `mesh status`. */
 export interface Status {
@@ -55,6 +58,12 @@ export interface Status {
   }
 }
 
+/** Result of `mesh peers`: all members but this machine. */
+export interface Peers {
+  readonly event: 'peers'
+  readonly peers: readonly PeerStatus[]
+}
+
 /** One line of `mesh peers`. */
 export interface PeerStatus {
   readonly id: string
@@ -71,20 +80,41 @@ export interface PeerStatus {
   readonly bad: number
 }
 
-export async function describeStatus(
-  machine: Machine,
-  live: {
-    node?: MeshNode
-    inUse?: boolean
-    held?: HeldStatus | undefined
-    staging?: StagingStatus | undefined
-    receipt?: ReceiptRecord | undefined
-  },
-): Promise<Status> {
+/** What {@link statusMethods} works with. */
+export interface StatusMethodsOptions {
+  readonly machine: Machine
+  readonly node: MeshNode
+  /** Name of the command that runs. */
+  readonly command: string
+  readonly held: () => HeldRelease | undefined
+  readonly staging: () => StagingStatus | undefined
+  readonly inUse: () => boolean
+}
+
+/** The control methods `status` and `peers` of a running command. */
+export function statusMethods(options: StatusMethodsOptions): ServicePart {
+  const { machine, node, command, held, staging, inUse } = options
+  const status = async (): Promise<Status> => {
+    const live = { node, inUse: inUse(), held: held(), staging: staging() }
+    const receipt = await lastReceipt(machine)
+    return { ...describeStatus(machine, receipt, live), running: true, command, pid: process.pid }
+  }
+  return { methods: { status, peers: async () => describePeers(machine, node) } }
+}
+
+/** What only a running command knows. */
+interface Live {
+  readonly node: MeshNode
+  readonly inUse: boolean
+  readonly held: HeldRelease | undefined
+  readonly staging: StagingStatus | undefined
+}
+
+/** The status of a machine; `live` is absent if no command runs. `receipt`: the record of its last restore. */
+export function describeStatus(machine: Machine, receipt: ReceiptRecord | undefined, live?: Live): Status {
   const { config, trust } = machine
   const view = trust.view()
-  const manifest = live.held?.manifest ?? (config.image === undefined ? undefined : view.newest(config.image))
-  const { receipt } = live
+  const manifest = live?.held?.manifest ?? (config.image === undefined ? undefined : view.newest(config.image))
   const self = view.memberById(config.id)
   return {
     event: 'status',
@@ -96,31 +126,34 @@ export async function describeStatus(
     role: self?.role ?? config.role,
     ...(self === undefined ? {} : { group: self.group }),
     ...(config.disk === undefined ? {} : { disk: config.disk }),
-    ...(manifest === undefined
-      ? {}
-      : { image: manifest.image, release: manifest.release, root: toHex(manifest.root), size: manifest.size }),
-    ...(live.held === undefined || live.node === undefined ? {} : { blocks: countBlocks(live.held, live.node) }),
-    ...(live.node === undefined ? {} : { serving: { ...live.node.serving(), inUse: live.inUse === true } }),
-    ...(live.staging === undefined ? {} : { staging: live.staging }),
-    ...(live.node === undefined ? {} : { uplink: live.node.uplink.bySite() }),
+    ...(manifest === undefined ? {} : describeRelease(manifest)),
+    ...(live === undefined ? {} : describeLive(live)),
     members: view.members.length,
-    peers: live.node?.connectedMembers().length ?? 0,
+    peers: live?.node.connectedMembers().length ?? 0,
     metadataExpires: new Date(view.expires).toISOString(),
-    ...(receipt === undefined
-      ? {}
-      : {
-          lastRestore: {
-            verified: receipt.verified,
-            release: receipt.release,
-            startedAt: receipt.startedAt,
-            seconds: receipt.ms / 1000,
-            ...(receipt.failure === null ? {} : { failure: receipt.failure.message }),
-          },
-        }),
+    ...(receipt === undefined ? {} : { lastRestore: describeRestore(receipt) }),
   }
 }
 
-function countBlocks({ manifest, source }: HeldStatus, node: MeshNode): NonNullable<Status['blocks']> {
+function describeRelease({ image, release, root, size }: VerifiedManifest): Partial<Status> {
+  return { image, release, root: toHex(root), size }
+}
+
+function describeLive({ node, inUse, held, staging }: Live): Partial<Status> {
+  return {
+    ...(held === undefined ? {} : { blocks: countBlocks(held, node) }),
+    serving: { ...node.serving(), inUse },
+    ...(staging === undefined ? {} : { staging }),
+    uplink: node.uplink.bySite(),
+  }
+}
+
+function describeRestore(receipt: ReceiptRecord): NonNullable<Status['lastRestore']> {
+  const { verified, release, startedAt, ms, failure } = receipt
+  return { verified, release, startedAt, seconds: ms / 1000, ...(failure === null ? {} : { failure: failure.message }) }
+}
+
+function countBlocks({ manifest, source }: HeldRelease, node: MeshNode): NonNullable<Status['blocks']> {
   const total = source.tree.geometry.blockCount
   const held = source.heldCount
   const changed = total - manifest.preserve.count - held
@@ -135,34 +168,20 @@ function countBlocks({ manifest, source }: HeldStatus, node: MeshNode): NonNulla
   return { total, held, changed, unheld }
 }
 
-export function describePeers(machine: Machine, node: MeshNode): { event: 'peers'; peers: PeerStatus[] } {
-  const image = machine.config.image
-  const manifest = image === undefined ? undefined : machine.trust.view().newest(image)
-  const held = new Map(
-    (manifest === undefined ? [] : node.swarm.holders(toHex(manifest.root))).map((holder) => [
-      holder.peerId,
-      holder.held.count,
-    ]),
-  )
+function describePeers(machine: Machine, node: MeshNode): Peers {
+  const { image } = machine.config
+  const view = machine.trust.view()
+  const manifest = image === undefined ? undefined : view.newest(image)
+  const holders = manifest === undefined ? [] : node.swarm.holders(toHex(manifest.root))
+  const held = new Map(holders.map(({ peerId, held: blocks }) => [peerId, blocks.count]))
   const connected = new Set(node.connectedMembers().map(({ id }) => id))
-  const list = machine.trust.view().members.filter(({ id }) => id !== node.peerId)
+  const others = view.members.filter(({ id }) => id !== node.peerId)
   return {
     event: 'peers',
-    peers: list.map(({ id, name, role, site, group, mac }) => {
+    peers: others.map(({ id, name, role, site, group, mac }) => {
       const { blocks, bytes, bad } = node.swarm.ledger.of(id)
-      return {
-        id,
-        name,
-        role,
-        site,
-        group,
-        mac,
-        connected: connected.has(id),
-        held: held.get(id) ?? 0,
-        blocks,
-        bytes,
-        bad,
-      }
+      const isConnected = connected.has(id)
+      return { id, name, role, site, group, mac, connected: isConnected, held: held.get(id) ?? 0, blocks, bytes, bad }
     }),
   }
 }

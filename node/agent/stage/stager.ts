@@ -2,6 +2,7 @@ import { isMeshError } from '../../../protocol/errors.ts'
 import type { ServingConfig } from '../../state/state-directory.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import { aborted } from '../machine/aborted.ts'
 import type { AgentEvent, StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import { pause } from '../machine/pause.ts'
@@ -9,12 +10,18 @@ import type { MeshNode } from '../mesh/mesh-node.ts'
 import { NEWS_POLL_MS, STAGE_IN_USE_RATE, STAGE_IN_USE_SHARE, STAGE_RETRY_MS, STAGE_SPACE_BYTES } from './limits.ts'
 import { Staging } from './staging.ts'
 
+/** The release on the disk, and the disk as it is offered. */
+interface OnDisk {
+  readonly manifest: VerifiedManifest
+  readonly source: DiskSource
+}
+
+/** What a {@link Stager} works with. */
 export interface StagerOptions {
   readonly machine: Machine
   readonly node: MeshNode
-  /** The release that is on the disk, and the disk. */
-  readonly manifest: VerifiedManifest
-  readonly source: DiskSource
+  /** Whether somebody uses the machine at this moment. */
+  readonly inUse: () => boolean
   readonly config: Pick<ServingConfig, 'stageSpace' | 'stageRate'>
   readonly report: (event: AgentEvent) => void
 }
@@ -34,31 +41,28 @@ export class Stager {
   #running: Promise<void> = Promise.resolve()
   #stopTrust: (() => void) | undefined
   #poll: NodeJS.Timeout | undefined
-  #inUse = false
 
   constructor(options: StagerOptions) {
     this.#options = options
   }
 
-  start(): void {
+  /** Looks for newer releases than the one on the disk, and stages the newest, until `stop`. */
+  start(onDisk: OnDisk): void {
     const { machine, node } = this.#options
+    const { image } = onDisk.manifest
     this.#stopTrust = machine.trust.onChange(() => {
-      if (this.#newest?.release !== this.#release) this.#turn.abort()
+      if (machine.trust.view().newest(image)?.release !== this.#release) this.#turn.abort()
     })
     this.#poll = setInterval(() => void node.askForNews(), NEWS_POLL_MS)
-    this.#running = this.#run()
+    this.#running = this.#run(onDisk)
   }
 
+  /** Ends what is being staged; what is in the stage stays. */
   async stop(): Promise<void> {
     clearInterval(this.#poll)
     this.#stopTrust?.()
     this.#stop.abort()
     await this.#running
-  }
-
-  /** Somebody uses the machine, or no longer. */
-  setInUse(inUse: boolean): void {
-    this.#inUse = inUse
   }
 
   /** Undefined if nothing newer than what is on the disk is known. */
@@ -68,33 +72,30 @@ export class Stager {
     return { ...this.#failure, wanted: 0, staged: 0, left: 0, received: 0, state: 'waiting' }
   }
 
-  get #newest(): VerifiedManifest | undefined {
-    return this.#options.machine.trust.view().newest(this.#options.manifest.image)
-  }
-
-  async #run(): Promise<void> {
-    const { manifest, config } = this.#options
+  async #run({ manifest, source }: OnDisk): Promise<void> {
+    const { machine, config } = this.#options
     while (!this.#stop.signal.aborted) {
       this.#turn = new AbortController()
       const signal = AbortSignal.any([this.#stop.signal, this.#turn.signal])
-      const newest = this.#newest
+      const newest = machine.trust.view().newest(manifest.image)
       this.#release = newest?.release
       if (newest === undefined || newest.release <= manifest.release || config.stageSpace === 0) {
-        await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+        await aborted(signal)
         continue
       }
-      await this.#stage(newest, signal)
+      await this.#stage(newest, source, signal)
       await pause(STAGE_RETRY_MS, signal)
     }
   }
 
-  async #stage(manifest: VerifiedManifest, signal: AbortSignal): Promise<void> {
+  async #stage(manifest: VerifiedManifest, source: DiskSource, signal: AbortSignal): Promise<void> {
     await using stack = new AsyncDisposableStack()
-    const { config } = this.#options
+    const { machine, node, report, config } = this.#options
     const space = config.stageSpace ?? STAGE_SPACE_BYTES
     try {
       this.#failure = { release: manifest.release, reason: 'its hash tree is being fetched' }
-      const options = { ...this.#options, manifest, space, rate: () => this.#rate, signal }
+      const rate = (): number | undefined => this.#rate
+      const options = { machine, node, source, manifest, space, rate, report, signal }
       this.#staging = await Staging.begin(options, stack)
       this.#failure = undefined
       await this.#staging.run()
@@ -109,7 +110,7 @@ export class Stager {
   /** Bytes per second; undefined for as fast as can be. */
   get #rate(): number | undefined {
     const { stageRate } = this.#options.config
-    if (!this.#inUse) return stageRate
+    if (!this.#options.inUse()) return stageRate
     return stageRate === undefined ? STAGE_IN_USE_RATE : stageRate * STAGE_IN_USE_SHARE
   }
 }

@@ -1,0 +1,54 @@
+import type { AgentEvent } from '../machine/events.ts'
+import type { Machine } from '../machine/machine.ts'
+import type { ServicePart } from '../machine/service-part.ts'
+import type { MeshNode } from '../mesh/mesh-node.ts'
+import type { HeldRelease } from '../offer/open-source.ts'
+import { ReceiptArchive } from '../receipts/receipt-archive.ts'
+import { ReceiptGatherer } from '../receipts/receipt-gatherer.ts'
+import { AskMachines } from './ask-machines.ts'
+import { encodeHolder, holdersOf } from './holders.ts'
+import { GATHER_WAIT_MS, RECEIPTS_PER_CONTROL_PAGE } from './limits.ts'
+
+/** What {@link operatorMethods} works with. */
+export interface OperatorMethodsOptions {
+  readonly machine: Machine
+  readonly node: MeshNode
+  /** What this machine offers itself. */
+  readonly held: () => HeldRelease | undefined
+  readonly report: (event: AgentEvent) => void
+}
+
+/**
+ * The methods of the control socket by which an `Operator` in another process reaches the machines through this one. On the
+ * master and on operators' machines receipts are gathered, too, until the stack ends.
+ */
+export function operatorMethods(
+  { machine, node, held, report }: OperatorMethodsOptions,
+  stack: AsyncDisposableStack,
+): ServicePart {
+  const machines = new AskMachines(machine, node)
+  const gatherer = new ReceiptGatherer({
+    machine,
+    ask: (peers, request) => machines.ask(peers, request),
+    warn: (text) => report({ type: 'warning', text }),
+  })
+  stack.adopt(gatherer, (it) => it.stop())
+  // The stack closes this before it stops the gatherer: a round that is under way ends by it.
+  stack.adopt(machines, (it) => it.close())
+  node.onPeer((id, isUp) => {
+    if (isUp) gatherer.noticed(id)
+  })
+  if (machine.isOperator(machine.config.id)) {
+    gatherer.start()
+    for (const { id } of node.connectedMembers()) gatherer.noticed(id)
+  }
+  const archive = new ReceiptArchive(machine.state)
+  return {
+    methods: {
+      operate: async (params) => machines.askAll(params),
+      gather: async () => gatherer.gather(GATHER_WAIT_MS),
+      receipts: async ({ after }) => archive.list(String(after ?? ''), RECEIPTS_PER_CONTROL_PAGE),
+      holders: async ({ root }) => holdersOf(String(root), machine, node, held()).map(encodeHolder),
+    },
+  }
+}

@@ -54,6 +54,9 @@ export async function rememberBeside({ state, config }: Machine, directories: re
 }
 
 /** The addresses that were given for this and all later times; undefined if none were, or the configuration file says them. */
-export function listenToRemember({ listen, fromFile }: AgentOptions): readonly string[] | undefined {
+export function listenToRemember({
+  listen,
+  fromFile,
+}: Pick<AgentOptions, 'listen' | 'fromFile'>): readonly string[] | undefined {
   return listen === undefined || listen.length === 0 || fromFile?.has('listen') === true ? undefined : listen
 }

@@ -12,6 +12,7 @@ import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key
 import { isMachineName, type Role } from '../../trust/members.ts'
 import { TrustStore } from '../../trust/trust-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import { CLOCK_TOLERANCE_MS } from '../machine/limits.ts'
 import { macAddresses } from '../machine/mac-addresses.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { listenToRemember } from '../machine/settings.ts'
@@ -40,8 +41,6 @@ export interface JoinOptions extends AgentOptions {
   readonly image?: string
   readonly force: boolean
 }
-
-const CLOCK_TOLERANCE_MS = 24 * 3600 * 1000
 
 /**
  * `mesh join`: makes this machine a member of the site that the token names. The disk is looked at, not changed.

@@ -1,36 +1,31 @@
-import { DEFAULT_BLOCK_SIZE_BYTES } from '../../../protocol/constants.ts'
-import { MeshError } from '../../../protocol/errors.ts'
-import { isBlockSize, isImageName } from '../../../protocol/manifest.ts'
-import { preservedBlocks } from '../../store/build-tree.ts'
-import { EARLIEST_CLOCK_MS } from '../../trust/trust-store.ts'
 import type { Published } from '../machine/events.ts'
-import { rememberServing } from '../machine/settings.ts'
-import { checkDisk, openMaster, publish, type SeedOptions } from '../release/publish-release.ts'
+import type { AgentOptions } from '../machine/options.ts'
+import { listenToRemember, rememberServing } from '../machine/settings.ts'
+import { type NewSite, openSite } from '../release/open-site.ts'
+import { checkRequest, publishRelease, type ReleaseRequest } from '../release/publish-release.ts'
 import { serve } from './serve.ts'
+
+/** Options of `mesh seed`. */
+export interface SeedOptions extends AgentOptions, ReleaseRequest, Pick<NewSite, 'site' | 'name'> {
+  readonly listen?: readonly string[]
+  /** Publish and return, instead of serving on. */
+  readonly once: boolean
+}
 
 /**
  * `mesh seed`: publishes the content of a disk as the next release (creating the site at the first time), then serves it
  * until the signal aborts. Unchanged content makes no release.
+ * Errors: STATE_NOT_MASTER, those of {@link checkRequest}, {@link publishRelease} and {@link serve}.
  */
 export async function seed(options: SeedOptions): Promise<Published> {
-  const size = await checkDisk(options)
-  const blockSize = options.blockSize
-  if (blockSize !== undefined && !isBlockSize(blockSize)) {
-    throw new MeshError('BLOCK_SIZE_INVALID', `${blockSize} cannot be a block size`)
-  }
-  const image = options.image
-  if (image !== undefined && !isImageName(image)) {
-    throw new MeshError('USAGE', `${image} is no image name: use small letters, digits, dots, dashes and slashes`)
-  }
-  if (Date.now() < EARLIEST_CLOCK_MS) {
-    throw new MeshError('CLOCK_WRONG', `the clock of this machine says ${new Date().toISOString()}`)
-  }
+  const { stateDir, site, name, report, signal } = options
   // What was asked for is looked at before a site is made for it.
-  preservedBlocks(options.preserve, size, blockSize ?? DEFAULT_BLOCK_SIZE_BYTES)
-  const machine = await openMaster(options)
+  const size = await checkRequest(options)
+  const listen = listenToRemember(options)
+  const machine = await openSite(stateDir, { site, name, listen: listen ?? [] }, report)
   try {
-    const { published, manifest, path } = await publish(machine, options, size)
-    options.report({ type: 'published', published })
+    const { published, manifest, path } = await publishRelease(machine, options, { size, listen, report, signal })
+    report({ type: 'published', published })
     await rememberServing(machine, options)
     if (!options.once) await serve(machine, { manifest, path, whole: true }, { ...options, command: 'seed' })
     return published

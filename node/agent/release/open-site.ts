@@ -1,0 +1,60 @@
+import { toHex } from '../../../protocol/digest.ts'
+import { MeshError } from '../../../protocol/errors.ts'
+import { StateDirectory } from '../../state/state-directory.ts'
+import { loadOrCreateMachineKey } from '../../trust/machine-key.ts'
+import { isPlaceName } from '../../trust/members.ts'
+import { createSite } from '../../trust/site-signer.ts'
+import { TrustStore } from '../../trust/trust-store.ts'
+import type { AgentEvent } from '../machine/events.ts'
+import { macAddresses } from '../machine/mac-addresses.ts'
+import { Machine } from '../machine/machine.ts'
+
+/** What a site and its master are called, if {@link openSite} has to create them. */
+export interface NewSite {
+  /** @default 'lab' */
+  readonly site?: string | undefined
+  /** Name of the master. @default 'master' */
+  readonly name?: string | undefined
+  /** Multiaddrs that the master listens on, now and later. */
+  readonly listen: readonly string[]
+}
+
+/**
+ * Opens the master's state directory. If it belongs to no site yet, a site is created, and a note says so.
+ * Errors: STATE_NOT_MASTER on a machine that joined a site, USAGE, and those of the state directory.
+ */
+export async function openSite(
+  stateDir: string,
+  created: NewSite,
+  report: (event: AgentEvent) => void,
+): Promise<Machine> {
+  const state = await StateDirectory.open(stateDir, { create: true })
+  try {
+    if (state.machine !== undefined && state.machine.role !== 'master') {
+      const what = state.machine.role === 'operator' ? 'an operator’s machine' : 'a lab machine'
+      throw new MeshError('STATE_NOT_MASTER', `${state.machine.name} joined site ${state.machine.site} as ${what}`)
+    }
+    if (state.machine === undefined) await createMaster(state, created, report)
+    return await Machine.from(state)
+  } catch (error) {
+    await state.close()
+    throw error
+  }
+}
+
+async function createMaster(
+  state: StateDirectory,
+  { site = 'lab', name = 'master', listen }: NewSite,
+  report: (event: AgentEvent) => void,
+): Promise<void> {
+  if (!isPlaceName(site)) throw new MeshError('USAGE', `${JSON.stringify(site)} is no name of a site`)
+  const { id } = await loadOrCreateMachineKey(state.path('identity.pem'))
+  const trustDir = state.path('trust')
+  const mac = await macAddresses()
+  const master = { id, name, role: 'master', site, group: site, mac, added: new Date().toISOString() } as const
+  await createSite({ keysDir: state.path('keys'), trustDir, master })
+  const { siteId } = await TrustStore.open(trustDir)
+  await state.saveMachine({ site, siteId: toHex(siteId), name, id, role: 'master', listen })
+  const text = `created site ${site}; keep a copy of ${state.directory} in a safe place: without it nobody can publish again`
+  report({ type: 'note', text })
+}

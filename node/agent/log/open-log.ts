@@ -85,7 +85,7 @@ async function openBitmap(
 }
 
 /** The log that a restore goes by: the one that a monitor keeps, or none, so that the disk is scanned. */
-export async function openWriteLog(
+export async function openLog(
   stateDir: string,
   device: BlockDevice,
   release: NonNullable<DurableBitmapOptions['release']>,

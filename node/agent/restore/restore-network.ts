@@ -9,21 +9,22 @@ import type { BlockFetcher } from '../../restore/block-fetcher.ts'
 import type { ServingConfig } from '../../state/state-directory.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
-import type { Machine } from '../machine/machine.ts'
-import type { AgentOptions } from '../machine/options.ts'
 import { firstNews } from '../mesh/first-news.ts'
 import { METADATA_WAIT_MS } from '../mesh/limits.ts'
-import { MeshNode } from '../mesh/mesh-node.ts'
+import { MeshNode, type MeshNodeOptions } from '../mesh/mesh-node.ts'
 import { linger } from '../offer/linger.ts'
 import { type Offer, openSource } from '../offer/open-source.ts'
 import { limitNode, stepBack } from '../offer/serving-limits.ts'
 import { MOVE_WAIT_MS } from './limits.ts'
 
-export interface RestoreNetworkOptions extends AgentOptions {
+/** What a {@link RestoreNetwork} works with. */
+export interface RestoreNetworkOptions
+  extends Pick<MeshNodeOptions, 'machine' | 'listen' | 'mdns' | 'waitMs' | 'report'> {
+  /** What serving others may take of this machine. */
+  readonly serving: ServingConfig
   /** The release that is wanted; default: the newest one. */
-  readonly release?: number
-  /** How long to wait for peers, and for somebody who holds what is missing. */
-  readonly waitMs?: number
+  readonly release?: number | undefined
+  readonly signal: AbortSignal
 }
 
 /** Peers told of a newer release, which is turned to. */
@@ -34,17 +35,13 @@ export class ReleaseUnavailable extends Error {}
 
 /** The network of a restore: started when first needed, stopped with the command. */
 export class RestoreNetwork {
-  readonly #machine: Machine
   readonly #options: RestoreNetworkOptions
-  readonly #serving: ServingConfig
   #node: Promise<MeshNode> | undefined
   #running: MeshNode | undefined
   #offered: DiskSource | undefined
   #keepsToOlder = false
 
-  constructor(machine: Machine, options: RestoreNetworkOptions, serving: ServingConfig) {
-    this.#machine = machine
-    this.#serving = serving
+  constructor(options: RestoreNetworkOptions) {
     this.#options = options
   }
 
@@ -86,7 +83,7 @@ export class RestoreNetwork {
 
   #isSuperseded({ image, release }: VerifiedManifest): boolean {
     if (this.#keepsToOlder) return false
-    const newest = this.#machine.trust.view().newest(image)
+    const newest = this.#options.machine.trust.view().newest(image)
     return this.#options.release === undefined && newest !== undefined && newest.release > release
   }
 
@@ -102,7 +99,7 @@ export class RestoreNetwork {
   ): AsyncGenerator<FetchedBlock> {
     const superseded = new AbortController()
     let fetched = false
-    const stop = this.#machine.trust.onChange(() => {
+    const stop = this.#options.machine.trust.onChange(() => {
       if (!fetched && this.#isSuperseded(manifest)) superseded.abort()
     })
     try {
@@ -132,6 +129,7 @@ export class RestoreNetwork {
     await this.#running?.swarm.handOver()
   }
 
+  /** What `offer` has offered is offered no longer. */
   withdraw(): void {
     if (this.#offered !== undefined) this.#running?.drop(this.#offered)
     this.#offered = undefined
@@ -139,11 +137,11 @@ export class RestoreNetwork {
 
   /** The restored disk is offered as it is read from now on, before what the restore offered is withdrawn. */
   async keepOffering(offer: Offer, pool: HashPool, stack: AsyncDisposableStack): Promise<void> {
-    const { report, signal } = this.#options
+    const { machine, report, signal } = this.#options
     try {
       this.#node ??= this.#start()
       const node = await this.#node
-      const source = await openSource({ machine: this.#machine, offer, pool, report, signal }, stack)
+      const source = await openSource({ machine, offer, pool, report, signal }, stack)
       if (source !== undefined) node.hold(source)
     } catch (error) {
       // The disk is restored all the same.
@@ -154,26 +152,28 @@ export class RestoreNetwork {
 
   /** Serves the others until they are done, for `ms` at most. */
   async linger(manifest: VerifiedManifest, ms: number): Promise<void> {
-    const { signal, report } = this.#options
+    const { serving, signal, report } = this.#options
     if (this.#running === undefined) return
-    stepBack(this.#serving)
+    stepBack(serving)
     report({ type: 'note', text: `serving the others until they are done, ${ms / 1000} s at most` })
     await linger(this.#running, manifest, { ms, signal })
   }
 
+  /** How many members are connected; absent as long as the network was not needed. */
   peerCount(): { peers?: number } {
     return this.#running === undefined ? {} : { peers: this.#running.connectedMembers().length }
   }
 
+  /** Leaves the network, if it was ever needed. */
   async stop(): Promise<void> {
     await (await this.#node?.catch(() => undefined))?.stop()
   }
 
   async #start(): Promise<MeshNode> {
-    const { listen, mdns, report, signal, waitMs } = this.#options
-    const node = await MeshNode.start({ machine: this.#machine, listen, mdns, report, waitMs, gradual: true })
+    const { machine, serving, listen, mdns, report, signal, waitMs } = this.#options
+    const node = await MeshNode.start({ machine, listen, mdns, report, waitMs, gradual: true })
     this.#running = node
-    limitNode(node, this.#serving)
+    limitNode(node, serving)
     report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
     if (this.#offered !== undefined) node.hold(this.#offered)
     // The first peer's metadata tells whether there is a newer release; without a peer there is nothing to wait for long.

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { access, open, readFile, writeFile } from 'node:fs/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { readLogConfig } from '../../../../node/agent/log/log-config.ts'
-import { openTracker, openWriteLog } from '../../../../node/agent/log/open-log.ts'
+import { openLog, openTracker } from '../../../../node/agent/log/open-log.ts'
 import { openDevice } from '../../../../node/disk/file-device.ts'
 import { NbdClient } from '../../../../node/nbd/nbd-client.ts'
 import { StateDirectory } from '../../../../node/state/state-directory.ts'
@@ -30,7 +30,7 @@ async function machine() {
   const restore = async <Result>(use: (log: WriteLog) => Promise<Result>): Promise<Result> => {
     await using stack = new AsyncDisposableStack()
     const device = stack.adopt(await openDevice(disk, { writable: true }), (it) => it.close())
-    return await use(await openWriteLog(stateDir, device, RELEASE, stack))
+    return await use(await openLog(stateDir, device, RELEASE, stack))
   }
   return { lab, disk, image, content, stateDir, restore }
 }

@@ -1,0 +1,111 @@
+import { isDeepStrictEqual } from 'node:util'
+import { toHex } from '../../../protocol/digest.ts'
+import type { BlockDevice } from '../../disk/block-device.ts'
+import type { HashPool } from '../../disk/hash-pool.ts'
+import type { Receipt } from '../../restore/receipt.ts'
+import { restore } from '../../restore/restore.ts'
+import type { TreeStore } from '../../store/tree-store.ts'
+import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import { readLogConfig } from '../log/log-config.ts'
+import { forgetLogDoubt, readLogDoubt, recordLogDoubt } from '../log/log-doubt.ts'
+import { openLog } from '../log/open-log.ts'
+import { type DiskState, readDiskState, writeDiskState } from '../machine/disk-state.ts'
+import type { AgentEvent } from '../machine/events.ts'
+import { writeReceiptFile } from '../machine/hooks.ts'
+import type { Machine } from '../machine/machine.ts'
+import { secureRandom } from '../machine/secure-random.ts'
+import { keepReceipt } from '../receipts/own-receipts.ts'
+import { TREES_KEPT } from './limits.ts'
+import { emptyStage, openBeside, openStage } from './local-content.ts'
+import type { RestoreNetwork } from './restore-network.ts'
+
+/** What {@link restoreRelease} works with. */
+export interface RestoreReleaseParts {
+  readonly machine: Machine
+  /** The managed disk, opened for writing. */
+  readonly device: BlockDevice
+  readonly pool: HashPool
+  readonly trees: TreeStore
+  readonly network: RestoreNetwork
+  /** The disk can stay at the release it holds. */
+  readonly mayStay: boolean
+  readonly report: (event: AgentEvent) => void
+  readonly signal: AbortSignal
+}
+
+/**
+ * One restore to one release, from the log's opening to its durable receipt (docs/DURABILITY.md).
+ * Errors: those of {@link restore}, of the write log, of the network and of the state directory.
+ */
+export async function restoreRelease(manifest: VerifiedManifest, parts: RestoreReleaseParts): Promise<Receipt> {
+  const { state } = parts.machine
+  const doubt = await readLogDoubt(state)
+  // When this returns the log is closed, durably, before anything says that the disk is whole.
+  const { receipt, isLogAside } = await restoreLogged(manifest, parts, doubt)
+  const whole: DiskState = { state: 'whole', ...nameOf(manifest) }
+  if (!isDeepStrictEqual(await readDiskState(state), whole)) await writeDiskState(state, whole)
+  await keepReceipt(parts.machine, receipt)
+  await writeReceiptFile(state.directory, receipt)
+  if (doubt !== undefined || isLogAside) await forgetLogDoubt(state)
+  await emptyStage(manifest, parts)
+  await forgetTrees(manifest, parts)
+  return receipt
+}
+
+/** The restore itself, with the log and the other places of content open as long as it takes. */
+async function restoreLogged(
+  manifest: VerifiedManifest,
+  parts: RestoreReleaseParts,
+  doubt: string | undefined,
+): Promise<{ receipt: Receipt; isLogAside: boolean }> {
+  await using stack = new AsyncDisposableStack()
+  const { machine, device, pool, trees, network, report, signal } = parts
+  const { directory } = machine.state
+  const log = await openLog(directory, device, manifest, stack)
+  const stage = await openStage(manifest, parts, stack)
+  const beside = await openBeside(manifest, parts, stack)
+  // This restore scans because the log cannot be had now. The next one may find the log again.
+  const isLogAside = log.source === 'scan' && (await readLogConfig(directory)) !== undefined
+  const receipt = await restore({
+    device,
+    manifest,
+    trees,
+    others: machine.trust.view().releases(manifest.image),
+    stage,
+    beside,
+    log,
+    ...(doubt === undefined ? {} : { doubt }),
+    pool,
+    fetcher: () => network.fetcher(manifest),
+    handOver: () => network.handOver(),
+    ...(parts.mayStay ? { beforeMoving: (missing) => network.assertHeld(manifest, missing) } : {}),
+    beforeWriting: async () => {
+      // The next restore must not go by that log if this one is cut off.
+      if (isLogAside) await recordLogDoubt(machine.state, 'a restore without the log was cut off')
+      await writeDiskState(machine.state, { state: 'partial', ...nameOf(manifest) })
+    },
+    serving: (source) => network.offer(source),
+    onLogMiss: (block) => {
+      const text = `block ${block} was wrong though the write log called it clean; reading the whole disk`
+      report({ type: 'warning', text })
+    },
+    progress: (progress) => report({ type: 'progress', ...progress, ...network.peerCount() }),
+    signal,
+    machine: machine.config.name,
+    nameOf: (peerId) => machine.nameOf(peerId),
+    random: secureRandom,
+  })
+  return { receipt, isLogAside }
+}
+
+/** Which release it is, as the state of the disk names it. */
+function nameOf({ image, release, root }: VerifiedManifest): Omit<DiskState, 'state'> {
+  return { image, release, root: toHex(root) }
+}
+
+/** Removes the hash trees of old releases, which would pile up, one a release. The master keeps all of them. */
+async function forgetTrees(manifest: VerifiedManifest, { machine, trees }: RestoreReleaseParts): Promise<void> {
+  if (machine.config.role === 'master') return
+  const view = machine.trust.view()
+  await trees.collect([manifest, ...view.images.flatMap((image) => view.releases(image).slice(-TREES_KEPT))])
+}

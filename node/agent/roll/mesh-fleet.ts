@@ -6,7 +6,7 @@ import type { SignedDocument } from '../../../protocol/signed-document.ts'
 import type { Fleet, Seen, Stored } from '../../roll/fleet.ts'
 import { brief, parseRoll, type Roll } from '../../roll/roll.ts'
 import type { ReportedReceipt, RollReport } from '../../roll/roll-report.ts'
-import type { Refusal, Sight } from '../../roll/roll-step.ts'
+import type { Refusal, SeenReceipt, Sight } from '../../roll/roll-step.ts'
 import { wake } from '../../roll/wake.ts'
 import type { Member } from '../../trust/members.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
@@ -59,6 +59,7 @@ export class MeshFleet implements Fleet {
     return this.#operator.manifest([...images][0], release)
   }
 
+  /** What the machines of a roll are at, and what those near them hold of its release. */
   async look({ group, image, release }: Pick<Roll, 'group' | 'image' | 'release'>): Promise<Seen> {
     const manifest = this.#operator.manifest(image, release)
     const root = toHex(manifest.root)
@@ -73,35 +74,29 @@ export class MeshFleet implements Fleet {
     const blocks = Math.ceil(manifest.size / manifest.blockSize)
     for (const id of states.keys()) this.#held.set(id, new Bitmap(blocks))
     for (const { id, held } of holders) if (held.length === blocks) this.#held.set(id, held)
-    const sites = new Set(machines.map(({ site }) => site))
+    const heldBy = ({ id }: Member): Bitmap => this.#held.get(id) ?? new Bitmap(blocks)
+    const own = (member: Member): Sight => {
+      const state = states.get(member.id)
+      const held = heldBy(member)
+      const sight = sightOf(member.id, state, image, this.#receipts.seen(member.id))
+      return { ...sight, held, told: told(state, root, held), canWake: canWake(member) }
+    }
     const connected = new Set(holders.map(({ id }) => id))
-    const sights = members.flatMap((member): Sight[] => {
-      const held = this.#held.get(member.id) ?? new Bitmap(blocks)
-      const canWake = member.mac.length > 0
-      if (member.group === group && member.role === 'machine')
-        return [
-          {
-            ...sightOf(member.id, states.get(member.id), image, this.#receipts),
-            held,
-            told: told(states.get(member.id), root, held),
-            canWake,
-          },
-        ]
-      // Others near the group hold blocks, too; those of other sites are behind an uplink.
-      if (!sites.has(member.site) || held.count === 0) return []
-      return [
-        {
-          ...sightOf(member.id, undefined, image, this.#receipts),
-          up: connected.has(member.id),
-          held,
-          told: true,
-          canWake,
-        },
-      ]
+    const other = (member: Member): Sight => {
+      const sight = sightOf(member.id, undefined, image, this.#receipts.seen(member.id))
+      return { ...sight, up: connected.has(member.id), held: heldBy(member), told: true, canWake: canWake(member) }
+    }
+    // Others near the group hold blocks, too; those of other sites are behind an uplink.
+    const sites = new Set(machines.map(({ site }) => site))
+    const isNear = (member: Member): boolean => sites.has(member.site) && heldBy(member).count > 0
+    const sights = members.flatMap((member) => {
+      if (machines.includes(member)) return [own(member)]
+      return isNear(member) ? [other(member)] : []
     })
     return { sights, blocks, rolls }
   }
 
+  /** The rolls of a group that its machines and this one know of. */
   async rolls(group: string): Promise<Roll[]> {
     const ids = (await this.machinesOf(group)).map(({ id }) => id)
     const answers = await this.#operator.ask(ids, { op: 'roll-get', group })
@@ -112,6 +107,7 @@ export class MeshFleet implements Fleet {
     ]
   }
 
+  /** Keeps a roll here, and gives it, signed, to the machines of its group. */
   async store(roll: Roll): Promise<Stored> {
     await new RollFile(this.#operator.directory, roll.group).write({ roll })
     const { group, epoch, sequence } = roll
@@ -127,6 +123,7 @@ export class MeshFleet implements Fleet {
     }
   }
 
+  /** Tells a machine to reset. Undefined if it will, or does not answer. Errors: ROLL_SUPERSEDED. */
   async reset(roll: Roll, id: string, warningSeconds: number): Promise<Refusal | undefined> {
     const { evenInUse } = roll.rules
     const order = { op: 'reset', roll: roll.roll, epoch: roll.epoch, warningSeconds, evenInUse } as const
@@ -137,6 +134,7 @@ export class MeshFleet implements Fleet {
     return { why: brief(message), forGood: code !== 'MACHINE_IN_USE' }
   }
 
+  /** Powers a machine on, if its network card can be told to. */
   async wake(id: string): Promise<void> {
     const member = this.#members.find((one) => one.id === id)
     await wake(member?.mac ?? []).catch((error: Error) =>
@@ -190,9 +188,8 @@ function sightOf(
   id: string,
   state: MachineState | undefined,
   image: string,
-  receipts: RollReceipts,
+  receipt: SeenReceipt | undefined,
 ): Omit<Sight, 'held' | 'told' | 'canWake'> {
-  const receipt = receipts.seen(id)
   if (state === undefined) return { id, up: false, process: '', inUse: false, image: '', newest: 0 }
   const { disk, newest, bootId, startedAt, inUse } = state
   return {
@@ -212,6 +209,11 @@ function sightOf(
 function told(state: MachineState | undefined, root: string, held: Bitmap): boolean {
   const disk = state?.disk
   return held.count > 0 || disk == null || disk.root !== root || !disk.whole
+}
+
+/** Whether a machine has a network card that can be told to power it on. */
+function canWake({ mac }: Member): boolean {
+  return mac.length > 0
 }
 
 /** It could not be asked; everything else is an answer. */

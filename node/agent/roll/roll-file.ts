@@ -6,6 +6,7 @@ import { parseRoll, type Roll } from '../../roll/roll.ts'
 import type { RollReport } from '../../roll/roll-report.ts'
 import { writeFileAtomic } from '../../state/atomic-file.ts'
 
+/** A roll as it was last stored. */
 export interface KeptRoll {
   readonly roll: Roll
   /** Of a roll that has ended. */

@@ -1,3 +1,9 @@
+/**
+ * The room `roll`: the machines of a group are reset in waves.
+ * The functions here are the commands of `mesh roll`. The rules are those of node/roll; `MeshFleet` lets them reach the machines through
+ * an `Operator`. roll-receipts fetches what became of each reset, roll-file keeps the roll on the operator's machine.
+ */
+
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { MAX_ROLL_MACHINES } from '../../../protocol/constants.ts'
@@ -6,18 +12,20 @@ import { hasEnded, type Roll, type RollRules } from '../../roll/roll.ts'
 import { RollOperator } from '../../roll/roll-operator.ts'
 import { newestRoll, type Order, orderRoll } from '../../roll/roll-order.ts'
 import { type RollReport, reportOf } from '../../roll/roll-report.ts'
-import { takenOver, waveMachines } from '../../roll/roll-step.ts'
+import { type Sight, takenOver, waveMachines } from '../../roll/roll-step.ts'
 import { planWaves, type Shortage } from '../../roll/waves.ts'
 import { parseWindow } from '../../roll/window.ts'
 import type { AgentOptions } from '../machine/options.ts'
-import { Operator } from '../operate/operator.ts'
+import { Operator, type OperatorOptions } from '../operate/operator.ts'
 import { MeshFleet } from './mesh-fleet.ts'
 import { RollFile } from './roll-file.ts'
 
+/** Options of the commands of `mesh roll`. */
 export interface RollOptions extends AgentOptions {
   readonly group: string
 }
 
+/** Options of `mesh roll plan` and `mesh roll start`. */
 export interface NewRollOptions extends RollOptions {
   /** Default: the image that the machines of the group have, and its newest release. */
   readonly image?: string
@@ -51,35 +59,37 @@ export async function planRoll(options: NewRollOptions): Promise<PlannedRoll> {
   return withFleet(options, async (fleet) => {
     const roll = await newRoll(fleet, options, 1)
     const seen = await fleet.look(roll)
+    const machines = waveMachines(roll, { ...seen, now: Date.now() })
+    const { wave: size, holders } = roll.rules
+    const plan = planWaves(seen.blocks, machines, { size, holders })
+    const planned = new Set(plan.waves.flat())
+    const shortages = new Map(plan.rest.map((one) => [one.id, one]))
     const sights = new Map(seen.sights.map((sight) => [sight.id, sight]))
     const nameOf = new Map(roll.machines.map(({ id, name }) => [id, name]))
-    const machines = waveMachines(roll, { ...seen, now: Date.now() })
-    const { waves, rest, waitsFor } = planWaves(seen.blocks, machines, {
-      size: options.rules.wave,
-      holders: options.rules.holders,
-    })
-    const planned = new Set(waves.flat())
-    const shortages = new Map(rest.map((one) => [one.id, one]))
-    const why = (id: string): string => {
-      const sight = sights.get(id)
-      if (sight?.up !== true)
-        return roll.rules.wake && sight?.canWake === true ? 'is off: will be powered on' : 'is off'
-      if (sight.image !== roll.image) return sight.image === '' ? 'holds no image' : `has image ${sight.image}`
-      if (sight.newest < roll.release) return `does not know release ${roll.release} yet`
-      if (!sight.told) return 'has not said yet what it holds'
-      if (sight.inUse && !roll.rules.evenInUse) return 'is in use'
-      const shortage = shortages.get(id) ?? waitsFor
-      return shortage === undefined ? 'has no turn' : describe(shortage)
-    }
+    const rest = roll.machines.filter(({ id }) => !planned.has(id))
     return {
       event: 'roll-plan',
       group: roll.group,
       image: roll.image,
       release: roll.release,
-      waves: waves.map((wave) => wave.map((id) => nameOf.get(id) ?? id)),
-      rest: roll.machines.flatMap(({ id, name }) => (planned.has(id) ? [] : [{ machine: name, why: why(id) }])),
+      waves: plan.waves.map((wave) => wave.map((id) => nameOf.get(id) ?? id)),
+      rest: rest.map(({ id, name }) => ({
+        machine: name,
+        why: whyNot(roll, sights.get(id), shortages.get(id) ?? plan.waitsFor),
+      })),
     }
   })
+}
+
+/** Why a machine has no place in a wave, as things stand now. `shortage`: blocks that too few others would hold. */
+function whyNot({ image, release, rules }: Roll, sight: Sight | undefined, shortage: Shortage | undefined): string {
+  if (sight?.up !== true) return rules.wake && sight?.canWake === true ? 'is off: will be powered on' : 'is off'
+  if (sight.image !== image) return sight.image === '' ? 'holds no image' : `has image ${sight.image}`
+  if (sight.newest < release) return `does not know release ${release} yet`
+  if (!sight.told) return 'has not said yet what it holds'
+  if (sight.inUse && !rules.evenInUse) return 'is in use'
+  if (shortage === undefined) return 'has no turn'
+  return `is needed: block ${shortage.block} would be on ${shortage.holders} running machines`
 }
 
 /**
@@ -94,13 +104,13 @@ export async function startRoll(options: NewRollOptions): Promise<RollResult> {
     const last = newestRoll(found)
     const epoch = nextEpoch(found)
     if (last === undefined || hasEnded(last) || last.state === 'claimed')
-      return operate(fleet, await newRoll(fleet, options, epoch), options)
+      return runRoll(fleet, await newRoll(fleet, options, epoch), options)
     const taken = (why: string): MeshError =>
       new MeshError('ROLL_TAKEN', `group ${options.group} has a roll already, of ${last.operatorName}: ${why}`)
     if (last.operator !== fleet.self.id) throw taken(`it is ${last.state}`)
     if (last.state !== 'running') throw taken(`it is ${last.state} (${last.why})`)
     if (last.attended && (await give('resume', fleet, options)).heard) throw taken('it runs on this machine')
-    return operate(fleet, takenOver(last, fleet.self, epoch, Date.now()), options)
+    return runRoll(fleet, takenOver(last, fleet.self, epoch, Date.now()), options)
   })
 }
 
@@ -128,7 +138,7 @@ export async function takeUpRoll(
       )
     if (hasEnded(roll)) return { event: 'roll-result', roll }
     const epoch = nextEpoch(await fleet.rolls(options.group))
-    return operate(fleet, takenOver(roll, fleet.self, epoch, Date.now()), options)
+    return runRoll(fleet, takenOver(roll, fleet.self, epoch, Date.now()), options)
   })
 }
 
@@ -143,18 +153,22 @@ export async function rollStatus(options: RollOptions): Promise<RollResult> {
   })
 }
 
-async function operate(fleet: MeshFleet, roll: Roll, options: RollOptions): Promise<RollResult> {
-  const { signal, report } = options
-  const operator = new RollOperator(roll, { fleet, report, now: Date.now, pause })
-  await operator.claim()
-  const last = await operator.run(signal)
+/** Claims a roll for this process, runs it to its end, and keeps its report. */
+async function runRoll(
+  fleet: MeshFleet,
+  roll: Roll,
+  { signal, report }: Pick<RollOptions, 'signal' | 'report'>,
+): Promise<RollResult> {
+  const running = new RollOperator(roll, { fleet, report, now: Date.now, pause })
+  await running.claim()
+  const last = await running.run(signal)
   const made = reportOf(last, await fleet.receipts(last))
   await fleet.keep(last, made)
   return { event: 'roll-result', roll: last, report: made }
 }
 
 async function withFleet<T>(
-  options: RollOptions,
+  options: OperatorOptions,
   run: (fleet: MeshFleet, operator: Operator) => Promise<T>,
 ): Promise<T> {
   const operator = await Operator.open(options)
@@ -165,10 +179,11 @@ async function withFleet<T>(
   }
 }
 
+/** Gives an order to the operator of the group's roll. `atOnce`: does not wait for it to hear. */
 function give(
   order: Order,
   fleet: MeshFleet,
-  { group, signal }: RollOptions,
+  { group, signal }: Pick<RollOptions, 'group' | 'signal'>,
   atOnce = false,
 ): ReturnType<typeof orderRoll> {
   const wait = async (ms: number): Promise<void> => {
@@ -178,7 +193,12 @@ function give(
   return orderRoll(order, { fleet, group, by: fleet.self.name, now: Date.now, pause: wait, wait: !atOnce })
 }
 
-async function newRoll(fleet: MeshFleet, options: NewRollOptions, epoch: number): Promise<Roll> {
+/** A roll of the group that nobody has claimed yet. */
+async function newRoll(
+  fleet: MeshFleet,
+  options: Pick<NewRollOptions, 'group' | 'image' | 'release' | 'rules'>,
+  epoch: number,
+): Promise<Roll> {
   const { group, rules } = options
   const machines = await fleet.machinesOf(group)
   if (machines.length > MAX_ROLL_MACHINES)
@@ -218,10 +238,6 @@ async function newRoll(fleet: MeshFleet, options: NewRollOptions, epoch: number)
 
 function nextEpoch(rolls: readonly Roll[]): number {
   return Math.max(0, ...rolls.map(({ epoch }) => epoch)) + 1
-}
-
-function describe({ block, holders }: Shortage): string {
-  return `is needed: block ${block} would be on ${holders} running machines`
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {

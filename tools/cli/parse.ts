@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { InvalidArgumentError } from 'commander'
-import type { MonitorOptions } from '../../node/agent/log/monitor-nbd.ts'
+import type { MonitorNbdOptions } from '../../node/agent/log/monitor-nbd.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import { parseUplinkRule } from '../../protocol/uplink-rule.ts'
 import { MIN_UPLOAD_BITS } from './limits.ts'
@@ -120,7 +120,7 @@ export function parseCount(text: string): number {
 }
 
 /** `unix:PATH`, `tcp:HOST:PORT`, or `systemd` for the listening socket that systemd hands over (sd_listen_fds(3)). */
-export function parseNbdAddress(text: string): MonitorOptions['address'] {
+export function parseNbdAddress(text: string): MonitorNbdOptions['address'] {
   if (text === 'systemd') {
     const { LISTEN_PID, LISTEN_FDS } = process.env
     if (Number(LISTEN_PID) !== process.pid || Number(LISTEN_FDS) !== 1)

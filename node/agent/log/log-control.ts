@@ -2,6 +2,7 @@ import { MeshError } from '../../../protocol/errors.ts'
 import { RangeSet, type Run } from '../../../protocol/ranges.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
 import { ownDisk } from '../machine/own-disk.ts'
+import { MAP_CELLS } from './limits.ts'
 import { type LogConfig, readLogConfig, removeLog } from './log-config.ts'
 import { type LogPeek, peekLog } from './log-peek.ts'
 
@@ -36,8 +37,6 @@ export interface LogExport extends Omit<LogReport, 'event' | 'map'> {
   /** Runs [start, end) of dirty granules. */
   readonly ranges: readonly Run[]
 }
-
-const MAP_CELLS = 64
 
 /** What the write log of this machine's disk says, also while a monitor has it. Errors: those of the state directory and the disk. */
 export async function showLog(stateDir: string, configured?: ConfiguredMachine): Promise<LogReport> {

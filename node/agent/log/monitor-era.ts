@@ -24,6 +24,7 @@ import { setUpLog } from './open-log.ts'
 
 type EraConfig = Extract<LogConfig, { source: 'dm-era' }>
 
+/** Options of `mesh monitor --era`. */
 export interface MonitorEraOptions {
   readonly stateDir: string
   /** The disk of this machine, a block device. */
@@ -86,7 +87,7 @@ export async function monitorEra(options: MonitorEraOptions): Promise<EraMonitor
   await writeLogConfig(stateDir, { ...used, last: era })
   const { metadata } = used
   const mapped = `/dev/mapper/${name}`
-  const hooks = options.hooks === undefined ? undefined : await hooksThrough(mapped, options.hooks, options)
+  const hooks = await hooksThrough(mapped, options)
   return {
     event: 'monitoring',
     source: 'dm-era',
@@ -99,17 +100,22 @@ export async function monitorEra(options: MonitorEraOptions): Promise<EraMonitor
   }
 }
 
+type HookedMonitor = Pick<MonitorEraOptions, 'hooks' | 'stateDir' | 'signal' | 'report' | 'system'>
+
+/** Hooks reach the disk by the device that logs. */
 async function hooksThrough(
   device: string,
-  hooks: HookOptions,
-  { stateDir, signal, report, system = ERA_SYSTEM }: MonitorEraOptions,
+  { hooks, stateDir, signal, report, system = ERA_SYSTEM }: HookedMonitor,
 ): Promise<HooksReport | undefined> {
+  if (hooks === undefined) return undefined
   const flush = async (): Promise<void> => void (await system.run('sync', [device]))
   return runMachineHooks({ stateDir, hooks, place: { MESH_DEVICE: device }, flush, signal, report })
 }
 
 /** What was set up before, as far as the user wants the same again. `last` is 0 for metadata that are not made yet. */
-async function chooseConfig(options: MonitorEraOptions): Promise<EraConfig> {
+async function chooseConfig(
+  options: Pick<MonitorEraOptions, 'stateDir' | 'name' | 'metadata' | 'storage'>,
+): Promise<EraConfig> {
   const { stateDir, name } = options
   const known = await readLogConfig(stateDir)
   const before = known?.source === 'dm-era' ? known : undefined
@@ -133,21 +139,25 @@ async function assertOursOrTaken(device: EraDevice, { name, last }: EraConfig): 
 }
 
 /** Activates with the metadata there are, if they are those of the last time, else with new ones. */
-async function activate(device: EraDevice, config: EraConfig, options: MonitorEraOptions): Promise<EraConfig> {
+async function activate(
+  device: EraDevice,
+  config: EraConfig,
+  { stateDir, report, system = ERA_SYSTEM }: Pick<MonitorEraOptions, 'stateDir' | 'report' | 'system'>,
+): Promise<EraConfig> {
   let wereEra = false
   if (config.last > 0) {
     const found = await activateKnown(device, config)
     if (found.fault === undefined) return config
     wereEra = found.areEra
     const text = `${found.fault}; the log begins anew, the next restore will read the whole disk`
-    options.report({ type: 'warning', text })
+    report({ type: 'warning', text })
   }
   // The configuration is durable before the metadata are: whatever is found after a crash between the two does not fit, and is made again.
   const first = randomInt(MAX_ERAS_BETWEEN_MONITORS, 2 ** 31)
   const renewed = { ...config, first, last: first }
   const place = await choosePlace(device, { file: config.last > 0, device: wereEra })
-  await writeLogConfig(options.stateDir, renewed)
-  await makeMetadata(place, first, options)
+  await writeLogConfig(stateDir, renewed)
+  await makeMetadata(place, first, stateDir, system)
   await device.activate()
   return renewed
 }
@@ -208,13 +218,9 @@ async function choosePlace(
  * others; it brings the one block given here to the size of the disk. era_restore writes to files only, and past
  * the page cache, which not every /tmp can do.
  */
-async function makeMetadata(place: MetadataPlace, first: number, options: MonitorEraOptions): Promise<void> {
+async function makeMetadata(place: MetadataPlace, first: number, stateDir: string, { run }: EraSystem): Promise<void> {
   const { path, isFile, size } = place
-  const { run } = options.system ?? ERA_SYSTEM
-  const [fresh, xml] = ['era-new', 'era-new.xml'].map((name) => join(options.stateDir, 'write-log', name)) as [
-    string,
-    string,
-  ]
+  const [fresh, xml] = ['era-new', 'era-new.xml'].map((name) => join(stateDir, 'write-log', name)) as [string, string]
   const superblock = `<superblock uuid="" block_size="${ERA_BLOCK_SECTORS}" nr_blocks="1" current_era="${first}">`
   try {
     await writeFile(xml, `${superblock}<era_array><era block="0" era="0"/></era_array></superblock>`)

@@ -15,7 +15,8 @@ import { defaultLogStorage, logPlace, readLogConfig } from './log-config.ts'
 import { setUpLog } from './open-log.ts'
 import { tellServiceManager } from './service-manager.ts'
 
-export interface MonitorOptions {
+/** Options of `mesh monitor --nbd`. */
+export interface MonitorNbdOptions {
   readonly stateDir: string
   /** The disk of this machine. */
   readonly disk: string
@@ -33,7 +34,7 @@ export interface MonitorOptions {
 }
 
 /** Result of `mesh monitor`. */
-export interface Monitored {
+export interface NbdMonitored {
   readonly event: 'stopped'
   /** Granules that the log calls dirty. */
   readonly dirty: number
@@ -47,7 +48,7 @@ export interface Monitored {
  * on, restores go by this log, so everything that writes to the disk must go through it. Errors: STATE_MISSING,
  * STATE_IN_USE, DISK_NOT_OWN, DISK_MOUNTED, PORT_TAKEN, NBD_ADDRESS_INVALID, and those of the disk and of the log's storage.
  */
-export async function monitor(options: MonitorOptions): Promise<Monitored> {
+export async function monitorNbd(options: MonitorNbdOptions): Promise<NbdMonitored> {
   await using stack = new AsyncDisposableStack()
   const { stateDir, disk, readOnly, report, signal } = options
   await assertOwnDisk(disk, stateDir, options.configured)
@@ -72,7 +73,7 @@ export async function monitor(options: MonitorOptions): Promise<Monitored> {
   if (logged.state === 'unknown')
     report({ type: 'note', text: `the next restore will read the whole disk: ${logged.reason}` })
   const exported = new LoggedDisk({ name: basename(disk), device, log, readOnly })
-  const hooks = options.hooks === undefined ? undefined : await hooksThrough(exported, device, options.hooks, options)
+  const hooks = await hooksThrough(exported, device, options)
   disks.resolve([exported])
   if (!signal.aborted) await tellServiceManager()
   // Hooks have written since.
@@ -91,13 +92,15 @@ export async function monitor(options: MonitorOptions): Promise<Monitored> {
   }
 }
 
+type HookedMonitor = Pick<MonitorNbdOptions, 'hooks' | 'stateDir' | 'readOnly' | 'signal' | 'report'>
+
 /** Hooks reach the disk by a socket of their own; all others wait until they have ended. */
 async function hooksThrough(
   exported: NbdExport,
   device: BlockDevice,
-  hooks: HookOptions,
-  { stateDir, signal, report, readOnly }: MonitorOptions,
+  { hooks, stateDir, signal, report, readOnly }: HookedMonitor,
 ): Promise<HooksReport | undefined> {
+  if (hooks === undefined) return undefined
   if (readOnly) {
     report({ type: 'note', text: 'hooks are not run, as the disk is served read-only' })
     return undefined

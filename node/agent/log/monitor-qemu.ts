@@ -9,6 +9,7 @@ import { assertOwnDisk } from '../machine/own-disk.ts'
 import { defaultLogStorage, type LogConfig, logPlace, readLogConfig } from './log-config.ts'
 import { setUpLog } from './open-log.ts'
 
+/** Options of `mesh monitor --qemu`. */
 export interface MonitorQemuOptions {
   readonly stateDir: string
   /** The disk of this machine. */
@@ -58,7 +59,10 @@ export async function monitorQemu(options: MonitorQemuOptions): Promise<QemuMoni
   return { event: 'monitoring', source: 'qemu', disk, image, drive, state: now }
 }
 
-async function chooseConfig(options: MonitorQemuOptions, image: string): Promise<LogConfig> {
+async function chooseConfig(
+  options: Pick<MonitorQemuOptions, 'stateDir' | 'storage' | 'live'>,
+  image: string,
+): Promise<LogConfig> {
   const { stateDir } = options
   const known = await readLogConfig(stateDir)
   const storage = logPlace(options.storage ?? known?.storage ?? defaultLogStorage(stateDir))

@@ -1,3 +1,10 @@
+/**
+ * The room `log`: the write log of this machine's disk. A monitor sets it up, and a restore opens it.
+ * log-config says who marks (our NBD server, dm-era or QEMU) and where the bitmap is kept.
+ * monitor-nbd, monitor-era and monitor-qemu are the three commands that begin a log. log-peek reads a log that another process
+ * writes; log-doubt remembers that a log is not to be believed; log-control shows, exports and forgets it.
+ */
+
 import { isMeshError } from '../../../protocol/errors.ts'
 import type { BlockDevice } from '../../disk/block-device.ts'
 import { type DiskFacts, diskFacts } from '../../disk/disk-identity.ts'

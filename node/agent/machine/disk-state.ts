@@ -16,6 +16,7 @@ export interface DiskState {
 
 const KEY = 'disk'
 
+/** Undefined on a machine that was never restored and never published. */
 export async function readDiskState(state: StateDirectory): Promise<DiskState | undefined> {
   return state.sublevel<DiskState>('disk-state').get(KEY)
 }

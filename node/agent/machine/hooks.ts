@@ -9,6 +9,7 @@ import type { Receipt } from '../../restore/receipt.ts'
 import { storageError, writeFileAtomic } from '../../state/atomic-file.ts'
 import type { AgentEvent } from './events.ts'
 
+/** Which hooks run, and for how long. */
 export interface HookOptions {
   /** Directory with the executables. */
   readonly directory: string
@@ -24,6 +25,7 @@ export interface HooksReport {
   readonly failure?: { readonly code: ErrorCode; readonly message: string }
 }
 
+/** What {@link runMachineHooks} works with. */
 export interface MachineHooksOptions {
   readonly stateDir: string
   readonly hooks: HookOptions

@@ -1,3 +1,11 @@
+/**
+ * The room `machine`: what every command of this machine works with, whatever it does.
+ * `Machine` is the enrolled machine: its state directory, its key, the signed list and the releases that it trusts. Beside it stand
+ * what the user may say (options), what is remembered of that (settings), what a command tells while it runs (events), what the
+ * disk is known to hold (disk-state), the hooks, and the part that a room adds to a running command (service-part).
+ * This room imports no other room.
+ */
+
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { type MachineConfig, StateDirectory } from '../../state/state-directory.ts'

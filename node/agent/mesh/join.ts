@@ -31,6 +31,7 @@ export interface Joined {
   readonly release?: number
 }
 
+/** Options of `mesh join`. */
 export interface JoinOptions extends AgentOptions {
   readonly token: string
   /** A machine that only operates the others has none. */

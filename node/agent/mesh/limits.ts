@@ -8,3 +8,5 @@ export const DIAL_TICK_MS = 250
 export const METADATA_WAIT_MS = 3_000
 /** How often a command that waits for its first peer looks whether one has come. */
 export const FIRST_PEER_TICK_MS = 20
+/** The longest time that a peer is not asked for metadata after its claims came to nothing. */
+export const DOUBT_MAX_MS = 10 * 60 * 1000

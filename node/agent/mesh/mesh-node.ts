@@ -1,3 +1,10 @@
+/**
+ * The room `mesh`: this machine among the members of its site.
+ * `MeshNode` is the machine on the network. It is started by start-host, connects by dialer, and prefers by neighbourhood who is near.
+ * metadata-sync keeps the signed metadata as new as the newest that any member has; first-news waits for that at the start.
+ * join and enrolment are the two sides of becoming a member.
+ */
+
 import {
   EXCHANGE_PROTOCOL,
   JOIN_PROTOCOL,

@@ -4,9 +4,7 @@ import type { MetadataVersions } from '../../../protocol/messages.ts'
 import { RETRY_MIN_MS } from '../../exchange/limits.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { TrustStore } from '../../trust/trust-store.ts'
-
-/** The longest a peer whose claims came to nothing is not asked. */
-const DOUBT_MAX_MS = 10 * 60 * 1000
+import { DOUBT_MAX_MS } from './limits.ts'
 
 /** Serves metadata files to one peer until it closes the stream (docs/PROTOCOL.md, metadata protocol). */
 export async function serveMetadata(

@@ -3,10 +3,7 @@ import type { RangeSet } from '../../../protocol/ranges.ts'
 import type { HashPool } from '../../disk/hash-pool.ts'
 import { scanDisk } from '../../restore/scan.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
-import { DISK_WATCH_TICK_MS } from './limits.ts'
-
-/** Block devices have no time of last change that can be relied on, so they are read again this often. */
-const DEVICE_SCAN_EVERY_MS = 30 * 60 * 1000
+import { DEVICE_SCAN_EVERY_MS, DISK_WATCH_TICK_MS } from './limits.ts'
 
 /**
  * Notices that a published disk was changed afterwards: when a file's time of change moves (or, for a device, now and

@@ -14,6 +14,8 @@ export const LINGER_QUIET_MS = 5_000
 export const LINGER_TICK_MS = 100
 /** How often the master looks whether its disk has changed. */
 export const DISK_WATCH_TICK_MS = 5_000
+/** Block devices have no time of last change that can be relied on, so they are read again this often. */
+export const DEVICE_SCAN_EVERY_MS = 30 * 60 * 1000
 /**
  * How often a serving machine looks at the log of its disk: our own bitmap, and a tracker that has to be asked, which takes
  * time and with dm-era makes first writes slow again. Blocks are hashed before they are sent in any case.

@@ -15,6 +15,7 @@ import type { AgentEvent } from '../machine/events.ts'
 import { secureRandom } from '../machine/secure-random.ts'
 import { LOG_WATCH_TICK_MS, TRACKER_WATCH_TICK_MS } from './limits.ts'
 
+/** What a {@link LogWatch} works with. */
 export interface LogWatchOptions {
   readonly config: LogConfig
   readonly state: StateDirectory

@@ -1,3 +1,10 @@
+/**
+ * The room `offer`: what this machine gives to others from its disk, and how much of itself that may take.
+ * `OfferedDisk` opens what is offered (open-source) and takes back what changes: log-watch goes by the write log, disk-watch by reading
+ * the disk again. serving-limits bounds what serving takes, and bounds it more while use-watch sees somebody at the machine.
+ * linger keeps a restore serving until the others are done.
+ */
+
 import type { HashPool } from '../../disk/hash-pool.ts'
 import { readLogConfig } from '../log/log-config.ts'
 import type { AgentEvent } from '../machine/events.ts'

@@ -4,6 +4,7 @@ import { IN_USE_DEADLINE_MS, IN_USE_TICK_MS } from './limits.ts'
 /** Lists who is logged in, one a line. */
 const DEFAULT_CHECK = 'who'
 
+/** How a {@link UseWatch} looks, and whom it tells. */
 export interface UseWatchOptions {
   /** A command of the shell that prints something while somebody uses the machine; empty: nobody is looked for. */
   readonly check?: string | undefined

@@ -27,12 +27,14 @@ export function holdersOf(root: string, machine: Machine, node: MeshNode, own?: 
   return [...others, { id: machine.config.id, held }]
 }
 
+/** A holder as the control socket carries it. */
 export function encodeHolder({ id, held }: Holder): HolderJson {
   const bytes = new Uint8Array(Math.ceil(held.length / 8))
   held.store(0, bytes)
   return { id, blocks: held.length, held: zstdCompressSync(bytes).toString('base64') }
 }
 
+/** The inverse of {@link encodeHolder}. */
 export function decodeHolder({ id, blocks, held: text }: HolderJson): Holder {
   const held = new Bitmap(blocks)
   held.load(0, zstdDecompressSync(Buffer.from(text, 'base64'), { maxOutputLength: Math.ceil(blocks / 8) }))

@@ -1,3 +1,12 @@
+/**
+ * The room `operate`: the master and operators' machines ask the others. Four files, one word each:
+ * operator — `Operator` is what a command of an operator uses to reach the machines, through the running command or by its own node;
+ * ask-machines — `AskMachines` asks over the network, in whichever process has a node;
+ * operator-methods — the control methods by which an `Operator` in another process uses the node of this one;
+ * answer-operators — the other side: what a machine answers when it is asked, and that it resets itself.
+ * holders tells who holds which blocks. list-receipts is `mesh receipts`.
+ */
+
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ERROR_CODES, isMeshError, MeshError } from '../../../protocol/errors.ts'
 import type { OperateRequest } from '../../../protocol/operate-messages.ts'
@@ -16,6 +25,9 @@ import { type Gathered, ReceiptGatherer } from '../receipts/receipt-gatherer.ts'
 import { type AnswerJson, AskMachines } from './ask-machines.ts'
 import { decodeHolder, type Holder, type HolderJson, holdersOf } from './holders.ts'
 import { GATHER_WAIT_MS, OPERATOR_BATCH, OPERATOR_CONNECT_MS } from './limits.ts'
+
+/** What an {@link Operator} takes of a command's options. */
+export type OperatorOptions = Pick<AgentOptions, 'stateDir' | 'listen' | 'mdns' | 'report' | 'signal'>
 
 /** The way to the other machines. */
 interface Reach {
@@ -41,7 +53,7 @@ export class Operator {
   }
 
   /** Errors: NOT_AN_OPERATOR; STATE_MISSING and others of {@link Machine.open}; PORT_TAKEN. */
-  static async open(options: AgentOptions): Promise<Operator> {
+  static async open(options: OperatorOptions): Promise<Operator> {
     await using stack = new AsyncDisposableStack()
     const running = await isRunning(options.stateDir)
     const machine = stack.adopt(await Machine.open(options.stateDir, { readOnly: running }), (it) => it.close())
@@ -143,8 +155,11 @@ function askThroughSocket(stateDir: string): Ask {
   }
 }
 
-async function throughOwnNode(machine: Machine, options: AgentOptions, stack: AsyncDisposableStack): Promise<Reach> {
-  const { listen, mdns, report, signal } = options
+async function throughOwnNode(
+  machine: Machine,
+  { listen, mdns, report, signal }: Omit<OperatorOptions, 'stateDir'>,
+  stack: AsyncDisposableStack,
+): Promise<Reach> {
   const node = stack.adopt(await MeshNode.start({ machine, listen, mdns, report }), (it) => it.stop())
   const machines = stack.adopt(new AskMachines(machine, node), (it) => it.close())
   const deadline = Date.now() + OPERATOR_CONNECT_MS

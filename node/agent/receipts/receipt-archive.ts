@@ -1,3 +1,9 @@
+/**
+ * The room `receipts`: the signed records of what was restored, and of what failed.
+ * own-receipts signs and keeps a receipt for each restore of this machine, also for one that failed. receipt-gatherer fetches those
+ * of other machines, on the master and on operators' machines. Both keep them in `ReceiptArchive`.
+ */
+
 import { MAX_RECEIPTS_PER_PAGE } from '../../../protocol/constants.ts'
 import type { ReceiptPage } from '../../../protocol/operate-messages.ts'
 import { type ReceiptRecord, readReceipt } from '../../../protocol/receipt-document.ts'

@@ -1,3 +1,9 @@
+/**
+ * The room `release`: the releases of an image.
+ * `publishRelease` makes the next one from a disk; open-site opens the site it belongs to, and creates it at the first time.
+ * rollback publishes an earlier one again. releases lists them, with what each has changed.
+ */
+
 import { basename, resolve } from 'node:path'
 import { DEFAULT_BLOCK_SIZE_BYTES } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'

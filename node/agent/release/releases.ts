@@ -37,6 +37,7 @@ export interface ReleaseStatus {
   readonly staged?: StagingStatus
 }
 
+/** Result of `mesh releases`. */
 export interface Releases {
   readonly event: 'releases'
   readonly image: string

@@ -10,10 +10,8 @@ import { TreeStore } from '../../store/tree-store.ts'
 import type { SiteSigner } from '../../trust/site-signer.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
+import { LOOKED_UP_AT_ONCE } from './limits.ts'
 import { hasNoContent } from './releases.ts'
-
-/** Blocks that are looked for before the rest of the process has its turn. */
-const LOOKED_UP_AT_ONCE = 256
 
 /** Result of `mesh rollback`. */
 export interface RolledBack {
@@ -33,6 +31,7 @@ export interface RolledBack {
   }
 }
 
+/** Which earlier release is to be published again. */
 export interface RollbackRequest {
   readonly release: number
   readonly image?: string

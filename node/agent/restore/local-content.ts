@@ -13,8 +13,8 @@ interface ContentParts {
 }
 
 /**
- * The stage, until the stack ends. Undefined if there is none, or an empty one and the disk has this release: a restore does as well
- * without it. A stage that cannot be used is reported.
+ * Opens the stage until the stack ends. Undefined if there is none, or if it is empty and the disk has this release already.
+ * A stage that cannot be used is reported: a restore does as well without it.
  */
 export async function openStage(
   { root, blockSize }: VerifiedManifest,

@@ -1,3 +1,10 @@
+/**
+ * The room `restore`: the disk of this machine is brought to a release, or compared with one.
+ * `restoreMachine` is `mesh restore`. release-choice says which release it goes for, restore-release makes one attempt at it, and
+ * restore-network is the network, which is started only if something has to be fetched. local-content and other-disks are places on
+ * this computer where content is looked for first. verify-machine is `mesh verify`.
+ */
+
 import { openDevice } from '../../disk/file-device.ts'
 import { HashPool } from '../../disk/hash-pool.ts'
 import { assertNotMounted } from '../../disk/mounts.ts'

@@ -5,10 +5,16 @@ import { TreeStore } from '../../store/tree-store.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 
+/** Options of `mesh verify`. */
+export interface VerifyMachineOptions extends Pick<AgentOptions, 'stateDir' | 'configured' | 'report' | 'signal'> {
+  /** Default: the image of this machine. */
+  readonly image?: string
+  /** Default: the newest release. */
+  readonly release?: number
+}
+
 /** `mesh verify`: compares the whole disk with a release, by default the newest. Changes nothing and takes no lock. */
-export async function verifyMachine(
-  options: AgentOptions & { readonly image?: string; readonly release?: number },
-): Promise<VerifyReport> {
+export async function verifyMachine(options: VerifyMachineOptions): Promise<VerifyReport> {
   await using stack = new AsyncDisposableStack()
   const pool = stack.adopt(new HashPool({ here: true }), (it) => it.close())
   // While the state is read the other cores have nothing to do.

@@ -26,6 +26,7 @@ export function peers(stateDir: string): Promise<Peers> {
   return callControl(stateDir, 'peers')
 }
 
+/** What an invitation is to allow. `ttlMs`: how long it can be used; `uses`: by how many machines. */
 export interface InviteOptions extends Partial<Place> {
   readonly ttlMs: number
   readonly uses: number

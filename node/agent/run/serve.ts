@@ -1,3 +1,10 @@
+/**
+ * The room `run`: the commands that keep running, `mesh up` and `mesh seed`, and the commands that ask them.
+ * `serve` opens the node, merges what the other rooms add to a running command (each a `ServicePart`), and serves until it is stopped.
+ * master is the master's part. up and seed say what is offered. status describes a machine; ask-running asks the running command over
+ * its control socket, from another process.
+ */
+
 import { ControlServer } from '../../control/control-server.ts'
 import { HashPool } from '../../disk/hash-pool.ts'
 import { aborted } from '../machine/aborted.ts'

@@ -9,6 +9,7 @@ import { SERVE_SLICE_MS } from '../../store/limits.ts'
 import type { Stage } from '../../store/stage.ts'
 import type { TreeFile } from '../../store/tree-file.ts'
 
+/** What a {@link StagePlan} is made from. */
 export interface StagePlanOptions {
   /** Tree of the coming release. */
   readonly tree: TreeFile

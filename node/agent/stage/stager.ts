@@ -1,3 +1,9 @@
+/**
+ * The room `stage`: a release that is newer than the one on the disk, fetched ahead while the machine is used.
+ * `Stager` watches for such a release. Staging fetches one and offers it; stage-plan says which of its blocks have to be put aside,
+ * because the disk does not have them or would lose them. The disk itself is not written: `mesh restore` switches.
+ */
+
 import { isMeshError } from '../../../protocol/errors.ts'
 import type { ServingConfig } from '../../state/state-directory.ts'
 import type { DiskSource } from '../../store/disk-source.ts'

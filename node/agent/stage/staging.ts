@@ -15,6 +15,7 @@ import type { MeshNode } from '../mesh/mesh-node.ts'
 import { STAGE_FLUSH_BYTES, STAGE_FLUSH_MS, STAGE_PORTION_BLOCKS, STAGE_PORTION_MS, STAGE_RETRY_MS } from './limits.ts'
 import { StagePlan } from './stage-plan.ts'
 
+/** What a {@link Staging} works with. */
 export interface StagingOptions {
   readonly machine: Machine
   readonly node: MeshNode

@@ -1,11 +1,11 @@
 import { Command } from 'commander'
-import type { MonitorOptions } from '../../../node/agent/log/monitor-nbd.ts'
+import type { MonitorNbdOptions } from '../../../node/agent/log/monitor-nbd.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { type HookFlags, hooksOf, withHookOptions } from '../hook-options.ts'
 import { parseEraName, parseNbdAddress } from '../parse.ts'
 
-type NbdAddress = MonitorOptions['address']
+type NbdAddress = MonitorNbdOptions['address']
 
 interface Options extends HookFlags {
   nbd?: NbdAddress
@@ -66,10 +66,10 @@ async function run(context: Context, options: Options, given?: string): Promise<
 }
 
 async function serve(context: Context, options: Options, disk: string, address: NbdAddress): Promise<void> {
-  const { monitor } = await import('../../../node/agent/log/monitor-nbd.ts')
+  const { monitorNbd } = await import('../../../node/agent/log/monitor-nbd.ts')
   const { assertHooksDone } = await import('../../../node/agent/machine/hooks.ts')
   const { output, agent } = context
-  const stopped = await monitor({
+  const stopped = await monitorNbd({
     ...agent,
     disk,
     address,

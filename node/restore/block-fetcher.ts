@@ -1,4 +1,4 @@
-import type { FetchedBlock, FetchRequest } from '../exchange/ask/fetch-job.ts'
+import type { FetchedBlock, FetchRequest } from '../exchange/ask/fetch-request.ts'
 
 /** Where a restore gets content that is not on this machine; the swarm is one. */
 export interface BlockFetcher {

@@ -4,7 +4,7 @@ import { type Digest, digestOf, sameBytes, zeroDigest } from '../../protocol/dig
 import { countGranules, granuleOf } from '../../protocol/granules.ts'
 import type { Repeat } from '../../protocol/repeats.ts'
 import type { ImageDisk } from '../disk/image-disk.ts'
-import type { FetchedBlock } from '../exchange/ask/fetch-job.ts'
+import type { FetchedBlock } from '../exchange/ask/fetch-request.ts'
 import { MAX_LOCATIONS_PER_DIGEST } from '../store/limits.ts'
 import type { LocationIndex } from '../store/location-index.ts'
 import type { TreeFile } from '../store/tree-file.ts'

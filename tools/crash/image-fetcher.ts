@@ -1,4 +1,4 @@
-import type { FetchedBlock, FetchRequest } from '../../node/exchange/ask/fetch-job.ts'
+import type { FetchedBlock, FetchRequest } from '../../node/exchange/ask/fetch-request.ts'
 import type { BlockFetcher } from '../../node/restore/block-fetcher.ts'
 import { digestOf, sameBytes } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'

@@ -10,7 +10,8 @@ import { FarSide, type FetchingMessage } from '../uplink/far-side.ts'
 import type { UplinkPace } from '../uplink/uplink-pace.ts'
 import type { ArrivedBlock } from './compressed-link.ts'
 import { searchContent } from './content-search.ts'
-import { type Doubted, type FetchedBlock, FetchJob, type FetchRequest, type Ticket } from './fetch-job.ts'
+import { type Doubted, FetchJob, type Ticket } from './fetch-job.ts'
+import type { FetchedBlock, FetchRequest } from './fetch-request.ts'
 import {
   FAR_PROGRESS_DEADLINE_MS,
   FAR_STALL_DISCONNECT_MS,

@@ -1,6 +1,6 @@
 import { rename } from 'node:fs/promises'
 import { describe, expect, it } from 'vitest'
-import type { FetchedBlock, FetchRequest } from '../../../node/exchange/ask/fetch-job.ts'
+import type { FetchedBlock, FetchRequest } from '../../../node/exchange/ask/fetch-request.ts'
 import type { BlockFetcher } from '../../../node/restore/block-fetcher.ts'
 import { ensureTree } from '../../../node/restore/tree-fetch.ts'
 import type { TreeFile } from '../../../node/store/tree-file.ts'

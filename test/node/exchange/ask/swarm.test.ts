@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest'
-import type { FetchedBlock, FetchRequest } from '../../../../node/exchange/ask/fetch-job.ts'
+import type { FetchedBlock, FetchRequest } from '../../../../node/exchange/ask/fetch-request.ts'
 import { PAGE_GUESSES } from '../../../../node/exchange/ask/limits.ts'
 import { Swarm } from '../../../../node/exchange/ask/swarm.ts'
 import type { SwarmOptions } from '../../../../node/exchange/ask/swarm-options.ts'

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, it } from 'vitest'
-import type { FetchRequest } from '../../../../node/exchange/ask/fetch-job.ts'
+import type { FetchRequest } from '../../../../node/exchange/ask/fetch-request.ts'
 import { Swarm } from '../../../../node/exchange/ask/swarm.ts'
 import type { LocalFacts } from '../../../../node/exchange/local-facts.ts'
 import { ExchangeServer } from '../../../../node/exchange/serve/server.ts'

@@ -1,9 +1,7 @@
 import { zstdCompressSync } from 'node:zlib'
 import { afterEach, describe, expect, it } from 'vitest'
 import { Swarm } from '../../../node/exchange/ask/swarm.ts'
-import type { LocalFacts } from '../../../node/exchange/local-facts.ts'
 import { ExchangeServer } from '../../../node/exchange/serve/server.ts'
-import type { Holding } from '../../../node/store/block-source.ts'
 import { Bitmap } from '../../../protocol/bitmap.ts'
 import { digestOf } from '../../../protocol/digest.ts'
 import { CODING, type Message } from '../../../protocol/messages.ts'
@@ -11,6 +9,7 @@ import { Random } from '../../../tools/lab/random.ts'
 import { streamPair } from '../../fakes/frame-stream-pair.ts'
 import { MemoryHolding } from '../../fakes/memory-holding.ts'
 import { testSeed } from '../../support/seed.ts'
+import { facts } from '../../support/swarm-net.ts'
 import { systemBytes } from '../../support/system-bytes.ts'
 
 const BLOCK = 65536
@@ -25,11 +24,6 @@ function imageOf(content: Uint8Array, blockSize = BLOCK): MemoryHolding {
     content.subarray(i * blockSize, (i + 1) * blockSize),
   )
   return new MemoryHolding(blocks, blocks.keys(), blockSize)
-}
-
-function facts(name: string, holdings: readonly Holding[]): LocalFacts {
-  const held = holdings.map(({ root, size, blockSize }) => ({ root, size, blockSize }))
-  return { siteId: Buffer.alloc(32, 1), name, metadata: { root: 1, timestamp: 1 }, addresses: [], held }
 }
 
 describe('an exchange over a link of some speed', () => {

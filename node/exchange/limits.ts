@@ -2,8 +2,6 @@
 
 /** Bytes of requested, unanswered blocks one server grants one client. */
 export const SESSION_CREDIT_BYTES = 8 * 1024 * 1024
-/** Bytes a client asks of one peer at least, however slow. */
-export const MIN_PEER_WINDOW_BYTES = 128 * 1024
 /** When a busy server wants to be asked again. */
 export const BUSY_RETRY_MIN_MS = 50
 export const BUSY_RETRY_MAX_MS = 1_000

@@ -32,10 +32,15 @@ const FORGET = 0.01
 /** What a client knows of the link to one peer and of compressing on it; unpacks what comes. */
 export class CompressedLink {
   /** What the link is taken to carry until that is measured, bytes per second. */
-  assumedRate = ASSUMED_LINK_RATE
+  #assumedRate = ASSUMED_LINK_RATE
   #packRate = ASSUMED_PACK_RATE
   #unpackRate = ASSUMED_UNPACK_RATE
   #ratio = ASSUMED_RATIO
+
+  /** Takes the link to carry `bytesPerSecond` until that is measured. */
+  assumeRate(bytesPerSecond: number): void {
+    this.#assumedRate = bytesPerSecond
+  }
 
   /**
    * From which size on answers should be compressed; 0: none. Bytes per second: `linkRate` what the link carries (0: not
@@ -43,7 +48,7 @@ export class CompressedLink {
    */
   packFrom(linkRate: number, totalRate: number): number {
     return smallestToPack({
-      linkRate: linkRate || this.assumedRate,
+      linkRate: linkRate || this.#assumedRate,
       totalRate,
       packRate: this.#packRate,
       unpackRate: this.#unpackRate,

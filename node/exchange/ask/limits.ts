@@ -6,6 +6,8 @@ import { MAX_BLOCK_SIZE_BYTES } from '../../../protocol/constants.ts'
 export const FIND_HOLDERS = 3
 /** Bytes a client asks of one peer before it knows the peer's speed. */
 export const FIRST_PEER_WINDOW_BYTES = 512 * 1024
+/** Bytes a client asks of one peer at least, however slow. */
+export const MIN_PEER_WINDOW_BYTES = 128 * 1024
 /** Time for which requests may wait at a peer, so that its link never idles. */
 export const PEER_QUEUE_MS = 200
 /** A peer's speed is measured over so long a time, or so many bytes. */

@@ -43,11 +43,12 @@ export class PeerSession<Ticket> {
   readonly peerId: string
   readonly name: string
   /** When the peer last delivered something, or was first asked after being idle. */
-  progressAt: number
-  stalled = false
-  readonly window = new PeerWindow()
+  #progressAt: number
+  #stalled = false
+  #over = false
+  readonly #window = new PeerWindow()
   /** What is known of the link to the peer, and so whether it should compress. */
-  readonly link = new CompressedLink()
+  readonly #link = new CompressedLink()
   readonly #stream: FrameStream
   readonly #events: SessionEvents<Ticket>
   readonly #now: () => number
@@ -79,7 +80,7 @@ export class PeerSession<Ticket> {
     this.#version = hello.versionMax
     this.peerId = stream.peerId
     this.name = hello.name
-    this.progressAt = now()
+    this.#progressAt = now()
     this.#hold(hello.held)
   }
 
@@ -117,6 +118,7 @@ export class PeerSession<Ticket> {
       this.#stream.abort(error instanceof Error ? error : new Error(String(error)))
       throw error
     } finally {
+      this.#over = true
       for (const { count, resolve } of this.#searches.values()) resolve(new Bitmap(count))
     }
   }
@@ -144,14 +146,51 @@ export class PeerSession<Ticket> {
     return this.#held.keys()
   }
 
+  /** Takes note that the peer does not have a block of an image after all. */
+  forget(root: string, index: number): void {
+    this.#held.get(root)?.clear(index)
+  }
+
+  /** Bytes of content that the peer is asked for and has not sent. */
   get openBytes(): number {
     return this.#openBytes
   }
 
+  /** What the peer delivers, bytes per second, smoothed; 0 until measured. */
+  get rate(): number {
+    return this.#window.rate
+  }
+
+  /** Whether the stream has ended. */
+  get isOver(): boolean {
+    return this.#over
+  }
+
+  /** Whether the peer is asked for nothing, because it was silent for too long. */
+  get isStalled(): boolean {
+    return this.#stalled
+  }
+
+  /** Asks the peer for nothing more until it answers again. */
+  stall(): void {
+    this.#stalled = true
+  }
+
+  /** Milliseconds since the peer last delivered something, or was first asked after being idle. */
+  silentMs(now: number): number {
+    return now - this.#progressAt
+  }
+
+  /** Takes the link to be slow, `bytesPerSecond`, until it is measured. */
+  assumeSlow(bytesPerSecond: number): void {
+    this.#link.assumeRate(bytesPerSecond)
+    this.#window.beginSmall()
+  }
+
   /** Bytes that the peer may be asked for now; none until it is worth a message. */
   room(): number {
-    if (this.stalled || this.#now() < this.#busyUntil) return 0
-    const window = Math.min(this.window.size, this.#credit)
+    if (this.#stalled || this.#now() < this.#busyUntil) return 0
+    const window = Math.min(this.#window.size, this.#credit)
     return this.#openBytes <= window * (1 - ASK_TOGETHER) ? window - this.#openBytes : 0
   }
 
@@ -164,8 +203,8 @@ export class PeerSession<Ticket> {
     const size = wantedBytes(granules, want.size)
     const now = this.#now()
     if (this.#requests.size === 0) {
-      this.progressAt = now
-      this.window.begun(now)
+      this.#progressAt = now
+      this.#window.begun(now)
     }
     this.#requests.set(id, { ticket, size, askedAt: now })
     this.#openBytes += size
@@ -205,9 +244,9 @@ export class PeerSession<Ticket> {
           if (message.id >= this.#nextId) throw this.#violation('a block that was not asked for')
           return
         }
-        this.window.delivered(message.payload.byteLength, this.#openBytes, now - request.askedAt, now)
+        this.#window.delivered(message.payload.byteLength, this.#openBytes, now - request.askedAt, now)
         if (message.payload.byteLength > request.size) throw this.#violation('more bytes than asked for')
-        const content = this.link.arrived(message, request.size)
+        const content = this.#link.arrived(message, request.size)
         this.#events.block(this, request.ticket, content)
         break
       }
@@ -286,15 +325,15 @@ export class PeerSession<Ticket> {
   }
 
   #progress(): number {
-    this.progressAt = this.#now()
-    this.stalled = false
-    return this.progressAt
+    this.#progressAt = this.#now()
+    this.#stalled = false
+    return this.#progressAt
   }
 
   #sendUnsent(): void {
     const requests = this.#unsent
     this.#unsent = []
-    const packFrom = this.link.packFrom(this.window.rate, this.#events.totalRate())
+    const packFrom = this.#link.packFrom(this.#window.rate, this.#events.totalRate())
     for (let at = 0; at < requests.length; at += MAX_WANTS_PER_MESSAGE) {
       this.#post({ type: 'want', requests: requests.slice(at, at + MAX_WANTS_PER_MESSAGE), packFrom })
     }

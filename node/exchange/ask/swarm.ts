@@ -7,6 +7,7 @@ import type { MetadataVersions, PeerAddresses } from '../../../protocol/messages
 import type { RangeSet } from '../../../protocol/ranges.ts'
 import { HAND_OVER_MS, HAND_OVER_TICK_MS } from '../limits.ts'
 import { FarSide, type FetchingMessage } from '../uplink/far-side.ts'
+import { FAR_ASSUMED_LINK_RATE } from '../uplink/limits.ts'
 import type { UplinkPace } from '../uplink/uplink-pace.ts'
 import type { ArrivedBlock } from './compressed-link.ts'
 import { searchContent } from './content-search.ts'
@@ -54,7 +55,8 @@ export class Swarm {
       ledger: this.ledger,
       events: this.#events,
       opened: (session) => {
-        this.#far.opened(session)
+        if (this.#far.isFar(session.peerId)) session.assumeSlow(FAR_ASSUMED_LINK_RATE)
+        else this.#far.met(session)
         for (const job of this.#jobs) this.#enlist(job, session)
         this.#pump()
       },
@@ -100,8 +102,8 @@ export class Swarm {
   peers(): PeerFacts[] {
     return this.#sessions.all().map((session) => {
       const { blocks, bytes, bad } = this.ledger.of(session.peerId)
-      const { rate } = session.window
-      return { id: session.peerId, name: session.name, blocks, bytes, bad, rate, stalled: session.stalled }
+      const { peerId: id, name, rate, isStalled: stalled } = session
+      return { id, name, blocks, bytes, bad, rate, stalled }
     })
   }
 
@@ -190,7 +192,7 @@ export class Swarm {
       if (near && !pages) this.#search(job, session)
     } else job.picker.addPeer(peerId, { have, near }, now)
     if (this.#options.isReluctant?.(peerId) === true) job.picker.setReluctant(peerId, true)
-    if (session.window.rate > 0) job.picker.setSpeed(peerId, session.window.rate)
+    if (session.rate > 0) job.picker.setSpeed(peerId, session.rate)
     this.#far.noticed(job)
   }
 
@@ -234,7 +236,7 @@ export class Swarm {
     },
     missing: (session: PeerSession<Ticket>, ticket: Ticket) => {
       const { job, index } = ticket
-      if (job.request.level === 0) session.held(job.root)?.clear(index)
+      if (job.request.level === 0) session.forget(job.root, index)
       if (job.picker.hasPeer(session.peerId)) job.picker.lost(session.peerId, [[index, index + 1]])
       job.unask(ticket)
       job.guessedWrong(session)
@@ -261,8 +263,7 @@ export class Swarm {
     },
     versions: (peerId: string, versions: MetadataVersions) => this.#options.onVersions?.(peerId, versions),
     peers: (list: readonly PeerAddresses[]) => this.#options.onPeers?.(list),
-    totalRate: () =>
-      this.#sessions.all().reduce((sum, { openBytes, window }) => sum + (openBytes > 0 ? window.rate : 0), 0),
+    totalRate: () => this.#sessions.all().reduce((sum, { openBytes, rate }) => sum + (openBytes > 0 ? rate : 0), 0),
   }
 
   async #received(session: PeerSession<Ticket>, ticket: Ticket, content: ArrivedBlock): Promise<void> {
@@ -305,7 +306,7 @@ export class Swarm {
 
   /** A peer delivers, perhaps again. */
   #answers(session: PeerSession<Ticket>): void {
-    const { rate } = session.window
+    const { rate } = session
     for (const job of this.#jobs) {
       if (!job.picker.hasPeer(session.peerId)) this.#enlist(job, session)
       else if (rate > 0) job.picker.setSpeed(session.peerId, rate)
@@ -321,7 +322,7 @@ export class Swarm {
     { job, index }: Ticket,
     { data, granules, received }: Pick<FetchedBlock, 'data' | 'received'> & { granules: Bitmap | undefined },
   ): void {
-    this.ledger.delivered(session.peerId, received)
+    this.ledger.countDelivered(session.peerId, received)
     this.#options.onReceived?.(session.peerId, job.request.level, received)
     const doubted = job.doubted.get(index)
     const neighboursWrong = doubted !== undefined && this.#judge(doubted, index, data)
@@ -341,13 +342,13 @@ export class Swarm {
     const claimed = Buffer.from(block)
     unpackBlock(content, granules, claimed)
     if (sameBytes(claimed, block)) return true
-    this.ledger.of(peerId).bad++
+    this.ledger.countBad(peerId)
     this.#sessions.ban(peerId, `sent wrong bytes for block ${index}`)
     return false
   }
 
   #wrong(session: PeerSession<Ticket>, what: string): void {
-    this.ledger.of(session.peerId).bad++
+    this.ledger.countBad(session.peerId)
     this.#sessions.ban(session.peerId, what)
     this.#loseSession(session)
   }
@@ -421,17 +422,17 @@ export class Swarm {
 
   #checkProgress(session: PeerSession<Ticket>, now: number): void {
     if (session.openBytes === 0) return
-    const silentMs = now - session.progressAt
+    const silentMs = session.silentMs(now)
     const far = this.#far.isFar(session.peerId)
     const { stallDisconnectMs, progressDeadlineMs } = this.#options
     if (silentMs >= (stallDisconnectMs ?? (far ? FAR_STALL_DISCONNECT_MS : STALL_DISCONNECT_MS))) {
       session.abort(new MeshError('REQUEST_TIMEOUT', `${session.peerId} sent nothing for ${silentMs} ms`))
     } else if (
       silentMs >= (progressDeadlineMs ?? (far ? FAR_PROGRESS_DEADLINE_MS : PROGRESS_DEADLINE_MS)) &&
-      !session.stalled
+      !session.isStalled
     ) {
-      session.stalled = true
-      this.ledger.of(session.peerId).stalls++
+      session.stall()
+      this.ledger.countStall(session.peerId)
       // Its answers are still welcome; until then others are asked for the same.
       for (const ticket of session.tickets()) ticket.job.unask(ticket)
       for (const job of this.#jobs) job.picker.suspendPeer(session.peerId, now)
@@ -447,7 +448,7 @@ export class Swarm {
   /** Far peers count while the uplink is open; they are searched when it is clear what the near ones have. */
   #checkFar(): void {
     for (const session of this.#sessions.all()) {
-      if (!this.#far.isFar(session.peerId) || session.stalled) continue
+      if (!this.#far.isFar(session.peerId) || session.isStalled) continue
       for (const job of this.#jobs) {
         const has = job.picker.hasPeer(session.peerId)
         if (this.#far.isClosed) job.picker.removePeer(session.peerId)
@@ -460,7 +461,7 @@ export class Swarm {
   /** At the very end a slow peer's last requests are asked of a second peer that has nothing else to do. */
   #askTwice(job: FetchJob, now: number): void {
     for (const session of this.#sessions.all()) {
-      if (session.openBytes > 0 || session.stalled || !job.picker.hasPeer(session.peerId)) continue
+      if (session.openBytes > 0 || session.isStalled || !job.picker.hasPeer(session.peerId)) continue
       const index = job.picker.duplicate(session.peerId, now)
       if (index !== -1) this.#ask(job, session, index, now)
     }

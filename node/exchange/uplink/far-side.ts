@@ -1,12 +1,11 @@
 import { toHex } from '../../../protocol/digest.ts'
 import type { Message } from '../../../protocol/messages.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'
-import { HAND_OVER_MS, MIN_PEER_WINDOW_BYTES } from '../limits.ts'
+import { HAND_OVER_MS } from '../limits.ts'
 import {
   CLAIM_DELAY_MS,
   CLAIM_KEEP_MS,
   EXPECTED_MS,
-  FAR_ASSUMED_LINK_RATE,
   FAR_PATIENCE_MAX_MS,
   FAR_PATIENCE_MS,
   FAR_QUIET_MS,
@@ -36,8 +35,6 @@ export interface FarFetch {
 /** What the far side knows of one connected peer. */
 export interface FarSession {
   readonly peerId: string
-  readonly link: { assumedRate: number }
-  readonly window: { size: number }
   held(root: string): { readonly count: number; readonly length: number; has(index: number): boolean } | undefined
   tellFetching(message: FetchingMessage): void
 }
@@ -130,13 +127,8 @@ export class FarSide {
     return false
   }
 
-  /** A far peer is taken to be slow until that is measured; a near one is told what is fetched over the uplink. */
-  opened(session: FarSession): void {
-    if (this.isFar(session.peerId)) {
-      session.link.assumedRate = FAR_ASSUMED_LINK_RATE
-      session.window.size = MIN_PEER_WINDOW_BYTES
-      return
-    }
+  /** A near peer was met: tells it what is fetched over the uplink. */
+  met(session: FarSession): void {
     this.#metAt = this.#options.now()
     for (const job of this.#told.keys()) this.#send([session], job, false)
   }

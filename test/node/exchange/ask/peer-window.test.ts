@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { PEER_QUEUE_MS } from '../../../../node/exchange/ask/limits.ts'
+import { MIN_PEER_WINDOW_BYTES, PEER_QUEUE_MS } from '../../../../node/exchange/ask/limits.ts'
 import { PeerWindow } from '../../../../node/exchange/ask/peer-window.ts'
-import { MIN_PEER_WINDOW_BYTES } from '../../../../node/exchange/limits.ts'
 
 const BLOCK = 65_536
 

@@ -1,49 +1,77 @@
 import { MAX_FINDS_PER_MESSAGE } from '../../../protocol/constants.ts'
 import type { Digest } from '../../../protocol/digest.ts'
-import type { FetchJob, Ticket } from './fetch-job.ts'
-import { FIND_HOLDERS } from './limits.ts'
+import type { Run } from '../../../protocol/ranges.ts'
+import type { FetchRequest } from './fetch-request.ts'
 import type { PeerSession } from './session.ts'
+import type { Ticket } from './ticket.ts'
 
-export interface SearchOptions {
-  readonly job: FetchJob
-  /** A peer that holds other images than the one that is fetched. */
-  readonly session: PeerSession<Ticket>
+export interface ContentSearchOptions {
+  readonly request: FetchRequest
   /** In [0, 1): machines that search at the same time begin at different places. */
   readonly random: () => number
-  /** Behind the uplink: asked only for what this machine is to fetch there. */
-  readonly far: boolean
-  /** Whether the fetch and the session go on. */
-  readonly goesOn: () => boolean
-  /** The peer has some blocks: half-open runs of indices. */
-  readonly found: (runs: readonly [number, number][]) => void
+  /** Whether a peer, which is behind the uplink if `far`, is to be asked whether it has a block. */
+  readonly isSought: (index: number, far: boolean) => boolean
+  /** Whether the fetch still has use for what a peer says. */
+  readonly goesOn: (session: PeerSession<Ticket>) => boolean
+  /** A peer has some blocks: half-open runs of indices. */
+  readonly found: (session: PeerSession<Ticket>, runs: readonly Run[]) => void
+  /** The digests of the blocks cannot be had. */
+  readonly failed: (error: Error) => void
 }
 
 /**
- * Asks a peer that holds other images which of the wanted blocks it has all the same: releases of an image agree in most of
- * them, and whoever has the content can serve it. Left out are blocks that enough other machines are known to have.
+ * Asks peers that hold other images which of the wanted blocks they have all the same: releases of an image agree in most of
+ * their blocks, and whoever has the content can serve it.
  */
-export async function searchContent({ job, session, random, far, goesOn, found }: SearchOptions): Promise<void> {
-  const { wanted, digestOf } = job.request
-  const start = Math.floor(random() * wanted.length)
-  for (const indices of portions(candidates(job, start, far))) {
-    const digests = await Promise.all(indices.map((index): Digest | Promise<Digest> => digestOf(index)))
-    if (!goesOn()) return
-    const has = await session.find(Buffer.concat(digests))
-    if (!goesOn()) return
-    const runs = [...has.values()].map((i): [number, number] => [indices[i]!, indices[i]! + 1])
-    if (runs.length > 0) found(runs)
-  }
-}
+export class ContentSearch {
+  readonly #options: ContentSearchOptions
+  /** Peers that are being searched, and whether each is to be searched once more. */
+  readonly #running = new Map<PeerSession<Ticket>, boolean>()
 
-/** Going round from `start`. */
-function* candidates({ request: { wanted }, picker }: FetchJob, start: number, far: boolean): Generator<number> {
-  const parts = [
-    [start, wanted.length],
-    [0, start],
-  ] as const
-  for (const [from, end] of parts)
-    for (let at = wanted.nextSet(from); at !== -1 && at < end; at = wanted.nextSet(at + 1))
-      if (picker.isPending(at) && (far ? picker.isForFar(at) : picker.holdersOf(at) < FIND_HOLDERS)) yield at
+  constructor(options: ContentSearchOptions) {
+    this.#options = options
+  }
+
+  /** Searches a peer; if it is being searched already, it is searched once more after that. */
+  start(session: PeerSession<Ticket>, far: boolean): void {
+    const running = this.#running.has(session)
+    this.#running.set(session, running)
+    if (running) return
+    this.#search(session, far).then(
+      () => {
+        const again = this.#running.get(session) === true && this.#options.goesOn(session)
+        this.#running.delete(session)
+        if (again) this.start(session, far)
+      },
+      (error: Error) => this.#options.failed(error),
+    )
+  }
+
+  async #search(session: PeerSession<Ticket>, far: boolean): Promise<void> {
+    const { request, goesOn, found } = this.#options
+    for (const indices of portions(this.#sought(far))) {
+      const digests = await Promise.all(indices.map((index): Digest | Promise<Digest> => request.digestOf(index)))
+      if (!goesOn(session)) return
+      const has = await session.find(Buffer.concat(digests))
+      if (!goesOn(session)) return
+      const runs = [...has.values()].map((i): Run => [indices[i]!, indices[i]! + 1])
+      if (runs.length > 0) found(session, runs)
+    }
+  }
+
+  /** Goes once around the image, from a place chosen at random. */
+  *#sought(far: boolean): Generator<number> {
+    const { request, random, isSought } = this.#options
+    const { wanted } = request
+    const start = Math.floor(random() * wanted.length)
+    const parts = [
+      [start, wanted.length],
+      [0, start],
+    ] as const
+    for (const [from, end] of parts)
+      for (let at = wanted.nextSet(from); at !== -1 && at < end; at = wanted.nextSet(at + 1))
+        if (isSought(at, far)) yield at
+  }
 }
 
 function* portions(indices: Iterable<number>): Generator<number[]> {

@@ -43,8 +43,9 @@ export class Sessions<Ticket> {
     return this.#peers.get(peerId)?.session !== undefined
   }
 
-  isOpen(session: PeerSession<Ticket>): boolean {
-    return this.#peers.get(session.peerId)?.session === session
+  /** The open session with a peer. */
+  of(peerId: string): PeerSession<Ticket> | undefined {
+    return this.#peers.get(peerId)?.session
   }
 
   /** A member was connected: opens a session, and opens it again after a pause if it breaks, until it is removed. */

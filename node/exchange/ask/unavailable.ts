@@ -1,48 +1,58 @@
 import { MeshError } from '../../../protocol/errors.ts'
-import type { FetchJob } from './fetch-job.ts'
 import { HOLDER_WAIT_MS, NO_DELIVERY_MS, PEER_WAIT_MS } from './limits.ts'
 
 /** Blocks that an error names one by one. */
 const MAX_BLOCKS_NAMED = 16
 
+/** How one fetch is supplied. */
+export interface Supply {
+  /** Level of the tree; 0: blocks. */
+  readonly level: number
+  /** How many items have not come. */
+  readonly missing: number
+  /** Which items these are. */
+  readonly indices: IteratorObject<number>
+  /** Milliseconds since something came; undefined while the fetch waits for its consumer, or for nothing. */
+  readonly dryMs: number | undefined
+  /** Milliseconds for which nobody could be asked for anything; undefined: somebody can, or is. */
+  readonly helplessMs: number | undefined
+}
+
+/** What a fetch has around it. */
 export interface SupplyFacts {
   /** Peers that a session is open with. */
   readonly peers: number
-  readonly now: number
-  /** Deadlines, for tests; see the constants of the same names. */
+  /** How long to wait for a first peer, and for a holder (@default PEER_WAIT_MS and HOLDER_WAIT_MS). */
   readonly peerWaitMs?: number | undefined
   readonly holderWaitMs?: number | undefined
   /** Why some peers are not asked, for the error. */
   readonly because?: string | undefined
 }
 
-/** Why a fetch has to give up: nobody came, nobody holds what is missing, or nobody delivers it. Undefined: it goes on. */
-export function whyUnavailable(job: FetchJob, facts: SupplyFacts): MeshError | undefined {
-  const { picker } = job
-  const { now, peers, peerWaitMs = PEER_WAIT_MS, holderWaitMs = HOLDER_WAIT_MS } = facts
-  const idle = job.ready.length === 0 && picker.pending + picker.asked > 0
-  if (idle && now - job.deliveredAt >= NO_DELIVERY_MS && peers > 0) return unavailable(job, facts, 'delivers')
-  if (!idle || picker.asked > 0 || picker.canServe) {
-    job.helpedAt = now
-    return undefined
-  }
-  const waitedMs = now - job.helpedAt
-  if (peers > 0) return waitedMs < holderWaitMs ? undefined : unavailable(job, facts, 'holds')
-  if (waitedMs < peerWaitMs) return undefined
-  const seconds = Math.round(waitedMs / 1000)
+/**
+ * Why a fetch has to give up: nobody came (PEERS_UNREACHABLE), nobody holds what is missing, or nobody delivers it
+ * (BLOCKS_UNAVAILABLE). Undefined: it goes on.
+ */
+export function whyUnavailable(supply: Supply, facts: SupplyFacts): MeshError | undefined {
+  const { dryMs, helplessMs } = supply
+  const { peers, peerWaitMs = PEER_WAIT_MS, holderWaitMs = HOLDER_WAIT_MS } = facts
+  if (dryMs !== undefined && dryMs >= NO_DELIVERY_MS && peers > 0) return unavailable(supply, facts, 'delivers')
+  if (helplessMs === undefined) return undefined
+  if (peers > 0) return helplessMs < holderWaitMs ? undefined : unavailable(supply, facts, 'holds')
+  if (helplessMs < peerWaitMs) return undefined
+  const seconds = Math.round(helplessMs / 1000)
   return new MeshError('PEERS_UNREACHABLE', `no machine of the site could be reached in ${seconds} s`)
 }
 
-function unavailable(job: FetchJob, { peers, because }: SupplyFacts, verb: 'holds' | 'delivers'): MeshError {
-  const { level } = job.request
-  const blocks = [...job.picker.left().take(MAX_BLOCKS_NAMED)].sort((a, b) => a - b)
-  const count = job.picker.pending + job.picker.asked
-  const more = count > blocks.length ? ` and ${count - blocks.length} more` : ''
+function unavailable(supply: Supply, { peers, because }: SupplyFacts, verb: 'holds' | 'delivers'): MeshError {
+  const { level, missing, indices } = supply
+  const blocks = [...indices.take(MAX_BLOCKS_NAMED)].sort((a, b) => a - b)
+  const more = missing > blocks.length ? ` and ${missing - blocks.length} more` : ''
   const what = level === 0 ? 'blocks' : `hash pages of level ${level}:`
   const why = because === undefined ? '' : `; ${because}`
   return new MeshError(
     'BLOCKS_UNAVAILABLE',
     `none of ${peers} reachable machines ${verb} ${what} ${blocks.join(', ')}${more}${why}`,
-    { detail: { level, blocks, count } },
+    { detail: { level, blocks, count: missing } },
   )
 }

@@ -6,6 +6,7 @@ import { type Clock, type UplinkLimit, UplinkPace } from './uplink-pace.ts'
 export class UplinkGate implements ServeGate {
   readonly #siteOf: (peerId: string) => string | undefined
   readonly #figures: UplinkFigures
+  /** By site, once something was sent there. */
   readonly #paces = new Map<string, UplinkPace>()
   #limit: UplinkLimit | undefined
   #clock: Clock | undefined
@@ -16,6 +17,7 @@ export class UplinkGate implements ServeGate {
     this.#figures = options.figures
   }
 
+  /** What a user says of the uplink from now on; undefined: nothing is held back. */
   limit(limit: UplinkLimit | undefined, clock: Clock): void {
     this.#limit = limit
     this.#clock = clock
@@ -23,23 +25,25 @@ export class UplinkGate implements ServeGate {
   }
 
   waitMs(client: string): number {
-    return this.#paceOf(client)?.waitMs(1) ?? 0
+    return this.#paceOf(client)?.pace.waitMs() ?? 0
   }
 
   spend(client: string, bytes: number): void {
-    this.#paceOf(client)?.spend(bytes)
+    const known = this.#paceOf(client)
+    if (known === undefined) return
+    this.#paces.set(known.site, known.pace)
+    known.pace.spend(bytes)
   }
 
   sent(client: string, level: number, bytes: number): void {
     this.#figures.count(client, 'out', level === 0 ? 'blocks' : 'pages', bytes)
   }
 
-  #paceOf(client: string): UplinkPace | undefined {
+  /** The pace of the client's site, a new one if nothing was sent there yet; undefined if nothing limits the client. */
+  #paceOf(client: string): { readonly site: string; readonly pace: UplinkPace } | undefined {
     if (this.#limit === undefined || this.#clock === undefined) return undefined
     const site = this.#siteOf(client)
     if (site === undefined) return undefined
-    const pace = this.#paces.get(site) ?? new UplinkPace(this.#limit, this.#clock)
-    this.#paces.set(site, pace)
-    return pace
+    return { site, pace: this.#paces.get(site) ?? new UplinkPace(this.#limit, this.#clock) }
   }
 }

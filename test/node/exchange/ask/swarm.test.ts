@@ -223,7 +223,9 @@ describe('Swarm', () => {
     const machines = ['a', 'b', 'c', 'd'].map((name) => {
       const holding = new MemoryHolding(blocks, [])
       net.serve(name, holding)
-      return { name, holding, swarm: net.swarm(name) }
+      // However slow the test runs, nobody is given up.
+      const patient = { holderWaitMs: 600_000, progressDeadlineMs: 600_000, stallDisconnectMs: 600_000 }
+      return { name, holding, swarm: net.swarm(name, patient) }
     })
     for (const { name, swarm } of machines) {
       for (const peer of ['master', ...machines.map((machine) => machine.name)]) if (peer !== name) swarm.addPeer(peer)

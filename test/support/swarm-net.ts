@@ -63,11 +63,14 @@ export class Net {
       self: name,
       local: () => facts(name, []),
       random: () => random.next(),
-      peerWaitMs: 2_000,
-      holderWaitMs: 2_000,
-      progressDeadlineMs: 250,
-      stallDisconnectMs: 600,
       ...options,
+      deadlines: {
+        peerWaitMs: 2_000,
+        holderWaitMs: 2_000,
+        progressDeadlineMs: 250,
+        stallDisconnectMs: 600,
+        ...options.deadlines,
+      },
     })
     this.#swarms.push(swarm)
     return swarm

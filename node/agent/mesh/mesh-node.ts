@@ -104,20 +104,24 @@ export class MeshNode {
   #makeSwarm(waitMs: number | undefined): Swarm {
     return new Swarm({
       self: this.peerId,
-      isFar: (peerId) => !this.#neighbourhood.isNear(peerId),
-      nearSettled: () => this.#neighbourhood.everyNear((peerId) => this.swarm.hasSession(peerId)),
-      onReceived: (peerId, level, bytes) => this.uplink.count(peerId, 'in', level === 0 ? 'blocks' : 'pages', bytes),
-      onWanting: () => this.#dialer.look(),
-      isReluctant: (peerId) => this.#neighbourhood.isMaster(peerId),
       open: (peerId) => this.open(peerId, EXCHANGE_PROTOCOL),
       local: () => this.#facts(),
-      ...(waitMs === undefined ? {} : { peerWaitMs: waitMs, holderWaitMs: waitMs }),
-      onVersions: (peerId, versions) => void this.#sync.heard(peerId, versions),
-      onPeers: (list) => this.#learnPeers(list),
-      onBan: (peerId, reason) => {
-        this.#report({ type: 'warning', text: `${this.#machine.nameOf(peerId)} ${reason}; it is not asked again` })
-        void this.#host.disconnect(peerId)
+      places: {
+        isFar: (peerId) => !this.#neighbourhood.isNear(peerId),
+        nearSettled: () => this.#neighbourhood.everyNear((peerId) => this.swarm.hasSession(peerId)),
+        isReluctant: (peerId) => this.#neighbourhood.isMaster(peerId),
       },
+      events: {
+        onReceived: (peerId, level, bytes) => this.uplink.count(peerId, 'in', level === 0 ? 'blocks' : 'pages', bytes),
+        onWanting: () => this.#dialer.look(),
+        onVersions: (peerId, versions) => void this.#sync.heard(peerId, versions),
+        onPeers: (list) => this.#learnPeers(list),
+        onBan: (peerId, reason) => {
+          this.#report({ type: 'warning', text: `${this.#machine.nameOf(peerId)} ${reason}; it is not asked again` })
+          void this.#host.disconnect(peerId)
+        },
+      },
+      ...(waitMs === undefined ? {} : { deadlines: { peerWaitMs: waitMs, holderWaitMs: waitMs } }),
     })
   }
 

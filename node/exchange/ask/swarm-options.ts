@@ -1,33 +1,53 @@
 import type { MetadataVersions, PeerAddresses } from '../../../protocol/messages.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { LocalFacts } from '../local-facts.ts'
-import type { PeerLedger } from './peer-ledger.ts'
 
+/** How the swarm places peers; each question has a default. */
+export interface PeerPlaces {
+  /** Whether a peer is behind the uplink, and asked only for what no near one has (@default none is). */
+  readonly isFar: (peerId: string) => boolean
+  /** Whether every other machine of the site is connected (@default they are). */
+  readonly nearSettled: () => boolean
+  /** Whether a peer is asked only for what nobody else has (@default none is). */
+  readonly isReluctant: (peerId: string) => boolean
+}
+
+/** What the swarm reports of its peers. */
+export interface SwarmEvents {
+  /** Something is to be fetched that nobody near has; reported at each tick as long as that is so. */
+  readonly onWanting: () => void
+  /** A verified item of a level of a tree (0: a block) came, and so many bytes of content for it. */
+  readonly onReceived: (peerId: string, level: number, bytes: number) => void
+  /** A peer said which versions of the site's metadata it has. */
+  readonly onVersions: (peerId: string, versions: MetadataVersions) => void
+  /** A peer said where members of the site can be reached. */
+  readonly onPeers: (list: readonly PeerAddresses[]) => void
+  /** A peer is never asked again; `reason` is the rest of a sentence that begins with its name. */
+  readonly onBan: (peerId: string, reason: string) => void
+}
+
+/** How patient a fetch is, in milliseconds; the defaults are the limits of the same names in limits.ts. */
+export interface SwarmDeadlines {
+  readonly peerWaitMs: number
+  readonly holderWaitMs: number
+  /** Of far peers the limits with FAR_ in front. */
+  readonly progressDeadlineMs: number
+  readonly stallDisconnectMs: number
+}
+
+/** What a {@link Swarm} needs of the machine around it. */
 export interface SwarmOptions {
   /** Peer id of this machine. */
   readonly self: string
   /** Opens an exchange stream to a connected peer. */
   readonly open: (peerId: string) => Promise<FrameStream>
+  /** What this machine says of itself to a peer. */
   readonly local: () => LocalFacts
-  /** A peer that is asked only for what nobody else has. */
-  readonly isReluctant?: (peerId: string) => boolean
-  /** A peer behind the uplink, which is asked only for what no near one has; default: none. */
-  readonly isFar?: (peerId: string) => boolean
-  /** Whether every other machine of the site is connected. */
-  readonly nearSettled?: () => boolean
-  /** Nobody near has what is to be fetched. */
-  readonly onWanting?: () => void
-  /** Content of so many bytes came, of this level of a tree. */
-  readonly onReceived?: (peerId: string, level: number, bytes: number) => void
-  readonly ledger?: PeerLedger
+  readonly places?: Partial<PeerPlaces>
+  readonly events?: Partial<SwarmEvents>
+  readonly deadlines?: Partial<SwarmDeadlines>
+  /** Milliseconds of any clock (@default Date.now). */
   readonly now?: () => number
+  /** In [0, 1) (@default Math.random). */
   readonly random?: () => number
-  /** Deadlines, for tests; see the constants of the same names. */
-  readonly peerWaitMs?: number
-  readonly holderWaitMs?: number
-  readonly progressDeadlineMs?: number
-  readonly stallDisconnectMs?: number
-  readonly onVersions?: (peerId: string, versions: MetadataVersions) => void
-  readonly onPeers?: (list: readonly PeerAddresses[]) => void
-  readonly onBan?: (peerId: string, reason: string) => void
 }

@@ -20,7 +20,7 @@ import {
 import { PeerLedger } from './peer-ledger.ts'
 import type { PeerSession } from './session.ts'
 import { Sessions } from './sessions.ts'
-import type { SwarmOptions } from './swarm-options.ts'
+import type { SwarmDeadlines, SwarmEvents, SwarmOptions } from './swarm-options.ts'
 import type { Ticket } from './ticket.ts'
 
 /** What is known of a peer the swarm has a session with. */
@@ -36,8 +36,13 @@ export interface PeerFacts {
 
 /** Fetches blocks and pages from all connected peers at once; every item is verified before it is handed on. */
 export class Swarm {
-  readonly ledger: PeerLedger
-  readonly #options: Required<Pick<SwarmOptions, 'self' | 'open' | 'local' | 'now' | 'random'>> & SwarmOptions
+  readonly ledger = new PeerLedger()
+  readonly #self: string
+  readonly #now: () => number
+  readonly #random: () => number
+  readonly #isReluctant: (peerId: string) => boolean
+  readonly #reports: Partial<SwarmEvents>
+  readonly #deadlines: Partial<SwarmDeadlines>
   readonly #sessions: Sessions<Ticket>
   readonly #jobs = new Set<FetchJob>()
   readonly #far: FarSide
@@ -45,10 +50,27 @@ export class Swarm {
   #starves = false
 
   constructor(options: SwarmOptions) {
-    this.#options = { now: Date.now, random: Math.random, ...options }
-    this.ledger = options.ledger ?? new PeerLedger()
+    const {
+      self,
+      open,
+      local,
+      places = {},
+      events = {},
+      deadlines = {},
+      now = Date.now,
+      random = Math.random,
+    } = options
+    const { isFar = () => false, nearSettled = () => true, isReluctant = () => false } = places
+    this.#self = self
+    this.#now = now
+    this.#random = random
+    this.#isReluctant = isReluctant
+    this.#reports = events
+    this.#deadlines = deadlines
     this.#sessions = new Sessions({
-      ...this.#options,
+      open,
+      local,
+      now,
       ledger: this.ledger,
       events: this.#events,
       opened: (session) => {
@@ -58,14 +80,9 @@ export class Swarm {
         this.#pump()
       },
       ended: (session) => this.#loseSession(session),
+      onBan: events.onBan,
     })
-    this.#far = new FarSide({
-      self: options.self,
-      isFar: options.isFar ?? (() => false),
-      nearSettled: options.nearSettled ?? (() => true),
-      sessions: () => this.#sessions.all(),
-      now: this.#options.now,
-    })
+    this.#far = new FarSide({ self, isFar, nearSettled, sessions: () => this.#sessions.all(), now })
   }
 
   /** A member was connected: opens a session, and opens it again after a pause if it breaks, until it is removed. */
@@ -85,8 +102,8 @@ export class Swarm {
 
   /** Waits until others no longer need what came over the uplink to this machine last, for a bounded time. */
   async handOver(): Promise<void> {
-    const until = this.#options.now() + HAND_OVER_MS
-    while (this.#far.isNeeded && this.#options.now() < until) await sleep(HAND_OVER_TICK_MS)
+    const until = this.#now() + HAND_OVER_MS
+    while (this.#far.isNeeded && this.#now() < until) await sleep(HAND_OVER_TICK_MS)
   }
 
   /** A peer said what it fetches over the uplink. */
@@ -163,15 +180,14 @@ export class Swarm {
   }
 
   #newJob(request: FetchRequest): FetchJob {
-    const { self, random, now } = this.#options
     const job: FetchJob = new FetchJob(request, {
-      self,
-      random,
-      now,
+      self: this.#self,
+      random: this.#random,
+      now: this.#now,
       reports: {
         delivered: (peerId, bytes) => {
           this.ledger.countDelivered(peerId, bytes)
-          this.#options.onReceived?.(peerId, request.level, bytes)
+          this.#reports.onReceived?.(peerId, request.level, bytes)
         },
         lied: (peerId, what) => this.#ban(peerId, what),
         reopened: () => this.#pump(),
@@ -200,7 +216,7 @@ export class Swarm {
   #enlist(job: FetchJob, session: PeerSession<Ticket>): void {
     const { peerId } = session
     const near = !this.#far.isFar(peerId)
-    const reluctant = this.#options.isReluctant?.(peerId) === true
+    const reluctant = this.#isReluctant(peerId)
     if (!near && this.#far.isClosed) job.removePeer(peerId)
     else if (job.enlist(session, { near, reluctant })) this.#far.noticed(job)
   }
@@ -242,8 +258,8 @@ export class Swarm {
       for (const job of this.#jobs) if (job.unaskIfMoved(session)) this.#enlist(job, session)
       this.#pump()
     },
-    versions: (peerId: string, versions: MetadataVersions) => this.#options.onVersions?.(peerId, versions),
-    peers: (list: readonly PeerAddresses[]) => this.#options.onPeers?.(list),
+    versions: (peerId: string, versions: MetadataVersions) => this.#reports.onVersions?.(peerId, versions),
+    peers: (list: readonly PeerAddresses[]) => this.#reports.onPeers?.(list),
     totalRate: () => this.#sessions.all().reduce((sum, { openBytes, rate }) => sum + (openBytes > 0 ? rate : 0), 0),
   }
 
@@ -259,9 +275,9 @@ export class Swarm {
   /** Asks peers for as much as their windows allow: one request of each in turn, and not always the same one first. */
   #pump(): void {
     const rooms = this.#sessions.all().map((session) => ({ session, room: session.room() }))
-    const first = Math.floor(this.#options.random() * rooms.length)
+    const first = Math.floor(this.#random() * rooms.length)
     let asking = [...rooms.slice(first), ...rooms.slice(0, first)]
-    const now = this.#options.now()
+    const now = this.#now()
     while (asking.length > 0) {
       asking = asking.filter((one) => {
         one.room -= one.room > 0 ? this.#askNext(one.session, now) : 0
@@ -273,7 +289,7 @@ export class Swarm {
   /** A peer has answered: it is asked for more. */
   #pumpFrom(session: PeerSession<Ticket>): void {
     let room = session.room()
-    const now = this.#options.now()
+    const now = this.#now()
     while (room > 0) room -= this.#askNext(session, now)
   }
 
@@ -290,7 +306,7 @@ export class Swarm {
 
   /** Looks after what no message triggers: stalled peers, missing holders, slow last requests. */
   #tick(): void {
-    const now = this.#options.now()
+    const now = this.#now()
     this.#far.tick()
     for (const session of this.#sessions.all()) this.#checkProgress(session, now)
     this.#checkFar()
@@ -310,7 +326,7 @@ export class Swarm {
     const {
       stallDisconnectMs = far ? FAR_STALL_DISCONNECT_MS : STALL_DISCONNECT_MS,
       progressDeadlineMs = far ? FAR_PROGRESS_DEADLINE_MS : PROGRESS_DEADLINE_MS,
-    } = this.#options
+    } = this.#deadlines
     if (silentMs >= stallDisconnectMs) {
       session.abort(new MeshError('REQUEST_TIMEOUT', `${peerId} sent nothing for ${silentMs} ms`))
     } else if (silentMs >= progressDeadlineMs && !session.isStalled) {
@@ -337,7 +353,7 @@ export class Swarm {
   /** Says when something is to be fetched that nobody near has. */
   #checkWants(): void {
     this.#starves = this.#sessions.all().length > 0 && [...this.#jobs].some(({ starves }) => starves)
-    if (this.wantsFar) this.#options.onWanting?.()
+    if (this.wantsFar) this.#reports.onWanting?.()
   }
 
   /** At the very end a slow peer's last requests are asked of a second peer that has nothing else to do. */
@@ -347,7 +363,7 @@ export class Swarm {
   }
 
   #checkSupply(job: FetchJob): void {
-    const { peerWaitMs, holderWaitMs } = this.#options
+    const { peerWaitMs, holderWaitMs } = this.#deadlines
     const because = this.#far.isClosed ? 'the uplink is closed at this time' : undefined
     job.checkSupply({ peers: this.#sessions.all().length, peerWaitMs, holderWaitMs, because })
   }

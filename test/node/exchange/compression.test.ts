@@ -60,9 +60,7 @@ describe('an exchange over a link of some speed', () => {
       local: () => facts('me', []),
       random: () => random.next(),
       now: () => clock,
-      peerWaitMs: 1e9,
-      progressDeadlineMs: 1e9,
-      stallDisconnectMs: 1e9,
+      deadlines: { peerWaitMs: 1e9, progressDeadlineMs: 1e9, stallDisconnectMs: 1e9 },
     })
     swarms.push(swarm)
     swarm.addPeer('server')

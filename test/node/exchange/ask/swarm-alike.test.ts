@@ -34,7 +34,7 @@ describe('Swarm over the uplink, for blocks much like those that stand here', ()
     return { blocks, disk, request: { ...request(holding), blockSize: SIZE, sparse }, holding }
   }
 
-  const fetchFar = async (wanted: FetchRequest, options: Partial<SwarmOptions> = { isFar: () => true }) => {
+  const fetchFar = async (wanted: FetchRequest, options: Partial<SwarmOptions> = { places: { isFar: () => true } }) => {
     const swarm = net.swarm('me', options)
     swarm.addPeer('peer')
     const got: FetchedBlock[] = []
@@ -93,7 +93,7 @@ describe('Swarm over the uplink, for blocks much like those that stand here', ()
       message.type === 'block' ? { ...message, kept: Buffer.from([1]) } : message,
     )
     const banned: string[] = []
-    const options = { onBan: (peerId: string) => banned.push(peerId) }
+    const options = { events: { onBan: (peerId: string) => banned.push(peerId) } }
     expect(await codeOf(fetchFar(wanted, options))).toBe('PEERS_UNREACHABLE')
     expect(banned).toEqual(['peer'])
   })

@@ -17,7 +17,7 @@ describe('Swarm, for pages of a tree', () => {
     )
     net.serve('near', older)
     net.serve('far', pages)
-    const swarm = net.swarm('me', { isFar: (peerId) => peerId === 'far' })
+    const swarm = net.swarm('me', { places: { isFar: (peerId) => peerId === 'far' } })
     for (const peer of ['near', 'far']) swarm.addPeer(peer)
     const from = new Map<string, number>()
     for await (const { index, data, peerId } of swarm.fetch({ ...request(pages), level: 1 }, never)) {
@@ -35,7 +35,7 @@ describe('Swarm, for pages of a tree', () => {
       return message
     })
     net.serve('holder', pages)
-    const swarm = net.swarm('me', { isFar: (peerId) => peerId === 'holder' })
+    const swarm = net.swarm('me', { places: { isFar: (peerId) => peerId === 'holder' } })
     for (const peer of ['stranger', 'holder']) swarm.addPeer(peer)
     let got = 0
     for await (const { peerId } of swarm.fetch({ ...request(pages), level: 1 }, never)) {

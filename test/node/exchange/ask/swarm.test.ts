@@ -32,7 +32,7 @@ describe('Swarm', () => {
       return message.type === 'block' ? { ...message, payload: new Uint8Array(4096) } : message
     })
     const banned: string[] = []
-    const swarm = net.swarm('me', { onBan: (peerId, reason) => banned.push(`${peerId} ${reason}`) })
+    const swarm = net.swarm('me', { events: { onBan: (peerId, reason) => banned.push(`${peerId} ${reason}`) } })
     swarm.addPeer('liar')
     setTimeout(() => swarm.addPeer('honest'), 50)
     const got = await fetchAll(swarm, source)
@@ -63,7 +63,7 @@ describe('Swarm', () => {
     let mute = true
     const source = new MemoryHolding(blocks, all(50))
     net.serve('sleepy', source, (message) => (message.type === 'block' && mute ? undefined : message))
-    const swarm = net.swarm('me', { peerWaitMs: 5_000 })
+    const swarm = net.swarm('me', { deadlines: { peerWaitMs: 5_000 } })
     swarm.addPeer('sleepy')
     setTimeout(() => {
       mute = false
@@ -131,7 +131,7 @@ describe('Swarm', () => {
     net.serve('neighbour', had)
     net.serve('master', source)
     const common = [...all(2399)].filter((index) => index % 5 !== 0)
-    const swarm = net.swarm('me', { holderWaitMs: 30_000 })
+    const swarm = net.swarm('me', { deadlines: { holderWaitMs: 30_000 } })
     swarm.addPeer('neighbour')
     // The master comes when nothing more can be had from the neighbour.
     const got = await fetchAll(swarm, source, () => {
@@ -173,7 +173,7 @@ describe('Swarm', () => {
     expect(await codeOf(drain(net.swarm('me'), never))).toBe('PEERS_UNREACHABLE')
     const stop = new AbortController()
     setTimeout(() => stop.abort(), 20)
-    expect(await codeOf(drain(net.swarm('me', { peerWaitMs: 60_000 }), stop.signal))).toBe('INTERRUPTED')
+    expect(await codeOf(drain(net.swarm('me', { deadlines: { peerWaitMs: 60_000 } }), stop.signal))).toBe('INTERRUPTED')
   })
 
   it('asks for no more than its window while the consumer takes nothing', async () => {
@@ -207,7 +207,7 @@ describe('Swarm', () => {
     for (const [name, change, local] of bad) net.serve(name, source, change, local)
     net.serve('good', source)
     const banned: string[] = []
-    const swarm = net.swarm('me', { onBan: (peerId) => banned.push(peerId) })
+    const swarm = net.swarm('me', { events: { onBan: (peerId) => banned.push(peerId) } })
     for (const [name] of bad) swarm.addPeer(name)
     setTimeout(() => swarm.addPeer('good'), 200)
     const got = await fetchAll(swarm, source)
@@ -224,8 +224,8 @@ describe('Swarm', () => {
       const holding = new MemoryHolding(blocks, [])
       net.serve(name, holding)
       // However slow the test runs, nobody is given up.
-      const patient = { holderWaitMs: 600_000, progressDeadlineMs: 600_000, stallDisconnectMs: 600_000 }
-      return { name, holding, swarm: net.swarm(name, patient) }
+      const deadlines = { holderWaitMs: 600_000, progressDeadlineMs: 600_000, stallDisconnectMs: 600_000 }
+      return { name, holding, swarm: net.swarm(name, { deadlines }) }
     })
     for (const { name, swarm } of machines) {
       for (const peer of ['master', ...machines.map((machine) => machine.name)]) if (peer !== name) swarm.addPeer(peer)

@@ -55,10 +55,12 @@ class Site {
         return client
       },
       local: () => ({ ...local(), held: [] }),
-      isFar: (peerId) => peerId === 'central',
-      nearSettled: () => [...this.machines.keys()].every((other) => other === name || swarm.hasSession(other)),
+      places: {
+        isFar: (peerId) => peerId === 'central',
+        nearSettled: () => [...this.machines.keys()].every((other) => other === name || swarm.hasSession(other)),
+      },
       random: () => random.next(),
-      holderWaitMs: 1_000,
+      deadlines: { holderWaitMs: 1_000 },
     })
     const server = new ExchangeServer({
       local,

@@ -202,8 +202,8 @@ const LEFT_OVER = {
   longFunctions: ['node/agent', 'node/exchange'],
   uncommented: { 'node/agent': 33, 'node/exchange': 16, 'node/restore/receipt.ts': 1, protocol: 25, tools: 1 },
   unused: {
-    'node/agent': 30,
-    'node/exchange': 16,
+    'node/agent': 37,
+    'node/exchange': 20,
     'node/net': 1,
     'node/operate': 5,
     'node/restore/receipt.ts': 2,

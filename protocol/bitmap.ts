@@ -95,8 +95,8 @@ export class Bitmap {
   }
 
   /**
-   * Bits from `first` (a multiple of 32) on, packed into bytes, least significant first; zeros behind the last one.
-   * `first` must lie inside.
+   * Packs the bits from `first` on into bytes, least significant bit first. `first` is a multiple of 32 and lies
+   * inside. Bytes behind the last bit become zeros.
    */
   store(first: number, into: Uint8Array): void {
     const bytes = this.#bytesFrom(first)
@@ -125,19 +125,21 @@ export class Bitmap {
     return RangeSet.from(runs)
   }
 
-  /** The set bits in ascending order, as they are when each is asked for. */
+  /** The set bits in ascending order. A bit that changes before the loop reaches it is seen as it is then. */
   *values(): Generator<number> {
     for (let i = this.nextSet(0); i !== -1; i = this.nextSet(i + 1)) yield i
   }
 
-  /** Not by for-of, which takes ten times as long; there may be millions. */
+  /** Counts words by their index: for-of takes ten times as long, and there may be millions of words. */
   #countWords(start: number, end: number): number {
     let count = 0
     for (let i = start; i < end; i++) if (this.#words[i] !== 0) count += bitsIn(this.#words[i]!)
     return count
   }
 
-  /** The bytes that hold the bits from `first` on: every platform that Node runs on for us is little-endian. */
+  /**
+   * The bytes that hold the bits from `first` on. Node runs on little-endian machines only, so bytes and words agree.
+   */
   #bytesFrom(first: number): Uint8Array {
     assert(first % 32 === 0 && first < this.length)
     return new Uint8Array(this.#words.buffer, first / 8)

@@ -1,42 +1,57 @@
-/** What two machines must agree on: sizes of the formats, limits of messages, names of protocols. Units are in the names. */
+/**
+ * The folder protocol/ is everything that two machines must agree on: formats and rules, without clock, disk or network.
+ * - Content: blocks of an image and their hash tree (`hash-tree`), granules of a block (`granules`), what repeats (`repeats`).
+ * - Sets: `bitmap` for what is looked up, `ranges` for what is told.
+ * - Messages: `messages` and `operate-messages` say what there is; `wire-writer`, `wire-reader` and `frames` make bytes of it.
+ * - Documents: `manifest`, `roll-document`, `receipt-document`, each signed as `signed-document` says; `join-token`.
+ * - Faults: `errors` has every code with its advice and its exit code.
+ *
+ * This file has the sizes of the formats, the limits of messages and the names of protocols. Units are in the names.
+ */
 
-/** Default unit of content addressing. */
+/** Bytes of a block, the unit that has a digest: 64 KiB unless the publisher says otherwise; a power of two. */
 export const DEFAULT_BLOCK_SIZE_BYTES = 64 * 1024
 export const MIN_BLOCK_SIZE_BYTES = 4 * 1024
 export const MAX_BLOCK_SIZE_BYTES = 1024 * 1024
-/** Unit of the write log. */
+/** Bytes of a granule, the unit that travels, and in which our own write log counts. */
 export const GRANULE_SIZE_BYTES = 4 * 1024
 /** Largest image: 64 TiB keeps every count below 2^53 and a 4 KiB-block tree below 2^34 leaves. */
 export const MAX_IMAGE_SIZE_BYTES = 64 * 1024 ** 4
-/** SHA-256. */
+/** Bytes of a SHA-256. */
 export const DIGEST_SIZE_BYTES = 32
-/** Version of the exchange protocol that this code speaks; see docs/PROTOCOL.md. */
+/** Names of the protocols that this code speaks, each with its version (docs/PROTOCOL.md). */
 export const EXCHANGE_PROTOCOL = '/lab-mesh/exchange/2'
 export const METADATA_PROTOCOL = '/lab-mesh/metadata/1'
 export const JOIN_PROTOCOL = '/lab-mesh/join/1'
 export const OPERATE_PROTOCOL = '/lab-mesh/operate/1'
-/** A frame's protobuf header; the largest is a have map of many runs. */
+/** Bytes of a frame's protobuf header. The largest one is a have message with MAX_RUNS_PER_HAVE runs. */
 export const MAX_FRAME_HEADER_BYTES = 256 * 1024
-/** The level under which the list of an image's repeats is asked for, as its only page; no tree is so high. */
+/**
+ * The list of an image's repeats is asked for as the only page of this level. No tree is so high: 64 TiB in blocks of 4
+ * KiB make 5 levels.
+ */
 export const REPEATS_LEVEL = 64
-/** A frame's raw payload: one block, one hash page, one metadata file. */
+/** Bytes of a frame's raw payload: one block, one hash page, or one metadata file. */
 export const MAX_FRAME_PAYLOAD_BYTES = MAX_BLOCK_SIZE_BYTES
-/** A coded set of the granules of one block. */
+/** Bytes of a set of granules of one block: one bit for each granule, 256 granules in a block of 1 MiB. */
 export const MAX_GRANULE_SET_BYTES = MAX_BLOCK_SIZE_BYTES / GRANULE_SIZE_BYTES / 8
-/** Of a granule's SHA-256, to tell that it is not the one that somebody else has: the block is proven anyway. */
+/**
+ * Bytes of a granule's SHA-256 that a client sends to say which content it has. Four bytes may agree by chance, once in 4
+ * billion granules; the block is hashed as a whole afterwards, so a wrong granule is noticed.
+ */
 export const GRANULE_CHECK_BYTES = 4
 export const MAX_GRANULE_CHECKS_BYTES = (MAX_BLOCK_SIZE_BYTES / GRANULE_SIZE_BYTES) * GRANULE_CHECK_BYTES
-/** Runs in one have message; longer maps are sent in several messages. */
+/** Runs in one have message. A longer list of blocks is sent in several messages. */
 export const MAX_RUNS_PER_HAVE = 16 * 1024
 /** Digests in one find message. */
 export const MAX_FINDS_PER_MESSAGE = 2048
 /** Find messages that one client may have open. */
 export const MAX_FINDS_OPEN = 4
-/** Requests in one want message, ids in one missing, cancel or busy. */
+/** Requests in one want message, and ids in one missing, cancel or busy message. */
 export const MAX_WANTS_PER_MESSAGE = 4096
 /** Images one peer may say it holds. */
 export const MAX_HELD_IMAGES = 64
-/** One text in a message: a name, an address, a reason. */
+/** Bytes of one text in a message: a name, an address, or a reason. */
 export const MAX_TEXT_BYTES = 1024
 /** Listen addresses one peer may tell of another. */
 export const MAX_ADDRESSES_PER_PEER = 16
@@ -44,28 +59,28 @@ export const MAX_ADDRESSES_PER_PEER = 16
 export const MAX_MEMBERS = 4096
 /** Network cards of one machine that the member list knows. */
 export const MAX_MAC_ADDRESSES = 8
-/** One metadata file (TUF role, manifest, member list). */
+/** Bytes of one metadata file: a TUF role, a manifest, or the member list. */
 export const MAX_METADATA_FILE_BYTES = 1024 * 1024
-/** A rule of the uplink has so many parts at most, each of so many bits per second at least. */
+/** Parts of a rule of the uplink, at most, and bits per second that a part grants, at least. */
 export const MAX_UPLINK_RULES = 16
 export const MIN_UPLINK_BITS = 64_000
-/** Time until a new session has said hello. */
+/** Time from opening a session to its hello message. */
 export const HELLO_DEADLINE_MS = 5_000
-/** Whole request and reply on the join and metadata protocols. */
+/** Time for a whole request with its reply on the join and metadata protocols. */
 export const REQUEST_DEADLINE_MS = 10_000
-/** One request or answer of the operate protocol, and requests that one client may have open on its stream. */
+/** Bytes of one request or answer of the operate protocol, and requests that one client may have open on its stream. */
 export const MAX_OPERATE_BYTES = 256 * 1024
 export const MAX_OPERATE_REQUESTS_OPEN = 16
-/** The document of a group's roll, and one signed receipt, as text. */
+/** Bytes of the document of a group's roll, and of one signed receipt, as text. */
 export const MAX_ROLL_BYTES = 64 * 1024
 export const MAX_RECEIPT_BYTES = 32 * 1024
 /** Peers that a signed receipt names. */
 export const MAX_RECEIPT_PEERS = 64
-/** How long somebody who uses a machine may be warned before it is reset. */
+/** Seconds from the warning of a user to the reset of the machine, at most. */
 export const MAX_WARNING_SECONDS = 3600
-/** Receipts in one answer. */
+/** Receipts in one answer of the operate protocol. */
 export const MAX_RECEIPTS_PER_PAGE = 64
-/** Default port of a mesh node. */
+/** TCP port of a mesh node, unless the user says otherwise. */
 export const DEFAULT_PORT = 7433
 /** Machines of one roll: its document must fit a message of 64 KiB. */
 export const MAX_ROLL_MACHINES = 128

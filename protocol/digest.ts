@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 /** SHA-256 of some content, 32 bytes. */
 export type Digest = Uint8Array
 
-/** SHA-256 of `bytes` in one call (no streaming object, which costs more than hashing 4 KiB). */
+/** SHA-256 of `bytes` in one call. A streaming hash object would cost more than hashing 4 KiB does. */
 export function digestOf(bytes: Uint8Array): Digest {
   return hash('sha256', bytes, 'buffer')
 }
@@ -25,7 +25,7 @@ export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
 
 const zeroDigests = new Map<number, Digest>()
 
-/** Digest of `blockSize` zero bytes: such a block is known without being stored or sent. */
+/** Digest of `blockSize` zero bytes. A block with this digest is written without being fetched. */
 export function zeroDigest(blockSize: number): Digest {
   let digest = zeroDigests.get(blockSize)
   if (digest === undefined) {

@@ -1,6 +1,6 @@
 /**
- * Everything that can go wrong in the world (bugs are assertions, not codes). Each code has an exit code and a sentence
- * that tells the user what to do. Callers match on `code`, never on the message.
+ * Everything that can go wrong in the world; bugs are assertions and have no code. Each code has an exit code and a
+ * sentence that tells the user what to do. Callers match on `code`, never on the message.
  */
 
 /** Exit codes of the `mesh` command; documented in docs/OPERATIONS.md. */

@@ -20,8 +20,8 @@ export function encodeFrame(message: Message): Uint8Array[] {
 }
 
 /**
- * Takes bytes as they arrive and gives the messages that are complete. Lengths are checked before a buffer is made for
- * them; every byte is copied once, into the frame it belongs to.
+ * Takes bytes as they arrive and gives each message once it is complete. A length is checked before a buffer of that
+ * length is made. Every byte is copied once, into the frame that it belongs to.
  */
 export class FrameDecoder {
   readonly #prefix = Buffer.alloc(PREFIX_BYTES)
@@ -30,7 +30,7 @@ export class FrameDecoder {
   #frameFilled = 0
   #headerLength = 0
 
-  /** True when no part of a frame is waiting for the rest. */
+  /** Whether the bytes so far end exactly where a frame ends. */
   get atBoundary(): boolean {
     return this.#prefixFilled === 0
   }

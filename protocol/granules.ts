@@ -5,19 +5,22 @@ import { digestOf, sameBytes } from './digest.ts'
 import { violation } from './wire-reader.ts'
 
 /**
- * Blocks travel in granules of 4 KiB (docs/PROTOCOL.md, "Granules"): a client may ask for some granules of a block, and
- * granules of zeros are named instead of sent. A set of granules is coded as bytes, least significant bit first; no bytes at
- * all stand for the usual case: all of the block is wanted, none of it is zeros.
+ * Blocks travel in granules of 4 KiB (docs/PROTOCOL.md, "Granules"). A client may ask for some granules of a block, and
+ * a server names granules of zeros instead of sending them. A set of granules is coded as bytes, least significant bit
+ * first. No bytes at all stand for the usual case: the client wants the whole block, and no granule is zeros.
  */
 
 const ZEROS = Buffer.alloc(GRANULE_SIZE_BYTES)
 
-/** What answers a request: the wanted granules in order, without those named as zeros. */
+/** The answer to a request: the wanted granules in order, without those that `zeros` or `kept` name. */
 export interface PackedBlock {
   readonly payload: Uint8Array
   /** Coded set of the granules left out because they are zeros. */
   readonly zeros: Uint8Array
-  /** Coded set of those left out because the client has them; only if it sent {@link granuleChecks}. */
+  /**
+   * Coded set of the granules left out because the client has them. Only a client that sent {@link granuleChecks} gets
+   * it.
+   */
   readonly kept?: Uint8Array | undefined
 }
 
@@ -26,7 +29,7 @@ export function countGranules(blockSize: number): number {
   return blockSize / GRANULE_SIZE_BYTES
 }
 
-/** `undefined`, for the whole block, becomes no bytes. */
+/** Codes a set of wanted granules; undefined, which means the whole block, becomes no bytes. */
 export function encodeGranules(granules: Bitmap | undefined): Uint8Array {
   if (granules === undefined) return new Uint8Array()
   const bytes = new Uint8Array(Math.ceil(granules.length / 8))
@@ -50,15 +53,18 @@ export function wantedBytes(granules: Bitmap | undefined, blockSize: number): nu
   return granules === undefined ? blockSize : granules.count * GRANULE_SIZE_BYTES
 }
 
-/** What tells a server which granules of a block it need not send: the first bytes of the SHA-256 of each of these. */
+/**
+ * Tells a server which granules of a block the client has already: the first 4 bytes of the SHA-256 of each granule.
+ */
 export function granuleChecks(block: Uint8Array): Uint8Array {
   const count = countGranules(block.byteLength)
   return Buffer.concat(Array.from({ length: count }, (_, i) => checkOf(block, i)))
 }
 
 /**
- * `block` itself is the payload where it can be. `checks`: of what the client has in the place of a block that it wants all of.
- * Errors: PROTOCOL_VIOLATION if those are not of such a block.
+ * Packs the wanted granules of a block. The payload is `block` itself if nothing is left out. `checks` say what the
+ * client has in the place of the block, and go only with a request for the whole block. Errors: PROTOCOL_VIOLATION if
+ * the checks do not fit the block.
  */
 export function packBlock(block: Uint8Array, wanted: Bitmap | undefined, checks?: Uint8Array): PackedBlock {
   if (checks === undefined) return pack(block, wanted)
@@ -73,7 +79,7 @@ export function packBlock(block: Uint8Array, wanted: Bitmap | undefined, checks?
   return { ...pack(block, without(wanted, kept)), kept: encodeGranules(kept) }
 }
 
-/** What of a block an answer brings; undefined for all of it. Errors: PROTOCOL_VIOLATION. */
+/** The granules of a block that an answer brings; undefined for the whole block. Errors: PROTOCOL_VIOLATION. */
 export function sentGranules({ kept }: PackedBlock, wanted: Bitmap | undefined, blockSize: number): Bitmap | undefined {
   const left = kept === undefined ? undefined : decodeGranules(kept, blockSize)
   return left === undefined ? wanted : without(wanted, left)
@@ -104,7 +110,7 @@ function pack(block: Uint8Array, wanted: Bitmap | undefined): PackedBlock {
   return { payload, zeros: encodeGranules(zeros) }
 }
 
-/** The first byte spares nearly all content a view of it, which costs more than the look. */
+/** Whether granule `i` is zeros. Looking at its first byte first settles nearly all cases without making a view. */
 function isZeros(block: Uint8Array, i: number): boolean {
   return block[i * GRANULE_SIZE_BYTES] === 0 && ZEROS.equals(granuleOf(block, i))
 }
@@ -129,7 +135,7 @@ export function unpackBlock({ payload, zeros }: PackedBlock, wanted: Bitmap | un
   if (at !== payload.byteLength) throw violation('more bytes than asked for')
 }
 
-/** The content of an answer to a request for a whole block; the payload itself if nothing was left out. */
+/** The content of an answer to a request for a whole block. It is the payload itself if nothing was left out. */
 export function unpackWhole(packed: PackedBlock, blockSize: number): Uint8Array {
   if (packed.zeros.byteLength === 0 && packed.payload.byteLength === blockSize) return packed.payload
   const block = Buffer.allocUnsafeSlow(blockSize)

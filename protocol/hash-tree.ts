@@ -4,13 +4,15 @@ import { type Digest, digestOf, sameBytes } from './digest.ts'
 import { countBlocks } from './units.ts'
 
 /**
- * The hash tree of an image: SHA-256 over blocks, in the layout of dm-verity version 1 without salt and superblock, with
- * hash blocks as large as data blocks (https://docs.kernel.org/admin-guide/device-mapper/verity.html). Level 0 are the
- * data blocks; a page of level 1 packs the digests of consecutive blocks, zero-padded; each higher level does the same
- * with the pages below; the top level has one page, whose digest is the root. With one block only, its digest is the root.
+ * The hash tree of an image: SHA-256 over blocks, in the layout of dm-verity version 1 without salt and superblock,
+ * with hash blocks as large as data blocks (https://docs.kernel.org/admin-guide/device-mapper/verity.html).
+ * Level 0 is the data blocks. A page of level 1 packs the digests of consecutive blocks and ends in zeros. Each higher
+ * level does the same with the pages below it. The top level has one page, whose digest is the root. The root of an
+ * image of one block is the digest of that block.
+ * Example: 1 GiB in blocks of 64 KiB has 16,384 blocks, 8 pages in level 1 and 1 page in level 2.
  */
 
-/** Leaf of a preserved block: no content has this digest, so the block is never hashed, served or restored. */
+/** Leaf of a preserved block. No content has this digest, so the block is never hashed, served or restored. */
 export const NO_DIGEST: Digest = new Uint8Array(DIGEST_SIZE_BYTES)
 
 /** Whether a leaf is that of a preserved block. */
@@ -31,7 +33,7 @@ export class TreeGeometry {
   readonly blockSize: number
   readonly blockCount: number
   readonly digestsPerPage: number
-  /** Items of each level: [blocks, pages of level 1, …, 1]. */
+  /** Blocks, pages of level 1, pages of level 2, …, 1. */
   readonly #counts: readonly number[]
   /** First page of each level in a tree file, top level first. */
   readonly #firstPages: readonly number[]
@@ -78,7 +80,7 @@ export class TreeGeometry {
     return (this.#firstPages[level]! + index) * this.blockSize
   }
 
-  /** Digests that page `index` of `level` really holds; the rest of it is zero. */
+  /** Digests in page `index` of `level`; the rest of the page is zeros. */
   digestsIn(level: number, index: number): number {
     assert(index >= 0 && index < this.pagesAt(level), `page ${index} of level ${level}`)
     return Math.min(this.digestsPerPage, this.#counts[level - 1]! - index * this.digestsPerPage)
@@ -105,7 +107,7 @@ export class TreeBuilder {
   readonly #appended: number[] = []
   #root: Digest | undefined
 
-  /** `emit` gets every page once, when it is complete; the buffer is its own to keep. */
+  /** `emit` gets every page once, when the page is complete, and may keep the buffer. */
   constructor(geometry: TreeGeometry, emit: (level: number, index: number, page: Uint8Array) => void) {
     this.#geometry = geometry
     this.#emit = emit
@@ -127,7 +129,7 @@ export class TreeBuilder {
     }
   }
 
-  /** The root; every block's digest must have been appended. */
+  /** The root. The digests of all blocks must have been appended. */
   finish(): Digest {
     assert(this.#root !== undefined, `${this.#appended[0]} of ${this.#geometry.blockCount} digests appended`)
     return this.#root
@@ -160,8 +162,9 @@ interface ReadableTree {
 }
 
 /**
- * Runs `[start, end)` of blocks whose digests differ between two trees of the same geometry, in ascending order. Walks
- * both top-down and reads only pages whose digests differ, so the cost follows the difference, not the image.
+ * Runs `[start, end)` of blocks whose digests differ between two trees of the same geometry, in ascending order. The
+ * search goes from the root down and reads only pages whose digests differ, so its cost follows the difference and not
+ * the image.
  */
 export async function* diffTrees(
   geometry: TreeGeometry,

@@ -10,7 +10,7 @@ export function peerIdOf(publicKey: Uint8Array): string {
   let rest = BigInt(`0x${Buffer.concat([PREFIX, publicKey]).toString('hex')}`)
   let text = ''
   for (; rest > 0n; rest /= 58n) text = BASE58[Number(rest % 58n)] + text
-  // Base58 writes each leading zero byte as the digit 1; the prefix has one.
+  // Base58 writes each leading zero byte as the digit 1, and the prefix begins with one zero byte.
   return `1${text}`
 }
 

@@ -4,8 +4,8 @@ import assert from 'node:assert/strict'
 export type Run = readonly [start: number, end: number]
 
 /**
- * An immutable set of natural numbers, kept as sorted, disjoint, non-adjacent half-open runs. Set operations are linear in
- * the number of runs, `has` is logarithmic, so a set over millions of blocks costs only its runs.
+ * An immutable set of natural numbers, kept as half-open runs that are sorted and lie apart. Set operations take time
+ * linear in the number of runs, and `has` takes logarithmic time: a million neighbouring blocks cost one run.
  */
 export class RangeSet {
   static readonly empty = new RangeSet([])
@@ -22,7 +22,7 @@ export class RangeSet {
     return RangeSet.from([[start, end]])
   }
 
-  /** From runs in any order, overlapping or empty ones allowed. */
+  /** Makes a set of runs in any order. Runs may overlap or be empty. */
   static from(runs: Iterable<Run>): RangeSet {
     const sorted: Run[] = []
     let ordered = true
@@ -106,7 +106,7 @@ export class RangeSet {
     return a.length === b.length && a.every((bound, i) => bound === b[i])
   }
 
-  /** Sweeps over the bounds of both sets; a bound is kept where `keep` of the two memberships changes. */
+  /** Sweeps over the bounds of both sets and keeps a bound where `keep` of the two memberships changes. */
   #combine(other: RangeSet, keep: (a: boolean, b: boolean) => boolean): RangeSet {
     const [a, b] = [this.#bounds, other.#bounds]
     const bounds: number[] = []

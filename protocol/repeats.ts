@@ -5,25 +5,27 @@ import { violation, WireReader } from './wire-reader.ts'
 import { WireWriter } from './wire-writer.ts'
 
 /**
- * Content that an image has a second time, at a distance that is no whole number of blocks, so that the digests of its blocks
- * do not tell (docs/PROTOCOL.md, "Repeats"). Places and lengths in granules of 4 KiB from the beginning of the image.
+ * Content that stands in an image a second time, at a distance that is no whole number of blocks, so that digests of
+ * blocks do not show it (docs/PROTOCOL.md, "Repeats"). Places and lengths are in granules of 4 KiB from the beginning
+ * of the image. Example: `{ to: 40, from: 3, count: 2 }` says that granules 40 and 41 equal granules 3 and 4.
  */
 export interface Repeat {
   /** Where the repeat begins. */
   readonly to: number
-  /** Where the same content begins that comes first; the two do not overlap. */
+  /** Where the same content begins that comes first. It ends before `to`. */
   readonly from: number
   readonly count: number
 }
 
 const LENGTH_BYTES = 4
-/** What a repeat takes at least. */
+/** Bytes that a coded repeat takes at least. */
 const REPEAT_BYTES = 3
 const MAX_GRANULES = MAX_IMAGE_SIZE_BYTES / GRANULE_SIZE_BYTES
 
 /**
- * Repeats, in ascending order of `to`, as one page of `pageSize` bytes: a length of 4 bytes (little endian), a message with a
- * packed list of three varints each (the gap since the repeat before, `from`, `count`), zeros. Of more than fit, the longest.
+ * Codes repeats, in ascending order of `to`, as one page of `pageSize` bytes: a length of 4 bytes (little endian), a
+ * message with a packed list of three varints for each repeat (the gap since the end of the repeat before, `from`,
+ * `count`), and zeros. If not all repeats fit, the longest ones are kept.
  */
 export function encodeRepeats(repeats: readonly Repeat[], pageSize: number): Uint8Array {
   const longest = repeats.toSorted((a, b) => b.count - a.count).slice(0, pageSize / REPEAT_BYTES)
@@ -59,7 +61,7 @@ export function decodeRepeats(page: Uint8Array, imageSize: number): Repeat[] {
     return decodeBody(body.subarray(LENGTH_BYTES, LENGTH_BYTES + length), Math.floor(imageSize / GRANULE_SIZE_BYTES))
   } catch (error) {
     if (isMeshError(error)) throw error
-    // Of the protobuf library, where bytes are missing.
+    // The protobuf library throws plain errors where bytes are missing.
     throw violation(String(error))
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Distinct kinds of numbers have distinct types, so that a block index is never taken for a byte offset.
- * All are non-negative integers below 2^53.
+ * Different kinds of numbers have different types, so that a length is never taken for a position. All are whole
+ * numbers from 0 and below 2^53.
  */
 declare const unit: unique symbol
 type Unit<Name extends string> = number & { readonly [unit]: Name }

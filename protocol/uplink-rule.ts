@@ -6,7 +6,10 @@ export interface UplinkRule {
   readonly bytesPerSecond: number
   /** Days on which the window begins, 0 for Sunday; undefined: every day. */
   readonly days?: ReadonlySet<number>
-  /** Minutes since midnight: from the first on, until before the second, of the next day if that is not later. */
+  /**
+   * Minutes since midnight: the first that is in the window, and the first that is not. If the second is not later than
+   * the first, it is one of the next day: `[1200, 360]` is 20:00 to 06:00.
+   */
   readonly window?: readonly [from: number, until: number]
 }
 
@@ -16,8 +19,8 @@ const RATE = /^(\d+(?:\.\d+)?)\s*([kmg])bit(?:\/s)?$/i
 const WINDOW = /^(?:([a-z]{2})(?:-([a-z]{2}))?\s+)?(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})$/i
 
 /**
- * `5 Mbit/s, 20:00-06:00; 2 Mbit/s, Sa-Su 06:00-20:00; 1 Mbit/s`: a rate, and the window it is for; the first rule that fits
- * a moment holds, and where none does the uplink is closed. Errors: USAGE.
+ * Reads `5 Mbit/s, 20:00-06:00; 2 Mbit/s, Sa-Su 06:00-20:00; 1 Mbit/s`: rates, each with the window that it is for. The
+ * first part whose window contains a moment holds then. The uplink is closed when no part fits. Errors: USAGE.
  */
 export function parseUplinkRule(text: string): readonly UplinkRule[] {
   const parts = text.split(';')

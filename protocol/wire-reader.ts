@@ -7,9 +7,10 @@ const MAX_UINT32 = 0xffffffff
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
- * Reads protobuf fields that a stranger wrote (https://protobuf.dev/programming-guides/encoding/). Every value is checked
- * against its limit before memory is taken for it; what is kept is copied, so that no small value holds a large frame.
- * Errors: PROTOCOL_VIOLATION, and RangeError or Error of the protobuf library where bytes are missing or no varint.
+ * Reads protobuf fields that a stranger wrote (https://protobuf.dev/programming-guides/encoding/). Every value is
+ * checked against its limit before memory is taken for it. Values are copied, so that a small value does not keep a
+ * large frame in memory. Errors: PROTOCOL_VIOLATION; also RangeError or Error of the protobuf library where bytes are
+ * missing or a varint is none.
  */
 export class WireReader {
   readonly #reader: BinaryReader
@@ -30,7 +31,7 @@ export class WireReader {
     return field
   }
 
-  /** Hands every known field to its reader and skips the others, so that later versions may add fields. */
+  /** Calls the reader of every known field and skips the other fields, so that later versions may add some. */
   fields(readers: Readonly<Record<number, () => unknown>>): void {
     while (!this.atEnd) {
       const field = this.tag()
@@ -71,7 +72,7 @@ export class WireReader {
     return new WireReader(this.#view(Number.POSITIVE_INFINITY))
   }
 
-  /** Part of the frame itself: not a copy. */
+  /** A part of the frame itself, not a copy. */
   #view(most: number): Uint8Array {
     this.#expect(WireType.LengthDelimited)
     const value = this.#reader.bytes()

@@ -6,7 +6,10 @@ import type { WireWriter } from './wire-writer.ts'
 /** No block index of any image is larger. */
 const MAX_BLOCKS = MAX_IMAGE_SIZE_BYTES / MIN_BLOCK_SIZE_BYTES
 
-/** Runs are coded as pairs of varints: the gap since the last run's end, and the length. */
+/**
+ * Codes runs as pairs of varints: the gap since the end of the run before, and the length. Example: blocks 5, 6, 7 and
+ * 10 become 5, 3, 2, 1.
+ */
 export function encodeRuns(w: WireWriter, field: number, ranges: RangeSet): void {
   if (ranges.isEmpty) return
   const pairs: number[] = []
@@ -32,7 +35,7 @@ export function readRuns(r: WireReader): RangeSet {
   return RangeSet.from(runs)
 }
 
-/** The list itself, unless it is full. Errors: PROTOCOL_VIOLATION. */
+/** Returns the list if it has room for one more. Errors: PROTOCOL_VIOLATION if it holds `most` already. */
 export function limited<T>(list: T[], most: number): T[] {
   if (list.length >= most) throw violation(`more than ${most} items in a list`)
   return list

@@ -1,3 +1,9 @@
+/**
+ * The folder node/control lets two commands of one machine talk: `mesh invite` asks the `mesh seed` that runs, for example.
+ * - `control-server` answers on a socket in the state directory; only the owner of the directory can open it.
+ * - `control-client` calls a method there; faults come back with their code.
+ */
+
 import { chmod, rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
 import { isMeshError } from '../../protocol/errors.ts'

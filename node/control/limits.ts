@@ -1,5 +1,5 @@
 /** Limits of the control socket. */
 
-/** One control request or reply, and the time for it. */
+/** Bytes of one request or reply, and the time for both. A message is kept in memory while it comes in. */
 export const MAX_CONTROL_BYTES = 4 * 1024 * 1024
 export const CONTROL_DEADLINE_MS = 15_000

@@ -3,34 +3,36 @@ import { MIN_ANCHOR_BITS } from './limits.ts'
 
 const WORDS = GRANULE_SIZE_BYTES / 4
 /**
- * Words of a granule that are looked at, enough to tell most granules apart, few enough to cost nothing beside hashing: the
- * first ones, where many formats number their pages, and others at a distance that is no power of two.
+ * Words of a granule that its fingerprint is made of. They tell most granules apart and cost nothing beside hashing.
+ * The first words are among them, because many formats number their pages there; the others lie at a distance that is
+ * no power of two.
  */
 const SAMPLES = Uint32Array.of(0, 1, 2, 3, 71, 154, 237, 320, 403, 486, 569, 652, 735, 818, 901, 984)
 
-/** Granules on end of which at least one is an anchor; of random ones every 2 ** MIN_ANCHOR_BITS-th is one then. */
+/** Neighbouring granules of which at least one is an anchor: 7. Of random granules every 4th is an anchor then. */
 export const ANCHOR_WINDOW = 2 ** (MIN_ANCHOR_BITS + 1) - 1
-/** Fingerprint of what cannot be an anchor. */
+/** Fingerprint of granules that cannot be anchors. */
 const NONE = 2 ** 32 - 1
 
 /**
- * Gathers anchors: granules of 4 KiB chosen by their content, the same ones wherever it stands. They are those whose
- * fingerprint is the least of some ANCHOR_WINDOW granules on end (winnowing, as Schleimer, Wilkerson and Aiken describe it): no
- * run as long as that is without one, and a run of one content has few. Granules that look like zeros are none, and what lies
- * beyond the part that is looked at does not count. With more `bits` than MIN_ANCHOR_BITS there are fewer: the fingerprint ends
- * in that many more zero bits. Two contents may have the same fingerprint.
+ * Gathers anchors: granules of 4 KiB chosen by their content, so that the same content gives the same anchors wherever
+ * it stands. An anchor is the granule with the least fingerprint of some ANCHOR_WINDOW neighbouring granules
+ * (winnowing: Schleimer, Wilkerson and Aiken, 2003). So no run of that length is without an anchor, and a run of one
+ * content has few. Granules that look like zeros are no anchors, and granules outside of the part that is looked at do
+ * not count. With more `bits` than MIN_ANCHOR_BITS there are fewer anchors: their fingerprints must also end in that
+ * many more zero bits. Two different contents may have the same fingerprint.
  */
 export class AnchorGatherer {
   readonly #mask: number
   readonly #prints: Uint32Array
 
-  /** For at most so many granules. */
+  /** `granules`: how many granules will be looked at, at most. */
   constructor(bits: number, granules: number) {
     this.#mask = 2 ** (bits - MIN_ANCHOR_BITS) - 1
     this.#prints = new Uint32Array(granules).fill(NONE)
   }
 
-  /** Pairs of a fingerprint and the granule's number, in ascending order of the latter. */
+  /** Pairs: a fingerprint, then the number of its granule, in ascending order of the numbers. */
   get anchors(): Uint32Array {
     const prints = this.#prints
     const found = new Uint32Array(2 * prints.length)
@@ -48,7 +50,7 @@ export class AnchorGatherer {
     return found.slice(0, length)
   }
 
-  /** Looks at granules `first` to `end` of the buffer that `words` is of. */
+  /** Looks at granules `first` to `end` (exclusive) of the buffer that `words` is a view of. */
   look(words: Uint32Array, first: number, end: number): void {
     for (let granule = first; granule < end; granule++) {
       let fingerprint = 0

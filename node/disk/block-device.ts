@@ -1,3 +1,11 @@
+/**
+ * The folder node/disk is what this machine knows of disks, whoever uses them.
+ * - `BlockDevice` is a disk that is open; `file-device` opens one, `image-disk` sees the part of it that an image covers.
+ * - `hash-pool` hashes a disk with several threads (`hash-worker`, each with a `run-hasher`) and finds anchors meanwhile;
+ *   `repeat-finder` turns anchors into what the image has twice.
+ * - `mounts` refuses a disk that is in use, `kernel-disks` asks /sys, `disk-identity` names a disk for its write log.
+ */
+
 import type { ByteCount, ByteOffset } from '../../protocol/units.ts'
 
 /** Random access to a disk: a block device or a regular file. Errors: DISK_IO with path and offset, DISK_FULL. */
@@ -8,13 +16,17 @@ export interface BlockDevice {
   /** Fills `into` completely from `offset`; the range must lie inside the device. */
   read(offset: ByteOffset, into: Uint8Array): Promise<void>
   /**
-   * {@link read}, here and now: true if it was done. False says nothing, not even that it would fail; then use {@link read}.
-   * For callers that would rather wait a moment than pay for a thread.
+   * Reads at once, in the thread that calls, and returns true if it could. False says nothing, not even that a read
+   * would fail: the caller then uses {@link read}. It is for callers that would rather wait a moment than pay for a
+   * thread.
    */
   readNow?(offset: ByteOffset, into: Uint8Array): boolean
-  /** {@link write} of the same kind; on false some of it may have been written. */
+  /** Writes at once, as {@link readNow} reads. After false some of `data` may have been written. */
   writeNow?(offset: ByteOffset, data: Uint8Array): boolean
-  /** Writes all of `data`; not durable before {@link flush}. `data` must not change until it resolves. */
+  /**
+   * Writes all of `data`, which must not change until the promise resolves. The data is durable only after {@link
+   * flush}.
+   */
   write(offset: ByteOffset, data: Uint8Array): Promise<void>
   /** Resolves when everything written so far is on stable storage (fdatasync). */
   flush(): Promise<void>

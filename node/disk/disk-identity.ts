@@ -4,14 +4,19 @@ import type { ByteCount } from '../../protocol/units.ts'
 import type { BlockDevice } from './block-device.ts'
 import { deviceNumber } from './device-number.ts'
 
-/** What a write log knows a disk by. */
+/** The facts by which a write log recognises its disk. */
 export interface DiskFacts {
-  /** Hexadecimal digest of what the disk is, whatever its path: stays the same over reboots. */
+  /** Hexadecimal digest of what the disk is, whatever its path. It stays the same over reboots. */
   readonly identity: string
   readonly size: ByteCount
-  /** What is seen of changes without reading the disk: a file's time of change, the sectors written to a device since boot. */
+  /**
+   * A sign of changes that costs no reading of the disk: the time of change of a file, or the sectors written to a
+   * device since boot.
+   */
   stamp(): Promise<string>
-  /** Whether the disk was written since it had that stamp; undefined if that cannot be told (a device after a reboot). */
+  /**
+   * Whether the disk was written since `stamp` was taken; undefined if nobody can tell, as for a device after a reboot.
+   */
   changedSince(stamp: string): Promise<boolean | undefined>
 }
 
@@ -30,7 +35,7 @@ export async function diskFacts(device: BlockDevice): Promise<DiskFacts> {
   }
 }
 
-/** A file is its inode; a partition or disk what udev knows it by, which names it on every boot. */
+/** A file is recognised by its inode, a disk or a partition by the name that udev gives it on every boot. */
 async function identityOf(path: string): Promise<string> {
   const facts = await stat(path, { bigint: true })
   if (facts.isFile()) return `file ${facts.ino}`
@@ -43,7 +48,7 @@ async function identityOf(path: string): Promise<string> {
   return known[0] ?? `device ${path}`
 }
 
-/** `SCOPE.VALUE`: stamps of different scopes say nothing about each other. */
+/** Makes `SCOPE.VALUE`. Stamps of different scopes say nothing about each other. */
 async function stampOf(path: string): Promise<{ text: string; perBoot: boolean }> {
   const facts = await stat(path, { bigint: true })
   if (facts.isFile()) return { text: `${digest(String(facts.ino))}.${digest(`${facts.mtimeNs}`)}`, perBoot: false }

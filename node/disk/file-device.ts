@@ -9,7 +9,7 @@ import { openFault, transferFault } from './device-fault.ts'
 import { deviceNumber } from './device-number.ts'
 import { QuickTransfers } from './quick-transfers.ts'
 
-/** What /sys counts the size of a block device in, whatever its own sectors are. */
+/** /sys counts the size of every block device in 512 bytes, whatever its own sectors are. */
 const SECTOR_BYTES = 512
 
 /**
@@ -18,7 +18,8 @@ const SECTOR_BYTES = 512
  */
 export async function openDevice(path: string, options: { writable: boolean }): Promise<BlockDevice> {
   try {
-    // Before opening: to open a named pipe would wait for its other end, and to open a tape would move it.
+    // The kind of file is asked for before opening: opening a named pipe would wait for its other end, and opening a
+    // tape would move it.
     const facts = await stat(path)
     if (!facts.isFile() && !facts.isBlockDevice()) {
       const what = facts.isDirectory() ? 'a directory' : 'no disk'
@@ -53,7 +54,7 @@ class FileDevice implements BlockDevice {
   readonly #handle: FileHandle
   readonly #quickReads = new QuickTransfers()
   readonly #quickWrites = new QuickTransfers()
-  /** Set by a flush that failed. */
+  /** The fault of a flush that failed; every later flush fails with it. */
   #unflushable: MeshError | undefined
 
   constructor(handle: FileHandle, path: string, size: ByteCount, kind: 'file' | 'block') {
@@ -96,8 +97,9 @@ class FileDevice implements BlockDevice {
   }
 
   /**
-   * After a failed flush the kernel drops what it could not write and reports success the next time, so this device
-   * fails every flush from then on (https://wiki.postgresql.org/wiki/Fsync_Errors).
+   * Makes everything written durable. After a failed flush the kernel drops what it could not write, and reports
+   * success the next time (https://wiki.postgresql.org/wiki/Fsync_Errors). So after one failure this device fails every
+   * flush.
    */
   async flush(): Promise<void> {
     if (this.#unflushable !== undefined) throw this.#unflushable

@@ -6,7 +6,7 @@ export interface HashRun {
   readonly offset: number
   readonly length: number
   readonly blockSize: number
-  /** Looks for anchors, too: the number that {@link AnchorGatherer} takes. */
+  /** Set if anchors are looked for: the `bits` of {@link AnchorGatherer}. */
   readonly anchorBits?: number | undefined
 }
 
@@ -26,10 +26,10 @@ export interface HashFailure {
   readonly message: string
 }
 
-/** What a run is made of. */
+/** Digests of a run, and its anchors if they were asked for. */
 export interface HashedRun {
   readonly digests: Uint8Array
-  /** See {@link AnchorGatherer}; numbers count from the run's beginning. */
+  /** Pairs as {@link AnchorGatherer} gives them; numbers of granules count from the beginning of the run. */
   readonly anchors?: Uint32Array
 }
 

@@ -20,11 +20,16 @@ export interface ScannedRun extends HashedRun {
   readonly first: number
 }
 
-/** Runs handed to a worker at a time: one it works on and one that waits, so that it never waits for the main thread. */
+/**
+ * Runs that a worker has at a time: one in work and one that waits, so that the worker never waits for the main thread.
+ */
 const RUNS_PER_WORKER = 2
-/** Runs per worker that a scan is ahead of its consumer; only their digests are kept, 2 KiB for 4 MiB. */
+/** Runs per worker that a scan is ahead of its consumer. Only their digests are kept: 2 KiB for a run of 4 MiB. */
 const RUNS_AHEAD_PER_WORKER = 4
-/** A worker keeps one buffer and short-lived digests; without a limit its heap grows as the main one may. */
+/**
+ * Limits of a worker's heap. A worker needs one buffer and short-lived digests; without a limit its heap would grow as
+ * the main one may.
+ */
 const WORKER_HEAP = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 }
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './hash-worker.ts' : './hash-worker.js', import.meta.url)
 
@@ -32,17 +37,18 @@ interface HashPoolOptions {
   /** Threads that hash. @default as many as there are cores, up to MAX_HASH_WORKERS */
   readonly workers?: number
   /**
-   * One of them is the thread that calls: for a command that has nothing else to do meanwhile, since it blocks for a run at
-   * a time. Others are started only if there is enough for them, see HASH_WORKER_WORTH_BYTES. @default false
+   * The thread that calls is one of the threads that hash. This is for a command that has nothing else to do meanwhile,
+   * because the thread is blocked for one run at a time. Other threads start only when the work is worth it
+   * (HASH_WORKER_WORTH_BYTES). @default false
    */
   readonly here?: boolean
 }
 
-/** Threads that read and hash disks on all cores. They start when there is work for them and end when a scan has ended. */
+/** Threads that read and hash disks on all cores. They start when there is work, and end when a scan has ended. */
 export class HashPool {
-  /** Threads that hash, this one included if it does. */
+  /** Threads that hash; the one that calls counts if it hashes. */
   readonly workers: number
-  /** What hashes in this thread, and whether it is at work. */
+  /** The hasher of this thread, if it hashes, and whether it is at work. */
   readonly #here: RunHasher | undefined
   #busyHere = false
   /** Started workers, and how many runs each has. */
@@ -53,7 +59,7 @@ export class HashPool {
   #allowed: number
   #nextId = 0
   #nextScan = 0
-  /** Why nothing can be hashed any more. */
+  /** The reason why nothing can be hashed any more. */
   #ended: Error | undefined
 
   constructor(options: HashPoolOptions = {}) {
@@ -84,8 +90,8 @@ export class HashPool {
   }
 
   /**
-   * Hashes the first `size` bytes of a disk in order, leaving out the blocks in `skip`. Several runs are in flight;
-   * memory does not depend on the size. Errors: DISK_IO with the offset, DISK_MISSING, DISK_UNREADABLE, INTERRUPTED.
+   * Hashes the first `size` bytes of a disk in order, without the blocks in `skip`. Several runs are in flight; memory
+   * does not grow with `size`. Errors: DISK_IO with the offset, DISK_MISSING, DISK_UNREADABLE, INTERRUPTED.
    */
   async *scan(
     path: string,
@@ -106,7 +112,8 @@ export class HashPool {
           const length = Math.min(end * image.blockSize, image.size) - offset
           const { anchorBits } = options
           const hashed = this.#hash({ path, offset, length, blockSize: image.blockSize, anchorBits }, scan)
-          // A later run may fail while an earlier one is waited for; that is reported when its turn comes.
+          // A later run may fail while an earlier one is waited for. The failure is reported when the turn of the later
+          // run comes.
           hashed.catch(() => undefined)
           inFlight.push({ first, hashed })
         }
@@ -119,18 +126,18 @@ export class HashPool {
     } finally {
       await Promise.allSettled(inFlight.map((run) => run.hashed))
       this.#release(scan)
-      // What follows a scan takes memory of its own.
+      // The threads end with the scan, because the work that follows a scan needs their memory.
       if (this.#queue.length === 0 && this.#running.size === 0) await this.#rest()
     }
   }
 
-  /** Ends the threads; what is still being hashed is rejected with INTERRUPTED. */
+  /** Ends the threads. Runs that are still being hashed are rejected with INTERRUPTED. */
   async close(): Promise<void> {
     this.#end(new MeshError('INTERRUPTED', 'hashing was stopped'))
     await this.#rest()
   }
 
-  /** Ends the threads; they start again if there is work. */
+  /** Ends the threads; they start again when there is work. */
   async #rest(): Promise<void> {
     const threads = [...this.#started.keys()]
     this.#started.clear()
@@ -155,7 +162,7 @@ export class HashPool {
     for (const worker of this.#started.keys()) worker.postMessage({ ended: scan })
   }
 
-  /** Threads beside this one that hashing so much is worth. */
+  /** Threads besides this one that are worth starting for so many bytes. */
   #worth(bytes: number): number {
     if (this.#here === undefined) return this.workers
     return Math.min(this.workers - 1, Math.floor(bytes / HASH_WORKER_WORTH_BYTES))
@@ -174,7 +181,10 @@ export class HashPool {
     }
   }
 
-  /** An idle worker, else a new one if there may be more, else one whose next run would wait for it; undefined if none. */
+  /**
+   * Returns an idle worker. If there is none it starts one, if another is allowed; else it returns a worker whose next
+   * run would wait. Undefined if every worker has enough.
+   */
   #leastBusy(): Worker | undefined {
     let best: Worker | undefined
     let load = RUNS_PER_WORKER
@@ -184,7 +194,10 @@ export class HashPool {
     return this.#started.get(started)! < RUNS_PER_WORKER ? started : best
   }
 
-  /** Hashes what waits, run after run; messages, signals and those who wait for digests have their turn in between. */
+  /**
+   * Hashes waiting runs one after the other. Between two runs messages, signals and those who wait for digests have
+   * their turn.
+   */
   async #hashHere(hasher: RunHasher): Promise<void> {
     this.#busyHere = true
     await turn()
@@ -197,11 +210,11 @@ export class HashPool {
   }
 
   #start(): Worker {
-    // The flags of this process are not the worker's business; some of them (--input-type) would even stop it.
+    // The worker gets none of the flags of this process: some of them (--input-type) would stop it.
     const worker = new Worker(WORKER, { execArgv: [], resourceLimits: WORKER_HEAP })
     if (this.#here === undefined) this.#started.set(worker, 0)
     else {
-      // Until the thread runs, which takes as long as many runs, this one does them.
+      // A new thread counts as full until it runs. That takes as long as many runs, which this thread hashes meanwhile.
       this.#started.set(worker, RUNS_PER_WORKER)
       worker.once('online', () => {
         this.#started.set(worker, 0)
@@ -237,7 +250,7 @@ export class HashPool {
     )
   }
 
-  /** Rejects what is pending, and from now on everything. The first reason stays. */
+  /** Rejects what is pending, and everything from now on, with the first reason that was given. */
   #end(reason: Error): void {
     this.#ended ??= reason
     for (const pending of [...this.#running.values(), ...this.#queue.splice(0)]) pending.reject(this.#ended)

@@ -5,7 +5,7 @@ import { sameBytes } from '../../protocol/digest.ts'
 import { type ByteOffset, byteOffset, countBlocks } from '../../protocol/units.ts'
 import type { BlockDevice } from './block-device.ts'
 
-/** The part of a device that an image covers, addressed in blocks; what lies beyond the image is never touched. */
+/** The part of a device that an image covers, addressed in blocks. What lies behind the image is never touched. */
 export class ImageDisk {
   readonly device: BlockDevice
   readonly size: number
@@ -36,7 +36,7 @@ export class ImageDisk {
     return block
   }
 
-  /** {@link readBlock} of neighbours, by one read into one buffer; at once if the page cache has them. */
+  /** Reads neighbouring blocks by one read into one buffer; at once if the page cache has them. */
   readBlocks(first: number, count: number): Uint8Array | Promise<Uint8Array> {
     const blocks = Buffer.allocUnsafeSlow(count * this.blockSize)
     const length = (count - 1) * this.blockSize + this.lengthOf(first + count - 1)
@@ -48,8 +48,8 @@ export class ImageDisk {
   }
 
   /**
-   * Writes one whole block; of the last one only what lies inside the image. Zeros are written like anything else, save
-   * over zeros in a file: a hole stays a hole.
+   * Writes one whole block; of the last block only the part inside the image. Zeros over a hole of a file are not
+   * written, so that the hole stays a hole.
    */
   async writeBlock(index: number, data: Uint8Array): Promise<void> {
     assert(data.byteLength === this.blockSize)
@@ -61,7 +61,7 @@ export class ImageDisk {
     this.bytesWritten += length
   }
 
-  /** Writes some granules of 4 KiB of a block (see GRANULE_SIZE_BYTES), neighbours together; nothing behind the image. */
+  /** Writes some granules of a block, neighbours together, and nothing behind the image. */
   async writeGranules(index: number, data: Uint8Array, granules: Bitmap): Promise<void> {
     assert(data.byteLength === this.blockSize)
     const length = this.lengthOf(index)
@@ -79,13 +79,13 @@ export class ImageDisk {
     return this.device.flush()
   }
 
-  /** Bytes of the image in this block: the block size, less only for the last. */
+  /** Bytes of the image in this block: the block size, and less only for the last block. */
   lengthOf(index: number): number {
     assert(index >= 0 && index < this.blockCount, `block ${index} of ${this.blockCount}`)
     return Math.min(this.blockSize, this.size - index * this.blockSize)
   }
 
-  /** What the page cache answers costs less than handing it to a thread. */
+  /** Reads at once if the page cache answers, which costs less than handing the read to a thread. */
   async #read(offset: ByteOffset, into: Uint8Array): Promise<void> {
     if (this.device.readNow?.(offset, into) !== true) await this.device.read(offset, into)
   }

@@ -3,7 +3,7 @@ import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { openFault } from './device-fault.ts'
 import { deviceNumber } from './device-number.ts'
 
-/** What the kernel tells in /sys of its block devices, which are named by their numbers: `254:16`. */
+/** What the kernel tells in /sys of its block devices. A device is named by its numbers: `254:16`. */
 export class KernelDisks {
   readonly #sys: string
 
@@ -11,7 +11,10 @@ export class KernelDisks {
     this.#sys = sys
   }
 
-  /** Undefined for a regular file. Errors: DISK_MISSING, DISK_UNREADABLE, DISK_NOT_A_DISK. */
+  /**
+   * The number of the device at a path; undefined for a regular file. Errors: DISK_MISSING, DISK_UNREADABLE,
+   * DISK_NOT_A_DISK.
+   */
   async numberOf(path: string): Promise<string | undefined> {
     const facts = await stat(path).catch((error: unknown) => {
       throw openFault(path, error, { writable: false })
@@ -22,14 +25,14 @@ export class KernelDisks {
     return deviceNumber(facts.rdev)
   }
 
-  /** `/dev/sda2`: where the kernel's own file system of devices has it, whatever links udev makes. */
+  /** The path that the kernel itself gives the device, such as `/dev/sda2`, whatever links udev makes. */
   async nodeOf(number: string): Promise<string> {
     const [, name] = /^DEVNAME=(.+)$/m.exec(await this.#read(`dev/block/${number}/uevent`)) ?? []
     if (name === undefined) throw new MeshError('DISK_MISSING', `the kernel has no block device ${number}`)
     return `/dev/${name}`
   }
 
-  /** In sectors of 512 bytes, whatever the device's own are. */
+  /** Size of a device in sectors of 512 bytes, whatever its own sectors are. */
   async sectorsOf(number: string): Promise<number> {
     return Number(await this.#read(`dev/block/${number}/size`))
   }
@@ -40,12 +43,12 @@ export class KernelDisks {
     return readdir(path).catch(refused(path))
   }
 
-  /** Longest discard that is let through, in bytes; 0 refuses them all. */
+  /** Bytes of the longest discard that the kernel lets through; 0: it refuses all discards. */
   async discardMax(number: string): Promise<number> {
     return Number(await this.#read(await this.#discardFile(number)))
   }
 
-  /** A device without discards takes no value at all, not even the one it has. */
+  /** Sets that limit. A device that has no discards accepts no value at all, not even the one it has. */
   async setDiscardMax(number: string, bytes: number): Promise<void> {
     if ((await this.discardMax(number)) === bytes) return
     const path = `${this.#sys}/${await this.#discardFile(number)}`
@@ -73,7 +76,7 @@ export class KernelDisks {
     return this.#read(`dev/block/${number}/loop/backing_file`).catch(absent)
   }
 
-  /** A partition has no queue of its own: its disk's counts. */
+  /** A partition has no queue of its own, so the file of its disk is meant. */
   async #discardFile(number: string): Promise<string> {
     const link = `${this.#sys}/dev/block/${number}`
     const folder = await realpath(link).catch(refused(link))

@@ -19,9 +19,10 @@ interface Use {
 }
 
 /**
- * Refuses a disk that something else may write to: the device, a partition of it, a loop device over it or something
- * stacked on one of these (device mapper, RAID) is mounted read-write, is swap space, or is held by the kernel for
- * another reason. Mounted read-only is allowed. Errors: DISK_MOUNTED naming the use, DISK_MISSING, DISK_UNREADABLE.
+ * Refuses a disk that something else may write to. That is so if the device, a partition of it, a loop device over it,
+ * or something stacked on one of these (device mapper, RAID) is mounted read-write, is swap space, or is held by the
+ * kernel for another reason. A disk that is mounted read-only is allowed. Errors: DISK_MOUNTED naming the use,
+ * DISK_MISSING, DISK_UNREADABLE.
  */
 export async function assertNotMounted(path: string, options: { force: boolean; kernel?: KernelPaths }): Promise<void> {
   if (options.force) return
@@ -48,7 +49,7 @@ export async function assertNotMounted(path: string, options: { force: boolean; 
   }
 }
 
-/** What makes two paths the same disk: the number of the device, or the inode of the file. */
+/** Two paths lead to the same disk if the number of the device, or the inode of the file, is the same. */
 interface Identity {
   readonly device?: string
   readonly inode?: string
@@ -58,7 +59,7 @@ function identityOf(facts: Stats): Identity {
   return facts.isBlockDevice() ? { device: deviceNumber(facts.rdev) } : { inode: `${facts.dev} ${facts.ino}` }
 }
 
-/** Undefined if there is nothing at this path (any more), or nothing we may see. */
+/** The identity of what is at a path; undefined if nothing is there any more, or nothing that we may see. */
 async function identityAt(path: string): Promise<Identity | undefined> {
   const facts = await stat(path).catch(absent)
   return facts === undefined ? undefined : identityOf(facts)
@@ -75,7 +76,8 @@ async function addStackOver(number: string, kernel: KernelPaths, stack: Map<stri
   if (folder === undefined) return
   const name = basename(folder)
   stack.set(number, name)
-  // A partition is a folder inside its disk's folder, named after it; holders are links to the devices stacked on this.
+  // A partition is a folder inside the folder of its disk, and is named after it. Holders are links to the devices
+  // stacked on this one.
   const inside = await list(folder)
   const partitions = inside.filter((entry) => entry.startsWith(name)).map((entry) => `${folder}/${entry}`)
   const holders = (await list(`${folder}/holders`)).map((entry) => `${folder}/holders/${entry}`)
@@ -108,11 +110,12 @@ async function mountsOf(stack: ReadonlyMap<string, string>, kernel: KernelPaths)
     const [, , number, , point] = mount!.split(' ')
     const [, source, options] = fileSystem?.split(' ') ?? []
     if (number === undefined || point === undefined || source === undefined || options === undefined) continue
-    // Btrfs mounts have numbers of their own; what they are mounted from is their source.
+    // Btrfs mounts have device numbers of their own, so their source is looked at.
     const device =
       stack.has(number) || !source.startsWith('/dev/') ? undefined : await identityAt(unescapeOctal(source))
     if (!stack.has(number) && !(device?.device !== undefined && stack.has(device.device))) continue
-    // The options of the file system count: a read-only view of one that is mounted read-write elsewhere is no promise.
+    // The options of the file system count, not those of the mount: a read-only view may belong to a file system that
+    // is mounted read-write elsewhere.
     const writes = options.split(',').includes('rw')
     uses.push({ what: `is mounted ${writes ? 'read-write' : 'read-only'} on ${unescapeOctal(point)}`, writes })
   }
@@ -144,7 +147,7 @@ async function isClaimed(node: string): Promise<boolean> {
     await handle.close()
     return false
   } catch (error) {
-    // Any other failure is for whoever opens the disk to report.
+    // Any other failure is reported by whoever opens the disk.
     return errnoOf(error) === 'EBUSY'
   }
 }
@@ -153,7 +156,7 @@ async function list(folder: string): Promise<string[]> {
   return (await readdir(folder).catch(absent)) ?? []
 }
 
-/** What the kernel does not show (any more) is not there: devices come and go while this looks. */
+/** Devices come and go while this code looks, so what the kernel does not show counts as not there. */
 function absent(): undefined {
   return undefined
 }

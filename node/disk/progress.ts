@@ -1,4 +1,4 @@
-/** What a long piece of work tells about itself. */
+/** A report of a long piece of work: its phase, and bytes done of bytes in all. */
 export interface Progress {
   readonly phase: 'hash' | 'repeats' | 'tree' | 'scan' | 'restore' | 'verify'
   readonly doneBytes: number

@@ -1,17 +1,21 @@
 import { QUICK_PAUSE_FACTOR, QUICK_SLOW_MS, QUICK_SLOW_MS_PER_MIB, QUICK_TRANSFER_BYTES } from './limits.ts'
 
 /**
- * Decides which transfers are made at once by the main thread: to hand one to another thread costs five times what copying
- * a few KiB from or to the page cache does. Once two in a row had to wait for the disk, none is tried for a while, so that
- * this thread goes on with other things nearly all of the time. One alone may only have lost its core to another process.
+ * Decides which transfers the main thread makes itself. Handing a transfer to another thread costs five times what
+ * copying a few KiB from or to the page cache costs. Once two transfers in a row had to wait for the disk, the main
+ * thread makes none for a while, so that it is free for other things nearly all of the time. One slow transfer alone
+ * may only have lost its core to another process.
  */
 export class QuickTransfers {
-  /** When one may be tried again, in milliseconds of `performance.now()`. */
+  /** When the next transfer may be tried, in milliseconds of `performance.now()`. */
   #from = 0
-  /** How long the last one had to wait, if it had. */
+  /** How long the last transfer had to wait; 0 if it did not. */
   #waited = 0
 
-  /** Whether all of `length` bytes were transferred. Nothing is concluded from an error: a second attempt tells. */
+  /**
+   * Returns whether all of `length` bytes were transferred. An error counts as no: the second attempt, by a thread,
+   * will tell.
+   */
   try(length: number, transfer: () => number): boolean {
     if (length > QUICK_TRANSFER_BYTES) return false
     const begun = performance.now()

@@ -7,28 +7,29 @@ import { openFault, transferFault } from './device-fault.ts'
 import { MAX_ANCHORS, MAX_REPEAT_CANDIDATES, MAX_REPEAT_MISSES, MIN_ANCHOR_BITS } from './limits.ts'
 import type { ReportProgress } from './progress.ts'
 
-/** Granules compared at a time, at most: what only looks alike mostly differs in the first one. */
+/** Granules that are compared at a time, at most. Content that only looks alike mostly differs in its first granule. */
 const MAX_STEP = 16
-/** So much of the table is filled if there are as many anchors as is to be expected, and so much at most. */
+/** The part of the table that is filled by the expected number of anchors, and the part that is filled at most. */
 const TABLE_LOAD = 0.5
 const MAX_TABLE_LOAD = 0.75
 
 /**
- * Finds what an image has twice at any distance of whole granules, in bounded memory: anchors, granules that are chosen by
- * their content, are remembered while the disk is hashed; where one is met again, what lies around the two is compared, byte by
- * byte. (As rsync and backup programs find moved content, with granules for windows.) A repeat of less than ANCHOR_WINDOW
- * granules may hold no anchor and is not found then, in a larger image than MAX_ANCHORS allow for a somewhat longer one, too.
+ * Finds content that an image has twice at a distance of whole granules, in bounded memory. While the disk is hashed
+ * the finder remembers anchors, which are granules chosen by their content. Where an anchor is met again, the granules
+ * around both places are compared byte by byte. (Rsync and backup programs find moved content like this, with windows
+ * instead of granules.) A repeat of less than ANCHOR_WINDOW granules may hold no anchor, and is not found then. In an
+ * image with more than MAX_ANCHORS anchors that holds for somewhat longer repeats, too.
  */
 export class RepeatFinder {
   /** For {@link AnchorGatherer}. */
   readonly anchorBits: number
-  /** Fingerprints, and the granule each was first met at plus one; open addressing. */
+  /** A table with open addressing: a fingerprint, and the number plus one of the granule where it was first met. */
   readonly #keys: Uint32Array
   readonly #places: Uint32Array
   #count = 0
   readonly #candidates: Pick<Repeat, 'to' | 'from'>[] = []
 
-  /** For an image of so many granules. */
+  /** `granules`: how many granules the image has. */
   constructor(granules: number) {
     this.anchorBits = Math.max(MIN_ANCHOR_BITS, Math.ceil(Math.log2(granules / MAX_ANCHORS)))
     const slots = 2 ** Math.ceil(Math.log2(Math.max(64, granules / 2 ** this.anchorBits / TABLE_LOAD)))
@@ -41,7 +42,7 @@ export class RepeatFinder {
     const mask = this.#keys.length - 1
     for (let i = 0; i < anchors.length; i += 2) {
       const [key, granule] = [anchors[i]!, first + anchors[i + 1]!]
-      // The lowest bits may be the same in all.
+      // The lowest bits may be the same in all fingerprints, so they do not choose the slot.
       let slot = (key >>> this.anchorBits) & mask
       while (this.#places[slot] !== 0 && this.#keys[slot] !== key) slot = (slot + 1) & mask
       const before = this.#places[slot]!
@@ -56,8 +57,8 @@ export class RepeatFinder {
   }
 
   /**
-   * The repeats of the image at `path`, in ascending order; they lie apart, and no preserved block is part of one.
-   * Errors: DISK_IO, INTERRUPTED.
+   * The repeats of the image at `path`, in ascending order. Repeats do not overlap, and no preserved block is part of
+   * one. Errors: DISK_IO, INTERRUPTED.
    */
   async find(
     path: string,
@@ -87,7 +88,7 @@ export class RepeatFinder {
       const distance = to - from
       const after = await granules.sameFrom(from, to, distance)
       const before = after === 0 ? 0 : await granules.sameBefore(from, to, Math.min(distance - after, to - end))
-      // Content that only looks alike may be all that there is.
+      // An image may hold nothing but content that only looks alike, so the search ends after many misses.
       if (after === 0 && ++misses > MAX_REPEAT_MISSES) break
       if (after === 0) continue
       repeats.push({ to: to - before, from: from - before, count: before + after })
@@ -122,7 +123,7 @@ class Granules {
     this.#isPreserved = (granule) => image.preserve.has(Math.floor((granule * GRANULE_SIZE_BYTES) / image.blockSize))
   }
 
-  /** How many granules from `a` on equal those from `b` on, `most` at most; `a` is less than `b`. */
+  /** How many granules from `a` on equal those from `b` on: at most `most`. `a` is less than `b`. */
   async sameFrom(a: number, b: number, most: number): Promise<number> {
     for (let [same, step] = [0, 1]; ; same += step, step = Math.min(2 * step, MAX_STEP)) {
       const count = Math.min(step, most - same, this.#count - b - same)

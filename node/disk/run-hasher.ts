@@ -6,19 +6,22 @@ import { AnchorGatherer } from './anchors.ts'
 import type { HashFailure, HashReply, HashRequest } from './hash-messages.ts'
 
 /**
- * Reads runs of a disk and hashes their blocks in the thread that calls it, so that no block crosses between threads.
- * Plain synchronous calls: a thread does one run at a time. Each is one long read, since a real disk is fast only if it
- * is asked for much at once; from the page cache shorter ones would be no faster.
+ * Reads runs of a disk and hashes their blocks in the thread that calls, so that no block crosses between threads. Its
+ * calls are synchronous: a thread does one run at a time. Each run is one long read, because a real disk is fast only
+ * when it is asked for much at once.
  */
 export class RunHasher {
-  /** The disk stays open from run to run of one scan; another scan opens it anew, as the path may lead elsewhere by then. */
+  /**
+   * The disk of one scan stays open from run to run. Another scan opens its path anew, because the path may lead to
+   * another disk by then.
+   */
   #disk: { scan: number; handle: number } | undefined
   #buffer = Buffer.alloc(0)
-  /** The same memory. */
+  /** The buffer again, as words of 32 bits. */
   #words = new Uint32Array(0)
   #zeros = Buffer.alloc(0)
 
-  /** The digests of one run's blocks in a buffer of their own; what the disk does wrong comes back as a failure. */
+  /** Hashes one run into a buffer of its own. A fault of the disk is returned as a failure, not thrown. */
   hash(request: HashRequest): HashReply {
     const failed = (doing: HashFailure['doing'], offset: number, error: unknown): HashReply => {
       const { code, message } = error as NodeJS.ErrnoException
@@ -51,7 +54,7 @@ export class RunHasher {
     const granules = Math.floor(length / GRANULE_SIZE_BYTES)
     const gatherer = anchorBits === undefined ? undefined : new AnchorGatherer(anchorBits, granules)
     const digests = this.#hashBlocks(padded, blockSize, (start, end) => {
-      // A rest that is no granule is left out.
+      // The rest of a run that is no whole granule is left out.
       gatherer?.look(this.#words, start / GRANULE_SIZE_BYTES, Math.min(end / GRANULE_SIZE_BYTES, granules))
     })
     return { id: request.id, digests, ...(gatherer === undefined ? {} : { anchors: gatherer.anchors }) }
@@ -65,18 +68,21 @@ export class RunHasher {
     this.#words = new Uint32Array(0)
   }
 
-  /** `hashed`: called with the place of each block that is not zeros, while the processor still has it at hand. */
+  /**
+   * `hashed` is called with the place of each block that is not zeros, while the block is still in the processor's
+   * cache.
+   */
   #hashBlocks(length: number, blockSize: number, hashed: (start: number, end: number) => void): Uint8Array {
     if (this.#zeros.byteLength !== blockSize) this.#zeros = Buffer.alloc(blockSize)
     const digests = Buffer.allocUnsafeSlow((length / blockSize) * DIGEST_SIZE_BYTES)
     for (let at = 0, i = 0; at < length; at += blockSize, i += DIGEST_SIZE_BYTES) {
       const block = this.#buffer.subarray(at, at + blockSize)
-      // Comparing is several times faster than hashing, and fresh disks are mostly zeros.
+      // A comparison with zeros comes first: it is several times faster than hashing, and fresh disks are mostly zeros.
       if (block.equals(this.#zeros)) {
         digests.set(zeroDigest(blockSize), i)
         continue
       }
-      // As a string: a buffer for each digest costs 5 % more than hashing 64 KiB does.
+      // The digest comes as a string: a buffer for each digest costs 5 % more than hashing 64 KiB.
       digests.write(hash('sha256', block, 'binary'), i, 'binary')
       hashed(at, at + blockSize)
     }

@@ -1,9 +1,10 @@
 /** Limits of hooks. */
 
-/** Time for one hook after a restore, and what it may print; the rest is not kept. */
+/** Time for one hook after a restore, unless the user says otherwise. */
 export const HOOK_TIMEOUT_MS = 60_000
-/** A hook that is to end is killed after so long. */
+/** A hook whose time is over is asked to end, and killed 5 s later. */
 export const HOOK_GRACE_MS = 5_000
+/** Bytes of a hook's output that are kept for the log; the rest is read and dropped. */
 export const HOOK_OUTPUT_BYTES = 64 * 1024
-/** Hooks in one directory. */
+/** Hooks in one directory; a directory with more of them is the wrong one. */
 export const MAX_HOOKS = 100

@@ -1,3 +1,9 @@
+/**
+ * The folder node/hooks runs the programs that a technician wants to run after a restore.
+ * - `find-hooks` lists the programs of a directory, `trusted-path` refuses those that others could have changed.
+ * - `run-hook` runs one of them, with a limit of time, and ends whatever it leaves behind.
+ */
+
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { basename } from 'node:path'

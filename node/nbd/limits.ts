@@ -1,37 +1,37 @@
 /** Limits of the NBD server and client. */
 
-/** NBD: longest request that is served; the specification's own limit for clients that were told none. */
+/** Server: bytes of the longest request that is served. Clients that were told no limit keep to 32 MiB (proto.md). */
 export const NBD_MAX_REQUEST_BYTES = 32 * 1024 * 1024
-/** NBD: size of requests that clients are advised to use at least, and the page of the kernel's cache. */
+/** Server: clients are advised to ask for at least a page of the kernel's cache: of less the kernel reads a page all the same. */
 export const NBD_PREFERRED_BYTES = 4096
-/** NBD: connections at a time. */
+/** Server: connections at a time, of all clients together. */
 export const NBD_MAX_CONNECTIONS = 64
-/** NBD: data of one option of the handshake, and how many options a client may send. */
+/** Server: bytes of data of one option of the handshake, and options that one client may send. */
 export const NBD_MAX_OPTION_BYTES = 64 * 1024
 export const NBD_MAX_OPTIONS = 256
-/** NBD: time from connecting to the first request. */
+/** Server: time from connecting to the first request, so that silent clients free their connection. */
 export const NBD_HANDSHAKE_DEADLINE_MS = 15_000
-/** NBD: a client that does not take its last answers within this time is disconnected when the server stops. */
+/** Server: a server that stops waits so long for a client to take its last answers, then disconnects it. */
 export const NBD_CLOSE_DEADLINE_MS = 5_000
-/** NBD: what one connection may have under way, in requests and in bytes (a longer single request is let through). */
+/** Server: requests of one connection that are under way, and their bytes. One request alone may be longer. */
 export const NBD_MAX_REQUESTS_UNDER_WAY = 64
 export const NBD_MAX_BYTES_UNDER_WAY = 32 * 1024 * 1024
-/** NBD: pieces of writes that one connection may have in the hands of threads. */
+/** Server: pieces of writes of one connection that threads are writing. */
 export const NBD_MAX_PIECES_UNDER_WAY = 64
-/** NBD: buffers that are kept for the next request, over all connections. */
+/** Server: bytes of buffers that are kept for later requests, of all connections together. */
 export const NBD_POOL_BYTES = 32 * 1024 * 1024
-/** NBD: extents in one reply to a block status request. */
+/** Server: extents in one reply to a block status request: 512 KiB of them. */
 export const NBD_MAX_EXTENTS = 64 * 1024
-/** NBD client: time to connect and agree with a server, and for the answer to one request. */
+/** Client: time to connect and to agree with a server, and for the answer to one request. */
 export const NBD_CONNECT_DEADLINE_MS = 10_000
 export const NBD_REPLY_DEADLINE_MS = 30_000
-/** NBD client: time for a goodbye. */
+/** Client: time to say goodbye to a server that may be gone. */
 export const NBD_GOODBYE_DEADLINE_MS = 1_000
-/** NBD client: extents that are taken in one answer; QEMU sends up to 131,072. */
+/** Client: extents that are taken in one answer. QEMU sends up to 131,072. */
 export const NBD_MAX_EXTENTS_TAKEN = 1024 * 1024
-/** NBD client: longest request it sends; longer reads and writes are cut into parts of this length. */
+/** Client: bytes of one request. Longer reads and writes are cut into parts of 1 MiB, several of which are under way. */
 export const NBD_CLIENT_REQUEST_BYTES = 1024 * 1024
-/** NBD client: bytes one block status request asks about at most; its length has 32 bits. */
+/** Client: bytes that one block status request asks about. Its length has 32 bits. */
 export const NBD_STATUS_BYTES = 4 * 1024 ** 3 - 64 * 1024
-/** NBD client: requests a server may want to be multiples of at most this, to be fit for a write log. */
+/** Client: a write log needs single sectors, so a server whose requests must be multiples of more bytes is refused. */
 export const NBD_LOG_ALIGNMENT_BYTES = 512

@@ -1,3 +1,11 @@
+/**
+ * The folder node/nbd is both ends of the NBD protocol (https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md).
+ * - Server: `nbd-listen` opens the socket, `nbd-connection` is one client, `handshake` agrees with it on an `NbdExport`, and
+ *   `transmission` then serves its requests: `nbd-request` reads them, `nbd-reply` answers, `incoming-write` takes their data.
+ * - Client: `nbd-client` connects by `client-handshake`, reads answers by `client-replies`; `nbd-device` makes a disk of it.
+ * - Both: `nbd-protocol` has the numbers, `nbd-uri` the addresses, `limits` what one side may ask of the other.
+ */
+
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:net'
 import { BufferPool } from './buffer-pool.ts'

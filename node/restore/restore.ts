@@ -1,3 +1,12 @@
+/**
+ * The folder node/restore brings a disk back to a release; `restore` below is the order of its steps.
+ * - Which blocks: `dirty-blocks`, from the write log (`moved-log` if it speaks of another release) or from a `scan`.
+ * - Where from: `block-provider` looks on this computer first (`repeated-blocks` for parts of blocks), then asks a
+ *   `BlockFetcher`, which is the swarm of node/exchange. `tree-fetch` gets the hash tree the same way.
+ * - Onto the disk: `block-writer` writes, flushes, and clears the log.
+ * - Afterwards: `audit` checks a sample of what the log calls clean, `receipt` says what was done; `verify` is `mesh verify`.
+ */
+
 import { pipe } from 'it-pipe'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import { REPEATS_LEVEL } from '../../protocol/constants.ts'

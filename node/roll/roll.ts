@@ -1,3 +1,11 @@
+/**
+ * The folder node/roll resets the machines of a group a few at a time, so that every block stays on running machines.
+ * - `roll` is the document of one roll: its rules, its state, the turn of each machine.
+ * - `roll-step` decides what comes next, `waves` which machines may go down together, `window` at what hours. All are pure.
+ * - `roll-operator` acts on that by a `Fleet` (the machines as it reaches them); `wake` powers machines on.
+ * - `roll-order` pauses, resumes or ends a roll from another machine; `roll-report` says what came of it.
+ */
+
 import { MAX_ROLL_MACHINES, MAX_TEXT_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { type Check, list, literal, natural, object, text, truth } from '../../protocol/json-shape.ts'

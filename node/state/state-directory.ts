@@ -1,3 +1,9 @@
+/**
+ * The folder node/state is what a machine remembers from one boot to the next, in one directory.
+ * - `state-directory` opens the directory, holds it for one process (`directory-lock`), and has a database for small values.
+ * - `atomic-file` replaces files so that a crash leaves the old one or the new one.
+ */
+
 import { closeSync, openSync } from 'node:fs'
 import { access, constants, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'

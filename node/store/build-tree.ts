@@ -15,7 +15,8 @@ import type { TreeFacts } from './tree-file.ts'
 import type { TreeStore } from './tree-store.ts'
 
 /**
- * Hashes a disk, leaving out the preserved blocks, and stores its hash tree and the list of its repeats durably. Errors: DISK_IO, DISK_FULL, INTERRUPTED.
+ * Hashes a disk without its preserved blocks, and stores the hash tree and the list of repeats durably. Errors:
+ * DISK_IO, DISK_FULL, INTERRUPTED.
  */
 export async function buildTree(options: {
   path: string
@@ -29,7 +30,7 @@ export async function buildTree(options: {
 }): Promise<TreeFacts> {
   const geometry = new TreeGeometry(options.size, options.blockSize)
   const writer = await options.trees.builder(geometry)
-  // A block that is a single granule has no repeats that its digest does not tell.
+  // With blocks of one granule the digests of blocks show every repeat.
   const granular = options.blockSize > GRANULE_SIZE_BYTES
   const finder = granular ? new RepeatFinder(Math.floor(options.size / GRANULE_SIZE_BYTES)) : undefined
   try {
@@ -67,7 +68,7 @@ export async function buildTree(options: {
   }
 }
 
-/** The list of what repeats, durably, if anything does. */
+/** Stores the list of repeats durably, if there are any. */
 async function keepRepeats(
   finder: RepeatFinder,
   options: Parameters<typeof buildTree>[0],
@@ -87,7 +88,7 @@ export function sameContent(manifest: Manifest, tree: TreeFacts, preserve: Range
   )
 }
 
-/** `OFFSET:LENGTH` ranges in bytes as blocks. Errors: RANGE_INVALID. */
+/** Ranges `OFFSET:LENGTH` in bytes as blocks. Errors: RANGE_INVALID. */
 export function preservedBlocks(
   ranges: readonly { offset: number; length: number }[],
   size: number,
@@ -96,7 +97,7 @@ export function preservedBlocks(
   return RangeSet.from(
     ranges.map(({ offset, length }): [number, number] => {
       const end = offset + length
-      // The last range may end with the disk, within a block.
+      // Only the last range may end within a block, because the disk may end there.
       const whole = offset % blockSize === 0 && (length % blockSize === 0 || end === size)
       if (!whole || length === 0 || end > size) {
         throw new MeshError(
@@ -110,7 +111,7 @@ export function preservedBlocks(
 }
 
 /**
- * Keeps an own copy of the disk, so that the master can go on being used; file systems that can share blocks do
+ * Keeps a copy of the disk, so that the master can go on being used. File systems that can share blocks share them
  * (reflink). Errors: DISK_FULL.
  */
 export async function copyDisk(from: string, to: string, directory: string): Promise<void> {

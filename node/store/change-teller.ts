@@ -2,7 +2,10 @@ import { RangeSet } from '../../protocol/ranges.ts'
 import type { HoldingChange } from './block-source.ts'
 import { HAVE_DELAY_MS } from './limits.ts'
 
-/** Tells listeners which blocks are held anew and no longer: what changes within a moment together, as it stands at its end. */
+/**
+ * Tells listeners which blocks are newly held and which are not held any more. Changes within 200 ms are told together.
+ * A block that changed twice is told as it stands at the end.
+ */
 export class ChangeTeller {
   readonly #isHeld: (index: number) => boolean
   readonly #listeners = new Set<(change: HoldingChange) => void>()
@@ -18,7 +21,10 @@ export class ChangeTeller {
     return () => this.#listeners.delete(listener)
   }
 
-  /** Each telling is a message to every peer. */
+  /**
+   * Notes that a block has changed. It is told later, together with others, because each telling is a message to every
+   * peer.
+   */
   changed(index: number): void {
     this.#touched.push(index)
     if (this.#touched.length > 1) return

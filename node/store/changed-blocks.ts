@@ -11,8 +11,8 @@ export function sameShape(a: Shape, b: Shape): boolean {
 }
 
 /**
- * Blocks of `to` that are other ones in `from`, or not in it. Trees of the same shape are compared from the top down, so that
- * only pages that differ are read. Errors: TREE_CORRUPT, DISK_IO.
+ * Blocks of `to` that differ from `from`, or that `from` does not have. Trees of the same shape are compared from the
+ * root down, so that only pages that differ are read. Errors: TREE_CORRUPT, DISK_IO.
  */
 export async function changedBlocks(from: TreeFile, to: TreeFile): Promise<RangeSet> {
   const [before, after] = [from.geometry, to.geometry]

@@ -12,8 +12,8 @@ import { LocationIndex } from './location-index.ts'
 import type { TreeFile } from './tree-file.ts'
 
 /**
- * Serves an image straight from the disk that holds it: every block is read and hashed before it is given out, so a
- * block that changed is noticed, not served. `held` says which blocks are believed to be right.
+ * Serves an image from the disk that holds it. Every block is read and hashed before it is given out, so a block that
+ * has changed is noticed and not served. `held` are the blocks that are believed to be right.
  */
 export class DiskSource implements Holding {
   readonly root: Digest
@@ -23,7 +23,7 @@ export class DiskSource implements Holding {
   readonly disk: ImageDisk
   readonly #held: Bitmap
   readonly #changes = new ChangeTeller((index) => this.#held.has(index))
-  /** Told of a block that was held and is not what it should be; it is no longer held then. */
+  /** Called with a block that was held and has other content. The block is no longer held then. */
   onMismatch: ((index: number) => void) | undefined
   #index: Promise<LocationIndex> | undefined
 
@@ -75,12 +75,12 @@ export class DiskSource implements Holding {
     for await (const index of (await this.#locations()).find(digest)) if (this.#held.has(index)) yield index
   }
 
-  /** The block was verified and written: it can be served. */
+  /** Notes that the block was verified and written: it can be served. */
   gained(index: number): void {
     if (this.#held.set(index)) this.#changes.changed(index)
   }
 
-  /** The block no longer has its content: it is not served until it is restored. */
+  /** Notes that the block has lost its content: it is not served until it is restored. */
   lost(index: number): void {
     if (this.#held.clear(index)) this.#changes.changed(index)
   }
@@ -89,7 +89,10 @@ export class DiskSource implements Holding {
     return this.#changes.onChange(listener)
   }
 
-  /** Made when a block is first asked for that is not where it was expected; most machines never need it. */
+  /**
+   * The index of places. It is made when a block is first asked for that is not where it was expected; most machines
+   * never need it.
+   */
   #locations(): Promise<LocationIndex> {
     if (this.#index === undefined) {
       this.#index = LocationIndex.build(this.tree)
@@ -101,7 +104,7 @@ export class DiskSource implements Holding {
     return this.#index
   }
 
-  /** The same content at another place. */
+  /** Looks for the same content at other places. */
   async #find(digest: Digest): Promise<Uint8Array | undefined> {
     let tries = 0
     for await (const index of this.places(digest)) {
@@ -115,7 +118,10 @@ export class DiskSource implements Holding {
     return undefined
   }
 
-  /** One sweep over the disk. What the page cache has is taken at once, the rest is waited for together. */
+  /**
+   * Reads blocks in one sweep over the disk. Blocks that the page cache has are taken at once; the others are waited
+   * for together.
+   */
   async #readPlaced(placed: Placed[], take: (one: Placed, block: Uint8Array | undefined) => void): Promise<void> {
     const under: Promise<void>[] = []
     let sliceAt = performance.now()
@@ -138,7 +144,7 @@ export class DiskSource implements Holding {
   ): Promise<void> {
     const blocks = await reading.catch(unreadable)
     if (blocks !== undefined) return this.#prove(run, blocks, take)
-    // A block that cannot be read is as lost as one that changed; its neighbours are not.
+    // A block that cannot be read is as lost as one that has changed. Its neighbours are read one by one.
     for (const one of run) {
       const block = await this.disk.readBlock(one.index).catch(unreadable)
       if (block !== undefined) this.#prove([one], block, take)
@@ -149,12 +155,14 @@ export class DiskSource implements Holding {
     }
   }
 
-  /** `blocks`: what was read from the first of the run to its last. */
+  /**
+   * Hashes what was read and hands out what is right. `blocks` holds the blocks from the first of the run to its last.
+   */
   #prove(run: readonly Placed[], blocks: Uint8Array, take: (one: Placed, block: Uint8Array | undefined) => void): void {
     const first = run[0]!.index
     let before: { index: number; block: Uint8Array | undefined } | undefined
     for (const one of run) {
-      // All who ask for one block here ask for what the tree says: it is hashed once.
+      // Several requests may ask for the same block of the same digest, so it is hashed once.
       if (before?.index !== one.index) {
         const block = blocks.subarray((one.index - first) * this.blockSize, (one.index - first + 1) * this.blockSize)
         const right = sameBytes(digestOf(block), one.digest)
@@ -179,7 +187,10 @@ interface Placed {
   readonly digest: Digest
 }
 
-/** In the order of the disk, cut where a block is not the next one, or the same, or where a read becomes too long. */
+/**
+ * Runs of neighbours, in the order of the disk. A run ends where the next block is neither the same nor the following
+ * one, or where the read would become longer than `most` blocks.
+ */
 function* neighbours(placed: readonly Placed[], most: number): Generator<Placed[]> {
   let run: Placed[] = []
   for (const one of placed.toSorted((a, b) => a.index - b.index)) {
@@ -198,7 +209,7 @@ function unreadable(error: unknown): undefined {
   throw error
 }
 
-/** A tree that is damaged does not have the content; the damage is reported, and put right, by the own restore. */
+/** A damaged tree counts as not having the content. The machine's own restore reports the damage and repairs it. */
 function absent(error: unknown): undefined {
   if (isMeshError(error)) return undefined
   throw error

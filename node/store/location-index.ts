@@ -7,21 +7,21 @@ import type { TreeFile } from './tree-file.ts'
 
 /** Leaves read at a time while building. */
 const STEP = 8192
-/** Blocks that share a bucket, on average and if no two were equal. */
+/** Blocks in one bucket on average, if no two blocks were equal. */
 const BUCKET_LOAD = 8
 const ENTRY_BITS = 32
 const MAX_BUCKET_BITS = 24
 
 /**
- * Finds blocks by content: digest → indices in one tree. Takes 4 bytes per block and about half a byte for the table of
- * buckets. A digest's first bits choose the bucket; an entry is the block's index and, in the bits that the index leaves
- * over, more of the digest, so that hardly a leaf is read in vain. What is found has been compared with the leaves.
- * Preserved blocks have no content and are left out.
+ * Finds blocks by content: digest → indices in one tree. It takes 4 bytes for each block, and about half a byte more
+ * for the table of buckets. The first bits of a digest choose the bucket. An entry is the index of the block and, in
+ * the bits that the index leaves free, more of the digest, so that hardly a leaf is read in vain. Each find is compared
+ * with the leaves of the tree. Preserved blocks have no content and are left out.
  */
 export class LocationIndex {
   readonly #tree: TreeFile
   readonly #hashing: Hashing
-  /** Where each bucket begins in the entries, and where the last one ends. */
+  /** The first entry of each bucket, and behind the last bucket the number of entries. */
   readonly #starts: Uint32Array
   readonly #entries: Uint32Array
 
@@ -90,7 +90,10 @@ function wordAt(bytes: Uint8Array, at: number): number {
   return ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0
 }
 
-/** Visits the digest at byte `at` of `digests` of each block; millions of them, so without a view for each. */
+/**
+ * Calls `visit` with each block and the place of its digest in `digests`. There may be millions of blocks, so no view
+ * is made for each.
+ */
 async function eachLeaf(
   tree: TreeFile,
   blocks: RangeSet,

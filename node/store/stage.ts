@@ -9,14 +9,14 @@ import { STAGE_MAX_BLOCKS, STAGE_RESERVE_BYTES } from './limits.ts'
 
 /** First bytes of the index: name, version and block size, padded with zeros. */
 const HEADER_BYTES = 64
-/** What is there is kept, what is missing is made. */
+/** Keeps a file that is there, and makes one that is missing. */
 const READ_WRITE = constants.O_RDWR | constants.O_CREAT
 
 /**
- * Blocks of a coming release, held outside the disk until the switch: `blocks` has a slot for each, `index` names the
- * digest of what a slot holds (docs/PROTOCOL.md, "The stage"). Data is durable before the index names it, and nothing is
- * trusted: every block is hashed when it is read, so an entry that is torn, or whose slot was given to another block, is
- * only one that is not there. Memory: about 100 bytes a block.
+ * Blocks of a coming release, held outside the disk until the machine moves to that release. The file `blocks` has a
+ * slot for each block, the file `index` has the digest of what a slot holds (docs/PROTOCOL.md, "The stage"). Data is
+ * durable before the index names it. Nothing is trusted: every block is hashed when it is read, so a torn entry, or an
+ * entry whose slot was given to another block, counts as missing. Memory: about 100 bytes for each block.
  */
 export class Stage {
   readonly blockSize: number
@@ -61,7 +61,7 @@ export class Stage {
     return there ? Stage.open(directory, blockSize) : undefined
   }
 
-  /** Blocks that are here, as far as is known without reading them. */
+  /** Blocks that are here, as far as the index says; none of them is read for this. */
   get count(): number {
     return this.#slots.size
   }
@@ -70,7 +70,10 @@ export class Stage {
     return this.#slots.has(keyOf(digest))
   }
 
-  /** The content with this digest, hashed; undefined if it is not here, or was damaged, which it is forgotten for. */
+  /**
+   * Reads and hashes the content with this digest. Undefined if it is not here or is damaged; damaged content is
+   * forgotten.
+   */
   async read(digest: Digest): Promise<Uint8Array | undefined> {
     const key = keyOf(digest)
     const slot = this.#slots.get(key)
@@ -98,7 +101,7 @@ export class Stage {
     this.#unnamed.set(slot, Uint8Array.from(digest))
   }
 
-  /** What was added is durable when it resolves: data → flush → index → flush. Errors: DISK_FULL, DISK_IO. */
+  /** Makes everything that was added durable: data → flush → index → flush. Errors: DISK_FULL, DISK_IO. */
   async flush(): Promise<void> {
     if (this.#unnamed.size === 0) return
     const unnamed = [...this.#unnamed].sort(([a], [b]) => a - b)
@@ -120,7 +123,7 @@ export class Stage {
     }
   }
 
-  /** Drops every block that is not to be kept; a stage that is empty then takes no space. */
+  /** Drops every block that `keep` refuses. A stage that is empty then takes no space. */
   async retain(keep: (digest: Digest) => boolean): Promise<void> {
     for (const [key, slot] of [...this.#slots])
       if (!keep(Buffer.from(key, 'latin1'))) {
@@ -130,7 +133,10 @@ export class Stage {
     if (this.#slots.size === 0) await this.#clear()
   }
 
-  /** Blocks that fit into `limit` bytes and leave a reserve of the file system free; those that are here are among them. */
+  /**
+   * How many blocks fit into `limit` bytes while the reserve of the file system stays free. Blocks that are here count
+   * among them.
+   */
   async capacity(limit: number): Promise<number> {
     const { bavail, bsize } = await statfs(this.directory)
     const own = this.#length * this.blockSize
@@ -138,7 +144,7 @@ export class Stage {
     return Math.min(STAGE_MAX_BLOCKS, Math.floor(most / this.blockSize))
   }
 
-  /** Without a failure what was added is durable then. */
+  /** Flushes and closes the files. */
   async close(): Promise<void> {
     await this.flush().catch(() => undefined)
     await Promise.all([this.#blocks.close(), this.#index.close()])
@@ -190,7 +196,7 @@ function keyOf(digest: Digest): string {
   return Buffer.from(digest.buffer, digest.byteOffset, digest.byteLength).toString('latin1')
 }
 
-/** Bytes that were there. */
+/** Returns how many bytes the file had there. */
 async function readAt(file: FileHandle, into: Uint8Array, position: number): Promise<number> {
   let done = 0
   while (done < into.byteLength) {

@@ -9,8 +9,8 @@ import type { Stage } from './stage.ts'
 import type { TreeFile } from './tree-file.ts'
 
 /**
- * What a machine has of a release that is not on its disk yet: the staged blocks, and those that its disk has already. The
- * latter are given out by the disk's own source, which must be offered, too.
+ * Blocks of a release that is not on the disk yet: those that are staged, and those that the disk has already. The
+ * disk's own source gives out the latter, so it must be offered, too.
  */
 export class StagedSource implements Holding {
   readonly root: Digest
@@ -22,7 +22,9 @@ export class StagedSource implements Holding {
   readonly #changes = new ChangeTeller((index) => this.#held.has(index))
   readonly #stop: () => void
 
-  /** `changed`: blocks that are other ones in the release on the disk. `held`: blocks of the release that are here now. */
+  /**
+   * `changed`: blocks that differ from the release on the disk. `held`: blocks of the coming release that are here now.
+   */
   constructor(options: { tree: TreeFile; stage: Stage; disk: DiskSource; changed: RangeSet; held: Bitmap }) {
     const { tree, disk, changed } = options
     this.#tree = tree
@@ -48,7 +50,7 @@ export class StagedSource implements Holding {
   async getMany(requests: readonly ContentRequest[], deliver: Deliver): Promise<void> {
     for (const [at, { digest, level, index }] of requests.entries()) {
       if (level === 0) {
-        // Every holding is asked: what is not in the stage may be on the disk.
+        // Every holding is asked in turn, so content that is not in the stage may still be found on the disk.
         deliver(at, await this.#stage.read(digest))
         continue
       }

@@ -8,7 +8,7 @@ import { pageDigest, TreeGeometry } from '../../protocol/hash-tree.ts'
 import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
 import { TREE_CACHE_BYTES } from './limits.ts'
 
-/** What a tree is of: enough to read its file and to prove it. */
+/** What is needed to read a tree file and to prove it. */
 export interface TreeFacts {
   readonly root: Digest
   readonly size: number
@@ -18,9 +18,10 @@ export interface TreeFacts {
 }
 
 /**
- * A stored hash tree, in the layout that `veritysetup --no-superblock` writes. Nothing in the file is trusted: each page
- * is hashed up to the root before its first use, and stays proven only while it is in the bounded cache. The list of the image's
- * repeats stands in a file beside it, and is had as the one page of REPEATS_LEVEL; a machine may be without it.
+ * A stored hash tree, in the layout that `veritysetup --no-superblock` writes. Nothing in the file is trusted: each
+ * page is hashed up to the root before its first use, and counts as proven only while it is in the cache. The list of
+ * the image's repeats is a file of its own beside it, and is read as the one page of REPEATS_LEVEL. A machine may lack
+ * that list.
  */
 export class TreeFile {
   readonly geometry: TreeGeometry
@@ -29,9 +30,9 @@ export class TreeFile {
   readonly #repeats: Digest | undefined
   readonly #handle: FileHandle
   readonly #cachePages: number
-  /** Whether it does not fit the cache. */
+  /** Whether the tree is larger than the cache. */
   readonly #isLarge: boolean
-  /** Pages by file offset, least recently used first: proven, or about to be. */
+  /** Pages by file offset, least recently used first. A promise is a page that is being proven. */
   readonly #cache = new Map<number, Uint8Array | Promise<Uint8Array>>()
 
   private constructor(handle: FileHandle, path: string, facts: TreeFacts) {
@@ -53,7 +54,7 @@ export class TreeFile {
     return new TreeFile(handle, path, facts)
   }
 
-  /** A proven page; it is shared, so it must not be changed. Errors: TREE_CORRUPT with level and index, DISK_IO. */
+  /** A proven page. It is shared, so callers must not change it. Errors: TREE_CORRUPT with level and index, DISK_IO. */
   async page(level: number, index: number): Promise<Uint8Array> {
     return level === REPEATS_LEVEL ? this.#repeatsPage() : this.#page(level, index)
   }
@@ -64,7 +65,7 @@ export class TreeFile {
     return this.#digest(0, index)
   }
 
-  /** What the tree says of an item: the root for the top. Undefined if there is no such item. */
+  /** The digest of an item; the root for the top page; undefined if there is no such item. */
   async digestOf(level: number, index: number): Promise<Digest | undefined> {
     if (level === REPEATS_LEVEL) return index === 0 ? this.#repeats : undefined
     if (level > this.geometry.levels || level < 0) return undefined
@@ -82,7 +83,8 @@ export class TreeFile {
       const take = Math.min(count - done, this.geometry.digestsPerPage - slot)
       const page = await this.#page(1, index)
       packed.set(page.subarray(slot * DIGEST_SIZE_BYTES, (slot + take) * DIGEST_SIZE_BYTES), done * DIGEST_SIZE_BYTES)
-      // Who reads all of a tree that is larger than the cache would only fill it with what is not asked for again.
+      // A whole page that is read in order is not kept if the tree is larger than the cache: it would push out pages
+      // that are needed again.
       if (this.#isLarge && slot + take === this.geometry.digestsPerPage)
         this.#cache.delete(this.geometry.pageOffset(1, index))
       done += take
@@ -94,7 +96,7 @@ export class TreeFile {
     await this.#handle.close()
   }
 
-  /** Not kept: it is asked for once by each machine. */
+  /** Reads the list of repeats. It is not kept in the cache, because each machine asks for it once. */
   async #repeatsPage(): Promise<Uint8Array> {
     const digest = this.#repeats
     if (digest === undefined) throw new MeshError('TREE_CORRUPT', `the image of ${this.path} has no list of repeats`)
@@ -151,7 +153,7 @@ export function repeatsPath(directory: string, digest: Digest): string {
   return join(directory, `${toHex(digest)}.repeats`)
 }
 
-/** Writes a tree file beside its final name (`.part`); it exists under that name only after {@link commit}. */
+/** Writes a tree file as `NAME.part`. It gets its final name by {@link commit}. */
 export class TreeFileWriter {
   readonly geometry: TreeGeometry
   readonly #handle: FileHandle
@@ -163,7 +165,10 @@ export class TreeFileWriter {
     this.geometry = geometry
   }
 
-  /** `resume` keeps the pages of an earlier, interrupted writer: read them back with {@link read} and hash them. */
+  /**
+   * `resume` keeps the pages that an interrupted writer left. The caller reads them back with {@link read} and hashes
+   * them.
+   */
   static async create(
     path: string,
     geometry: TreeGeometry,
@@ -173,7 +178,7 @@ export class TreeFileWriter {
     try {
       const handle = await open(part, options.resume === true ? 'a+' : 'w+').then(async (made) => {
         if (options.resume !== true) return made
-        // Appending ignores offsets, so the file is only made this way, and written through another handle.
+        // A handle for appending ignores offsets. So it only makes the file, and another handle writes.
         await made.close()
         return open(part, 'r+')
       })
@@ -187,7 +192,7 @@ export class TreeFileWriter {
     assert(page.byteLength === this.geometry.blockSize)
     const offset = this.geometry.pageOffset(level, index)
     try {
-      // A file system that is nearly full takes a part and refuses the rest.
+      // A file system that is nearly full writes a part and refuses the rest.
       for (let done = 0; done < page.byteLength; ) {
         done += (await this.#handle.write(page, done, page.byteLength - done, offset + done)).bytesWritten
       }
@@ -196,14 +201,15 @@ export class TreeFileWriter {
     }
   }
 
-  /** A page as it stands in the file, unproven; undefined if the file does not reach so far. */
+  /** A page as it stands in the file, not proven; undefined if the file ends before the page. */
   read(level: number, index: number): Promise<Uint8Array | undefined> {
     return readPage(this.#handle, this.#part, this.geometry.pageOffset(level, index), this.geometry.blockSize)
   }
 
   /**
-   * Makes the tree durable under `path`: fdatasync, rename, fsync of the directory (docs/DURABILITY.md). The pages are
-   * the caller's to prove; only the top one is compared with `root`, if that is given. Errors: TREE_CORRUPT, DISK_FULL.
+   * Makes the tree durable under `path`: fdatasync, rename, fsync of the directory (docs/DURABILITY.md). The caller
+   * must have proven the pages; only the top page is compared with `root`, if that is given. Errors: TREE_CORRUPT,
+   * DISK_FULL.
    */
   async commit(path: string, root?: Digest): Promise<void> {
     if (root !== undefined) await this.#checkTop(root)
@@ -227,7 +233,7 @@ export class TreeFileWriter {
     })
   }
 
-  /** Closes the file; `keep` leaves what was written for a later writer that resumes. */
+  /** Closes the file. `keep` leaves it for a later writer that resumes. */
   async abandon(options: { keep: boolean }): Promise<void> {
     await this.#handle.close()
     if (!options.keep) await rm(this.#part, { force: true })

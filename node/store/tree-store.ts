@@ -21,7 +21,10 @@ export class TreeStore {
     return TreeFile.open(this.pathOf(tree), tree)
   }
 
-  /** A writer for a tree whose root is known; what an interrupted one left is kept. Commit to {@link pathOf}. */
+  /**
+   * A writer for a tree whose root is known. Pages that an interrupted writer left are kept. The tree is committed to
+   * {@link pathOf}.
+   */
   fetcher(tree: TreeFacts): Promise<TreeFileWriter> {
     return TreeFileWriter.create(this.pathOf(tree), new TreeGeometry(tree.size, tree.blockSize), { resume: true })
   }
@@ -31,7 +34,7 @@ export class TreeStore {
     return TreeFileWriter.create(join(this.#directory, 'computed'), geometry)
   }
 
-  /** Whether the list of a tree's repeats is here; not whether it is whole. */
+  /** Whether the list of a tree's repeats is here. It may be damaged. */
   hasRepeats(digest: Digest): Promise<boolean> {
     return exists(repeatsPath(this.#directory, digest))
   }
@@ -47,7 +50,7 @@ export class TreeStore {
     await rm(this.pathOf(tree), { force: true })
   }
 
-  /** Deletes all trees but those with these roots, and all lists of repeats but theirs. */
+  /** Deletes all trees but those with these roots, and all lists of repeats but those of these trees. */
   async collect(keep: readonly TreeFacts[]): Promise<void> {
     const kept = new Set<string>()
     for (const tree of keep) {

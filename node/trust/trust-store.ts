@@ -1,3 +1,12 @@
+/**
+ * The folder node/trust decides what is believed, by The Update Framework (https://theupdateframework.io): the roles root, targets,
+ * snapshot and timestamp, and one more that signs the member list.
+ * - `trust-store` is the metadata in force, `trusted-view` what they say, `generations` how they lie on the disk.
+ * - `metadata-update` takes newer metadata from a peer; `verified-manifest` is a release that only a check can make.
+ * - `site-signer` is the master's pen; `members` is the list it signs; `invitations` let machines into the list.
+ * - `machine-key` is the key of this machine, which signs receipts and proves who it is.
+ */
+
 import assert from 'node:assert/strict'
 import { cp, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -1,3 +1,14 @@
+/**
+ * The folder node/writelog is the record of what may differ from the release, so that a restore need not read the disk.
+ * - `WriteLog` is what a restore sees. `scan-log` is no log: the restore reads the disk.
+ * - `durable-bitmap` is our own log, kept in a file (`log-layout`, `log-file`, `log-storage`); `logged-disk` marks in it what NBD
+ *   clients write.
+ * - `tracked-log` joins our log to something else that sees writes, a `ChangeTracker`: the kernel (`dm-era`, by `era-device` and
+ *   `running-era`) or QEMU (`qemu-bitmap`, by `qemu-image`).
+ *
+ * The order of writes is in docs/DURABILITY.md.
+ */
+
 import type { RangeSet } from '../../protocol/ranges.ts'
 
 /** What a log says of the disk when it is opened. `unknown` is treated as dirty everywhere: the disk is scanned. */

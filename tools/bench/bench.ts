@@ -1,3 +1,11 @@
+/**
+ * The folder tools/bench measures the built `mesh` against limits that are taken in the same run: `npm run bench`.
+ * - `benches` has what all benchmarks share: files to measure with, time, processor time and memory of a process.
+ * - `hash-limit` is the fastest that this machine can hash. `hash-bench`, `restore-bench`, `monitor-bench`,
+ *   `transport-bench` and `compression-bench` measure one thing each.
+ * - `transport-peer` is a process that `transport-bench` talks to; `stock-end` is libp2p without our changes.
+ */
+
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { isMeshError, MeshError } from '../../protocol/errors.ts'

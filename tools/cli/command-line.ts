@@ -1,3 +1,11 @@
+/**
+ * The folder tools/cli is the command `mesh`: words in, calls of node/agent, words out.
+ * - `command-line` reads the words; each file of `commands` is one command, and is loaded only when it is called.
+ * - `config` reads the configuration file, whose values become the defaults of options; `parse` reads single values.
+ * - `*-options` are options that several commands have; `output` prints what happens, for people or as JSON.
+ * - `install` writes the systemd units.
+ */
+
 import { Command, CommanderError } from 'commander'
 import { EXIT, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { withCommonOptions } from './command.ts'

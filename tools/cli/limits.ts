@@ -1,6 +1,6 @@
 /** Limits of what a user may say. */
 
-/** Limits on serving that a user may give: slower links make clients think that the server is stalled. */
+/** Bits per second that serving may be limited to, at least: clients take a slower server for one that has stalled. */
 export const MIN_UPLOAD_BITS = 1_000_000
-/** A machine's configuration file. */
+/** Bytes of a configuration file; a longer file is something else. */
 export const MAX_CONFIG_BYTES = 64 * 1024

@@ -1,3 +1,12 @@
+/**
+ * The folder tools/crash cuts machines off at random moments and judges what is left: `npm run crash`.
+ * - `campaign` spreads runs over processes (`crash-worker`); `crash-run` makes one run from the seed and its number.
+ * - `power-cut-run` drives a `simulated-machine`, whose disks (`power-cut-device`) forget what was not flushed; `kill-run`
+ *   drives real processes (`kill-victim`) that kill themselves.
+ * - `model` is the image and its releases, `session` what a user writes, `restore-once` one restore.
+ * - `judge` compares disk and log. `wrong-orders` breaks rules on purpose, to see that the campaign notices.
+ */
+
 import { randomInt } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'

@@ -1,3 +1,9 @@
+/**
+ * The folder tools/demo shows a whole small lab in half a minute: `npm run demo`.
+ * - `make-image` makes an ext4 image of files of this machine, without mounting anything.
+ * - `demo` lets four machines restore from it and from each other, then asks other programs whether the disks are right.
+ */
+
 import { copyFile, open, rm, stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'

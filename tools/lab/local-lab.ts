@@ -1,3 +1,10 @@
+/**
+ * The folder tools/lab is what demo, benchmarks, the lab and tests share.
+ * - `local-lab` starts `mesh` processes on the loopback interface and waits for their events.
+ * - `resetting-room` is machines that can be reset; `session` is what a user does to a disk; `compare` compares disks.
+ * - `run-tool` runs programs of the system and knows their Debian packages; `random` is seeded.
+ */
+
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'

@@ -1,3 +1,11 @@
+/**
+ * The folder tools/netlab is a lab of real processes in network namespaces with links of a chosen speed: `npm run lab`.
+ * - `network` makes the namespaces; `shaped-lab` runs `mesh` in them.
+ * - `prepare` brings the machines to where a scenario begins: `provision`, `restore`, `update` or `roll`.
+ * - `run-lab` measures, `ideal` says what the content alone asks for, `lab-report` prints both.
+ * - `model-image`, `system-files` and `dirt` make what stands on the disks.
+ */
+
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { EXIT, isMeshError } from '../../protocol/errors.ts'
 import { parseRate, parseSize } from '../cli/parse.ts'

@@ -1,3 +1,10 @@
+/**
+ * The folder tools/simulate is a lab in one process with simulated time and links: `npm run simulate`.
+ * - `scenarios` says what machines there are; `run-scenario` runs one and compares it with the best that is possible.
+ * - `simulated-lab` has the time (`event-queue`); `simulated-machine` has the real picker of node/exchange.
+ * - `roll-scenario` is a night of rolls over many `simulated-room`s, with the real decisions of node/roll.
+ */
+
 import { parseArgs } from 'node:util'
 import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { formatTable } from '../cli/format.ts'

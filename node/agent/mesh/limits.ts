@@ -1,10 +1,10 @@
 /** Limits of meeting other members. */
 
-/** Peers dialled at the same time. */
+/** Peers dialled at the same time. A switched-off peer holds its place until its dial times out. */
 export const MAX_PARALLEL_DIALS = 16
-/** How often the list of peers to dial is looked at. */
+/** Pause between two looks at the list of peers to dial. */
 export const DIAL_TICK_MS = 250
-/** How long a restore that needs peers waits for newer metadata before it goes on with what it trusts. */
+/** Time that a restore that needs peers waits for newer metadata before it goes on with what it trusts. */
 export const METADATA_WAIT_MS = 3_000
 /** How often a command that waits for its first peer looks whether one has come. */
 export const FIRST_PEER_TICK_MS = 20

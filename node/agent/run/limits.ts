@@ -1,4 +1,4 @@
 /** Limits of a command that keeps running. */
 
-/** How often the master looks whether its metadata is to be renewed. */
+/** The master looks once an hour whether its metadata is to be renewed. */
 export const RENEW_TICK_MS = 60 * 60 * 1000

@@ -1,17 +1,17 @@
 /** Limits of staging a coming release. */
 
-/** Blocks of a coming release that a machine keeps beside its disk, in bytes, unless the user says otherwise. */
+/** Bytes of a coming release that a machine keeps beside its disk, unless the user says otherwise. */
 export const STAGE_SPACE_BYTES = 4 * 1024 ** 3
-/** Staged blocks are made durable when so many bytes have come, or this time is over. */
+/** Staged blocks are made durable after 8 MiB, or after 1 s. */
 export const STAGE_FLUSH_BYTES = 8 * 1024 * 1024
 export const STAGE_FLUSH_MS = 1_000
-/** With a limit on its rate so much is asked for at a time: what that grants in this time, and at least so many blocks. */
+/** With a limit on its rate staging asks for what the rate grants in 1 s, and for at least 4 blocks. */
 export const STAGE_PORTION_MS = 1_000
 export const STAGE_PORTION_BLOCKS = 4
-/** While somebody uses the machine: this share of the rate that was given, or this rate in bytes per second. */
+/** While somebody uses the machine: a quarter of the rate that the user gave, or 2 MiB per second if the user gave none. */
 export const STAGE_IN_USE_SHARE = 0.25
 export const STAGE_IN_USE_RATE = 2 * 1024 * 1024
-/** When staging that found nobody, or what the machine's own session changed meanwhile, is looked at again. */
+/** Staging looks again after 10 s when it found nobody to ask, or when the machine's own session changed blocks meanwhile. */
 export const STAGE_RETRY_MS = 10_000
-/** How often a connected member is asked whether there is newer metadata, though it would have said so. */
+/** A connected member is asked every 10 minutes for newer metadata. Members tell news anyway; the question is for lost news. */
 export const NEWS_POLL_MS = 10 * 60_000

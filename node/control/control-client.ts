@@ -4,9 +4,9 @@ import { controlSocketPath } from '../state/state-directory.ts'
 import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
 
 /**
- * Calls a method of the command that runs on this state directory.
- * Errors: STATE_NOT_RUNNING when none does, STATE_UNWRITABLE when it belongs to another user, and those of the method;
- * a plain Error for what is no MeshError there.
+ * Calls a method of the command that runs on this state directory. Errors: STATE_NOT_RUNNING if none runs,
+ * STATE_UNWRITABLE if it belongs to another user, and those of the method. A failure there that is no MeshError comes
+ * back as a plain Error.
  */
 export async function callControl<T>(stateDir: string, method: string, params: object = {}): Promise<T> {
   const reply = JSON.parse(await exchange(stateDir, `${JSON.stringify({ method, params })}\n`)) as {
@@ -16,7 +16,7 @@ export async function callControl<T>(stateDir: string, method: string, params: o
   if (reply.error === undefined) return reply.result as T
   const { code, message } = reply.error
   const known = ERROR_CODES.find((one) => one === code)
-  // A fault of the running command itself, or a code of a newer version: no advice of ours fits.
+  // A fault of the running command itself, or a code of a newer version, has no advice here.
   throw known === undefined ? new Error(message) : new MeshError(known, message)
 }
 

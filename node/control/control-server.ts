@@ -14,9 +14,9 @@ import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
 export type ControlMethod = (params: Readonly<Record<string, unknown>>) => Promise<unknown>
 
 /**
- * Lets other commands of the same machine talk to this one, over a Unix socket in the state directory that only its owner
- * can open. One line of JSON each way: `{"method","params"}` → `{"result"}` or `{"error":{"code","message"}}`;
- * the code is that of a MeshError, or UNEXPECTED.
+ * Lets other commands of the same machine talk to this one, over a Unix socket in the state directory that only its
+ * owner can open. One line of JSON goes each way: `{"method","params"}` → `{"result"}` or
+ * `{"error":{"code","message"}}`. The code is that of a MeshError, or UNEXPECTED.
  */
 export class ControlServer {
   readonly #server: Server
@@ -28,7 +28,7 @@ export class ControlServer {
     this.#release = release
   }
 
-  /** The caller holds the state directory, so a socket that is already there is a dead one's. */
+  /** Listens. The caller holds the state directory, so a socket that is already there belongs to a dead process. */
   static async listen(stateDir: string, methods: Readonly<Record<string, ControlMethod>>): Promise<ControlServer> {
     const { path, release } = controlSocketPath(stateDir)
     await rm(path, { force: true })
@@ -52,7 +52,7 @@ export class ControlServer {
   #accept(socket: Socket, methods: Readonly<Record<string, ControlMethod>>): void {
     this.#sockets.add(socket)
     socket.on('close', () => this.#sockets.delete(socket))
-    // A caller that goes away without its answer is its own business.
+    // A caller may go away without its answer.
     socket.on('error', () => socket.destroy())
     socket.setTimeout(CONTROL_DEADLINE_MS, () => socket.destroy())
     let text = ''

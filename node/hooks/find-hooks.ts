@@ -5,13 +5,13 @@ import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { MAX_HOOKS } from './limits.ts'
 import { assertTrustedPath } from './trusted-path.ts'
 
-/** As run-parts(8) takes them: without dots, so that what editors and packages leave behind is not run. */
+/** Names that run-parts(8) takes: without dots, so that files which editors and packages leave behind are not run. */
 const HOOK_NAME = /^[A-Za-z0-9_-]+$/
 
 interface FoundHooks {
-  /** Paths, in the order of their names by code units. */
+  /** Paths, in the order of their names (by code units). */
   readonly hooks: readonly string[]
-  /** What else is there, and why it is not run. */
+  /** The other files, and why they are not run. */
   readonly skipped: readonly { readonly name: string; readonly why: string }[]
 }
 
@@ -41,7 +41,7 @@ async function whyNot(path: string, name: string): Promise<string | undefined> {
   if (!HOOK_NAME.test(name)) return 'names of hooks are of letters, digits, _ and -'
   const facts = await stat(path).catch(() => undefined)
   if (facts?.isFile() !== true) return 'it is no file'
-  // Root may execute what nobody can, as far as access(2) is concerned with folders only.
+  // A file without any execute bit is no program.
   if ((facts.mode & 0o111) === 0) return 'it is not executable'
   return access(path, constants.X_OK).then(
     () => undefined,

@@ -15,28 +15,31 @@ import { HOOK_GRACE_MS, HOOK_OUTPUT_BYTES } from './limits.ts'
 export interface HookOutcome {
   readonly name: string
   readonly ok: boolean
-  /** `exit code 3`, `no end within 60 s`, …; empty if all is well. */
+  /** Why the hook failed: `exit code 3`, `no end within 60 s`, …; empty if it succeeded. */
   readonly why: string
   readonly seconds: number
-  /** The beginning of what it printed, both outputs as they came. */
+  /** The beginning of its output, both streams as they came. */
   readonly output: string
 }
 
 interface RunHookOptions {
   readonly env: NodeJS.ProcessEnv
   readonly timeoutMs: number
-  /** Ends the hook. */
+  /** Aborting it ends the hook. */
   readonly signal: AbortSignal
 }
 
-/** Runs one hook, without arguments, to its end. What it has started and left behind is killed: its writes belong to it. */
+/**
+ * Runs one hook, without arguments, to its end. Processes that the hook has started and left behind are killed: their
+ * writes belong to the hook.
+ */
 export async function runHook(path: string, options: RunHookOptions): Promise<HookOutcome> {
   const startedAt = performance.now()
   const child = spawn(path, [], {
     cwd: '/',
     env: { ...process.env, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
-    // A process group of its own, so that all of it can be ended.
+    // The hook gets a process group of its own, so that all of it can be ended.
     detached: true,
   })
   const output = gather(child.stdout, child.stderr)
@@ -67,7 +70,8 @@ export async function runHook(path: string, options: RunHookOptions): Promise<Ho
     signalGroup(child.pid, 'SIGKILL')
   }
   const seconds = (performance.now() - startedAt) / 1000
-  // What it printed last; a process that has left the group may hold the outputs open for ever.
+  // The last output may still be on its way. A process that has left the group may hold the outputs open for ever, so
+  // the wait is limited.
   await Promise.race([closed, sleep(HOOK_GRACE_MS, undefined, { ref: false })])
   for (const stream of [child.stdout, child.stderr]) stream.destroy()
   return { name: basename(path), ok: why === '', why, seconds, output: output() }
@@ -78,11 +82,11 @@ function signalGroup(pid: number | undefined, signal: NodeJS.Signals): void {
   try {
     process.kill(-pid, signal)
   } catch {
-    // It has ended.
+    // The group has ended already.
   }
 }
 
-/** Everything is read, so that a talkative hook goes on, but not everything is kept. */
+/** Reads everything, so that a talkative hook goes on, and keeps only the beginning. */
 function gather(...streams: readonly Readable[]): () => string {
   const kept: Buffer[] = []
   let room = HOOK_OUTPUT_BYTES

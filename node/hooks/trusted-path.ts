@@ -6,9 +6,10 @@ const WRITABLE_BY_OTHERS = 0o022
 const STICKY = 0o1000
 
 /**
- * Makes sure that nobody but root and this user can change what is at `path`, or put something else there: neither it nor a
- * folder above it is owned or writable by others (as sshd asks of its files). A sticky folder like /tmp is no harm above:
- * there everybody changes his own only. Errors: HOOK_UNSAFE, HOOK_FAILED if it does not exist.
+ * Makes sure that nobody but root and this user can change what is at `path`, or put something else there: neither the
+ * path nor a folder above it is owned or writable by others (sshd asks the same of its files). A sticky folder such as
+ * /tmp may stand above: everybody can change only his own files there. Errors: HOOK_UNSAFE, HOOK_FAILED if the path
+ * does not exist.
  */
 export async function assertTrustedPath(path: string): Promise<void> {
   const real = await realpath(path).catch((cause: unknown) => {

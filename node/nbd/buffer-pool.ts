@@ -1,14 +1,17 @@
 import { NBD_POOL_BYTES } from './limits.ts'
 
-/** Below this an allocation costs less than keeping the buffer. */
+/** Bytes of the smallest buffer that is kept: allocating a smaller one costs less than keeping it. */
 const MIN_KEPT_BYTES = 2048
 
-/** Buffers for requests, kept for the next request of about the same length: fresh large ones cost a page fault per 4 KiB. */
+/**
+ * Buffers for requests, kept for later requests of about the same length. A fresh large buffer costs a page fault for
+ * each 4 KiB.
+ */
 export class BufferPool {
   readonly #free = new Map<number, Buffer[]>()
   #kept = 0
 
-  /** At least `length` bytes, with any content. */
+  /** Returns a buffer of at least `length` bytes with any content. */
   take(length: number): Buffer {
     if (length < MIN_KEPT_BYTES) return Buffer.allocUnsafe(length)
     const size = 2 ** Math.ceil(Math.log2(length))

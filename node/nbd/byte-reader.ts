@@ -2,13 +2,16 @@ import { MeshError } from '../../protocol/errors.ts'
 
 interface Wanted {
   readonly length: number
-  /** The peer may end instead. */
+  /** Whether the peer may end here instead. */
   readonly optional: boolean
   readonly resolve: (bytes: Buffer | undefined) => void
   readonly reject: (error: Error) => void
 }
 
-/** Reads a socket's bytes in portions of a wanted length; what follows the last portion is given back by {@link rest}. */
+/**
+ * Cuts the bytes of a socket into portions of the lengths that are asked for. Bytes behind the last portion are given
+ * back by {@link rest}.
+ */
 export class ByteReader {
   #chunks: Buffer[] = []
   #bytes = 0
@@ -21,7 +24,7 @@ export class ByteReader {
     this.#answer()
   }
 
-  /** Nothing follows. */
+  /** Notes that no more bytes follow. */
   end(): void {
     this.#ended = true
     this.#answer()

@@ -30,7 +30,7 @@ export interface NbdFacts {
   readonly contexts: ReadonlyMap<string, number>
 }
 
-/** Without a word about it, requests should be multiples of this (proto.md, "Block size constraints"). */
+/** Bytes that requests should be multiples of if the server says nothing (proto.md, "Block size constraints"). */
 const DEFAULT_ALIGNMENT_BYTES = 512
 const MAX_ALIGNMENT_BYTES = 64 * 1024
 
@@ -82,7 +82,10 @@ class ClientHandshake {
     this.#send(answer)
   }
 
-  /** Sends an option; its replies up to the last, which is an acknowledgement or an error that can be lived with. */
+  /**
+   * Sends an option. Returns its replies up to the last one, which is an acknowledgement or a refusal that leaves the
+   * other options possible.
+   */
   async #ask(option: number, data: Buffer): Promise<Reply[]> {
     const head = Buffer.alloc(16)
     head.writeBigUInt64BE(OPTION_MAGIC, 0)
@@ -172,7 +175,10 @@ class ClientHandshake {
   }
 }
 
-/** Refusals of an option that leave the others possible; an unknown export shows again when it is asked for. */
+/**
+ * Whether a reply refuses one option and leaves the others possible. An unknown export is refused again when it is
+ * asked for.
+ */
 function isRefusal(type: number): boolean {
   return [REPLY.errUnsupported, REPLY.errPolicy, REPLY.errInvalid, REPLY.errUnknown].some((one) => one === type)
 }

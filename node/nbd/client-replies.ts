@@ -21,16 +21,16 @@ export interface PendingRequest {
   readonly command: number
   readonly offset: number
   readonly length: number
-  /** Where the data of a read go. */
+  /** The memory that the data of a read go to. */
   readonly into: Uint8Array | undefined
   readonly contextId: number | undefined
   resolve(extents: readonly Extent[]): void
   reject(error: unknown): void
 }
 
-/** What has come of the answer to one request. */
+/** The part of an answer that has come so far. */
 interface Answer {
-  /** Bytes of a read that are there, relative to its offset. */
+  /** Bytes of a read that have come, counted from its offset. */
   filled: RangeSet
   extents: Extent[] | undefined
   error: MeshError | undefined
@@ -63,13 +63,16 @@ const VERBS: Readonly<Record<number, string>> = {
   [COMMAND.blockStatus]: 'asking for the block status of',
 }
 
-/** Reads the answers of a server and settles the requests they belong to. Nothing is believed that was not asked for. */
+/**
+ * Reads the answers of a server and settles the requests that they belong to. An answer that nobody asked for is a
+ * fault of the server.
+ */
 export class ClientReplies {
   readonly #reader: SocketReader
   readonly #facts: NbdFacts
   readonly #uri: string
   readonly #pending: Map<bigint, PendingRequest>
-  /** Answers of several chunks. */
+  /** Requests whose answers come in several chunks. */
   readonly #answers = new Map<bigint, Answer>()
 
   constructor(reader: SocketReader, facts: NbdFacts, uri: string, pending: Map<bigint, PendingRequest>) {
@@ -79,7 +82,7 @@ export class ClientReplies {
     this.#pending = pending
   }
 
-  /** Ends only by an error: NBD_PROTOCOL, NBD_UNREACHABLE. */
+  /** Reads until an error ends it: NBD_PROTOCOL or NBD_UNREACHABLE. */
   async run(): Promise<never> {
     for (;;) {
       const magic = (await this.#reader.read(4)).readUInt32BE(0)
@@ -128,7 +131,7 @@ export class ClientReplies {
     if ((type & CHUNK_ERROR_BIT) !== 0) {
       answer.error ??= await this.#readError(request, length)
     } else if (type === CHUNK.none && length === 0 && (chunk.flags & CHUNK_FLAG_DONE) !== 0) {
-      // Only an end.
+      // This chunk only ends the answer.
     } else if (type === CHUNK.offsetData && length > 8) {
       const start = await this.#claim(request, answer, length - 8)
       await this.#fill(request, start, length - 8)
@@ -146,7 +149,9 @@ export class ClientReplies {
     return this.#place(request, answer, (await this.#reader.read(8)).readBigUInt64BE(0), length)
   }
 
-  /** Where in a read's memory a chunk belongs: inside, and where no other one was. */
+  /**
+   * Returns the memory that a chunk belongs to. A chunk must lie inside its read, and must not overlap another chunk.
+   */
   #place(request: PendingRequest, answer: Answer, offset: bigint, length: number): number {
     const start = Number(offset) - request.offset
     if (request.command !== COMMAND.read || length === 0 || start < 0 || start + length > request.length)
@@ -171,7 +176,7 @@ export class ClientReplies {
     let covered = 0
     for (let i = 0; i < count; i++) {
       const extent = { length: data.readUInt32BE(4 + i * 8), flags: data.readUInt32BE(8 + i * 8) }
-      // Only the last one may reach beyond what was asked for.
+      // Only the last extent may reach beyond what was asked for.
       if (extent.length === 0 || covered >= request.length) throw this.#fault('tells a block status out of range')
       covered += extent.length
       extents.push(extent)

@@ -27,9 +27,8 @@ export interface Agreement {
 type Send = (bytes: Buffer) => void
 
 /**
- * The server's side of the fixed newstyle handshake. Resolves to undefined if the client ends it in an orderly way: by
- * the abort option, or by leaving between two options.
- * Errors: NBD_PROTOCOL; the connection is to be closed then.
+ * The server's side of the fixed newstyle handshake. Resolves to undefined if the client ends it in an orderly way, by
+ * the abort option or by leaving between two options. Errors: NBD_PROTOCOL; the caller then closes the connection.
  */
 export async function negotiate(
   reader: ByteReader,
@@ -102,7 +101,7 @@ class Handshake {
     return this.#reply(option, error, Buffer.from(message))
   }
 
-  /** Without an answer for errors: the only way is to close the connection. */
+  /** This option has no answer for errors, so an error closes the connection. */
   #exportName(data: Buffer): Agreement {
     const found = this.#find(data.toString())
     if (found === undefined) throw fault(`there is no export ${JSON.stringify(data.toString())}`)
@@ -144,7 +143,7 @@ class Handshake {
 
   #metaContext(option: number, data: Buffer): undefined {
     const setting = option === OPTION.setMetaContext
-    // Whatever comes of it, what was set before is no longer.
+    // The contexts that were set before do not hold any more, even if this option is refused.
     if (setting) this.#contexts = undefined
     if (!this.#structured) return this.refuse(option, REPLY.errInvalid, 'structured replies come first')
     const fields = new Fields(data)
@@ -166,7 +165,7 @@ class Handshake {
     return this.#reply(option, REPLY.ack)
   }
 
-  /** The empty name is the first export's, too. */
+  /** Finds an export. The empty name means the first one. */
   #find(name: string): NbdExport | undefined {
     return this.#exports.find((one) => one.name === name) ?? (name === '' ? this.#exports[0] : undefined)
   }
@@ -189,12 +188,12 @@ class Handshake {
   }
 }
 
-/** A query names a context, or when listing all of a namespace (`base:`). */
+/** Whether a query means a context: by its name or, in a list, by its namespace (`base:`). */
 function matches(name: string, query: string, listing: boolean): boolean {
   return name === query || (listing && query.endsWith(':') && name.startsWith(query))
 }
 
-/** The flag for unfragmented reads only makes sense, and is only allowed, with structured replies. */
+/** The flags of an export. The flag for unfragmented reads is allowed only with structured replies. */
 function transmissionFlags(served: NbdExport, structured: boolean): number {
   const { hasFlags, readOnly, sendFlush, sendFua, sendTrim, sendWriteZeroes, sendDf, canMultiConn, sendCache } =
     TRANSMIT
@@ -223,7 +222,7 @@ function uint32(value: number): Buffer {
   return bytes
 }
 
-/** Reads fields one after the other; undefined, from the first that is cut off on. */
+/** Reads fields one after the other. The first field that is cut off, and every field after it, is undefined. */
 class Fields {
   readonly #data: Buffer
   #at = 0

@@ -6,29 +6,29 @@ import type { NbdRequest } from './nbd-request.ts'
 type WritePiece = (offset: number, data: Uint8Array) => DoneSoon
 
 /**
- * A write whose data is being received. Pieces of it are written while the rest still comes in, without being copied; but
- * only whole pages, because to write a part of a page the kernel must read the rest of it from the disk.
+ * A write whose data is being received. Whole pages are written, without copying, while the rest comes in. A part of a
+ * page waits for its rest: to write it the kernel would have to read the page from the disk.
  */
 export class IncomingWrite {
   readonly request: NbdRequest
   readonly #write: WritePiece
   readonly #onDone: (incoming: IncomingWrite) => void
   #received = 0
-  /** A page that came in two chunks, as far as it is here. */
+  /** The beginning of a page that comes in two chunks. */
   #page: Buffer | undefined
   #pageBytes = 0
   #pending = 0
   #failed = false
   #error: unknown
 
-  /** `onDone`: called whenever the last piece that was begun is written; not for pieces that are written at once. */
+  /** `onDone` is called whenever the last piece under way is written. Pieces that are written at once do not count. */
   constructor(request: NbdRequest, write: WritePiece, onDone: (incoming: IncomingWrite) => void) {
     this.request = request
     this.#write = write
     this.#onDone = onDone
   }
 
-  /** All data is here. */
+  /** Whether all data is here. */
   get complete(): boolean {
     return this.#received === this.request.length
   }
@@ -43,7 +43,7 @@ export class IncomingWrite {
     return this.#failed ? { error: this.#error } : undefined
   }
 
-  /** Takes some of what `chunk` has from `at` on; how much. The chunk must not be used by anyone else. */
+  /** Takes bytes of `chunk` from `at` on, and returns how many. Nobody else may use the chunk. */
   take(chunk: Buffer, at: number): number {
     const left = this.request.length - this.#received
     const available = Math.min(left, chunk.byteLength - at)

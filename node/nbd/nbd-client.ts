@@ -28,10 +28,10 @@ export interface NbdClientOptions {
 }
 
 /**
- * One connection to an export of an NBD server (https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md), with
- * several requests under way. When the connection is lost, or the server answers wrongly or not at all, everything fails
- * from then on: NBD_UNREACHABLE, NBD_PROTOCOL, REQUEST_TIMEOUT. Errors the server reports are of one request: DISK_IO,
- * DISK_FULL.
+ * One connection to an export of an NBD server (https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md).
+ * Several requests may be under way. When the connection is lost, or the server answers wrongly or not at all,
+ * everything fails from then on: NBD_UNREACHABLE, NBD_PROTOCOL, REQUEST_TIMEOUT. An error that the server reports is of
+ * one request: DISK_IO, DISK_FULL.
  */
 export class NbdClient {
   readonly facts: NbdFacts
@@ -39,10 +39,10 @@ export class NbdClient {
   readonly #socket: Socket
   readonly #replyMs: number
   readonly #pending = new Map<bigint, PendingRequest>()
-  /** Whoever waits until fewer requests are under way. */
+  /** Callers that wait for a request under way to end. */
   readonly #waiting: (() => void)[] = []
   #lastCookie = 0n
-  /** Why nothing works any more. */
+  /** The reason why nothing works any more. */
   #failure: unknown
   #closed = false
 
@@ -55,7 +55,8 @@ export class NbdClient {
   }
 
   /**
-   * Errors: NBD_ADDRESS_INVALID (also: no such export), NBD_UNREACHABLE, NBD_PROTOCOL, NBD_UNSUITABLE, REQUEST_TIMEOUT.
+   * Connects to an export. Errors: NBD_ADDRESS_INVALID (also: no such export), NBD_UNREACHABLE, NBD_PROTOCOL,
+   * NBD_UNSUITABLE, REQUEST_TIMEOUT.
    */
   static async connect(uri: string, options: NbdClientOptions = {}): Promise<NbdClient> {
     const { contexts = [], connectMs = NBD_CONNECT_DEADLINE_MS, replyMs = NBD_REPLY_DEADLINE_MS } = options
@@ -95,7 +96,10 @@ export class NbdClient {
     })
   }
 
-  /** Not durable before {@link flush}, unless with `fua`. `data` must not change until it resolves. */
+  /**
+   * Writes `data`, which must not change until it resolves. The data is durable after {@link flush}, or at once with
+   * `fua`.
+   */
   async write(offset: number, data: Uint8Array, options: { fua?: boolean } = {}): Promise<void> {
     this.#assertInside(offset, data.byteLength)
     const { fua = false } = options
@@ -113,8 +117,8 @@ export class NbdClient {
   }
 
   /**
-   * Status of [offset, offset + length) in a context that was named on connecting, in order and without gaps.
-   * Errors: also NBD_UNSUITABLE if the server does not know the context.
+   * Status of [offset, offset + length) in one of the contexts named on connecting, in order and without gaps. Errors:
+   * also NBD_UNSUITABLE if the server does not know the context.
    */
   async *blockStatus(context: string, offset: number, length: number): AsyncGenerator<Extent & { offset: number }> {
     this.#assertInside(offset, length)
@@ -154,7 +158,7 @@ export class NbdClient {
     const parts: Promise<void>[] = []
     for (let at = 0; at < bytes.byteLength; at += NBD_CLIENT_REQUEST_BYTES)
       parts.push(send(at, bytes.subarray(at, at + NBD_CLIENT_REQUEST_BYTES)))
-    // Not before every part has ended: until then the memory is in use.
+    // A failure is thrown when every part has ended: until then the memory is in use.
     const failed = (await Promise.allSettled(parts)).find((part) => part.status === 'rejected')
     if (failed !== undefined) throw failed.reason
   }

@@ -6,10 +6,10 @@ import { NBD_CLOSE_DEADLINE_MS, NBD_HANDSHAKE_DEADLINE_MS } from './limits.ts'
 import type { NbdExport } from './nbd-export.ts'
 import { type Farewell, Transmission } from './transmission.ts'
 
-/** Below this it is not worth a call; and buffers that share memory with others are smaller. */
+/** Bytes of the smallest buffer that is given back. Smaller buffers may share their memory with others. */
 const MIN_RELEASED_BYTES = 32 * 1024
 
-/** One client, from connecting until nothing of what it asked for is under way. */
+/** One client, from connecting until nothing that it asked for is under way. */
 export class NbdConnection {
   readonly #socket: Socket
   readonly #exports: readonly NbdExport[] | Promise<readonly NbdExport[]>
@@ -41,7 +41,7 @@ export class NbdConnection {
     this.ended = this.#serve()
   }
 
-  /** Answers what is under way, then disconnects; a client that does not take its answers is not waited for. */
+  /** Answers the requests under way, then disconnects. A client that does not take its answers is not waited for. */
   async close(): Promise<void> {
     const deadline = setTimeout(() => this.#socket.destroy(), NBD_CLOSE_DEADLINE_MS)
     if (this.#transmission === undefined) this.#socket.destroy()
@@ -90,8 +90,8 @@ export class NbdConnection {
 }
 
 /**
- * Gives the memory of what a socket has read back at once, for the next read. Left to the garbage collector, which then has
- * to run after every few hundred chunks, it costs a quarter of the time that large writes take.
+ * Gives the memory of a chunk back at once, for the next read. Left to the garbage collector, which then runs after
+ * every few hundred chunks, it costs a quarter of the time that large writes take.
  */
 function release({ buffer, byteLength }: Buffer): void {
   if (byteLength >= MIN_RELEASED_BYTES && buffer instanceof ArrayBuffer && byteLength === buffer.byteLength)

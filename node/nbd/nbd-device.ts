@@ -6,9 +6,9 @@ import { NBD_LOG_ALIGNMENT_BYTES } from './limits.ts'
 import { NbdClient, type NbdClientOptions } from './nbd-client.ts'
 
 /**
- * An export of an NBD server as a disk. Everything fails once the connection is lost, or a write or a flush has failed: what
- * the server holds is not known then. One without flush is refused, because nothing it acknowledges need last.
- * Errors: those of {@link NbdClient.connect}, DISK_EMPTY, DISK_TOO_LARGE.
+ * Opens an export of an NBD server as a disk. Once the connection is lost, or a write or a flush has failed, everything
+ * fails: nobody knows what the server holds. A server without flush is refused, because nothing that it acknowledges
+ * need last. Errors: those of {@link NbdClient.connect}, DISK_EMPTY, DISK_TOO_LARGE.
  */
 export async function openNbdDevice(
   uri: string,

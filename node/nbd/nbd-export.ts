@@ -7,17 +7,20 @@ export interface Extent {
 /** A kind of block status an export can tell of. */
 export interface MetaContext {
   readonly name: string
-  /** From 1 to `most` extents from `offset` on, together at most `length` bytes; may stop early. `length` is at least 1. */
+  /**
+   * Returns 1 to `most` extents from `offset` on, which together have at most `length` bytes and may have fewer.
+   * `length` is at least 1.
+   */
   extents(offset: number, length: number, most: number): Extent[]
 }
 
-/** Undefined: done already, which spares a promise and a turn of the event loop. */
+/** A promise of being done. Undefined means done already, and spares a promise and a turn of the event loop. */
 export type DoneSoon = Promise<void> | undefined
 
 /**
- * What an NBD server serves. All ranges lie inside the export and are not empty. Several calls may be under way at once;
- * one that resolved is seen by every later one. Errors may be thrown or rejected; DISK_FULL reaches the client as ENOSPC,
- * all others as EIO.
+ * What an NBD server serves. All ranges lie inside the export and are not empty. Several calls may be under way at
+ * once. What a call did is seen by every call that comes after it resolved. Errors may be thrown or rejected: DISK_FULL
+ * reaches the client as ENOSPC, all others as EIO.
  */
 export interface NbdExport {
   readonly name: string
@@ -27,9 +30,9 @@ export interface NbdExport {
   readonly readOnly: boolean
   readonly contexts: readonly MetaContext[]
   read(offset: number, into: Uint8Array): DoneSoon
-  /** A write of this range is being received; {@link write} follows for each part of it, if the client does not leave. */
+  /** A write of this range is being received. {@link write} follows for each part of it, unless the client leaves. */
   announceWrite(offset: number, length: number): void
-  /** `data` is the callee's until it resolves. */
+  /** Writes. `data` must not change until it resolves. */
   write(offset: number, data: Uint8Array): DoneSoon
   writeZeroes(offset: number, length: number): Promise<void>
   /** The client does not need this content any more. */

@@ -30,7 +30,7 @@ async function listening(server: Server, listen: () => void): Promise<void> {
 
 /** Takes over the path of a server that was killed; never that of one that runs, nor of anything but a socket. */
 async function listenUnix(server: Server, path: string): Promise<void> {
-  // The socket comes into being inside the call.
+  // The socket is made inside the call, so the umask holds for it.
   const listen = (): void => {
     const umask = process.umask(PRIVATE_UMASK)
     try {
@@ -57,7 +57,7 @@ async function isDeadSocket(path: string): Promise<boolean> {
       probe.destroy()
       resolve(false)
     })
-    // Anything but a refusal may be a server that is busy.
+    // Anything but a refused connection may be a server that is busy.
     probe.on('error', (error) => resolve(errnoOf(error) === 'ECONNREFUSED'))
   })
 }

@@ -7,17 +7,19 @@ import { COMMAND, COMMAND_FLAG, NBD_ERROR, REQUEST_MAGIC } from './nbd-protocol.
 export interface NbdRequest {
   readonly command: number
   readonly flags: number
-  /** The client's name for the request, to be sent back: two halves of 32 bits, which cost less than a bigint. */
+  /** The client's name for the request, which goes into the reply. Two halves of 32 bits cost less than a bigint. */
   readonly cookieHigh: number
   readonly cookieLow: number
-  /** Exact up to 2^53 only, which no export reaches. */
+  /** Exact up to 2^53; no export is larger. */
   readonly offset: number
   readonly length: number
 }
 
 const { fua, noHole, df, reqOne } = COMMAND_FLAG
 
-/** Flags a command may carry. FUA must be accepted on every command, and means nothing on those that do not write. */
+/**
+ * Flags that a command may carry. FUA must be accepted on every command, and means nothing on those that do not write.
+ */
 const FLAGS_ALLOWED: Readonly<Record<number, number>> = {
   [COMMAND.read]: fua | df,
   [COMMAND.write]: fua,
@@ -28,7 +30,9 @@ const FLAGS_ALLOWED: Readonly<Record<number, number>> = {
   [COMMAND.blockStatus]: fua | reqOne,
 }
 
-/** Reads the header at `at`, REQUEST_BYTES long. Errors: NBD_PROTOCOL; where the next one begins is not known then. */
+/**
+ * Reads the header at `at`, REQUEST_BYTES long. Errors: NBD_PROTOCOL; nobody knows then where the next request begins.
+ */
 export function parseRequest(bytes: Buffer, at: number): NbdRequest {
   if (bytes.readUInt32BE(at) !== REQUEST_MAGIC)
     throw new MeshError('NBD_PROTOCOL', 'a request does not begin with its magic number')
@@ -42,7 +46,7 @@ export function parseRequest(bytes: Buffer, at: number): NbdRequest {
   }
 }
 
-/** The error a request deserves before anything is done; 0 for none. */
+/** The error number of a request that cannot be served as it stands; 0 for none. */
 export function checkRequest({ command, flags, offset, length }: NbdRequest, agreement: Agreement): number {
   const { export: served, contexts, structured } = agreement
   const allowed = FLAGS_ALLOWED[command]
@@ -52,7 +56,7 @@ export function checkRequest({ command, flags, offset, length }: NbdRequest, agr
   if (served.readOnly && isChange(command)) return NBD_ERROR.perm
   if (length === 0) return NBD_ERROR.invalid
   if (length > NBD_MAX_REQUEST_BYTES && carriesData(command))
-    // Tells clients that understand it to ask for less.
+    // This error tells clients that understand it to ask for less.
     return command === COMMAND.read && structured ? NBD_ERROR.overflow : NBD_ERROR.invalid
   if (offset + length > served.size)
     return command === COMMAND.write || command === COMMAND.writeZeroes ? NBD_ERROR.noSpace : NBD_ERROR.invalid
@@ -65,7 +69,7 @@ export function carriesData(command: number): boolean {
   return command === COMMAND.read || command === COMMAND.write
 }
 
-/** Whether it may change what the export holds. */
+/** Whether the command may change what the export holds. */
 export function isChange(command: number): boolean {
   return command === COMMAND.write || command === COMMAND.trim || command === COMMAND.writeZeroes
 }

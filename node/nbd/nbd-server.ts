@@ -15,7 +15,10 @@ import type { NbdExport } from './nbd-export.ts'
 import { listenAt, type NbdAddress } from './nbd-listen.ts'
 
 interface NbdServerOptions {
-  /** Clients that come before they are there are kept waiting; none at all ends them. */
+  /**
+   * The exports. Clients that connect before the promise resolves are kept waiting; if there are no exports they are
+   * disconnected.
+   */
   readonly exports: readonly NbdExport[] | Promise<readonly NbdExport[]>
   /** Told of faults: of a client (NBD_PROTOCOL, when it is disconnected) and of the export (DISK_IO and others). */
   readonly onFault?: (client: string, error: unknown) => void
@@ -47,7 +50,7 @@ export class NbdServer {
       void connection.ended.then(() => this.#connections.delete(connection))
       return undefined
     })
-    // Those who are connected are served on.
+    // Clients that are connected are served on.
     server.on('error', (error) => this.#fault('a new client', error))
     server.on('drop', () => this.#fault('a new client', new Error(`refused, as ${NBD_MAX_CONNECTIONS} are connected`)))
   }
@@ -59,7 +62,10 @@ export class NbdServer {
     return new NbdServer(server, options)
   }
 
-  /** As a client gives it: `nbd://HOST:PORT` or `nbd+unix:///?socket=PATH`; '' for a Unix socket that was handed over. */
+  /**
+   * The address as a client writes it: `nbd://HOST:PORT` or `nbd+unix:///?socket=PATH`; '' for a Unix socket that was
+   * handed over.
+   */
   get uri(): string {
     const address = this.#server.address()
     if (address === null || address === '') return ''
@@ -67,7 +73,7 @@ export class NbdServer {
     return `nbd://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
   }
 
-  /** Answers what is under way, then closes every connection; nothing is done to the exports after it resolves. */
+  /** Answers the requests under way, then closes every connection. Nothing is done to the exports after it resolves. */
   close(): Promise<void> {
     this.#closed ??= this.#close()
     return this.#closed

@@ -15,7 +15,7 @@ const DEFAULT_PORT = 10809
  */
 export function parseNbdUri(uri: string): NbdTarget {
   const fault = (what: string): MeshError => new MeshError('NBD_ADDRESS_INVALID', `${uri}: ${what}`)
-  // Addresses of schemes it does not know are parsed differently by URL.
+  // URL parses addresses of schemes that it does not know in another way.
   const [, scheme, rest] = /^([a-z+]+):\/\/(.*)$/.exec(uri) ?? []
   if (scheme === 'nbds' || scheme === 'nbds+unix' || scheme === 'nbds+vsock')
     throw fault('NBD over TLS is not supported; use a Unix socket, or a network that only the lab can reach')
@@ -30,7 +30,7 @@ export function parseNbdUri(uri: string): NbdTarget {
     const port = url.port === '' ? portOf(rest) : Number(url.port)
     return { uri, exportName, socket: { host: url.hostname.replace(/^\[|\]$/g, ''), port } }
   }
-  // Of the query only %XX is an escape; a plus sign is one.
+  // In the query only %XX is an escape; a plus sign means itself.
   const path = new URLSearchParams(url.search.replaceAll('+', '%2B')).get('socket')
   if (path === null || path === '') throw fault('it names no socket (?socket=PATH)')
   return { uri, exportName, socket: { path } }
@@ -44,7 +44,7 @@ function decode(text: string): string | undefined {
   }
 }
 
-/** A port that is the usual one of the scheme it was parsed by is not told. */
+/** The port as it was written: URL drops a port that is the usual one of the scheme by which it parsed. */
 function portOf(rest: string): number {
   return /^[^/?]*:80(?:[/?]|$)/.test(rest) ? 80 : DEFAULT_PORT
 }

@@ -1,14 +1,17 @@
 import type { Socket } from 'node:net'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 
-/** Reads a socket in portions of a wanted length. What is not asked for stays in the socket, which then slows the sender. */
+/**
+ * Reads a socket in portions of the lengths that are asked for. The rest stays in the socket, which then slows the
+ * sender.
+ */
 export class SocketReader {
   readonly #socket: Socket
   readonly #name: string
   #error: unknown
   #wake: (() => void) | undefined
 
-  /** `name`: of the peer, for messages. The socket must not have been read. */
+  /** `name`: name of the peer, for messages. Nobody may have read from the socket. */
   constructor(socket: Socket, name: string) {
     this.#socket = socket
     this.#name = name
@@ -21,7 +24,7 @@ export class SocketReader {
     })
   }
 
-  /** Exactly so many bytes. Errors: NBD_UNREACHABLE if the connection ends before. One call at a time. */
+  /** Reads exactly `length` bytes, one call at a time. Errors: NBD_UNREACHABLE if the connection ends before. */
   async read(length: number): Promise<Buffer> {
     if (length === 0) return Buffer.alloc(0)
     for (;;) {

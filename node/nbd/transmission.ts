@@ -17,31 +17,31 @@ import { carriesData, checkRequest, isChange, type NbdRequest, parseRequest } fr
 export type Farewell = 'serve' | 'refuse' | 'forget'
 
 /**
- * Serves one connection after the handshake: requests in, replies out, in any order. What is under way is bounded in number
- * and bytes, replies that wait for a slow reader included; beyond that the socket is not read.
+ * Serves one connection after the handshake: requests in, replies out, in any order. Requests under way are limited in
+ * number and bytes; replies that wait for a slow reader count. At the limit the socket is not read.
  */
 export class Transmission {
   readonly #socket: Socket
   readonly #agreement: Agreement
   readonly #pool: BufferPool
   readonly #onFault: (error: unknown) => void
-  /** A request header that came in two chunks, as far as it is here. */
+  /** The beginning of a request header that comes in two chunks. */
   readonly #header = Buffer.alloc(REQUEST_BYTES)
   #headerBytes = 0
   #incoming: IncomingWrite | undefined
-  /** A write that is refused when its data has been skipped, and how much of that is still to come. */
+  /** A write that will be refused when its data has been skipped, and the bytes that are still to be skipped. */
   #refused: { request: NbdRequest; error: number; skipBytes: number } | undefined
-  /** Received and not begun. */
+  /** Requests that were received and not begun. */
   readonly #queue: NbdRequest[] = []
-  /** Begun and not answered, or the answer has not left. */
+  /** Requests that were begun and whose answer has not left. */
   #requests = 0
-  /** Data of these in memory. */
+  /** Bytes of their data in memory. */
   #bytes = 0
   /** Pieces of writes that threads are writing. */
   #pieces = 0
-  /** A thread is writing some of the chunk that came in last. */
+  /** Whether a thread is writing a part of the chunk that came in last. */
   #kept = false
-  /** Nothing more is read. */
+  /** Whether reading has ended. */
   #leaving = false
   readonly #finished = Promise.withResolvers<void>()
 
@@ -54,8 +54,8 @@ export class Transmission {
   }
 
   /**
-   * Takes bytes from the client. True if they are not needed any more; else they are the callee's.
-   * Errors: NBD_PROTOCOL; the connection is to be closed then.
+   * Takes bytes from the client. True if the chunk is not needed any more; else it must not be changed. Errors:
+   * NBD_PROTOCOL; the caller then closes the connection.
    */
   push(chunk: Buffer): boolean {
     this.#kept = false
@@ -73,7 +73,7 @@ export class Transmission {
     return !this.#kept
   }
 
-  /** Resolves when nothing is read or under way any more. */
+  /** Resolves when reading has ended and nothing is under way. */
   get finished(): Promise<void> {
     return this.#finished.promise
   }
@@ -138,14 +138,14 @@ export class Transmission {
 
   /** Answers that nothing was done. */
   #refuse(request: NbdRequest, error: number): void {
-    // It keeps no data in memory, however much it asked for.
+    // A refusal keeps no data in memory, however much the request asked for.
     const refused = { ...request, length: 0 }
     this.#requests++
     this.#sendError(refused, error)
     if (!this.#hasRoom(refused)) this.#socket.pause()
   }
 
-  /** A write is begun at once: what it takes up counts from here on, and its mark is made while its data comes in. */
+  /** Begins a write at once: from here on its bytes count, and its mark is made while its data comes in. */
   #beginWrite(request: NbdRequest): void {
     if (!this.#hasRoom(request)) this.#socket.pause()
     this.#requests++
@@ -159,7 +159,7 @@ export class Transmission {
     try {
       served.announceWrite(request.offset, request.length)
     } catch {
-      // The write itself fails as well, and tells.
+      // The write itself fails as well, and reports it.
     }
   }
 
@@ -175,7 +175,7 @@ export class Transmission {
     this.#pieces--
     if (incoming.pending === 0) {
       if (incoming.complete) this.#endWrite(incoming)
-      // The client left in the middle of it.
+      // The client left in the middle of this write.
       else if (this.#incoming !== incoming) this.#done(incoming.request)
     }
     this.#proceed()
@@ -200,7 +200,7 @@ export class Transmission {
     return this.#requests < NBD_MAX_REQUESTS_UNDER_WAY && this.#bytes + costOf(request) <= NBD_MAX_BYTES_UNDER_WAY
   }
 
-  /** The request was answered and the answer has left, or nobody waits for it any more. */
+  /** Notes that the answer has left, or that nobody waits for it any more. */
   #done(request: NbdRequest): void {
     this.#requests--
     this.#bytes -= costOf(request)
@@ -208,7 +208,7 @@ export class Transmission {
     this.#checkFinished()
   }
 
-  /** Goes on with what waited for room. */
+  /** Begins requests that waited for room. */
   #proceed(): void {
     while (this.#queue.length > 0 && this.#hasRoom(this.#queue[0]!)) this.#run(this.#queue.shift()!)
     if (
@@ -241,7 +241,7 @@ export class Transmission {
     if (command === COMMAND.writeZeroes) await served.writeZeroes(offset, length)
     else if (command === COMMAND.trim) await served.trim(offset, length)
     else if (command === COMMAND.flush) await served.flush()
-    // Nothing is read ahead for a cache request: the kernel's own read-ahead does that.
+    // A cache request reads nothing ahead: the kernel does that by itself.
   }
 
   #endChange(request: NbdRequest): void {

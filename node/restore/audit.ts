@@ -9,9 +9,9 @@ interface AuditOptions {
   readonly tree: TreeFile
   /** Blocks that are believed to be right. */
   readonly clean: Bitmap
-  /** In [0, 1); must not be foreseeable by whoever could write to the disk. */
+  /** Random numbers in [0, 1). Nobody who could write to the disk may foresee them. */
   readonly random: () => number
-  /** When this is over, in milliseconds, no more than the least number of blocks is looked at. */
+  /** Milliseconds after which the audit ends, once it has looked at the least number of blocks. */
   readonly budgetMs?: number
   readonly signal?: AbortSignal
 }
@@ -19,13 +19,13 @@ interface AuditOptions {
 interface AuditResult {
   /** Blocks that were read and hashed. */
   readonly audited: number
-  /** One that is not what it was believed to be. */
+  /** A block that is not what it was believed to be. */
   readonly wrong?: number
 }
 
 /**
- * Reads and hashes a random sample of blocks that a log calls clean: 0.5 % of them, at least 64 (or all there are). Ends
- * with the first wrong one. Errors: DISK_IO.
+ * Reads and hashes a random sample of the blocks that a log calls clean: 0.5 % of them, and at least 64 (or all, if
+ * there are fewer). The audit ends with the first wrong block. Errors: DISK_IO.
  */
 export async function audit(options: AuditOptions): Promise<AuditResult> {
   const { disk, tree, budgetMs = Number.POSITIVE_INFINITY, signal } = options
@@ -34,7 +34,7 @@ export async function audit(options: AuditOptions): Promise<AuditResult> {
   let audited = 0
   while (audited < sample.length && signal?.aborted !== true) {
     if (audited > 0 && performance.now() - begun > budgetMs) break
-    // Disks with heads like it in order.
+    // Disks with moving heads read faster in ascending order.
     const part = sample.slice(audited, audited + AUDIT_MIN_BLOCKS).sort((a, b) => a - b)
     const blocks = await Promise.all(part.map((index) => disk.readBlock(index)))
     for (const [i, block] of blocks.entries()) {
@@ -45,7 +45,7 @@ export async function audit(options: AuditOptions): Promise<AuditResult> {
   return { audited }
 }
 
-/** In the order of the draw, so that any beginning of it is a fair sample, too. */
+/** The sample in the order of the draw, so that every beginning of it is a fair sample, too. */
 function drawSample(clean: Bitmap, random: () => number): number[] {
   const size = Math.max(AUDIT_MIN_BLOCKS, Math.ceil(clean.count * AUDIT_SHARE))
   if (size >= clean.count) return [...clean.values()]

@@ -1,6 +1,6 @@
 import type { FetchedBlock, FetchRequest } from '../exchange/ask/fetch-request.ts'
 
-/** Where a restore gets content that is not on this machine; the swarm is one. */
+/** Gets content that is not on this machine; the swarm of node/exchange is one. */
 export interface BlockFetcher {
   /** Yields every wanted item once, verified. */
   fetch(request: FetchRequest, signal: AbortSignal): AsyncGenerator<FetchedBlock>

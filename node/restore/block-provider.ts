@@ -17,13 +17,13 @@ import type { DisplacedBlocks } from './scan.ts'
 /** The right content of one dirty block, verified. */
 export interface ProvidedBlock {
   readonly index: number
-  /** All of it. */
+  /** The whole block. */
   readonly data: Uint8Array
   /** Granules that have to be written; undefined for all. */
   readonly granules?: Bitmap
 }
 
-/** Content by digest, hashed; undefined if it is not there. */
+/** Gives content by its digest. The content has been hashed; undefined if it is not there. */
 export interface StagedContent {
   read(digest: Digest): Promise<Uint8Array | undefined>
 }
@@ -34,13 +34,13 @@ interface BlockProviderOptions {
   /** Blocks to provide; the writer clears what it has written and flushed. */
   readonly dirty: DirtyBlocks
   readonly displaced: DisplacedBlocks
-  /** Blocks that stand here as another release has them. */
+  /** Whether the block stands here as another release has it. */
   readonly isAlike: (index: number) => boolean
-  /** Undefined if looking for content on this disk costs more than it can spare. */
+  /** Places of content on this disk; undefined if reading the tree for them costs more than they spare. */
   readonly locations: LocationIndex | undefined
-  /** Of the image; undefined if what they save is not worth looking at them. */
+  /** Repeats of the image; undefined if copying them spares too little. */
   readonly repeats?: readonly Repeat[] | undefined
-  /** Resolves when what was taken from here is on the disk. */
+  /** Resolves when every block that was yielded is on the disk. */
   readonly written: () => Promise<void>
   /** Content that was fetched ahead. */
   readonly stage?: StagedContent | undefined
@@ -51,10 +51,10 @@ interface BlockProviderOptions {
 }
 
 /**
- * Decides for each dirty block where its content comes from, and gets it, cheapest first: zeros are known; content that
- * stands elsewhere on this disk is copied; what was staged is taken from there; the rest is fetched, each content once however
- * many blocks have it, and of a block that is dirty only in part, or repeats other blocks in part, only the rest. Everything it
- * yields has been hashed, whole.
+ * Decides for each dirty block where its content comes from, and gets it, the cheapest way first: zeros are known;
+ * content that stands elsewhere on this disk is copied; staged content is read from the stage; the rest is fetched.
+ * Each content is fetched once, however many blocks have it. Of a block that is dirty in part, or that repeats other
+ * blocks in part, only the rest is fetched. Every block that is yielded has been hashed as a whole.
  */
 export class BlockProvider {
   readonly counts = { local: 0, zero: 0, staged: 0, fetched: 0 }
@@ -64,9 +64,9 @@ export class BlockProvider {
   missed: number | undefined
   readonly #options: BlockProviderOptions
   readonly #zeros: Uint8Array
-  /** To be fetched. */
+  /** Blocks to be fetched. */
   readonly #fetch: Bitmap
-  /** Has the same content as a block that is to be fetched. */
+  /** Blocks that have the same content as a block to be fetched. */
   readonly #waiting: Bitmap
   #fetcher: BlockFetcher | undefined
 
@@ -82,7 +82,10 @@ export class BlockProvider {
     return this.#fetcher?.ledger.all() ?? []
   }
 
-  /** Every dirty block once. Ends early, between two blocks, when the signal is aborted or a block was missed. */
+  /**
+   * Yields every dirty block once. Ends early, between two blocks, when the signal is aborted or when {@link missed} is
+   * set.
+   */
   async *blocks(): AsyncGenerator<ProvidedBlock> {
     yield* this.#fromHere()
     if (this.#fetch.count > 0 && !this.#isOver) yield* this.#fromPeers()
@@ -92,7 +95,10 @@ export class BlockProvider {
     return this.#options.signal.aborted || this.missed !== undefined
   }
 
-  /** A batch is gathered before any of it can be written, so that blocks which only changed places find each other. */
+  /**
+   * Yields the blocks that are on this computer. A batch is gathered before any block of it is written, so that blocks
+   * which only changed places are still found.
+   */
   async *#fromHere(): AsyncGenerator<ProvidedBlock> {
     const most = Math.max(1, RESTORE_BATCH_BYTES / this.#zeros.byteLength)
     let found: ProvidedBlock[] = []
@@ -135,8 +141,8 @@ export class BlockProvider {
   }
 
   /**
-   * A block whose right content is known: what of it has to be written. Its clean granules are looked at, too, as they are
-   * when the others are fetched.
+   * Compares the right content of a block with the disk and yields what has to be written. Granules that the log calls
+   * clean are compared, too, as they are when the others are fetched.
    */
   async #known(index: number, data: Uint8Array): Promise<ProvidedBlock> {
     const { disk, dirty } = this.#options
@@ -150,7 +156,7 @@ export class BlockProvider {
     return { index, data, granules: wrong }
   }
 
-  /** Content found on this disk; `waits` if it is that of a block that is to be fetched. */
+  /** Looks for the content on this disk. `waits`: a block to be fetched has the same content. */
   async #copy(index: number, digest: Digest): Promise<Uint8Array | 'waits' | undefined> {
     const { dirty, displaced, locations } = this.#options
     let tries = 0
@@ -174,7 +180,7 @@ export class BlockProvider {
     return sameBytes(digestOf(data), digest) ? data : undefined
   }
 
-  /** What repeats other blocks comes last, when those are there. */
+  /** Fetches. Blocks that repeat others come last, when the others are on the disk. */
   async *#fromPeers(): AsyncGenerator<ProvidedBlock> {
     const repeated = this.#findRepeated()
     if (repeated === undefined) {
@@ -189,19 +195,22 @@ export class BlockProvider {
     yield* this.#fromRepeats(repeated)
   }
 
-  /** Undefined if copying what repeats would spare too little. */
+  /** The blocks that repeat others; undefined if copying would spare too little. */
   #findRepeated(): RepeatedBlocks | undefined {
     const { repeats, disk, dirty, isAlike } = this.#options
     if (repeats === undefined) return undefined
     const fetch = new Bitmap(this.#fetch.length)
-    // Of a block that stands here as another release has it, what changed is less than what does not repeat.
+    // A block that stands here as another release has it is left out: fewer bytes changed in it than do not repeat.
     for (const index of this.#fetch.values())
       if (dirty.granulesOf(index) === undefined && !isAlike(index)) fetch.set(index)
     const repeated = new RepeatedBlocks({ repeats, disk, fetch, uncertain: this.#waiting })
     return repeated.copied * GRANULE_SIZE_BYTES < REPEATS_WORTH_BYTES ? undefined : repeated
   }
 
-  /** Blocks of which some are known by now to be elsewhere in the image, and only the rest is fetched. */
+  /**
+   * Yields blocks that repeat others. Blocks that can be copied as a whole are copied; for the others the missing
+   * granules are fetched.
+   */
   async *#fromRepeats(repeated: RepeatedBlocks): AsyncGenerator<ProvidedBlock> {
     const rest = repeated.blocks.copy()
     for (const index of repeated.blocks.values()) {
@@ -218,7 +227,10 @@ export class BlockProvider {
     yield* this.#fetchBlocks(rest, repeated)
   }
 
-  /** `repeated`: how these blocks are put together, those apart of which nothing is missing and that came out wrong. */
+  /**
+   * `repeated` says which granules of these blocks can be copied. A block that was copied as a whole and came out wrong
+   * is fetched as a whole.
+   */
   async *#fetchBlocks(wanted: Bitmap, repeated?: RepeatedBlocks): AsyncGenerator<ProvidedBlock> {
     if (wanted.count === 0 || this.#isOver) return
     const { tree, disk, dirty, signal, isAlike } = this.#options
@@ -246,14 +258,14 @@ export class BlockProvider {
       const { index, data, granules } = block
       this.#count(block)
       if (repeated === undefined && block.neighboursWrong === true) this.missed ??= index
-      // Of a block that was put together, nothing stands in its place yet.
+      // All of a block that was put together has to be written: none of it stands in its place yet.
       yield { index, data, ...(granules === undefined || repeated !== undefined ? {} : { granules }) }
       if (this.missed !== undefined) return
       yield* this.#twins(index, data)
     }
   }
 
-  /** Blocks with the same content. */
+  /** Yields the waiting blocks with the same content. */
   async *#twins(index: number, data: Uint8Array): AsyncGenerator<ProvidedBlock> {
     const { tree, locations } = this.#options
     if (this.#waiting.count === 0 || locations === undefined) return

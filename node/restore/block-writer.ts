@@ -10,7 +10,7 @@ import { RESTORE_BATCH_BLOCKS, RESTORE_BATCH_BYTES, RESTORE_WRITING_BYTES } from
 interface BlockWriterOptions {
   readonly disk: ImageDisk
   readonly log: WriteLog
-  /** Blocks that may be wrong; those that were put right are cleared. */
+  /** Blocks that may be wrong. The writer clears those that it has put right. */
   readonly dirty: Bitmap
   readonly source: DiskSource
   /** Called after each batch. */
@@ -18,8 +18,9 @@ interface BlockWriterOptions {
 }
 
 /**
- * Puts right blocks on the disk in batches. The durable order: write → flush the disk → clear the log → only then call the
- * blocks clean (docs/DURABILITY.md, "Restore"). Others are served what is written: it is read and hashed again for that.
+ * Writes blocks to the disk in batches. The durable order: write → flush the disk → clear the log → only then call the
+ * blocks clean (docs/DURABILITY.md, "Restore"). Peers may get a block as soon as it is written: it is read and hashed
+ * again for them.
  */
 export class BlockWriter {
   readonly #options: BlockWriterOptions
@@ -33,7 +34,10 @@ export class BlockWriter {
     this.#options = options
   }
 
-  /** Takes all blocks. If their source fails, what it gave until then is kept before the failure is passed on. */
+  /**
+   * Takes all blocks. If their source fails, the blocks taken until then are flushed and cleared before the failure is
+   * passed on.
+   */
   async write(blocks: AsyncIterable<ProvidedBlock>): Promise<void> {
     this.#options.report()
     try {
@@ -47,7 +51,10 @@ export class BlockWriter {
     }
   }
 
-  /** Resolves when all blocks taken until now are on the disk, though not yet flushed; or failed, which `write` tells. */
+  /**
+   * Resolves when all blocks taken until now are written, though not flushed. A write that failed resolves, too:
+   * `write` reports it.
+   */
   async written(): Promise<void> {
     await Promise.all(this.#writes)
   }
@@ -56,7 +63,7 @@ export class BlockWriter {
     const { disk, source } = this.#options
     const write = (granules === undefined ? disk.writeBlock(index, data) : disk.writeGranules(index, data, granules))
       .then(() => source.gained(index))
-      // Reported by the checkpoint, which nothing gets past.
+      // The failure is reported by the next checkpoint, which no block gets past.
       .catch((error: unknown) => {
         this.#failure ??= { error }
       })
@@ -80,7 +87,10 @@ export class BlockWriter {
     report()
   }
 
-  /** Granules of the log of which nothing is dirty any more; one may hold several blocks, or be part of one. */
+  /**
+   * Granules of the log in which nothing is dirty any more. A granule of the log may hold several blocks, or be part of
+   * one.
+   */
   #clearable(batch: readonly number[]): RangeSet {
     const { disk, log, dirty } = this.#options
     const { blockSize } = disk

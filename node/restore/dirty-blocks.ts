@@ -7,8 +7,8 @@ import { RangeSet } from '../../protocol/ranges.ts'
 type Image = Pick<Manifest, 'size' | 'blockSize' | 'preserve'>
 
 /**
- * The blocks of an image that may be wrong, and of those that a log knows better, which granules. Blocks that are preserved
- * are never among them. Memory: one bit for each block, and one for each granule if a log is the source.
+ * The blocks of an image that may be wrong and, if a log knows them, which granules of them. Preserved blocks are never
+ * among them. Memory: one bit for each block, and one bit for each granule if a log is the source.
  */
 export class DirtyBlocks {
   /** Blocks that may be wrong; the writer clears what it has put right. */
@@ -27,7 +27,7 @@ export class DirtyBlocks {
     return new DirtyBlocks(blocks, undefined, 0)
   }
 
-  /** `dirty`: granules of `granuleSize` bytes, also behind the image, as a log has them. */
+  /** `dirty`: granules of `granuleSize` bytes as a log has them; those behind the image are ignored. */
   static fromLog(dirty: RangeSet, granuleSize: number, image: Image): DirtyBlocks {
     const blocks = new Bitmap(Math.ceil(image.size / image.blockSize))
     const fine = granuleSize < image.blockSize && image.blockSize > GRANULE_SIZE_BYTES
@@ -43,7 +43,7 @@ export class DirtyBlocks {
     return new DirtyBlocks(blocks, granules, countGranules(image.blockSize))
   }
 
-  /** Granules of 4 KiB of a dirty block that may be wrong, as a set of that block's granules; undefined for all of them. */
+  /** Granules of 4 KiB of a dirty block that may be wrong; undefined if all of them may be. */
   granulesOf(index: number): Bitmap | undefined {
     if (this.#granules === undefined) return undefined
     const first = index * this.#perBlock

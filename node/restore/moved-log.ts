@@ -8,16 +8,19 @@ import type { WriteLog } from '../writelog/write-log.ts'
 import { DirtyBlocks, granulesOf } from './dirty-blocks.ts'
 
 interface MovedLog {
-  /** What may differ from the release, in granules: what is marked, and the blocks in which the two releases differ. */
+  /**
+   * What may differ from the release, in granules of the log: marked granules, and blocks that differ between the two
+   * releases.
+   */
   readonly dirty: RangeSet
-  /** Blocks in which the releases differ, and nothing is marked: what stands there is the other release's. */
+  /** Blocks that differ between the releases and are not marked: the other release's content stands there. */
   readonly alike: RangeSet
 }
 
 /**
- * What may differ from a release by a log that is kept against another one. Nothing is changed by this; the log begins anew
- * with it (docs/DURABILITY.md, "A new release").
- * Undefined if the other release cannot be compared, because its tree is not here or damaged, or it has other blocks.
+ * Says what may differ from a release according to a log that is kept against another one. Nothing is changed by this;
+ * the caller then begins the log anew (docs/DURABILITY.md, "A new release"). Undefined if the other release cannot be
+ * compared: its tree is not here, is damaged, or has blocks of another size.
  */
 export async function movedLog(
   log: WriteLog,
@@ -38,7 +41,7 @@ export async function movedLog(
       alike: changed.intersect(RangeSet.of(0, blockCount)).subtract(blocks.toRanges()),
     }
   } catch (error) {
-    // Which of the two trees is damaged shows when the wanted one is used.
+    // Either tree may be the damaged one. If it is the wanted one, its next use will report that.
     if (isMeshError(error, 'TREE_CORRUPT')) return undefined
     throw error
   } finally {

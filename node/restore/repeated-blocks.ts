@@ -4,23 +4,24 @@ import type { Repeat } from '../../protocol/repeats.ts'
 import type { ImageDisk } from '../disk/image-disk.ts'
 
 interface RepeatedBlocksOptions {
-  /** Those of the image, in ascending order. */
+  /** Repeats of the image, in ascending order. */
   readonly repeats: readonly Repeat[]
   readonly disk: ImageDisk
-  /** Blocks that are to be got from elsewhere, as a whole. */
+  /** Blocks that are to be fetched as a whole. */
   readonly fetch: Bitmap
-  /** Blocks that may not be right yet when all of `fetch` are. */
+  /** Blocks that may still be wrong when all blocks of `fetch` are right. */
   readonly uncertain: Bitmap
 }
 
 /**
- * Blocks to restore of which some granules stand in other blocks as well: once those are right they are copied, and only the
- * others are fetched. A hint, like every place of content: a block that was put together is proven.
+ * Blocks to restore of which some granules stand in other blocks as well. Once the other blocks are right, those
+ * granules are copied and only the rest is fetched. A repeat is only a hint: a block that was put together is hashed as
+ * a whole.
  */
 export class RepeatedBlocks {
   /** Blocks to put together. */
   readonly blocks: Bitmap
-  /** Granules of them that are copied, all together. */
+  /** Granules that are copied, in all blocks together. */
   readonly copied: number = 0
   readonly #repeats: readonly Repeat[]
   readonly #disk: ImageDisk
@@ -34,7 +35,8 @@ export class RepeatedBlocks {
     this.#uncertain = uncertain
     this.#span = countGranules(disk.blockSize)
     this.blocks = new Bitmap(fetch.length)
-    // What is copied stands further to the front, so that each block is decided on before it is looked at as a place to copy from.
+    // A granule is copied from a place further to the front. So each block is decided on before it is looked at as a
+    // source.
     for (const { to, count } of repeats) {
       const end = Math.ceil((to + count) / this.#span)
       for (let index = Math.floor(to / this.#span); index < end; index++)
@@ -51,7 +53,10 @@ export class RepeatedBlocks {
     return missing
   }
 
-  /** A block as far as it can be copied, zeros in the other granules; in a buffer of its own, not proven. Errors: DISK_IO. */
+  /**
+   * Reads a block as far as it can be copied, with zeros in the other granules, into a buffer of its own. It is not
+   * hashed. Errors: DISK_IO.
+   */
   async read(index: number): Promise<Uint8Array> {
     const block = Buffer.alloc(this.#disk.blockSize)
     let source: { index: number; data: Uint8Array } | undefined

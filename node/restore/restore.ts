@@ -38,7 +38,7 @@ import { assertLargeEnough } from './verify.ts'
 
 /** What one restore works with. The restore closes none of it. */
 export interface RestoreOptions {
-  /** Opened for writing. */
+  /** The disk, opened for writing. */
   readonly device: BlockDevice
   readonly manifest: VerifiedManifest
   readonly trees: TreeStore
@@ -48,42 +48,46 @@ export interface RestoreOptions {
   readonly stage?:
     | (StagedContent & { /** As far as is known without reading it. */ has(digest: Digest): boolean })
     | undefined
-  /** Content on other disks of this computer; looked for if so much is dirty that it is worth reading their trees. */
+  /**
+   * Content on other disks of this computer. It is used if so much is dirty that reading the trees of those disks is
+   * worth it.
+   */
   readonly beside?: StagedContent | undefined
   readonly log: WriteLog
   /** Why the log must not be believed, whatever it says. */
   readonly doubt?: string
   readonly pool: HashPool
-  /** Called when something has to come from peers; a restore that needs nothing never touches the network. */
+  /** Connects to peers. A restore that needs nothing from peers never calls it, and never touches the network. */
   readonly fetcher: () => Promise<BlockFetcher>
   /**
-   * Set if the disk holds another release, which it can be left at: called before anything is changed with blocks that are
-   * not on this machine. What it throws ends the restore.
+   * Set if the disk may stay at another release that it holds. It is called before anything is changed, with the blocks
+   * that are not on this machine. If it throws, the restore ends with that error.
    */
   readonly beforeMoving?: ((missing: Bitmap) => Promise<void>) | undefined
-  /** Called before the first byte is written to the disk; must be durable when it resolves. */
+  /** Called before the first byte is written to the disk. What it does must be durable when it resolves. */
   readonly beforeWriting: () => Promise<void>
-  /** Called when verified blocks of this disk can be served to others, which ends with the restore. */
+  /** Called when verified blocks of this disk can be served to others. Serving ends with the restore. */
   readonly serving?: (source: DiskSource) => void
-  /** Waits as long as others need this machine as a source, before it ceases to be one. */
+  /** Waits as long as others need this machine as a source. */
   readonly handOver?: () => Promise<void>
-  /** Called when a block that the log called clean was found wrong; the whole disk is scanned then. */
+  /** Called with a block that the log called clean and that was wrong. The restore then scans the whole disk. */
   readonly onLogMiss?: (block: number) => void
   readonly progress: ReportProgress
   readonly signal: AbortSignal
-  /** Name of this machine and of a peer, for the receipt. */
+  /** Name of this machine, and of a peer, for the receipt. */
   readonly machine: string
   readonly nameOf: (peerId: string) => string
   readonly now?: () => number
-  /** Chooses the blocks that are audited, in [0, 1). */
+  /** Random numbers in [0, 1) that choose the blocks of the audit. */
   readonly random: () => number
 }
 
 /**
- * Brings a disk back to a release: which blocks → where from → fetch → verify → write → flush → clear the log. With a log
- * that can be believed only what it calls dirty is looked at, and a sample of the rest; any doubt ends in a scan.
- * Killed at any moment, it is simply run again. Errors: DISK_TOO_SMALL (nothing changed), DISK_IO, BLOCKS_UNAVAILABLE,
- * PEERS_UNREACHABLE, INTERRUPTED; what was fetched until then is written, flushed and cleared in the log.
+ * Brings a disk back to a release: which blocks → where from → fetch → verify → write → flush → clear the log. With a
+ * log that can be believed, the restore looks at what the log calls dirty and at a sample of the rest. Any doubt ends
+ * in a scan of the disk. A restore that was killed at any moment is simply run again. Errors: DISK_TOO_SMALL (nothing
+ * was changed), DISK_IO, BLOCKS_UNAVAILABLE, PEERS_UNREACHABLE, INTERRUPTED. Blocks that came before an error are
+ * written, flushed and cleared in the log.
  */
 export async function restore(options: RestoreOptions): Promise<Receipt> {
   const { device, manifest, now = Date.now } = options
@@ -95,7 +99,7 @@ export async function restore(options: RestoreOptions): Promise<Receipt> {
     const { logState, ...moved } = await moveLog(options, opened, tree)
     const disk = new ImageDisk(device, manifest)
     const book = new ReceiptBook({ options, tree, disk, startedAt, received, logState, movedFrom: moved.movedFrom })
-    // Others may have the tree before it is known what of the image is here.
+    // Peers may have the tree before it is known which blocks are here.
     options.serving?.(new DiskSource({ disk, tree, held: new Bitmap(tree.geometry.blockCount) }))
     const run = new RestoreRun(options, tree, disk, book, moved)
     if (logState.state === 'unknown') await run.fromScan()
@@ -111,13 +115,13 @@ export async function restore(options: RestoreOptions): Promise<Receipt> {
 /** What is known once a log has been moved from another release. */
 interface Moved {
   readonly movedFrom?: number
-  /** Blocks that are as that release had them. */
+  /** Blocks that stand on the disk as that release has them. */
   readonly alike?: RangeSet
-  /** Where content stands, if that had to be read. */
+  /** Places of content on the disk, if they had to be read. */
   readonly places?: LocationIndex | undefined
 }
 
-/** Whatever casts doubt on the log is durable before anything is done about it. */
+/** Opens the log. A doubt is made durable before anything is done about it. */
 async function openLog({ log, doubt }: RestoreOptions): Promise<LogState> {
   const state = await log.open()
   if (state.state === 'unknown' || doubt === undefined) return state
@@ -126,8 +130,9 @@ async function openLog({ log, doubt }: RestoreOptions): Promise<LogState> {
 }
 
 /**
- * A log of another release, whose tree is here, knows what differs from this one, too. It begins anew with that, durably, and
- * before anything is written: whatever happens from then on, it speaks of this release.
+ * Moves a log of another release, whose tree is here, to this one: the log then holds what differs between the two as
+ * well. It begins anew with that, durably, before anything is written. From then on it speaks of this release, whatever
+ * happens.
  */
 async function moveLog(
   options: RestoreOptions,
@@ -146,7 +151,10 @@ async function moveLog(
   return { logState: { state: 'dirty' }, movedFrom: release, alike, places }
 }
 
-/** Better the release that is on the disk than one half of which cannot be had. Returns what it had to read for that. */
+/**
+ * Asks whether to go on if blocks are missing on this machine: a disk at an older release is better than a disk between
+ * two releases. Returns the places of content if it had to read them.
+ */
 async function beforeMoving(
   { beforeMoving: ask, stage }: RestoreOptions,
   tree: TreeFile,
@@ -160,7 +168,7 @@ async function beforeMoving(
     if (sameBytes(digest, zero) || stage?.has(digest) === true) missing.clear(index)
   }
   if (missing.count === 0) return undefined
-  // Reads the whole tree, so not for a release that is staged.
+  // This reads the whole tree, so it is not done for a release that is staged.
   const places = await LocationIndex.build(tree)
   for (const index of missing.copy().values())
     if (await stands(places, Uint8Array.from(await tree.leaf(index)), dirty)) missing.clear(index)
@@ -174,7 +182,7 @@ async function stands(places: LocationIndex, digest: Digest, dirty: Bitmap): Pro
   return false
 }
 
-/** One restore under way, once its tree is there. */
+/** One restore under way, once it has the tree. */
 class RestoreRun {
   readonly #options: RestoreOptions
   readonly #tree: TreeFile
@@ -204,7 +212,10 @@ class RestoreRun {
     await this.fromScan()
   }
 
-  /** From the moment that the scan's result is durable in the log, a restore that is cut off goes on from there. */
+  /**
+   * Restores what a scan of the whole disk finds. Once the result of the scan is durable in the log, a restore that is
+   * cut off goes on from there.
+   */
   async fromScan(): Promise<void> {
     const { log, device, manifest } = this.#options
     const {
@@ -226,13 +237,13 @@ class RestoreRun {
     await this.#finish(dirty)
   }
 
-  /** Everything is right and flushed: the log begins anew, if there was anything in it. */
+  /** Begins the log anew when every block is right and flushed, if there was anything in the log. */
   async #finish({ blocks }: DirtyBlocks): Promise<void> {
     this.#book.left = blocks.count
     if (blocks.count === 0 && this.#book.dirty > 0) await this.#options.log.reset(RangeSet.empty)
   }
 
-  /** Writes every dirty block anew. Returns a block that was wrong though the log called it clean, if one was met. */
+  /** Writes every dirty block anew. Returns a block that was wrong though the log called it clean, if there was one. */
   async #putRight(dirty: DirtyBlocks, displaced: DisplacedBlocks): Promise<number | undefined> {
     const { log, device, signal, beforeWriting, serving } = this.#options
     const count = dirty.blocks.count
@@ -265,8 +276,8 @@ class RestoreRun {
   }
 
   /**
-   * To know where content stands on the disk costs reading the tree: worth it if more than that is dirty, and for a new
-   * release, of which only that was staged which does not stand on the disk.
+   * Places of content on the disk. Reading them costs reading the tree. That is worth it if more bytes than the tree
+   * has are dirty, and for a staged release: staging left out the content that stands on the disk.
    */
   async #locations(dirty: DirtyBlocks): Promise<LocationIndex | undefined> {
     if (this.#places === undefined && (this.#isMuch(dirty) || this.#options.stage !== undefined))
@@ -274,13 +285,15 @@ class RestoreRun {
     return this.#places
   }
 
-  /** Whether more has to be restored than a tree has bytes. */
+  /** Whether more bytes have to be restored than the tree has. */
   #isMuch(dirty: DirtyBlocks): boolean {
     const { blockSize, fileSize } = this.#tree.geometry
     return dirty.bytes(blockSize) >= fileSize
   }
 
-  /** If something was restored the boot waits anyway, and all of the sample is looked at. */
+  /**
+   * Checks a sample of the clean blocks. If something was restored the boot waits anyway, so the whole sample is read.
+   */
   async #audit(clean: Bitmap): Promise<number | undefined> {
     const { random, signal } = this.#options
     const budget = this.#book.dirty === 0 ? { budgetMs: AUDIT_BOOT_BUDGET_MS } : {}
@@ -289,7 +302,7 @@ class RestoreRun {
     return wrong
   }
 
-  /** Blocks that are not dirty, and not preserved. */
+  /** Blocks that are neither dirty nor preserved. */
   #others(dirty: DirtyBlocks): Bitmap {
     const others = new Bitmap(dirty.blocks.length)
     others.setRange(0, others.length)

@@ -19,7 +19,7 @@ interface ScanOptions {
 }
 
 interface ScanResult {
-  /** Blocks whose content is not the release's. */
+  /** Blocks whose content is not that of the release. */
   readonly dirty: Bitmap
   readonly displaced: DisplacedBlocks
   readonly bytesRead: number
@@ -39,7 +39,7 @@ export async function scanDisk(options: ScanOptions): Promise<ScanResult> {
   })) {
     const count = digests.byteLength / DIGEST_SIZE_BYTES
     const expected = await tree.leaves(first, count)
-    // Most runs are clean: one comparison for all of it.
+    // Most runs are clean, and one comparison settles a clean run.
     if (Buffer.compare(digests, expected) !== 0) {
       for (let i = 0; i < count; i++) {
         const [at, end] = [i * DIGEST_SIZE_BYTES, (i + 1) * DIGEST_SIZE_BYTES]
@@ -56,8 +56,9 @@ export async function scanDisk(options: ScanOptions): Promise<ScanResult> {
 }
 
 /**
- * What dirty blocks really contain, so that content that only moved is copied instead of fetched. A hint: the digest is
- * cut to 48 bits and the block may change before it is used, so whoever copies hashes first. Bounded.
+ * What dirty blocks really contain, so that content which only moved is copied and not fetched. It is a hint: the
+ * digest is cut to 48 bits, and the block may change before it is used, so whoever copies hashes first. At most
+ * MAX_DISPLACED_BLOCKS blocks are kept.
  */
 export class DisplacedBlocks {
   readonly #places = new Map<number, number>()

@@ -12,20 +12,20 @@ import { REPEATS_WAIT_MS } from './limits.ts'
 interface TreeFetchOptions {
   readonly facts: TreeFacts
   readonly trees: TreeStore
-  /** Other trees that may be stored here: pages that they have in common with this one are copied. */
+  /** Other trees that may be stored here. Pages that they share with this tree are copied. */
   readonly others?: readonly TreeFacts[]
-  /** Called only if pages are missing. */
+  /** Connects to peers; called only if pages are missing. */
   readonly fetcher: () => Promise<BlockFetcher>
   readonly progress: ReportProgress
   readonly signal: AbortSignal
 }
 
 /**
- * Opens the hash tree of a release; if it is not stored here, fetches its pages top-down, each proven by the page above
- * it, so that nothing untrusted is ever followed. Releases share most of their pages, so those of other trees here are taken
- * first. An interrupted fetch leaves its pages for the next one. With pages the list of the image's repeats is fetched; the tree
- * is as good without it.
- * `received` is what came over the network, in bytes.
+ * Opens the hash tree of a release. If it is not stored here, its pages are fetched from the root down, and each page
+ * is proven by the page above it, so that nothing untrusted is ever followed. Releases share most of their pages, so
+ * pages of other trees on this machine are copied first. An interrupted fetch leaves its pages for the next one. The
+ * list of the image's repeats is fetched with the pages; the tree is as good without it.
+ * Returns the tree, and the bytes that came over the network.
  */
 export async function ensureTree(options: TreeFetchOptions): Promise<{ tree: TreeFile; received: number }> {
   const { facts, trees } = options
@@ -54,7 +54,7 @@ export async function ensureTree(options: TreeFetchOptions): Promise<{ tree: Tre
   return { tree: await trees.open(facts), received }
 }
 
-/** Returns the bytes that came for the list of repeats; 0 also if it cannot be had. */
+/** Fetches the list of repeats and returns its bytes; 0 if it cannot be had. */
 async function ensureRepeats({ facts, trees, fetcher, signal }: TreeFetchOptions, ended: AbortSignal): Promise<number> {
   const { root, blockSize, repeats: digest } = facts
   if (digest === undefined || (await trees.hasRepeats(digest))) return 0
@@ -67,7 +67,7 @@ async function ensureRepeats({ facts, trees, fetcher, signal }: TreeFetchOptions
       return data.byteLength
     }
   } catch {
-    // Whatever stands in the way shows at the tree itself.
+    // The restore goes on without the list. If the cause matters, it will show when the tree is used.
   }
   return 0
 }
@@ -79,14 +79,14 @@ async function openOthers({ facts, trees, others = [] }: TreeFetchOptions): Prom
   return opened
 }
 
-/** The digest that a page must have. The level above is complete and proven by now. */
+/** The digest that a page must have. The level above is complete and proven. */
 async function digestOfPage(writer: TreeFileWriter, level: number, index: number, root: Digest): Promise<Digest> {
   const parent = writer.geometry.parent(level, index)
   if (parent === undefined) return root
   return Uint8Array.from(pageDigest((await writer.read(parent.level, parent.index))!, parent.slot))
 }
 
-/** Pages of a level that are neither here from before nor in one of the other trees. */
+/** Pages of a level that are neither in the file from before nor in one of the other trees. */
 async function missingPages(
   writer: TreeFileWriter,
   level: number,
@@ -106,7 +106,7 @@ async function missingPages(
   return wanted
 }
 
-/** A page with this digest at the same place of another tree; images mostly change in place. */
+/** A page with this digest at the same place of another tree. Images mostly change in place. */
 async function pageOf(
   trees: readonly TreeFile[],
   level: number,
@@ -114,7 +114,7 @@ async function pageOf(
   digest: Digest,
 ): Promise<Uint8Array | undefined> {
   for (const tree of trees) {
-    // A damaged tree is put right when its own release is restored.
+    // A damaged tree of another release is repaired when that release is restored.
     const here = await tree.digestOf(level, index).catch(() => undefined)
     if (here === undefined || !sameBytes(here, digest)) continue
     const page = await tree.page(level, index).catch(() => undefined)

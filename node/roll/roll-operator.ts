@@ -6,11 +6,14 @@ import { type RollAction, refused, rollStep, waveMachines } from './roll-step.ts
 import { HolderCounts, heldByAny } from './waves.ts'
 import { parseWindow, type RollWindow } from './window.ts'
 
-/** What a roll tells while it runs. */
+/** What a roll reports while it runs. */
 export type RollEvent =
   | { readonly type: 'roll'; readonly state: Roll['state']; readonly why: string }
   | { readonly type: 'turn'; readonly machine: string; readonly turn: string; readonly why: string }
-  /** The least number of running machines that some block of the release is on, with who is down by this roll. */
+  /**
+   * `least`: of all blocks of the release the one that is on the fewest running machines is on so many. `down`:
+   * machines that this roll has taken down.
+   */
   | { readonly type: 'holders'; readonly least: number; readonly block: number; readonly down: readonly string[] }
   | { readonly type: 'warning'; readonly text: string }
 
@@ -22,12 +25,12 @@ interface RollOperatorOptions {
   readonly pause: (ms: number, signal: AbortSignal) => Promise<void>
 }
 
-/** States that people bring about. */
+/** States that people order. */
 const ORDERED: ReadonlySet<Roll['state']> = new Set(['paused', 'running', 'aborting'])
 
 /**
- * Runs one roll. What it is about to do is stored before it is done, on this machine and on most of the group's that are
- * up, so that whoever goes on with the roll knows of it, and two operators cannot both be at it.
+ * Runs one roll. Every step is stored before it is done, on this machine and on most machines of the group that are up.
+ * So whoever goes on with the roll knows of it, and two operators cannot run it at once.
  */
 export class RollOperator {
   readonly #options: RollOperatorOptions
@@ -36,7 +39,7 @@ export class RollOperator {
   #storedAt = Number.NEGATIVE_INFINITY
   #leastSaid = ''
 
-  /** `roll` has an epoch above all that were found. */
+  /** `roll` has a higher epoch than every document that was found. */
   constructor(roll: Roll, options: RollOperatorOptions) {
     this.#roll = roll
     this.#options = options
@@ -44,8 +47,8 @@ export class RollOperator {
   }
 
   /**
-   * Makes the group this roll's: most of its machines that are up must agree.
-   * Errors: ROLL_TAKEN if another one has it, PEERS_UNREACHABLE if none is up (and none is to be powered on).
+   * Claims the group for this roll: most of its machines that are up must agree. Errors: ROLL_TAKEN if another roll has
+   * the group; PEERS_UNREACHABLE if no machine is up and none is to be powered on.
    */
   async claim(): Promise<void> {
     const stored = await this.#options.fleet.store(this.#roll)
@@ -53,14 +56,15 @@ export class RollOperator {
       throw new MeshError('PEERS_UNREACHABLE', `no machine of group ${this.#roll.group} is up`)
     if (!isMost(stored)) throw takenBy(this.#roll, stored)
     const state = this.#roll.state === 'claimed' ? 'running' : this.#roll.state
-    // What machines have now is no order to it.
+    // The documents that machines have now are no orders to this roll.
     this.#roll = { ...this.#roll, state, sequence: this.#roll.sequence + 1 }
     this.#options.report({ type: 'roll', state, why: this.#roll.why })
   }
 
   /**
-   * Goes on until the roll has ended, was stopped by failures and nothing is down any more, or the signal aborts: then the
-   * roll is left as it is, for `resume`. Errors: ROLL_SUPERSEDED when another operator has taken it over.
+   * Runs until the roll has ended, until failures have stopped it and no machine is down any more, or until the signal
+   * aborts. In the last two cases the roll is left as it is, for `resume`. Errors: ROLL_SUPERSEDED when another
+   * operator has taken it over.
    */
   async run(signal: AbortSignal): Promise<Roll> {
     while (!this.#isOver() && !signal.aborted) {
@@ -89,11 +93,11 @@ export class RollOperator {
     this.#roll = document
     const isDue = changed || actions.length > 0 || now() - this.#storedAt >= ROLL_BEAT_MS
     const stored = isDue ? await this.#store() : undefined
-    // What is said has been stored.
+    // Only stored steps are reported.
     this.#tell(before, document)
     this.#countHolders(seen, actions.length > 0)
     if (stored === undefined) return
-    // What was not stored is not done. It is tried again: who was to go down has not heard of it.
+    // A step that was not stored is not done. It is tried again later: the machines of the step have heard nothing yet.
     if (!isMost(stored))
       return this.#warn('too few machines of the group could be told what is next, so nothing is done')
     await Promise.all(actions.map((action) => this.#act(action)))
@@ -117,7 +121,7 @@ export class RollOperator {
     return stored
   }
 
-  /** People on any machine change the state by storing this roll's document with another one. */
+  /** People on any machine give orders by storing this roll's document with another state. */
   #obey(found: readonly Roll[]): void {
     for (const other of found) {
       const { roll, epoch, sequence, machines } = this.#roll
@@ -126,7 +130,7 @@ export class RollOperator {
         throw new MeshError('ROLL_SUPERSEDED', other.roll === roll ? who : `${who} with another roll`)
       }
       if (other.epoch === epoch && other.roll < roll && other.state !== 'claimed' && !hasEnded(other))
-        // Both began at the same time, on machines that the other could not see.
+        // Both rolls began at the same time, on machines that could not see each other.
         throw new MeshError('ROLL_SUPERSEDED', `${other.operatorName} has begun another roll of group ${other.group}`)
       if (other.roll !== roll || other.epoch < epoch || other.sequence < sequence) continue
       const changed = ORDERED.has(other.state) && other.state !== this.#roll.state && !hasEnded(this.#roll)
@@ -145,7 +149,10 @@ export class RollOperator {
     if (before.state !== after.state) this.#options.report({ type: 'roll', state: after.state, why: after.why })
   }
 
-  /** Said at every step that takes somebody down, and whenever it has changed. */
+  /**
+   * Counts the holders of each block, and reports the least count at every step that takes a machine down, and whenever
+   * it has changed.
+   */
   #countHolders({ sights, blocks }: Seen, always: boolean): void {
     const machines = waveMachines(this.#roll, { sights, now: this.#options.now() })
     const least = new HolderCounts(blocks, machines).least(heldByAny(blocks, machines))

@@ -4,7 +4,7 @@ import { ROLL_SILENT_MS, ROLL_TICK_MS } from './limits.ts'
 import { hasEnded, isNewer, type Roll } from './roll.ts'
 import { failures } from './roll-step.ts'
 
-/** What people may want of a roll that has begun. */
+/** What people may order. */
 export type Order = 'pause' | 'resume' | 'abort'
 
 const STATES = { pause: 'paused', resume: 'running', abort: 'aborting' } as const satisfies Record<Order, Roll['state']>
@@ -12,7 +12,7 @@ const STATES = { pause: 'paused', resume: 'running', abort: 'aborting' } as cons
 interface OrderOptions {
   readonly fleet: Fleet
   readonly group: string
-  /** Name of the machine that people give it on. */
+  /** Name of the machine that the order is given on. */
   readonly by: string
   readonly pause: (ms: number) => Promise<void>
   readonly now: () => number
@@ -29,9 +29,10 @@ export function newestRoll(rolls: readonly Roll[]): Roll | undefined {
 }
 
 /**
- * Tells the operator of a group's roll, wherever it is, by storing the roll's document with another state; the operator
- * stores its own after that. `heard`: it has. Not heard means that nobody is at the roll: whoever goes on with it finds
- * the order. Errors: ROLL_UNKNOWN if the group has no roll that has not ended.
+ * Gives an order to the operator of a group's roll, wherever it is: the roll's document is stored with another state,
+ * and the operator stores its own document after that. `heard`: the operator has done so. Otherwise nobody runs the
+ * roll, and whoever goes on with it finds the order. Errors: ROLL_UNKNOWN if the group has no roll, or only one that
+ * has ended.
  */
 export async function orderRoll(order: Order, options: OrderOptions): Promise<{ roll: Roll; heard: boolean }> {
   const { fleet, group, by, now } = options

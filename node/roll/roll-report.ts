@@ -1,6 +1,6 @@
 import type { Roll, Turn } from './roll.ts'
 
-/** What a report takes from a machine's signed receipt. */
+/** The part of a signed receipt that a report shows. */
 export interface ReportedReceipt {
   readonly verified: boolean
   readonly release: number
@@ -13,7 +13,7 @@ export interface ReportedReceipt {
   readonly missed?: number
 }
 
-/** One machine of a roll that has ended (or of one that runs, as far as it is known). */
+/** One machine of a roll; of a roll that still runs, as far as is known. */
 export interface ReportRow extends Partial<ReportedReceipt> {
   readonly machine: string
   readonly turn: Turn
@@ -29,7 +29,10 @@ export interface RollReport {
   readonly rows: readonly ReportRow[]
 }
 
-/** What became of each machine; `receipts` by the machine's id, those that the roll's document names. */
+/**
+ * Reports what became of each machine. `receipts` has the receipts that the roll's document names, by the id of the
+ * machine.
+ */
 export function reportOf(roll: Roll, receipts: ReadonlyMap<string, ReportedReceipt>): RollReport {
   const count = (turn: Turn): number => roll.machines.filter((one) => one.turn === turn).length
   return {
@@ -37,7 +40,7 @@ export function reportOf(roll: Roll, receipts: ReadonlyMap<string, ReportedRecei
     verified: count('verified'),
     failed: count('failed'),
     skipped: count('skipped'),
-    // Only of an end does the document name the receipt that tells of it.
+    // The document names the receipt of this reset only when the machine's turn has ended.
     rows: roll.machines.map(({ id, name, turn, why }) => ({
       machine: name,
       turn,

@@ -6,21 +6,21 @@ import { nextWave, type Shortage, type WaveMachine } from './waves.ts'
 /** One machine as it was seen a moment ago. */
 export interface Sight {
   readonly id: string
-  /** It answered just now. */
+  /** The machine answered just now. */
   readonly up: boolean
-  /** Names its running mesh process; empty if it is not up. */
+  /** Names the running mesh process of the machine; empty if the machine is not up. */
   readonly process: string
   readonly inUse: boolean
-  /** Image on its disk, and the newest release of it that the machine knows. */
+  /** Image on the disk of the machine, and the newest release of it that the machine knows. */
   readonly image: string
   readonly newest: number
   /** Its last receipt. */
   readonly receipt?: SeenReceipt
-  /** Blocks of the release that it holds, or held when it was last up. */
+  /** Blocks of the release that the machine holds, or held when it was last up. */
   readonly held: Bitmap
-  /** Whether it has said what it holds; until then nobody knows what would be lost with it. */
+  /** Whether the machine has said what it holds. Until then nobody knows what would be lost with it. */
   readonly told: boolean
-  /** It can be powered on from afar. */
+  /** The machine can be powered on from afar. */
   readonly canWake: boolean
 }
 
@@ -29,7 +29,7 @@ export interface SeenReceipt {
   readonly key: string
   readonly release: number
   readonly verified: boolean
-  /** Why it is not verified. */
+  /** Why the restore is not verified. */
   readonly reason: string
 }
 
@@ -51,11 +51,11 @@ export type RollAction =
 interface Step {
   /** The same object if nothing has changed. */
   readonly document: Roll
-  /** To be taken once the document is durable, and not before. */
+  /** Actions to take once the document is durable, and not before. */
   readonly actions: readonly RollAction[]
 }
 
-/** One step of a roll: what has become of the machines, and what is to be done. Pure. */
+/** One step of a roll: notes what has become of the machines, and decides what to do. Pure. */
 export function rollStep(document: Roll, view: View): Step {
   if (hasEnded(document) || document.state === 'claimed') return { document, actions: [] }
   const sights = new Map(view.sights.map((sight) => [sight.id, sight]))
@@ -67,13 +67,15 @@ export function rollStep(document: Roll, view: View): Step {
   return { document: same(after, document) ? document : after, actions: [...again.actions, ...chosen.actions] }
 }
 
-/** Why a machine would not reset; `forGood`: it never will. */
+/** Why a machine refused to reset. `forGood`: it will always refuse. */
 export interface Refusal {
   readonly why: string
   readonly forGood: boolean
 }
 
-/** The roll as its operator has it after `id` would not reset. It is asked again after a while, unless that is for good. */
+/**
+ * The roll after machine `id` refused to reset. The machine is asked again after a while, unless it refused for good.
+ */
 export function refused(document: Roll, id: string, { why, forGood }: Refusal, now: number): Roll {
   const machines = document.machines.map((one) =>
     one.id === id && isDown(one) ? { ...turned(one, forGood ? 'skipped' : 'waiting', now, why), askedAt: now } : one,
@@ -81,7 +83,7 @@ export function refused(document: Roll, id: string, { why, forGood }: Refusal, n
   return { ...document, machines }
 }
 
-/** The roll in the hands of `operator`, whose clock may be another one. */
+/** The roll after `operator` has taken it over. The clock of the new operator may show another time. */
 export function takenOver(
   document: Roll,
   operator: { readonly id: string; readonly name: string },
@@ -110,7 +112,10 @@ export function failures({ machines }: Roll): number {
   return machines.filter(({ turn }) => turn === 'failed').length
 }
 
-/** The machines as the choice of a wave, and the count of holders, sees them: those of the roll first, in its order. */
+/**
+ * The machines as the choice of a wave, and the count of holders, see them. Machines of the roll come first, in its
+ * order.
+ */
 export function waveMachines(document: Roll, view: Pick<View, 'now' | 'sights'>): WaveMachine[] {
   const machines = new Map(document.machines.map((machine) => [machine.id, machine]))
   const order = new Map(document.machines.map(({ id }, i) => [id, i]))
@@ -120,7 +125,7 @@ export function waveMachines(document: Roll, view: Pick<View, 'now' | 'sights'>)
     const machine = machines.get(id)
     const knows = told && image === document.image && newest >= document.release
     const isGone = machine !== undefined && isDown(machine)
-    // Who was given up is not waited for.
+    // A machine that was given up is not waited for.
     const givenUp = machine !== undefined && (machine.turn === 'failed' || machine.turn === 'skipped') && !up
     return {
       id,
@@ -131,7 +136,7 @@ export function waveMachines(document: Roll, view: Pick<View, 'now' | 'sights'>)
   })
 }
 
-/** Who has just refused is left alone for a while. */
+/** Whether a machine may be asked: one that has just refused is left alone for a while. */
 function mayAsk({ askedAt }: RollMachine, now: number): boolean {
   return askedAt === 0 || now - askedAt >= ROLL_ASK_AGAIN_MS
 }
@@ -140,7 +145,7 @@ function observe(machine: RollMachine, sight: Sight | undefined, document: Roll,
   const { rules } = document
   if (isOver(machine)) return machine
   if (machine.turn === 'woken') {
-    // It may go down at once; it has been asked, and is not woken again.
+    // A woken machine that is up may go down at once. It counts as asked, so that it is not woken again.
     if (sight?.up === true) return { ...turned(machine, 'waiting', now), askedAt: 1 }
     if (now - machine.since <= rules.timeoutSeconds * 1000) return machine
     return turned(machine, 'skipped', now, 'was told to power on, and did not come up')
@@ -156,10 +161,10 @@ function observe(machine: RollMachine, sight: Sight | undefined, document: Roll,
   const limit = rules.timeoutSeconds + (machine.turn === 'warned' ? rules.warningSeconds : 0)
   if (now - machine.since > limit * 1000) {
     const what = started ? 'came back without a new receipt' : 'did not come back'
-    // The receipt that it had before tells of another restore.
+    // The receipt from before the reset tells of another restore.
     return { ...turned(machine, 'failed', now, `${what} within ${Math.round(limit / 6) / 10} min`), receipt: '' }
   }
-  // The time runs on: `since` is when it went down.
+  // The time goes on counting from when the machine went down.
   return started && machine.turn !== 'back' ? { ...machine, turn: 'back', why: 'its receipt is waited for' } : machine
 }
 
@@ -177,7 +182,7 @@ function whyNotReady(sight: Sight | undefined, { release, rules }: Roll): string
   return sight.inUse && !rules.evenInUse ? 'is in use' : ''
 }
 
-/** Too many failures stop the roll. */
+/** Stops the roll if too many machines have failed. */
 function judge(document: Roll): Roll {
   const failed = failures(document)
   if (document.state !== 'running' || failed - document.forgiven < document.rules.stopAfter) return document
@@ -228,7 +233,7 @@ function describeShortage({ block, holders }: Shortage): string {
   return `is needed: block ${block} would be on ${holders} running machine${holders === 1 ? '' : 's'}`
 }
 
-/** Machines that are off are powered on shortly before it is their turn: as many as may go down. */
+/** Powers on machines that are off, shortly before their turn: as many as may go down. */
 function wakeNext({ rules, machines }: Roll, { sights }: View, room: number): ReadonlySet<string> {
   if (!rules.wake) return new Set()
   const off = new Set(sights.filter(({ up, canWake }) => !up && canWake).map(({ id }) => id))
@@ -238,7 +243,10 @@ function wakeNext({ rules, machines }: Roll, { sights }: View, room: number): Re
   return new Set(next.slice(0, Math.max(0, room - waking - ready)).map(({ id }) => id))
 }
 
-/** A machine that runs on as before has perhaps not heard: the operator may have been killed before it could say so. */
+/**
+ * Asks a machine again that runs on as before: it may not have heard, because the operator may have been killed before
+ * it could ask.
+ */
 function askAgain(document: Roll, sights: ReadonlyMap<string, Sight>, { now }: View): Step {
   const isDue = (machine: RollMachine): boolean => {
     const { id, turn, since, askedAt, process } = machine
@@ -255,7 +263,7 @@ function askAgain(document: Roll, sights: ReadonlyMap<string, Sight>, { now }: V
   }
 }
 
-/** Patience begins anew with each machine that is done, or has come up; not with each that refuses. */
+/** Patience begins anew when a machine is done or has come up, and not when one refuses. */
 function progressed(before: Roll, after: Roll, { now }: View): Roll {
   const count = ({ machines }: Roll): number => machines.filter((one) => isOver(one) || one.turn === 'woken').length
   return count(before) === count(after) ? after : update(after, { idleSince: now })
@@ -273,7 +281,7 @@ function end(document: Roll, { now, windowOpen }: View): Roll {
   if (state !== 'running' || !windowOpen) return update(document, { idleSince: 0 })
   if (document.idleSince === 0) return update(document, { idleSince: now })
   if (now - document.idleSince <= rules.patienceSeconds * 1000) return document
-  // Who is off is given up first: perhaps others were kept waiting only by that.
+  // Machines that are off are given up first: perhaps only they kept the others waiting.
   const off = waiting.filter(({ why }) => why === 'is off')
   const given = new Set((off.length > 0 ? off : waiting).map(({ id }) => id))
   const rest = machines.map((one) => (given.has(one.id) ? turned(one, 'skipped', now, one.why) : one))

@@ -10,21 +10,25 @@ import { MAX_ROLL_MACHINES, MAX_TEXT_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { type Check, list, literal, natural, object, text, truth } from '../../protocol/json-shape.ts'
 
-/** Names, ids, keys. */
+/** Bytes of a name, an id or a key. */
 const MAX_NAME_BYTES = 128
-/** Of what other machines say a document has room for so much, that of all its machines included. */
+/**
+ * Characters of another machine's text that go into a document. The document must have room for the texts of all its
+ * machines.
+ */
 const MAX_WHY_CHARACTERS = 80
 
 /**
- * `claimed`: a new one, whose operator asks for the group; `running`; `paused`: by people, `stopped`: by failures, both until they say
- * resume; `aborting`: what is down is waited for; `aborted` and `done` are ends.
+ * `claimed`: a new roll, whose operator asks for the group. `running`. `paused` by people, or `stopped` by failures,
+ * until people say resume. `aborting`: machines that are down are waited for. `aborted` and `done` are ends.
  */
 const ROLL_STATES = ['claimed', 'running', 'paused', 'stopped', 'aborting', 'aborted', 'done'] as const
 type RollState = (typeof ROLL_STATES)[number]
 
 /**
- * `waiting` for its turn; `woken`: told to power on; `warned`: in use, goes down when its warning time is over; `down`: told
- * to reset; `back`: started again, its receipt is waited for; and the ends `verified`, `failed`, `skipped`.
+ * `waiting` for its turn. `woken`: told to power on. `warned`: in use, goes down when the time of the warning is over.
+ * `down`: told to reset. `back`: has started again, and its receipt is waited for. `verified`, `failed` and `skipped`
+ * are ends.
  */
 const TURNS = ['waiting', 'woken', 'warned', 'down', 'back', 'verified', 'failed', 'skipped'] as const
 /** Where one machine stands in a roll, see the list above. */
@@ -32,11 +36,11 @@ export type Turn = (typeof TURNS)[number]
 
 /** What people have decided about a roll before it began. */
 export interface RollRules {
-  /** Machines down at a time at most. */
+  /** Machines that are down at the same time, at most. */
   readonly wave: number
-  /** Running machines that every block stays on. */
+  /** Running machines that every block stays on, at least. */
   readonly holders: number
-  /** So many failures stop the roll. */
+  /** Failures that stop the roll. */
   readonly stopAfter: number
   readonly evenInUse: boolean
   /** Time from the warning until a machine in use goes down. */
@@ -45,9 +49,9 @@ export interface RollRules {
   readonly window: string
   /** Whether machines that are off are powered on. */
   readonly wake: boolean
-  /** Time for one machine from the reset to its receipt. */
+  /** Time for one machine, from its reset to its receipt. */
   readonly timeoutSeconds: number
-  /** How long machines are waited for that are in use, off or held back, when nothing else is left to do. */
+  /** Time to wait for machines that are in use, off or held back, when nothing else is left to do. */
   readonly patienceSeconds: number
 }
 
@@ -58,29 +62,31 @@ export interface RollMachine {
   readonly turn: Turn
   /** For people: why it waits, failed, was skipped. */
   readonly why: string
-  /** Since when it has had this turn. */
+  /** When this turn began. */
   readonly since: number
-  /** When it was last told to reset or to power on; 0: never. */
+  /** When the machine was last told to reset or to power on; 0: never. */
   readonly askedAt: number
-  /** What names its running mesh process before the reset: another one means that it started again. */
+  /** Name of its mesh process before the reset. Another name means that the machine has started again. */
   readonly process: string
-  /** Its last receipt before the reset; in the end the one that tells of it. */
+  /** Its last receipt before the reset; at the end the receipt of this reset. */
   readonly receipt: string
 }
 
-/** All there is to know of one roll; kept by the operator and by every machine of the group. */
+/** All there is to know of one roll. The operator and every machine of the group keep it. */
 export interface Roll {
   readonly format: 1
-  /** Names the roll; two rolls never have the same. */
+  /** Names the roll. No two rolls have the same name. */
   readonly roll: string
   readonly group: string
-  /** Raised by everybody who takes the roll over; of two documents the one with the higher (epoch, sequence) counts. */
+  /**
+   * Whoever takes the roll over raises the epoch. Of two documents the one with the higher (epoch, sequence) counts.
+   */
   readonly epoch: number
   readonly sequence: number
   /** Peer id and name of the machine that runs it. */
   readonly operator: string
   readonly operatorName: string
-  /** Whether its operator is at it; false once it has let go in good order. */
+  /** Whether the operator is at work; false once it has let go in good order. */
   readonly attended: boolean
   readonly image: string
   readonly release: number
@@ -88,11 +94,11 @@ export interface Roll {
   readonly state: RollState
   readonly why: string
   readonly startedAt: number
-  /** 0 until it has ended. */
+  /** When the roll ended; 0 until then. */
   readonly endedAt: number
   /** Since when nothing could be done; 0 while something can. */
   readonly idleSince: number
-  /** Failures that people have seen when they last said resume. */
+  /** Failures that people had seen when they last said resume. */
   readonly forgiven: number
   readonly machines: readonly RollMachine[]
 }
@@ -102,7 +108,7 @@ export function hasEnded({ state }: Roll): boolean {
   return state === 'aborted' || state === 'done'
 }
 
-/** It has been told to go down, and is not known to be well. */
+/** Whether a machine has been told to go down and is not known to be well. */
 export function isDown({ turn }: RollMachine): boolean {
   return turn === 'warned' || turn === 'down' || turn === 'back'
 }
@@ -164,12 +170,12 @@ function positive(value: unknown): value is number {
   return natural()(value) && value > 0
 }
 
-/** What another machine has said, fit for a document: ASCII, and not much of it. */
+/** Makes another machine's text fit for a document: ASCII, and at most 80 characters. */
 export function brief(said: string): string {
   return said.replace(/[^ -~]+/g, ' ').slice(0, MAX_WHY_CHARACTERS)
 }
 
-/** A document as another machine, or a file, has it. Errors: PROTOCOL_VIOLATION. */
+/** Reads a document of another machine or of a file. Errors: PROTOCOL_VIOLATION. */
 export function parseRoll(value: unknown): Roll {
   if (isDocument(value) && new Set(value.machines.map(({ id }) => id)).size === value.machines.length) return value
   throw new MeshError('PROTOCOL_VIOLATION', 'the document of a roll is damaged')

@@ -4,7 +4,10 @@ import { WAKE_PORT } from './limits.ts'
 const REPEATS = 16
 const BROADCAST = '255.255.255.255'
 
-/** The packet that powers a machine on: six bytes of 255, then its MAC address sixteen times (AMD, "Magic Packet Technology"). */
+/**
+ * Makes the packet that powers a machine on: six bytes of 255, then its MAC address sixteen times (AMD, "Magic Packet
+ * Technology").
+ */
 export function magicPacket(mac: string): Uint8Array {
   const address = Buffer.from(mac.replaceAll(/[:-]/g, ''), 'hex')
   return Buffer.concat([Buffer.alloc(6, 0xff), ...Array<Buffer>(REPEATS).fill(address)])

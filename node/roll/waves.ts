@@ -3,22 +3,25 @@ import { Bitmap } from '../../protocol/bitmap.ts'
 /** A machine of the lab as the choice of a wave sees it. */
 export interface WaveMachine {
   readonly id: string
-  /** It runs now, so that others can have what it holds. */
+  /** The machine runs, so that others can fetch what it holds. */
   readonly up: boolean
-  /** Blocks of the release it holds. Of a machine that is away and expected back: what it held last; else nothing. */
+  /**
+   * Blocks of the release that the machine holds. Of a machine that is away and expected back: what it held last. Of
+   * any other machine that is away: nothing.
+   */
   readonly held: Bitmap
-  /** It may be reset now, as far as it alone is concerned. */
+  /** The machine may be reset now, as far as it alone is concerned. */
   readonly ready: boolean
 }
 
 interface WaveRules {
-  /** Machines that go down at most. */
+  /** Machines that go down together, at most. */
   readonly size: number
-  /** Running machines outside the wave that every block stays on. */
+  /** Running machines outside the wave that every block stays on, at least. */
   readonly holders: number
 }
 
-/** Why a machine has to stay up: this block would be left on so many running machines. */
+/** Why a machine has to stay up: without it this block would be on only so many running machines. */
 export interface Shortage {
   readonly id: string
   readonly block: number
@@ -26,14 +29,14 @@ export interface Shortage {
 }
 
 interface Wave {
-  /** Machines that may go down now, all together. */
+  /** Machines that may go down now, all at once. */
   readonly ids: readonly string[]
   readonly heldBack: readonly Shortage[]
-  /** Nothing may go down before this machine is back: what it held is on too few of those that run. */
+  /** Set if nothing may go down before this machine is back: blocks that it held are on too few running machines. */
   readonly waitsFor?: Shortage
 }
 
-/** On how many running machines each block is. */
+/** Counts for each block on how many running machines it is. */
 export class HolderCounts {
   readonly #counts: Uint16Array
 
@@ -50,10 +53,10 @@ export class HolderCounts {
     this.#add(held, -1)
   }
 
-  /** The blocks that at most so many machines hold. */
+  /** The blocks that are on `holders` machines or fewer. */
   atMost(holders: number): Bitmap {
     const few = new Bitmap(this.#counts.length)
-    // Not by for-of over entries: there may be millions.
+    // The loop counts indices: there may be millions of blocks, and for-of over entries is slow.
     for (let block = 0; block < this.#counts.length; block++) if (this.#counts[block]! <= holders) few.set(block)
     return few
   }
@@ -79,16 +82,16 @@ export class HolderCounts {
 }
 
 /**
- * Which machines may go down together now. Two rules: of what a machine in the wave holds every block stays on at least
- * `holders` running machines outside the wave; and as long as something that a missing machine held is on fewer than
- * that, nothing goes down. A block that nobody in the lab holds binds nobody: it has to come from outside in any case.
- * Pure.
+ * Chooses the machines that may go down together now, by two rules. First: every block that a machine of the wave holds
+ * stays on at least `holders` running machines outside the wave. Second: nothing goes down while something that a
+ * missing machine held is on fewer than `holders` machines. A block that nobody in the lab holds binds nobody: it has
+ * to come from outside in any case. Pure.
  */
 export function nextWave(blocks: number, machines: readonly WaveMachine[], rules: WaveRules): Wave {
   const counts = new HolderCounts(blocks, machines)
   const missing = findMissing(machines, counts, rules.holders)
   if (missing !== undefined) return { ids: [], heldBack: [], waitsFor: missing }
-  // Losing one more holder of these would be too much.
+  // Blocks that must not lose one more holder.
   const scarce = counts.atMost(rules.holders)
   const ids: string[] = []
   const heldBack: Shortage[] = []
@@ -106,7 +109,10 @@ export function nextWave(blocks: number, machines: readonly WaveMachine[], rules
   return { ids, heldBack }
 }
 
-/** The waves of a whole roll, if every machine comes back with all blocks the lab has; and who can never go. */
+/**
+ * Plans the waves of a whole roll, as if every machine came back with all blocks that the lab has. Also names the
+ * machines that can never go down.
+ */
 export function planWaves(
   blocks: number,
   machines: readonly WaveMachine[],
@@ -145,7 +151,10 @@ function findMissing(machines: readonly WaveMachine[], counts: HolderCounts, hol
   return undefined
 }
 
-/** Those that hold least first: the lab loses least by them, and gains most when they are back. Else as they are given. */
+/**
+ * Orders machines: those that hold least come first. The lab loses least by them, and gains most when they are back.
+ * Equal ones keep their order.
+ */
 function inOrder(machines: readonly WaveMachine[]): WaveMachine[] {
   return machines.toSorted((a, b) => a.held.count - b.held.count)
 }

@@ -3,12 +3,12 @@ import { MeshError } from '../../protocol/errors.ts'
 
 const MINUTES_OF_DAY = 24 * 60
 
-/** Whether machines may go down at a time, by the local clock. */
+/** Whether machines may go down at a time by the local clock. */
 export type RollWindow = (time: Date) => boolean
 
 /**
- * `22:00-05:00` (the end is not in it; may pass midnight), or the minutes in it in cron syntax of five fields:
- * `* 22-23,0-4 * * mon-fri`. Empty: always. Errors: USAGE.
+ * Reads `22:00-05:00` (the end is not in it; it may pass midnight), or the minutes that are in the window in cron
+ * syntax of five fields: `* 22-23,0-4 * * mon-fri`. Empty: always. Errors: USAGE.
  */
 export function parseWindow(text: string): RollWindow {
   if (text === '') return () => true
@@ -27,7 +27,7 @@ export function parseWindow(text: string): RollWindow {
 function parseCron(text: string): RollWindow {
   try {
     const cron = new Cron(text, { mode: '5-part', paused: true })
-    // It compares seconds, too.
+    // The library compares seconds, too, so they are set to 0.
     return (time) => cron.match(new Date(new Date(time).setSeconds(0, 0)))
   } catch (cause) {
     throw new MeshError(

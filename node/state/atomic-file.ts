@@ -2,21 +2,21 @@ import { open, rename, rm } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 
-/** Zeros that are written at a time. */
+/** Bytes of zeros that are written at a time. */
 const ZEROS_BYTES = 1024 * 1024
 
-/** The last replacement under way of each path. */
+/** The replacement of each path that was asked for last and has not ended. */
 const replacing = new Map<string, Promise<void>>()
 
 /**
- * Replaces a file so that a crash leaves the old or the new content, never a mixture: write beside it, fdatasync, rename,
- * fsync the directory (docs/DURABILITY.md). Calls for the same path take effect one after the other.
- * Errors: DISK_FULL, STATE_UNWRITABLE, DISK_IO.
+ * Replaces a file. A crash leaves the old content or the new content, never a mixture: write beside the file,
+ * fdatasync, rename, fsync of the directory (docs/DURABILITY.md). Calls for the same path take effect one after the
+ * other. Errors: DISK_FULL, STATE_UNWRITABLE, DISK_IO.
  */
 export async function writeFileAtomic(path: string, bytes: Uint8Array | string, mode = 0o644): Promise<void> {
   const key = resolve(path)
   const turn = (replacing.get(key) ?? Promise.resolve()).then(() => replace(path, bytes, mode))
-  // The next in line waits for this one's end, not for its success.
+  // The next call waits for the end of this one, successful or not.
   const ended = turn.catch(() => undefined)
   replacing.set(key, ended)
   try {
@@ -29,7 +29,7 @@ export async function writeFileAtomic(path: string, bytes: Uint8Array | string, 
 async function replace(path: string, bytes: Uint8Array | string, mode: number): Promise<void> {
   const temporary = `${path}.new`
   try {
-    // What a crash left there may have another mode, which opening it would keep.
+    // A file that a crash left there may have another mode, and opening it would keep that mode.
     await rm(temporary, { force: true })
     await writeDurable(temporary, bytes, mode)
     await rename(temporary, path)
@@ -40,7 +40,7 @@ async function replace(path: string, bytes: Uint8Array | string, mode: number): 
   }
 }
 
-/** Writes a file in place and makes its content durable; a new name is durable only after {@link fsyncDirectory}. */
+/** Writes a file in place and makes its content durable. A new name is durable only after {@link fsyncDirectory}. */
 export async function writeDurable(path: string, bytes: Uint8Array | string, mode = 0o644): Promise<void> {
   const file = await open(path, 'w', mode)
   try {
@@ -51,7 +51,10 @@ export async function writeDurable(path: string, bytes: Uint8Array | string, mod
   }
 }
 
-/** Makes a file of `size` zeros, all written out, so that there is room for every later write; durable when it resolves. */
+/**
+ * Makes a file of `size` zeros and writes all of them out, so that every later write has room. Durable when it
+ * resolves.
+ */
 export async function writeZeros(path: string, size: number): Promise<void> {
   const file = await open(path, 'w', 0o600)
   try {
@@ -75,7 +78,7 @@ export async function fsyncDirectory(path: string): Promise<void> {
   }
 }
 
-/** The system's error as a fault of the file system that holds `path`, or unchanged if it is of another kind. */
+/** Makes a MeshError of an error of the file system that holds `path`; returns errors of other kinds unchanged. */
 export function storageError(error: unknown, path: string): unknown {
   const code = errnoOf(error)
   if (code === 'ENOSPC' || code === 'EDQUOT') {

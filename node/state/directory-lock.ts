@@ -4,8 +4,8 @@ import { MeshError } from '../../protocol/errors.ts'
 import { storageError } from './atomic-file.ts'
 
 /**
- * Takes the lock of a directory, which the kernel gives back when the process ends, however it ends. `what` is named in the
- * error. Call the result to give it back. Errors: STATE_IN_USE, DISK_FULL, STATE_UNWRITABLE.
+ * Takes the lock of a directory. The kernel gives the lock back when the process ends, however it ends. `what` is named
+ * in the error. Calling the result gives the lock back. Errors: STATE_IN_USE, DISK_FULL, STATE_UNWRITABLE.
  */
 export async function lockDirectory(directory: string, what: string): Promise<() => Promise<void>> {
   // Node has no file locks; LevelDB holds one on its directory.

@@ -11,40 +11,40 @@ import { Level } from 'level'
 import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { storageError, writeFileAtomic } from './atomic-file.ts'
 
-/** What serving may take of a machine, as far as the user said so. */
+/** What serving may take of a machine. A value is there only if the user gave it. */
 export interface ServingConfig {
   /** Bytes per second. */
   readonly maxUpload?: number
-  /** Of one core: 0.5 is half of it. */
+  /** Part of one core: 0.5 is half of it. */
   readonly maxCpu?: number
-  /** Machines that are served at a time. */
+  /** Machines that are served at the same time. */
   readonly maxPeers?: number
   /** Priority, as nice(1) counts. */
   readonly nice?: number
-  /** What may cross the uplink, as `parseUplinkRule` reads it; and whether nothing does outside of its windows. */
+  /** What may cross the uplink, as `parseUplinkRule` reads it. Strict: nothing crosses outside of its windows. */
   readonly uplink?: string
   readonly uplinkStrict?: boolean
-  /** Command that prints something while somebody uses the machine; empty: nobody is looked for. */
+  /** Command that prints something while somebody uses the machine. Empty: nobody looks. */
   readonly inUseCheck?: string
   /** Bytes of a coming release that are kept beside the disk; 0: none. */
   readonly stageSpace?: number
-  /** Bytes per second at which they are fetched. */
+  /** Bytes per second at which a coming release is fetched ahead. */
   readonly stageRate?: number
 }
 
-/** How a machine is reset from afar, as far as the user said so; commands of the shell. */
+/** How a machine is reset from afar: commands of the shell. A value is there only if the user gave it. */
 export interface ResetConfig {
-  /** Empty: it is not. */
+  /** The command that resets. Empty: the machine is not reset from afar. */
   readonly command?: string
-  /** Shows what it reads to whoever uses the machine. */
+  /** The command that shows its standard input to whoever uses the machine. */
   readonly warnCommand?: string
 }
 
-/** What a machine was told to be; `machine.json` in the state directory. */
+/** What a machine was told to be: `machine.json` in the state directory. */
 export interface MachineConfig {
   /** Name of the site, for people. */
   readonly site: string
-  /** SHA-256 of the site's first root metadata, hexadecimal: what the site is. */
+  /** SHA-256 of the site's first root metadata, hexadecimal. It identifies the site. */
   readonly siteId: string
   /** Name of this machine within the site. */
   readonly name: string
@@ -65,13 +65,13 @@ export interface MachineConfig {
 
 const FORMAT_NAME = 'lab-mesh-state'
 const FORMAT_VERSION = 1
-/** sun_path is 108 bytes with its terminating zero. */
+/** Bytes of the path of a socket: sun_path has 108 with its terminating zero. */
 const MAX_SOCKET_PATH_BYTES = 107
 
 /**
- * Everything a machine remembers, outside the managed disk: `format`, `machine.json`, `identity.pem`, `trust/`, `keys/`
- * (master only), `trees/`, `copies/`, `db/` (LevelDB: receipts, addresses, invitations), `control.sock`, `holder.json`.
- * One process at a time holds it, by LevelDB's lock.
+ * Everything that a machine remembers, outside the managed disk: `format`, `machine.json`, `identity.pem`, `trust/`,
+ * `keys/` (master only), `trees/`, `copies/`, `db/` (LevelDB: receipts, addresses, invitations), `control.sock`,
+ * `holder.json`. One process at a time holds the directory, by the lock of LevelDB.
  */
 export class StateDirectory {
   readonly directory: string
@@ -89,9 +89,9 @@ export class StateDirectory {
   }
 
   /**
-   * `create` makes a missing or empty directory into a state directory; `readOnly` takes no lock and opens no database.
-   * The format is checked before anything is changed.
-   * Errors: STATE_MISSING, STATE_IN_USE (naming the holder), STATE_NEWER, STATE_CORRUPT, STATE_UNWRITABLE, DISK_FULL.
+   * Opens a state directory. `create` makes one of a missing or empty directory. `readOnly` takes no lock and opens no
+   * database. The format is checked before anything is changed. Errors: STATE_MISSING, STATE_IN_USE (naming the
+   * holder), STATE_NEWER, STATE_CORRUPT, STATE_UNWRITABLE, DISK_FULL.
    */
   static async open(
     path: string,
@@ -104,7 +104,7 @@ export class StateDirectory {
     const database = await openDatabase(directory)
     try {
       const holder = { pid: process.pid, command: options.command ?? process.argv.slice(2, 3).join('') }
-      // Only people read it, so it need not last: no flush at every boot for it.
+      // Only people read this file, so it is not flushed: that would cost time at every boot.
       await writeFile(join(directory, 'holder.json'), JSON.stringify(holder))
     } catch (error) {
       await database.close()
@@ -136,7 +136,7 @@ export class StateDirectory {
     return this.database.sublevel<string, T>(name, { valueEncoding: 'json' })
   }
 
-  /** Stores a value so that it is on stable storage when this resolves (LevelDB alone does not fsync). Errors: DISK_FULL. */
+  /** Stores a value durably; LevelDB alone does not fsync. Errors: DISK_FULL. */
   async putDurable<T>(name: string, key: string, value: T): Promise<void> {
     await this.changeDurable<T>(name, [[key, value]], [])
   }
@@ -167,7 +167,7 @@ export class StateDirectory {
   }
 
   async close(): Promise<void> {
-    // Once closed, another process may hold the directory and have said so in holder.json.
+    // After the database is closed another process may hold the directory, and may have said so in holder.json.
     if (this.#database?.status !== 'open') return
     await rm(this.path('holder.json'), { force: true })
     await this.#database.close()
@@ -175,8 +175,9 @@ export class StateDirectory {
 }
 
 /**
- * The path under which the control socket of a state directory can be bound and reached: the plain path, or for one
- * that is too long for a socket address a short one through an open handle of the directory. Call `release` after use.
+ * The path by which the control socket of a state directory is bound and reached. It is the plain path or, if that is
+ * too long for a socket address, a short path through an open handle of the directory. The caller calls `release` after
+ * use.
  */
 export function controlSocketPath(stateDir: string): { path: string; release: () => void } {
   const path = join(resolve(stateDir), 'control.sock')
@@ -222,10 +223,15 @@ async function makeDirectory(directory: string): Promise<void> {
   }
 }
 
-/** What may be in a directory before it becomes a state directory: of a mounted file system, of a first start cut short. */
+/**
+ * Names that may be in a directory before it becomes a state directory: from a mounted file system, or from a first
+ * start that was cut short.
+ */
 const NOT_FOREIGN = ['lost+found', 'format.new']
 
-/** Without its format file a directory with anything in it is somebody else's, or a damaged state directory. */
+/**
+ * Refuses a directory that has no format file and holds anything: it is somebody else's, or a damaged state directory.
+ */
 async function refuseForeign(directory: string): Promise<void> {
   const foreign = (await readdir(directory)).find((name) => !NOT_FOREIGN.includes(name))
   if (foreign === undefined) return
@@ -246,7 +252,7 @@ async function readMachine(directory: string): Promise<MachineConfig | undefined
     const texts = [machine.site, machine.siteId, machine.name, machine.id, machine.role]
     if (texts.every((value) => typeof value === 'string') && Array.isArray(machine.listen)) return machine
   } catch {
-    // Reported below, the same way as JSON of another shape.
+    // This is reported below, as JSON of another shape is.
   }
   throw new MeshError('STATE_CORRUPT', `${file} is damaged`, { detail: { path: file } })
 }
@@ -273,7 +279,7 @@ async function openDatabase(directory: string): Promise<Level<string, unknown>> 
   }
 }
 
-/** LevelDB passes the system's errors on as text only. */
+/** LevelDB passes errors of the system on as text only. */
 const ERRNO_TEXTS = [
   ['No space left on device', 'ENOSPC'],
   ['Disk quota exceeded', 'EDQUOT'],
@@ -287,12 +293,15 @@ function systemError(error: unknown, text: string): unknown {
   return errno === undefined ? error : Object.assign(new Error(text), { code: errno })
 }
 
-/** Who wrote `holder.json`, if that process is still there: after a crash another one may hold the lock already. */
+/**
+ * Describes the process that wrote `holder.json`, if it still runs. After a crash another process may hold the lock
+ * already.
+ */
 async function describeHolder(directory: string): Promise<string> {
   try {
     const text = await readFile(join(directory, 'holder.json'), 'utf8')
     const { pid, command } = JSON.parse(text) as { pid: number; command: string }
-    // On Linux this is there exactly as long as the process is.
+    // On Linux this folder is there exactly as long as the process runs.
     await access(`/proc/${Number(pid)}`)
     return `mesh ${command} (pid ${pid})`
   } catch {

@@ -144,7 +144,10 @@ export class Stage {
     return Math.min(STAGE_MAX_BLOCKS, Math.floor(most / this.blockSize))
   }
 
-  /** Flushes and closes the files. */
+  /**
+   * Flushes and closes the files. A flush that fails is not reported: blocks that are not durable count as missing
+   * later.
+   */
   async close(): Promise<void> {
     await this.flush().catch(() => undefined)
     await Promise.all([this.#blocks.close(), this.#index.close()])

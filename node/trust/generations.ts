@@ -5,7 +5,7 @@ import { fsyncDirectory, storageError, writeDurable, writeFileAtomic } from '../
 
 const CURRENT = 'CURRENT'
 
-/** Path of the generation in force, or undefined if there is none yet. Errors: STATE_CORRUPT. */
+/** Path of the generation in force; undefined if there is none yet. Errors: STATE_CORRUPT. */
 export async function currentGeneration(trustDir: string): Promise<string | undefined> {
   const path = join(trustDir, CURRENT)
   const name = await readFile(path, 'utf8').catch((error: unknown) => {
@@ -18,10 +18,11 @@ export async function currentGeneration(trustDir: string): Promise<string | unde
 }
 
 /**
- * Makes the next generation of the trusted metadata: `fill` gets a directory with a copy of the current one, changes it
- * and returns what it holds; undefined drops it. The switch is atomic: everything is made durable first, then `CURRENT`
- * is replaced (docs/DURABILITY.md). The generation before stays until {@link removeOtherGenerations}.
- * For the holder of the state directory's lock only. Errors: those of `fill`, DISK_FULL, STATE_UNWRITABLE, DISK_IO.
+ * Makes the next generation of the trusted metadata. `fill` gets a directory with a copy of the current generation,
+ * changes it, and returns what it then holds, or undefined to drop it. The switch is atomic: everything is made durable
+ * first, then `CURRENT` is replaced (docs/DURABILITY.md). The generation before stays until {@link
+ * removeOtherGenerations}. Only the holder of the state directory's lock may call this. Errors: those of `fill`,
+ * DISK_FULL, STATE_UNWRITABLE, DISK_IO.
  */
 export async function nextGeneration<T>(
   trustDir: string,
@@ -33,7 +34,7 @@ export async function nextGeneration<T>(
   const path = join(trustDir, name)
   try {
     await mkdir(trustDir, { recursive: true, mode: 0o700 })
-    // Whatever a crash left was never in force, or is no longer.
+    // Generations that a crash left are not in force.
     await removeOtherGenerations(trustDir, current)
     if (current === undefined) await mkdir(join(path, 'targets'), { recursive: true })
     else await cp(current, path, { recursive: true })
@@ -47,7 +48,7 @@ export async function nextGeneration<T>(
     await writeFileAtomic(join(trustDir, CURRENT), name)
     return { path, content }
   } catch (error) {
-    // Replacing CURRENT can fail after its rename, at the flush: then it names this generation, which must stay.
+    // Replacing CURRENT can fail after its rename, at the flush. Then CURRENT names this generation, which must stay.
     if ((await currentGeneration(trustDir).catch(() => path)) !== path) {
       await rm(path, { recursive: true, force: true }).catch(() => undefined)
     }
@@ -55,7 +56,7 @@ export async function nextGeneration<T>(
   }
 }
 
-/** Removes every generation but `keep` (all, if there is none), scratch ones included. */
+/** Removes every generation but `keep`, unfinished ones included; all of them if `keep` is undefined. */
 export async function removeOtherGenerations(trustDir: string, keep: string | undefined): Promise<void> {
   for (const name of await readdir(trustDir)) {
     const path = join(trustDir, name)

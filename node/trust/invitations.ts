@@ -5,18 +5,21 @@ import { MeshError } from '../../protocol/errors.ts'
 import { TOKEN_SECRET_BYTES } from '../../protocol/join-token.ts'
 import type { Place } from './members.ts'
 
-/** What the master remembers of an invitation; the secret itself is in the token only. */
+/** What the master remembers of an invitation. The secret itself is in the token only. */
 export interface Invitation {
   /** Unix ms. */
   readonly expiresAt: number
   readonly uses: number
   /** Peer ids that redeemed it. */
   readonly redeemedBy: readonly string[]
-  /** What whoever joins becomes; absent in those of an earlier version: a machine of the master's site. */
+  /**
+   * What a machine becomes that joins by it. Invitations of an earlier version lack it: they make a machine of the
+   * master's site.
+   */
   readonly place?: Place
 }
 
-/** Where invitations are kept: the state database, by SHA-256 of the secret in hexadecimal. */
+/** Keeps invitations: the state database, by the SHA-256 of the secret in hexadecimal. */
 export interface InvitationShelf {
   get(key: string): Promise<Invitation | undefined>
   put(key: string, value: Invitation): Promise<void>
@@ -24,7 +27,7 @@ export interface InvitationShelf {
   iterator(): AsyncIterable<[string, Invitation]>
 }
 
-/** How long an expired invitation is remembered, so that its user is told "expired" and not "unknown". */
+/** Time that an expired invitation is remembered, so that its user is told "expired" and not "unknown". */
 const REMEMBERED_MS = 7 * 24 * 3600 * 1000
 
 /** Short-lived permissions to become a member. */
@@ -32,7 +35,7 @@ export class InvitationBook {
   readonly #shelf: InvitationShelf
   readonly #now: () => number
   readonly #random: (bytes: number) => Uint8Array
-  /** Until when strangers may connect; kept here so that the gate can ask without waiting for the database. */
+  /** Until when strangers may connect. It is kept here so that the gate can ask without waiting for the database. */
   #openUntil = 0
   /** Redemptions take turns: two machines must not both get the last use. */
   #last: Promise<unknown> = Promise.resolve()
@@ -55,13 +58,13 @@ export class InvitationBook {
     return book
   }
 
-  /** Makes an invitation for `uses` machines that ends after `ttlMs`. The secret is nowhere but in the result. */
+  /** Makes an invitation for `uses` machines that ends after `ttlMs`. Only the result holds the secret. */
   async open(options: {
     ttlMs: number
     uses: number
     place?: Place
   }): Promise<{ secret: Uint8Array; issuedAt: number; expiresAt: number }> {
-    // Not a number would never expire.
+    // A time that is not a number would never be over.
     assert(Number.isSafeInteger(options.ttlMs) && options.ttlMs > 0, 'an invitation needs an end')
     assert(Number.isSafeInteger(options.uses) && options.uses > 0, 'an invitation needs a number of uses')
     const secret = this.#random(TOKEN_SECRET_BYTES)
@@ -74,9 +77,8 @@ export class InvitationBook {
   }
 
   /**
-   * Uses up one use for `peerId`; a peer that asks again (its reply was lost) does not use another. Returns what the
-   * invitation makes of it, if it says so.
-   * Errors: TOKEN_UNKNOWN, TOKEN_EXPIRED, TOKEN_USED_UP.
+   * Uses up one use for `peerId`. A peer that asks again, because its reply was lost, does not use up another. Returns
+   * what the invitation makes of the peer, if it says so. Errors: TOKEN_UNKNOWN, TOKEN_EXPIRED, TOKEN_USED_UP.
    */
   redeem(secret: Uint8Array, peerId: string): Promise<Place | undefined> {
     const turn = this.#last.then(() => this.#redeem(secret, peerId))
@@ -99,7 +101,7 @@ export class InvitationBook {
     return invitation.place
   }
 
-  /** Whether strangers may connect at all, in order to join or to be told why they cannot. */
+  /** Whether strangers may connect, in order to join or to be told why they cannot. */
   anyOpen(): boolean {
     return this.#openUntil > this.#now()
   }
@@ -107,10 +109,10 @@ export class InvitationBook {
   async #update(): Promise<void> {
     let openUntil = 0
     for await (const [, invitation] of this.#shelf.iterator()) {
-      // Kept open a while longer, so that a late joiner hears that its token is expired or used up.
+      // Strangers may connect a while longer, so that a late one hears that its token is expired or used up.
       openUntil = Math.max(openUntil, invitation.expiresAt + REMEMBERED_MS)
     }
-    // Only now: while this goes on others are let in by what was known before.
+    // The value is set at the end: until then the gate goes by what was known before.
     this.#openUntil = openUntil
   }
 }

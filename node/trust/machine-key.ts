@@ -36,7 +36,7 @@ function parseKey(pem: string, path: string): KeyObject {
     const key = createPrivateKey(pem)
     if (key.asymmetricKeyType === 'ed25519') return key
   } catch {
-    // Reported below, the same way as a key of another kind.
+    // This is reported below, as a key of another kind is.
   }
   throw new MeshError('STATE_CORRUPT', `${path} holds no Ed25519 private key`, { detail: { path } })
 }

@@ -2,10 +2,13 @@ import { canonicalize } from '@tufjs/canonical-json'
 import { MAX_MAC_ADDRESSES, MAX_MEMBERS } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 
-/** What a member may do: publish (one machine), command the others and read their receipts, or serve and fetch only. */
+/**
+ * What a member may do. A master (there is one) publishes. An operator commands the others and reads their receipts. A
+ * machine serves and fetches only.
+ */
 export type Role = 'master' | 'operator' | 'machine'
 
-/** What an invitation says about whoever joins by it. */
+/** What an invitation says about the machine that joins by it. */
 export interface Place {
   readonly role: Exclude<Role, 'master'>
   readonly site: string
@@ -21,7 +24,7 @@ export interface Member {
   readonly role: Role
   /** Name of the site (LAN) the machine stands in. */
   readonly site: string
-  /** Machines that are reset together, such as a room; by default all of the site. */
+  /** Name of the machines that are reset together, such as a room; by default the site. */
   readonly group: string
   /** Addresses of its network cards, by which it can be woken, as `02:00:5e:10:00:01`; at most MAX_MAC_ADDRESSES. */
   readonly mac: readonly string[]
@@ -88,7 +91,7 @@ export function decodeMembers(bytes: Uint8Array): Member[] {
   return members
 }
 
-/** An entry of format 1 as one of format 2; anything else as it is. */
+/** Makes an entry of format 2 of one of format 1; returns anything else unchanged. */
 function withGroup(value: unknown): unknown {
   if (typeof value !== 'object' || value === null || Object.keys(value).sort().join() !== KEYS_1) return undefined
   const { role, site } = value as Record<string, unknown>
@@ -105,7 +108,7 @@ function isMember(value: unknown): value is Member {
     Array.isArray(mac) &&
     mac.length <= MAX_MAC_ADDRESSES &&
     mac.every((address) => typeof address === 'string' && isMacAddress(address)) &&
-    // These are shown to people, on terminals.
+    // These texts are shown to people, on terminals.
     [id, site, group, added].every(isPlaceName)
   )
 }

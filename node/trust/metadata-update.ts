@@ -11,17 +11,17 @@ import { loadRoles, MEMBERS_TARGET, removeUnnamedTargets, targetDigest, targetsO
 /** Fetches one metadata file by its name on the wire; undefined if the peer has no such file. */
 export type FetchMetadata = (name: string) => Promise<Uint8Array | undefined>
 
-/** tuf-js asks for URLs; only the part behind this base means something here. */
+/** tuf-js asks for URLs. Only the part behind this base has a meaning. */
 const BASE_URL = 'mesh://metadata'
 const ROOT_FILE = /^\d+\.root\.json$/
-/** What a peer can put into a message ends on somebody's terminal. */
+/** Characters of a peer's text that go into a message: the message ends on somebody's terminal. */
 const MAX_REASON_CHARACTERS = 300
 
 /**
- * Runs the TUF client workflow on a scratch generation, which tuf-js writes to file by file, then fetches the targets
- * that are new. What is in the scratch directory afterwards is proven, but its targets are not decoded.
- * Errors: METADATA_EXPIRED, METADATA_ROLLBACK, METADATA_INVALID (its detail has `missing` if the peer lacks a file that
- * its own metadata names), those of `fetch`, DISK_FULL, DISK_IO.
+ * Runs the TUF client workflow on a scratch generation, which tuf-js writes file by file, then fetches the targets that
+ * are new. Everything in the scratch directory is proven afterwards; its targets are not decoded. Errors:
+ * METADATA_EXPIRED, METADATA_ROLLBACK, METADATA_INVALID (its detail has `missing` if the peer lacks a file that its own
+ * metadata names), those of `fetch`, DISK_FULL, DISK_IO.
  */
 export async function updateMetadata(
   scratch: string,
@@ -33,7 +33,7 @@ export async function updateMetadata(
     const updater = new Updater({ metadataDir: scratch, metadataBaseUrl: BASE_URL, fetcher: files })
     await updater.refresh()
     if ((await updater.getTargetInfo(MEMBERS_TARGET)) === undefined) throw new Error('no member list is signed')
-    // tuf-js keeps only the newest root; peers that trust an older one need them all.
+    // tuf-js keeps only the newest root. Peers that trust an older root need all roots in between.
     for (const [name, bytes] of files.received) if (ROOT_FILE.test(name)) await writeFile(join(scratch, name), bytes)
     const roles = await loadRoles(scratch)
     for (const target of targetsOf(roles)) {
@@ -41,7 +41,7 @@ export async function updateMetadata(
     }
     await removeUnnamedTargets(scratch, roles)
   } catch (error) {
-    // tuf-js turns what its fetcher throws into text.
+    // tuf-js turns an error of its fetcher into text, so the error itself is thrown here.
     if (files.failure !== undefined) throw files.failure
     throw await refusal(error, scratch, files, options)
   }
@@ -61,10 +61,10 @@ async function fetchTarget(directory: string, length: number, digest: string, fi
   await writeFile(path, bytes)
 }
 
-/** The files of one peer as tuf-js wants them, and what became of fetching them. */
+/** Fetches the files of one peer for tuf-js, and remembers what became of each. */
 class PeerFiles implements Fetcher {
   readonly received = new Map<string, Uint8Array>()
-  /** Why a file that was needed could not be had. */
+  /** Why a needed file could not be fetched. */
   failure: unknown
   readonly #fetch: FetchMetadata
 
@@ -84,7 +84,7 @@ class PeerFiles implements Fetcher {
     try {
       const bytes = await this.#fetch(name)
       if (bytes === undefined) {
-        // No newer root is how a chain of roots ends.
+        // A chain of roots ends where no newer root is found.
         if (ROOT_FILE.test(name)) throw new tufErrors.DownloadHTTPError(name, 404)
         throw new MeshError('METADATA_INVALID', `the peer has no ${name}`, { detail: { missing: name } })
       }
@@ -101,7 +101,7 @@ class PeerFiles implements Fetcher {
   }
 }
 
-/** How tuf-js words these faults; they are matched whole, since other messages hold text of the peer. */
+/** How tuf-js words these faults. The whole text is matched, because other messages hold text of the peer. */
 const WRAPPED = /^Unable to load (?:snapshot metadata|targets) error Error: (.*)$/s
 const UNWRITTEN = /^Failed to persist metadata .* error: Error: (E[A-Z0-9]+):/
 const EXPIRED = /^(?:Final )?(root|timestamp|snapshot|targets|members)\.json is expired$/
@@ -115,7 +115,7 @@ async function refusal(
 ): Promise<unknown> {
   if (error instanceof MeshError) {
     if (error.code !== 'STATE_CORRUPT') return error
-    // What was put together from the peer's files does not hold: that is no damage of this machine's own state.
+    // The files of the peer do not fit together. That is no damage of this machine's own state.
     return refused('METADATA_INVALID', error.cause instanceof Error ? error.cause.message : error.message, error)
   }
   const message = error instanceof Error ? error.message : String(error)
@@ -151,12 +151,12 @@ function expired(
   return new MeshError('METADATA_EXPIRED', text, { cause })
 }
 
-/** When the role that was found expired did: of the newest file that came, else of the one that was there. */
+/** When the expired role expired: according to the newest file that came, or else to the file that was there. */
 async function expiryOf(role: string, scratch: string, files: PeerFiles): Promise<string> {
   const name = [...files.received.keys()].filter((key) => key.replace(/^\d+\./, '') === `${role}.json`).at(-1)
   const bytes =
     (name === undefined ? undefined : files.received.get(name)) ?? (await readFile(join(scratch, `${role}.json`)))
-  // Its signature was checked before its expiry, by tuf-js.
+  // tuf-js checks the signature before the expiry, so the text can be believed.
   const { signed } = JSON.parse(Buffer.from(bytes).toString('utf8')) as { signed: { expires: string } }
   return new Date(signed.expires).toISOString()
 }

@@ -50,8 +50,8 @@ interface Signer {
 type Signers = Readonly<Record<RoleName, Signer>>
 
 /**
- * The master's pen: signs releases, the member list and the metadata that keeps them fresh. One Ed25519 key per role in
- * the keys directory (mode 0600), so that the root and targets keys can later be taken offline.
+ * Signs for the master: releases, the member list, and the metadata that keeps them fresh. Each role has an Ed25519 key
+ * of its own in the keys directory (mode 0600), so that the keys of root and targets can later be taken offline.
  */
 export class SiteSigner {
   readonly #trust: TrustStore
@@ -64,7 +64,7 @@ export class SiteSigner {
     this.#now = now
   }
 
-  /** Opens the signer of a site that exists. Errors: STATE_NOT_MASTER if its keys are not here, STATE_CORRUPT. */
+  /** Opens the signer of a site that exists. Errors: STATE_NOT_MASTER if the keys are not here, STATE_CORRUPT. */
   static async open(options: { keysDir: string; trust: TrustStore; now?: () => number }): Promise<SiteSigner> {
     await requireKeys(options.keysDir)
     const signers = await loadSigners(options.keysDir)
@@ -78,8 +78,8 @@ export class SiteSigner {
   }
 
   /**
-   * Signs a release. Its number must be greater than every earlier one of the image.
-   * Errors: MANIFEST_INVALID (it could not be read back), DISK_FULL, STATE_UNWRITABLE.
+   * Signs a release. Its number must be greater than that of every earlier release of the image. Errors:
+   * MANIFEST_INVALID (nobody could read it), DISK_FULL, STATE_UNWRITABLE.
    */
   async publish(manifest: Manifest): Promise<void> {
     const bytes = encodeManifest(manifest)
@@ -94,8 +94,8 @@ export class SiteSigner {
   }
 
   /**
-   * Adds a member, or replaces the one with the same id; one who is a member already, as it asks to be, changes nothing.
-   * Errors: NAME_TAKEN, SITE_FULL, DISK_FULL, STATE_UNWRITABLE.
+   * Adds a member, or replaces the member with the same id. A member that is in the list exactly like this changes
+   * nothing. Errors: NAME_TAKEN, SITE_FULL, DISK_FULL, STATE_UNWRITABLE.
    */
   async addMember(member: Member): Promise<void> {
     await this.#change(async (scratch, roles) => {
@@ -115,7 +115,10 @@ export class SiteSigner {
     })
   }
 
-  /** Takes a member out of the list: nobody connects to it any more. Errors: NOT_A_MEMBER; the master itself stays. */
+  /**
+   * Takes a member out of the list, so that nobody connects to it any more. The master itself stays. Errors:
+   * NOT_A_MEMBER.
+   */
   async removeMember(name: string): Promise<Member> {
     const member = this.#trust.view().members.find((one) => one.name === name && one.role !== 'master')
     if (member === undefined) throw new MeshError('NOT_A_MEMBER', `no lab machine of this site is named ${name}`)
@@ -127,7 +130,7 @@ export class SiteSigner {
     return member
   }
 
-  /** Signs anew every role, but root, of whose life less than half is left. True if there was one. */
+  /** Signs every role but root anew whose life is more than half over. Returns whether there was one. */
   async renew(): Promise<boolean> {
     const isDue = (role: RoleName, roles: SignedRoles): boolean =>
       Date.parse(roles[role].signed.expires) - this.#now() < LIFE_MS[role] / 2
@@ -136,7 +139,10 @@ export class SiteSigner {
     return this.#change(async (_scratch, now) => TARGETS_ROLES.filter((role) => isDue(role, now)))
   }
 
-  /** Changes roles in the next generation; snapshot and timestamp follow every change. `edit` says which, if any. */
+  /**
+   * Changes roles in the next generation. `edit` returns the changed roles, if any. Snapshot and timestamp follow every
+   * change.
+   */
   #change(
     edit: (scratch: string, roles: SignedRoles) => Promise<readonly TargetsRole[] | undefined>,
   ): Promise<boolean> {
@@ -162,7 +168,7 @@ export class SiteSigner {
       })
       await writeRole(scratch, 'timestamp', timestamp, this.#signers.timestamp)
       await removeUnnamedTargets(scratch, roles)
-      // Proven as every machine will prove it, before it is in force.
+      // The generation is proven, as every machine will prove it, before it is in force.
       return loadView(scratch)
     })
   }
@@ -173,10 +179,10 @@ export class SiteSigner {
 }
 
 /**
- * Creates a site: one key per role, and metadata that names `master` as its first member. An attempt that was cut short
- * is completed or begun again; a site that exists is left as it is.
- * Errors: STATE_CORRUPT if there are keys without metadata: other metadata signed by them would be taken for the site's;
- * STATE_NOT_MASTER if there is metadata without keys.
+ * Creates a site: one key for each role, and metadata that names `master` as its first member. An attempt that was cut
+ * short is completed or begun again. A site that exists is left as it is. Errors: STATE_CORRUPT if there are keys
+ * without metadata, because other metadata signed by them would be taken for the site's; STATE_NOT_MASTER if there is
+ * metadata without keys.
  */
 export async function createSite(options: {
   keysDir: string
@@ -185,7 +191,7 @@ export async function createSite(options: {
   now?: number
 }): Promise<void> {
   const { keysDir, trustDir, master, now = Date.now() } = options
-  // The keys get their name last, so that under it they always belong to metadata.
+  // The directory of the keys gets its name last, so that under this name the keys always belong to metadata.
   const newKeysDir = `${keysDir}.new`
   if ((await currentGeneration(trustDir)) === undefined) {
     if (await exists(join(keysDir, 'root.pem'))) {

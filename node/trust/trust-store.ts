@@ -17,12 +17,12 @@ import { currentGeneration, nextGeneration, removeOtherGenerations } from './gen
 import { type FetchMetadata, updateMetadata } from './metadata-update.ts'
 import { loadRoles, loadView, type SignedRoles, type TrustView } from './trusted-view.ts'
 
-/** No machine that runs this code has a clock before this moment. */
+/** The earliest time that a correct clock can show: this code is younger. */
 export const EARLIEST_CLOCK_MS = Date.parse('2026-01-01T00:00:00Z')
 
-/** Times a refresh starts again because the peer’s own metadata moved on: a whole lab may be joining at this moment. */
+/** Times that a refresh starts again because the peer's own metadata changed meanwhile: a whole lab may be joining. */
 const MAX_REFRESH_TRIES = 20
-/** Times an opening starts again because another process switched to the next generation. */
+/** Times that an opening starts again because another process made the next generation. */
 const MAX_OPEN_TRIES = 5
 
 interface TrustStoreOptions {
@@ -31,8 +31,9 @@ interface TrustStoreOptions {
 }
 
 /**
- * The metadata this machine trusts (The Update Framework): who signs, which releases exist, who is a member. Kept as
- * generations on disk that are switched atomically; refreshed from any peer, since the signatures prove everything.
+ * The metadata that this machine trusts (The Update Framework): who signs, which releases exist, who is a member. It is
+ * kept as generations on the disk that are switched atomically. It can be refreshed from any peer, because signatures
+ * prove everything.
  */
 export class TrustStore {
   readonly #directory: string
@@ -40,7 +41,9 @@ export class TrustStore {
   readonly #listeners = new Set<() => void>()
   #generation: string
   #view: TrustView
-  /** Changes take turns; so do refreshes, whose waiting for a peer must not hold up changes. */
+  /**
+   * Changes take turns. Refreshes take turns of their own, because they wait for peers and must not hold up changes.
+   */
   #changing: Promise<unknown> = Promise.resolve()
   #refreshing: Promise<unknown> = Promise.resolve()
 
@@ -51,7 +54,10 @@ export class TrustStore {
     this.#now = now
   }
 
-  /** Opens what is trusted, proving it again; expiry does not matter. Errors: STATE_CORRUPT naming the file. */
+  /**
+   * Opens the trusted metadata and proves it again; expired metadata is opened, too. Errors: STATE_CORRUPT naming the
+   * file.
+   */
   static async open(directory: string, options: TrustStoreOptions = {}): Promise<TrustStore> {
     for (let tries = MAX_OPEN_TRIES; ; tries--) {
       const generation = await currentGeneration(directory)
@@ -59,7 +65,7 @@ export class TrustStore {
       try {
         return new TrustStore(directory, generation, await loadView(generation), options.now ?? Date.now)
       } catch (error) {
-        // A reader without the lock may find the generation gone, because the holder of the lock made the next one.
+        // A reader without the lock may find its generation gone, because the holder of the lock made the next one.
         if (tries === 1 || (await currentGeneration(directory)) === generation) throw error
       }
     }
@@ -107,9 +113,9 @@ export class TrustStore {
   }
 
   /**
-   * Takes newer metadata from a peer, if it is valid; false if it is not newer. Whatever goes wrong, what was trusted
-   * before stays. Errors: METADATA_EXPIRED, METADATA_ROLLBACK, METADATA_INVALID, MANIFEST_INVALID (signed, but not
-   * understood), CLOCK_WRONG, DISK_FULL, and those of `fetch`, which has to set its own deadline.
+   * Takes newer metadata from a peer, if it is valid; returns false if it is not newer. Whatever goes wrong, the
+   * metadata trusted before stays. Errors: METADATA_EXPIRED, METADATA_ROLLBACK, METADATA_INVALID, MANIFEST_INVALID
+   * (signed, but not understood), CLOCK_WRONG, DISK_FULL, and those of `fetch`, which has to set its own deadline.
    */
   refresh(fetch: FetchMetadata): Promise<boolean> {
     const turn = this.#refreshing.then(() => whileItMoves(() => this.#refreshOnce(fetch)))
@@ -118,8 +124,8 @@ export class TrustStore {
   }
 
   /**
-   * Makes the next generation, one change at a time; see {@link nextGeneration}. `fill` returns what the directory then
-   * holds, proven. For this class and the site's signer.
+   * Makes the next generation, one change at a time ({@link nextGeneration}). `fill` returns what the directory then
+   * holds, proven. Only this class and the site's signer call it.
    */
   change(fill: (scratch: string) => Promise<TrustView | undefined>): Promise<boolean> {
     return this.#inTurn(async () => {
@@ -127,7 +133,8 @@ export class TrustStore {
       if (next === undefined) return false
       this.#view = next.content
       this.#generation = next.path
-      // Only now: until here the one before was served from. What cannot be removed goes with the next change.
+      // The old generation is removed last, because it was served until here. If it cannot be removed, the next change
+      // does it.
       await removeOtherGenerations(this.#directory, next.path).catch(() => undefined)
       for (const listener of this.#listeners) listener()
       return true
@@ -160,19 +167,22 @@ export class TrustStore {
         if (errnoOf(error) === 'ENOENT') return undefined
         throw error
       })
-      // Missing may only mean that the next generation took this one's place meanwhile.
+      // The file may be missing only because the next generation has taken the place of this one.
       if (bytes !== undefined || generation === this.#generation) return bytes
     }
   }
 
-  /** Fetches first, into a directory of its own; then decides in turn, from what was fetched and what is then in force. */
+  /**
+   * Fetches into a directory of its own first. When its turn comes, it decides from what was fetched and what is then
+   * in force.
+   */
   async #refreshOnce(fetch: FetchMetadata): Promise<boolean> {
     requireClock(this.#now)
     const received = new Map<string, Uint8Array | undefined>()
     const offer = join(this.#directory, 'offer')
     try {
       await this.#inTurn(async () => {
-        // A crash may have left one.
+        // A crash may have left such a directory.
         await rm(offer, { recursive: true, force: true })
         await cp(this.#generation, offer, { recursive: true })
       })
@@ -190,7 +200,7 @@ export class TrustStore {
     return this.change((scratch) => this.#take(scratch, async (name) => received.get(name)))
   }
 
-  /** Brings a copy of what is in force up to date; undefined if nothing is newer. */
+  /** Brings a copy of the metadata in force up to date; undefined if nothing is newer. */
   async #take(scratch: string, fetch: FetchMetadata): Promise<TrustView | undefined> {
     const heads = (): Promise<Buffer[]> =>
       Promise.all(['root.json', 'timestamp.json'].map((name) => readFile(join(scratch, name))))
@@ -209,13 +219,15 @@ export class TrustStore {
   }
 }
 
-/** With a clock from before this code was written nothing ever looks expired, so nothing new can be judged. */
+/** Refuses to judge metadata by a clock from before this code was written: nothing would ever look expired. */
 function requireClock(now: () => number): void {
   if (now() >= EARLIEST_CLOCK_MS) return
   throw new MeshError('CLOCK_WRONG', `the clock of this machine says ${new Date(now()).toISOString()}`)
 }
 
-/** Again, if the peer lacks a file that its own metadata named a moment ago: it has changed its metadata meanwhile. */
+/**
+ * Tries again if the peer lacks a file that its own metadata named a moment ago: it has changed its metadata meanwhile.
+ */
 async function whileItMoves<T>(run: () => Promise<T>): Promise<T> {
   for (let tries = MAX_REFRESH_TRIES; ; tries--) {
     try {
@@ -226,7 +238,7 @@ async function whileItMoves<T>(run: () => Promise<T>): Promise<T> {
   }
 }
 
-/** What offered metadata says. It is signed, so what cannot be understood is not this machine's damage. */
+/** Reads offered metadata. It is signed, so if it cannot be understood, this machine's state is not damaged. */
 async function offeredView(scratch: string): Promise<TrustView> {
   try {
     return await loadView(scratch)
@@ -238,7 +250,7 @@ async function offeredView(scratch: string): Promise<TrustView> {
   }
 }
 
-/** The newest release of every image only ever grows, whatever the metadata versions say. */
+/** Refuses a generation in which the newest release of an image is older, whatever the versions of the metadata say. */
 function refuseRollback(before: TrustView, after: TrustView): void {
   for (const image of before.images) {
     const [had, offered] = [before.newest(image)?.release ?? 0, after.newest(image)?.release ?? 0]

@@ -27,7 +27,7 @@ export function manifestTarget(image: string, release: number): string {
   return `images/${image}/${release}.json`
 }
 
-/** What one generation of the trusted metadata says; immutable. */
+/** What one generation of the trusted metadata says. Immutable. */
 export interface TrustView {
   readonly siteId: Digest
   readonly versions: { readonly root: number; readonly timestamp: number }
@@ -51,9 +51,9 @@ export interface SignedRoles {
 }
 
 /**
- * Reads a generation and proves it again from the first root down: root chain, timestamp, snapshot, targets, members, and
- * the hash of every target. Expiry is not looked at: expired metadata still names the release this machine trusts.
- * Errors: STATE_CORRUPT naming the file and what does not fit, STATE_UNWRITABLE, DISK_IO.
+ * Reads a generation and proves it again from the first root down: chain of roots, timestamp, snapshot, targets,
+ * members, and the hash of every target. Expiry does not matter: expired metadata still names the release that this
+ * machine trusts. Errors: STATE_CORRUPT naming the file and what does not fit, STATE_UNWRITABLE, DISK_IO.
  */
 export async function loadView(generation: string): Promise<TrustView> {
   const roles = await loadRoles(generation)
@@ -162,7 +162,9 @@ export function targetDigest(target: TargetFile): string {
   return digest
 }
 
-/** Proves every root by the one before it and by itself, and that the newest is the one refreshes start from. */
+/**
+ * Proves every root by the root before it and by itself, and that the newest root is the one that refreshes start from.
+ */
 async function loadRootChain(generation: string): Promise<Metadata<Root>> {
   const names = await readdir(generation).catch((error: unknown) => {
     if (errnoOf(error) !== 'ENOENT') throw storageError(error, generation)
@@ -208,7 +210,7 @@ function loadTargetsRole(
   })
 }
 
-/** The content must be what the role above names. */
+/** Returns `meta` if the content is what the role above names. */
 function named(meta: MetaFile | undefined, bytes: Buffer): MetaFile {
   if (meta === undefined) throw new Error('the snapshot does not name it')
   meta.verify(bytes)
@@ -219,7 +221,7 @@ function requireVersion(metadata: Metadata<Root | Snapshot | Targets>, version: 
   if (metadata.signed.version !== version) throw new Error(`it has version ${metadata.signed.version}, not ${version}`)
 }
 
-/** The only target of the member role that counts. */
+/** The target of the member role that counts; there is only one. */
 function memberList(members: Metadata<Targets>): TargetFile {
   const list = members.signed.targets[MEMBERS_TARGET]
   if (list === undefined) throw new Error('it names no member list')

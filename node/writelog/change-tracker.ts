@@ -1,29 +1,30 @@
 import type { RangeSet } from '../../protocol/ranges.ts'
 
-/** What a tracker remembers of a period. `unknown`: everything may have changed. */
+/** What a tracker remembers of a period. `unknown`: every granule may have changed. */
 export type Changes =
   | { readonly state: 'known'; readonly granules: RangeSet }
   | { readonly state: 'unknown'; readonly reason: string }
 
 /**
- * Something outside this program that sees every write to a disk and remembers where it went: a dm-era device, a dirty
- * bitmap of QEMU. It only ever adds; what a restore has put right is remembered elsewhere ({@link TrackedLog}).
+ * Something outside this program that sees every write to a disk and remembers its place: a dm-era device, or a dirty
+ * bitmap of QEMU. A tracker only ever adds places. What a restore has put right is remembered by {@link TrackedLog}.
  */
 export interface ChangeTracker {
   readonly source: 'dm-era' | 'qemu'
   /** Bytes per granule: a power of two, at least a sector. */
   readonly granuleSize: number
   /**
-   * Granules written since the period began that {@link begin} named so; perhaps more, never fewer. Anything that casts
-   * doubt on that (another period's records, a record left inconsistent, a device whose writes escape it) is `unknown`.
+   * Granules written since {@link begin} began the period of this name. Perhaps more granules, never fewer. The answer
+   * is `unknown` if anything casts doubt on that: the records are of another period, a record is inconsistent, or
+   * writes can pass the device by.
    */
   changedSince(period: string): Promise<Changes>
   /**
-   * Begins a period, durably, and names it: writes from now on are in `changedSince(name)`. The period before goes on
-   * too until {@link end}, so a crash between the two loses nothing. Errors: whatever makes it unsafe to go on with a
-   * restore; a tracker that can only not remember may name a period that is unknown.
+   * Begins a period, durably, and returns its name: writes from now on are in `changedSince(name)`. The period before
+   * goes on until {@link end}, so that a crash between the two calls loses nothing. Errors: whatever makes it unsafe to
+   * go on with a restore. A tracker that merely cannot remember returns the name of a period that will be unknown.
    */
   begin(): Promise<string>
-  /** Every period but this one may be forgotten. */
+  /** The tracker may forget every period but `keep`. */
   end(keep: string): Promise<void>
 }

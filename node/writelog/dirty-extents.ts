@@ -2,7 +2,7 @@ import { RangeSet, type Run } from '../../protocol/ranges.ts'
 import { NbdClient } from '../nbd/nbd-client.ts'
 import { STATE_DIRTY } from '../nbd/nbd-protocol.ts'
 
-/** What a bitmap of QEMU says. */
+/** The content of a dirty bitmap of QEMU. */
 export interface DirtyExtents {
   /** Size of the export, in bytes. */
   readonly size: number
@@ -11,9 +11,9 @@ export interface DirtyExtents {
 }
 
 /**
- * Reads a dirty bitmap through an NBD export of QEMU that publishes it: `qemu-nbd --bitmap`, or a running machine's
- * `block-export-add` with `bitmaps` (https://www.qemu.org/docs/master/interop/nbd.html). Of a running machine it tells what was
- * written up to now. Errors: those of {@link NbdClient}; NBD_UNSUITABLE if the bitmap is not published.
+ * Reads a dirty bitmap through an NBD export of QEMU that publishes it: `qemu-nbd --bitmap`, or `block-export-add` with
+ * `bitmaps` of a running machine (https://www.qemu.org/docs/master/interop/nbd.html). For a running machine the answer
+ * is what was written up to now. Errors: those of {@link NbdClient}; NBD_UNSUITABLE if the bitmap is not published.
  */
 export async function readDirtyExtents(uri: string, bitmap: string): Promise<DirtyExtents> {
   const context = `qemu:dirty-bitmap:${bitmap}`

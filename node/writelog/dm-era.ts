@@ -5,18 +5,18 @@ import { ERA_BLOCK_BYTES, MAX_ERAS_BETWEEN_MONITORS } from './limits.ts'
 import { MAX_PERIOD_BYTES } from './log-layout.ts'
 import type { RunningEra } from './running-era.ts'
 
-/** What tells metadata from all others: the kernel keeps no name in them. */
+/** Tells these metadata from all others, because the kernel keeps no name in them. */
 export interface EraOrigin {
-  /** The era they began with, drawn at random by whoever made them. */
+  /** The era with which the metadata began. Whoever made them drew it at random. */
   readonly first: number
-  /** The era when `mesh monitor` set the device up last: writes have come no later. */
+  /** The era in which `mesh monitor` set the device up last. Writes came in this era or a later one. */
   readonly last: number
 }
 
 /**
- * The writes that the kernel's dm-era has seen. A period is named `FIRST.ERA.SECTORS`: metadata, era in which it began, and
- * size of the disk. A restore writes to the disk itself, while there is no era device over it (it would be
- * refused as in use); those writes are in no era, and need not be: the bitmap knows what a restore has left to do.
+ * The writes that the kernel's dm-era has seen. The name of a period is `FIRST.ERA.SECTORS`: the metadata, the era in
+ * which the period began, and the size of the disk. A restore writes to the disk itself, while there is no era device
+ * over it. Those writes are in no era and need not be: our bitmap knows what a restore has left to do.
  */
 export class DmEra implements ChangeTracker {
   readonly source = 'dm-era'
@@ -49,7 +49,10 @@ export class DmEra implements ChangeTracker {
     }
   }
 
-  /** Where no era can begin the period is named after the reason: the restore is no worse for it, the next one scans. */
+  /**
+   * If no era can begin, the name of the period is the reason. This restore is no worse for it, and the next restore
+   * scans.
+   */
   async begin(): Promise<string> {
     try {
       return await this.#device.look(async (running) => {
@@ -63,10 +66,10 @@ export class DmEra implements ChangeTracker {
   }
 
   async end(): Promise<void> {
-    // The kernel keeps one number for each block, however many eras there were: there is nothing to forget.
+    // There is nothing to forget: the kernel keeps one number for each unit, however many eras there were.
   }
 
-  /** Why these metadata are not, or not any more, the ones that have seen every write. */
+  /** Why these metadata did not see every write; undefined if they did. */
   async #strange(running: RunningEra, since = this.#origin.first): Promise<string | undefined> {
     const { first, last } = this.#origin
     const era = await running.currentEra()
@@ -77,7 +80,7 @@ export class DmEra implements ChangeTracker {
   }
 }
 
-/** The name of a period that did not begin; cut to what the bitmap can hold. */
+/** The name of a period that did not begin, cut to what the header of the bitmap can hold. */
 function noEra(reason: string): string {
   const name = `!${reason.replaceAll('\n', ' ')}`
   let length = MAX_PERIOD_BYTES
@@ -85,7 +88,7 @@ function noEra(reason: string): string {
   return name.slice(0, length)
 }
 
-/** Only for what the world does wrong. */
+/** The message of a fault of the world; a bug is thrown again. */
 function reasonOf(error: unknown): string {
   if (!isMeshError(error)) throw error
   return error.message

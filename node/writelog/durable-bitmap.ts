@@ -22,13 +22,16 @@ import type { LogSource, LogState, WriteLog } from './write-log.ts'
 
 /** What a log is opened with. */
 export interface DurableBitmapOptions {
-  /** Where the log is kept, at least {@link logFileSize} bytes; not on the disk it speaks of, or outside its image. */
+  /**
+   * Where the log is kept: at least {@link logFileSize} bytes. It must not lie inside the image of the disk that it
+   * speaks of.
+   */
   readonly storage: BlockDevice
-  /** The disk it speaks of. */
+  /** The disk that the log speaks of. */
   readonly disk: DiskFacts
   /**
-   * The release that clean granules are to equal. Without it (while the disk is only written, not restored) the log is
-   * taken for whatever release it names.
+   * The release that clean granules are to equal. A monitor, which only writes, leaves it out: the log then speaks of
+   * whatever release its header names.
    */
   readonly release?: { readonly release: number; readonly root: Digest }
   /** Who marks. */
@@ -40,15 +43,15 @@ export interface DurableBitmapOptions {
 
 const NEVER_RESTORED = 'no restore has been made under this log yet'
 
-/** Bytes of storage that the log of a disk needs: 1/30720 of the disk, for granules of 4 KiB. */
+/** Bytes of storage that the log of a disk needs: 1/30720 of the disk with granules of 4 KiB, 34 MiB for 1 TiB. */
 export function logFileSize(diskSize: number, granuleSize = GRANULE_SIZE_BYTES): number {
   return new LogLayout(countGranules(diskSize, granuleSize)).fileSize
 }
 
 /**
- * The own write log: a bitmap in memory and on stable storage (docs/DURABILITY.md, "The log file"). A granule that is marked
- * already costs nothing; first marks that come together share one flush. Every method fails once the storage has failed:
- * what cannot be logged must not be written. Errors: DISK_IO, DISK_FULL.
+ * Our own write log: a bitmap in memory and on stable storage (docs/DURABILITY.md, "The log file"). Marking a granule
+ * that is marked already costs nothing. First marks that come together share one flush. Once the storage has failed
+ * every method fails, because what cannot be logged must not be written. Errors: DISK_IO, DISK_FULL.
  */
 export class DurableBitmap implements WriteLog {
   readonly source: LogSource
@@ -56,27 +59,32 @@ export class DurableBitmap implements WriteLog {
   readonly #options: DurableBitmapOptions
   readonly #layout: LogLayout
   #header: LogHeader
-  /** What the disk looked like when the log was closed; '' if it was not. */
+  /** The stamp of the disk when the log was closed; '' if it was not closed. */
   #closedOver = ''
   #marked: Bitmap
   /** Sectors of bits that belong to this epoch. */
   #touched: Bitmap
-  /** Sectors of the file that differ from what was written last, by position. */
+  /** Positions of sectors whose content in memory differs from what was written last. */
   #stale = new Set<number>()
-  /** Sectors of bits with marks that the next flush, and the one that is under way, will make durable. */
+  /** Sectors with marks that the flush under way, or the next one, makes durable. */
   #marking = new Set<number>()
   #flushing = new Set<number>()
-  /** All file operations happen one after the other; the end of the last one. */
+  /** All file operations happen one after the other; this is the end of the last one. */
   #tail: Promise<void> = Promise.resolve()
   #current: Promise<void> | undefined
   #next: Promise<void> | undefined
   #opened = false
   #closed = false
-  /** The storage holds this log: marks of a log that is unknown because the storage holds something else stay in memory. */
+  /**
+   * Whether the storage holds this log. If it holds something else the log is unknown, and its marks stay in memory.
+   */
   #attached = false
-  /** What the log says can be believed. */
+  /** Whether the log can be believed. */
   #known = false
-  /** A clean log was opened by a restore, and nothing was marked since: its header does not say that it is in use. */
+  /**
+   * Whether a restore opened a clean log and has marked nothing since. The header of such a log does not say that the
+   * log is in use.
+   */
   #untouched = false
   /** Flushes of the storage since it was opened, for benchmarks. */
   flushes = 0
@@ -92,7 +100,9 @@ export class DurableBitmap implements WriteLog {
     this.#header = this.#newHeader({ doubt: NEVER_RESTORED })
   }
 
-  /** Makes storage into a log that is unknown, with that reason, until the first {@link reset}. Durable when it resolves. */
+  /**
+   * Makes the storage a log that is unknown, with `reason`, until the first {@link reset}. Durable when it resolves.
+   */
   async format(reason = NEVER_RESTORED): Promise<void> {
     assert(!this.#opened, 'a log is formatted before it is opened')
     await this.#begin(this.#newHeader({ doubt: reason }), RangeSet.empty)
@@ -108,12 +118,12 @@ export class DurableBitmap implements WriteLog {
     return this.#header.since
   }
 
-  /** The period of a change tracker that was given to {@link reset} last; '' if none was. */
+  /** The period of the change tracker that {@link reset} was given last; '' if none was. */
   get period(): string {
     return this.#header.period
   }
 
-  /** The release it speaks of; root '' before the first restore. */
+  /** The release that the log speaks of; root '' before the first restore. */
   get release(): { readonly release: number; readonly root: string } {
     const { release, root } = this.#header
     return { release, root }
@@ -123,12 +133,12 @@ export class DurableBitmap implements WriteLog {
     assert(!this.#closed && !this.#opened, 'a log is opened once')
     this.#opened = true
     const found = await this.#read()
-    // What holds no log is left alone until a restore begins anew.
+    // Storage that holds no log is left alone until a restore begins the log anew.
     if (typeof found === 'string') return { state: 'unknown', reason: found }
     const refused = this.#refuse(found.header)
     if (refused === undefined) return this.#take(found)
-    // Marks from now on are not kept, so this log must not be believed when all is as it was before: when the disk has its
-    // old size again, say, or its name.
+    // Marks from now on are not kept. So the log must not be believed later either, when the disk has its old size or
+    // its old name again.
     await this.#writeHeader({ ...found.header, doubt: refused })
     return { state: 'unknown', reason: refused }
   }
@@ -149,7 +159,7 @@ export class DurableBitmap implements WriteLog {
     await Promise.all(waits)
   }
 
-  /** {@link mark} for one run; undefined if it is durable already, which is the usual case and must cost nothing. */
+  /** Marks one run. Undefined means that it is durable already, which is the usual case and must cost nothing. */
   markRun(start: number, end: number): Promise<void> | undefined {
     assert(start >= 0 && end <= this.#layout.granules, `granules [${start}, ${end})`)
     this.#assertOpen()
@@ -167,7 +177,7 @@ export class DurableBitmap implements WriteLog {
     return flushing ? this.#current : undefined
   }
 
-  /** Whether every granule of [start, end) is marked; not whether that is durable. */
+  /** Whether every granule of [start, end) is marked. The marks may not be durable yet. */
   isMarked(start: number, end: number): boolean {
     return this.#marked.hasRange(start, end)
   }
@@ -178,7 +188,7 @@ export class DurableBitmap implements WriteLog {
     return at === -1 ? this.#layout.granules : at
   }
 
-  /** Of a log that is unknown nothing is cleared: its marks tell what differs from another release than was restored. */
+  /** Clears nothing in a log that is unknown: its marks say what differs from another release than the restored one. */
   async clear(granules: RangeSet): Promise<void> {
     this.#assertOpen()
     if (!this.#known) return
@@ -197,7 +207,10 @@ export class DurableBitmap implements WriteLog {
     await this.#serially(() => this.#writeStale())
   }
 
-  /** `period`: the change tracker's, if the log goes with one. What lies behind the disk's end counts for nothing. */
+  /**
+   * `period`: name of the change tracker's period, if the log goes with a tracker. Granules behind the end of the disk
+   * are ignored.
+   */
   async reset(dirty: RangeSet, period = ''): Promise<void> {
     this.#assertOpen()
     const { now = Date.now, release } = this.#options
@@ -213,12 +226,12 @@ export class DurableBitmap implements WriteLog {
     this.#known = true
   }
 
-  /** Whether the disk was written between the log's last closing and its opening, as far as that can be seen. */
+  /** Whether the disk was written after the log was closed and before it was opened, as far as the stamp shows. */
   async writtenSinceClosed(): Promise<boolean> {
     return this.#closedOver !== '' && (await this.#options.disk.changedSince(this.#closedOver)) === true
   }
 
-  /** What is marked holds all of the change tracker's periods before this one. Durable when it resolves. */
+  /** Notes that the marks contain every change of the tracker's periods before `period`. Durable when it resolves. */
   async enter(period: string): Promise<void> {
     this.#assertOpen()
     await this.#serially(async () => {
@@ -227,7 +240,7 @@ export class DurableBitmap implements WriteLog {
     })
   }
 
-  /** From now on nothing may be concluded from the log, until the next {@link reset}. Durable when it resolves. */
+  /** Makes the log unknown until the next {@link reset}. Durable when it resolves. */
   async doubt(reason: string): Promise<void> {
     this.#assertOpen()
     assert(reason !== '', 'a doubt has a reason')
@@ -281,7 +294,7 @@ export class DurableBitmap implements WriteLog {
     return this.#options.storage.size >= this.#layout.fileSize
   }
 
-  /** Goes on with the log that was found. */
+  /** Takes over the log that was found in the storage. */
   async #take(found: LogContents): Promise<LogState> {
     this.#attached = true
     this.#marked = found.marked
@@ -292,9 +305,10 @@ export class DurableBitmap implements WriteLog {
     const other = this.#otherRelease()
     const clean = this.#marked.count === 0
     const believed = doubt === '' && other === undefined
-    // A restore that finds nothing to do writes nothing to the disk, and should cost no flush.
+    // A restore that finds nothing to do writes nothing to the disk, so it should cost no flush.
     this.#untouched = this.#options.release !== undefined && believed && clean && !found.header.inUse
-    // A doubt outlives this opening; so does the fact that the disk may be written from now on.
+    // A doubt stays in the header. So does the note that the log is in use, because the disk may be written from now
+    // on.
     if (!this.#untouched) await this.#serially(() => this.#use())
     if (doubt !== '') return { state: 'unknown', reason: doubt }
     if (other !== undefined) return { state: 'unknown', reason: other, against: this.release }
@@ -302,14 +316,14 @@ export class DurableBitmap implements WriteLog {
     return { state: clean ? 'clean' : 'dirty', unclean: found.header.inUse }
   }
 
-  /** The header says that the log is in use. Durable when it resolves. */
+  /** Writes to the header that the log is in use. Durable when it resolves. */
   async #use(): Promise<void> {
     this.#untouched = false
     this.#header = { ...this.#header, inUse: true }
     await this.#writeHeader(this.#header)
   }
 
-  /** Why the log is of something else. */
+  /** Why the log speaks of something else than this disk; undefined if it does not. */
   #refuse(header: LogHeader): string | undefined {
     const { disk } = this.#options
     if (header.disk !== disk.identity) return 'the log is of another disk'
@@ -327,7 +341,10 @@ export class DurableBitmap implements WriteLog {
     return `the log is of release ${this.#header.release}, not ${wanted.release}`
   }
 
-  /** What is written past our own monitor shows in the stamp; what a change tracker sees is not in the bitmap yet. */
+  /**
+   * How the disk was changed without the log; empty if it was not. A write past our own monitor shows in the stamp.
+   * Writes that a change tracker sees are no reason: they are not in the bitmap yet.
+   */
   async #behindItsBack(): Promise<string> {
     if (this.source !== 'nbd') return ''
     return (await this.writtenSinceClosed()) ? 'the disk was written after the log was closed' : ''
@@ -341,7 +358,7 @@ export class DurableBitmap implements WriteLog {
       this.#stale.add(this.#layout.summaryAt(this.#header.area) + Math.floor(sector / BITS_PER_SECTOR))
   }
 
-  /** The flush that makes everything durable that is marked by now; all who ask before it begins share it. */
+  /** Makes everything durable that is marked by now. All who ask before the flush begins share it. */
   #flushSoon(): Promise<void> {
     this.#next ??= this.#serially(async () => {
       this.#current = this.#next
@@ -357,8 +374,9 @@ export class DurableBitmap implements WriteLog {
   }
 
   /**
-   * A new epoch: bits and an empty summary go where the epoch in force does not look, or where it takes them for granules
-   * that may all be dirty; when they are durable the header switches over, in one sector.
+   * Begins a new epoch. Its bits and an empty summary are written first. They go to the summary area that the epoch in
+   * force does not use, and to sectors of bits that the epoch in force then takes for granules that may all be dirty.
+   * When they are durable the header switches to the new epoch, in one sector.
    */
   async #begin(header: LogHeader, dirty: RangeSet): Promise<void> {
     await this.#serially(async () => {
@@ -389,7 +407,7 @@ export class DurableBitmap implements WriteLog {
     await this.#options.storage.flush()
   }
 
-  /** Writes what is stale; neighbours together. */
+  /** Writes the sectors that are stale, neighbours together. */
   async #writeStale(): Promise<void> {
     if (!this.#attached) return this.#stale.clear()
     const positions = [...this.#stale].sort((a, b) => a - b)
@@ -421,11 +439,14 @@ export class DurableBitmap implements WriteLog {
     await this.#options.storage.flush()
   }
 
-  /** After a failure nothing is tried again: what the storage holds is no longer known. */
+  /**
+   * Runs `work` after all work before it. After a failure nothing is tried again, because nobody knows what the storage
+   * holds.
+   */
   #serially(work: () => Promise<void>): Promise<void> {
     const done = this.#tail.then(work)
     this.#tail = done
-    // Whoever waits for it gets the failure; so does everybody after.
+    // Whoever waits for this work gets the failure, and so does everybody who comes later.
     done.catch(() => undefined)
     return done
   }

@@ -5,8 +5,8 @@ const DOCUMENT = /^\s*<blocks>(?<entries>.*)<\/blocks>\s*$/s
 const ENTRY = /\s*<(?:block block\s*=\s*"(\d+)"|range begin\s*=\s*"(\d+)"\s+end\s*=\s*"(\d+)")\s*\/>\s*/y
 
 /**
- * What era_invalidate(8) prints: `<block block="7"/>` and `<range begin="1" end = "3"/>`, the end exclusive, between
- * `<blocks>` and `</blocks>`. Anything else, a cut document above all, is an error: ERA_FAILED.
+ * Reads what era_invalidate(8) prints: `<block block="7"/>` and `<range begin="1" end = "3"/>`, the end exclusive,
+ * between `<blocks>` and `</blocks>`. Anything else is an error, a document that was cut above all: ERA_FAILED.
  */
 export function parseEraBlocks(xml: string): RangeSet {
   const entries = DOCUMENT.exec(xml)?.groups?.entries

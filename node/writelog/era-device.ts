@@ -15,7 +15,10 @@ const SECTOR_BYTES = 512
 const SUPERBLOCK_BYTES = 4096
 /** The unit of dm-era in sectors of 512 bytes, as its table wants it: 128. */
 export const ERA_BLOCK_SECTORS = ERA_BLOCK_BYTES / SECTOR_BYTES
-/** Before it, the writes of the era in which a machine crashed were lost ("dm era: Recover committed writeset after crash"). */
+/**
+ * Older kernels lost the writes of the era in which a machine crashed ("dm era: Recover committed writeset after
+ * crash").
+ */
 const FIRST_KERNEL = [5, 12] as const
 
 /** What an era device is made of. */
@@ -34,7 +37,7 @@ export interface EraSystem {
   readonly disks: KernelDisks
   /** As `uname -r`. */
   readonly kernel: string
-  /** Where locks are that end with the boot. */
+  /** Directory for locks, which must be empty after a boot. */
   readonly runDir: string
 }
 
@@ -42,13 +45,13 @@ export interface EraSystem {
 export const ERA_SYSTEM: EraSystem = { run: runSystemTool, disks: new KernelDisks(), kernel: release(), runDir: '/run' }
 
 /**
- * A dm-era device over a disk (Documentation/admin-guide/device-mapper/era.rst), by the programs of Debian. All faults are
- * errors: ERA_FAILED saying why, TOOL_MISSING, those of opening a disk.
- *
- * The kernel numbers eras upwards; a new one begins with each activation, `checkpoint` and snapshot. A write waits until
- * its block is durable in the set of the current era; complete eras are merged, in the background, to one number for each
- * block. So what was written since era N began is what all sets and numbers from N on name. era_invalidate does not
- * look at the set of the era that still runs: metadata of a machine that crashed must first be activated, which ends that era.
+ * A dm-era device over a disk (Documentation/admin-guide/device-mapper/era.rst), driven by programs of Debian. Errors:
+ * ERA_FAILED with the reason, TOOL_MISSING, those of opening a disk.
+ * The kernel counts eras upwards. A new era begins with each activation, `checkpoint` and snapshot. A write waits until
+ * its unit is durable in the set of the current era. The kernel merges the sets of past eras, in the background, into
+ * one number for each unit: the last era in which it was written. So the writes since era N are the units that some set
+ * or number from N on names. era_invalidate does not look at the set of the era that still runs. After a crash the
+ * metadata must first be activated, which ends that era.
  */
 export class EraDevice {
   readonly place: EraPlace
@@ -63,7 +66,7 @@ export class EraDevice {
     return (await this.#system.disks.mapped(this.place.name)) !== undefined
   }
 
-  /** Number of the disk, which must be a block device. */
+  /** Number of the disk, such as `254:16`. The disk must be a block device. */
   async disk(): Promise<string> {
     const number = await this.#system.disks.numberOf(this.place.disk)
     if (number === undefined)
@@ -81,7 +84,7 @@ export class EraDevice {
     const { name, disk, metadata } = this.place
     const mapped = await disks.mapped(name)
     if (mapped === undefined) throw new MeshError('ERA_FAILED', `there is no device ${name}`)
-    // Whoever asks a suspended era device something waits for ever.
+    // A question to a suspended era device would wait for ever.
     if (mapped.suspended) throw new MeshError('ERA_FAILED', `the device ${name} is suspended`)
     const table = (await run('dmsetup', ['table', name])).trim()
     const [, sectors, meta = '', origin, block] = /^0 (\d+) era (\d+:\d+) (\d+:\d+) (\d+)$/.exec(table) ?? []
@@ -98,7 +101,7 @@ export class EraDevice {
       throw new MeshError('ERA_FAILED', `the device ${name} keeps its metadata elsewhere than ${metadata}`)
   }
 
-  /** dm-era notes of a discard its first block only, so it must refuse them all. */
+  /** Whether the device refuses discards. It must refuse all, because dm-era notes only the first unit of a discard. */
   async refusesDiscards(): Promise<boolean> {
     const mapped = await this.#system.disks.mapped(this.place.name)
     return mapped !== undefined && (await this.#system.disks.discardMax(mapped.number)) === 0
@@ -110,8 +113,8 @@ export class EraDevice {
   }
 
   /**
-   * Makes the device. A mapped device takes from its disk whether there are discards, so the disk refuses them while it is
-   * made: there is no moment at which one could get through.
+   * Makes the device. A mapped device inherits from its disk whether it accepts discards. So the disk refuses discards
+   * while the device is made, and there is no moment at which a discard could get through.
    */
   async activate(): Promise<void> {
     this.#assertKernel()
@@ -140,8 +143,9 @@ export class EraDevice {
   }
 
   /**
-   * Calls `work` with the running device. Where there is none (a restore comes before it), the metadata are activated for
-   * the moment over a device that takes no reads or writes at all, so that the disk is not touched, nor claimed if this is killed.
+   * Calls `work` with the running device. If no device runs (a restore comes before it), the metadata are activated for
+   * the moment over a device that accepts no reads or writes. So the disk is not touched, and stays free if this
+   * process is killed.
    */
   async look<T>(work: (era: RunningEra) => Promise<T>): Promise<T> {
     this.#assertKernel()
@@ -167,7 +171,10 @@ export class EraDevice {
     }
   }
 
-  /** There is one snapshot for all who look, and one reader; a look takes a moment, so others wait for it. */
+  /**
+   * One process looks at a time, because there is only one snapshot and one reader. A look takes a moment, so the
+   * others wait.
+   */
   async #lock(): Promise<() => Promise<void>> {
     const directory = join(this.#system.runDir, `lab-mesh-era-${this.place.name}`)
     for (let tries = 1; ; tries++) {
@@ -195,7 +202,10 @@ export class EraDevice {
       throw new MeshError('ERA_FAILED', `dm-era of Linux ${kernel} loses writes when the machine crashes`)
   }
 
-  /** The metadata as a block device that nothing else uses: the kernel would let two era devices write to the same one. */
+  /**
+   * Makes the metadata a block device that nothing else uses. The kernel itself would let two era devices write to the
+   * same metadata.
+   */
   async #attachMetadata(): Promise<{ number: string; node: string; detach: () => Promise<void> }> {
     const { run, disks } = this.#system
     const { metadata } = this.place
@@ -236,14 +246,14 @@ export class EraDevice {
     await this.#system.run('dmsetup', ['remove', '--retry', name])
   }
 
-  /** Also what one that was killed left behind. */
+  /** Removes the reader, also one that a killed process left. */
   async #removeReader(): Promise<void> {
     for (const name of [this.#reader, this.#nothing])
       if ((await this.#system.disks.mapped(name)) !== undefined) await this.#remove(name)
   }
 }
 
-/** The kernel would make new metadata without a word, on whatever begins with zeros. */
+/** Refuses metadata that begin with zeros: the kernel would make new metadata there without asking. */
 async function assertNotBlank(path: string): Promise<void> {
   const device = await openDevice(path, { writable: false })
   try {

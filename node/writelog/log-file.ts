@@ -12,7 +12,7 @@ import {
   SECTOR_PAYLOAD_BYTES,
 } from './log-layout.ts'
 
-/** A log as it stands in its file. */
+/** The content of a log file. */
 export interface LogContents {
   readonly header: LogHeader
   readonly layout: LogLayout
@@ -20,18 +20,21 @@ export interface LogContents {
   readonly marked: Bitmap
   /** Sectors of bits that belong to this epoch. */
   readonly touched: Bitmap
-  /** Why the bits cannot be believed, if so. */
+  /** Why the bits cannot be believed; '' if they can. */
   readonly doubt: string
-  /** Damage that was found; part of the doubt. */
+  /** Damage that was found. It is named in the doubt, too. */
   readonly damage?: string
 }
 
-/** Granules a disk has: the last one may be cut short. */
+/** Granules of a disk; the last one may be cut short. */
 export function countGranules(diskSize: number, granuleSize: number): number {
   return Math.ceil(diskSize / granuleSize)
 }
 
-/** Reads a log, or says why the file holds none. Takes as long as what was ever marked in this epoch. Errors: DISK_IO. */
+/**
+ * Reads a log, or returns why the file holds none. The time it takes grows with what was ever marked in this epoch.
+ * Errors: DISK_IO.
+ */
 export async function readLog(storage: BlockDevice): Promise<LogContents | string> {
   if (storage.size < SECTOR_BYTES) return 'the log file is cut short'
   const sector = Buffer.alloc(SECTOR_BYTES)
@@ -87,7 +90,8 @@ async function readBits(
         const position = layout.bitsAt + first + i
         const verdict = judgeSector(sector, epoch, position)
         if (verdict === 'damaged') return `the log is damaged in sector ${position}`
-        // If the summary was written and the bits were not, a mark was cut off; of which granules is not known.
+        // The summary names the sector, but its bits were not written: a mark was cut off. Nobody knows of which
+        // granules, so all of them count as dirty.
         if (verdict === 'other') sector.fill(0xff, 0, SECTOR_PAYLOAD_BYTES)
         marked.load((first + i) * BITS_PER_SECTOR, sector.subarray(0, SECTOR_PAYLOAD_BYTES))
       }

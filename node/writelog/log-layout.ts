@@ -2,14 +2,14 @@ import assert from 'node:assert/strict'
 import { crc32 } from 'node:zlib'
 
 /**
- * How the durable bitmap lies in its file (docs/DURABILITY.md, "The log file"). Everything is a sector of 512 bytes, the
- * unit a disk writes whole or not at all, with a checksum of its own:
+ * How the durable bitmap lies in its file (docs/DURABILITY.md, "The log file"). Everything is a sector of 512 bytes
+ * with a checksum of its own. A disk writes a sector whole or not at all.
  *
  *     header | summary, area 0 | summary, area 1 | bits
  *
- * A sector of bits covers 3840 granules; the summary has one bit for each of them: whether it has ever been written in this
- * epoch. Sectors that the summary does not name count as zeros whatever stands there, so a log begins anew by a new epoch
- * and an empty summary in the other area, and opens in the time that what was marked takes to read.
+ * A sector of bits covers 3840 granules. The summary has one bit for each sector of bits: whether the sector was ever
+ * written in this epoch. Sectors that the summary does not name count as zeros, whatever stands there. So a log begins
+ * anew by a new epoch and an empty summary in the other area, and the time to open a log grows with what was marked.
  */
 export const SECTOR_BYTES = 512
 /** Bytes of bits in one sector; the rest is the seal. */
@@ -58,13 +58,14 @@ export function sealSector(sector: Buffer, epoch: Uint8Array, position: number):
 }
 
 /**
- * What a sector is: of this epoch; of another one, or never written; or none of ours (damaged, or meant for another
- * position).
+ * Says what a sector is: `current` is of this epoch; `other` is of another epoch, or was never written; `damaged` does
+ * not fit its checksum, or is meant for another position.
  */
 export function judgeSector(sector: Buffer, epoch: Uint8Array, position: number): 'current' | 'other' | 'damaged' {
   if (sector.readUInt32LE(CHECKSUM_AT) !== crc32(sector.subarray(0, CHECKSUM_AT)))
     return isZero(sector) ? 'other' : 'damaged'
-  // Not as a BigInt: a log that is opened has tens of thousands of them.
+  // The position is read in two halves: a log that is opened has tens of thousands of sectors, and a BigInt for each is
+  // slow.
   const [low, high] = [sector.readUInt32LE(POSITION_AT), sector.readUInt32LE(POSITION_AT + 4)]
   if (high * 2 ** 32 + low !== position) return 'damaged'
   return sector.compare(epoch, 0, EPOCH_BYTES, EPOCH_AT, EPOCH_AT + EPOCH_BYTES) === 0 ? 'current' : 'other'
@@ -76,9 +77,9 @@ function isZero(sector: Buffer): boolean {
 
 /** What the header says. */
 export interface LogHeader {
-  /** What the disk is, hashed; hexadecimal. */
+  /** Digest of what the disk is, hexadecimal. */
   readonly disk: string
-  /** Who marks: the log of one knows nothing of what went past it through another. */
+  /** Who marks. A log says nothing about writes that went another way. */
   readonly source: string
   /** Bytes. */
   readonly diskSize: number
@@ -91,11 +92,11 @@ export interface LogHeader {
   readonly release: number
   /** Root of its hash tree, hexadecimal. */
   readonly root: string
-  /** When the epoch began: the end of the restore, or of the scan before it; milliseconds since 1970. */
+  /** When the epoch began, in milliseconds since 1970: the end of the restore, or of the scan before it. */
   readonly since: number
-  /** Set from opening to closing. */
+  /** True from opening to closing. */
   readonly inUse: boolean
-  /** What the disk looked like when the log was closed, so that a change behind its back shows; hashed. */
+  /** Digest of what the disk looked like when the log was closed, so that a change without the log shows. */
   readonly stamp: string
   /** Period of the change tracker that the log goes with, '' if it stands alone. */
   readonly period: string
@@ -139,7 +140,7 @@ export function encodeHeader(header: LogHeader): Buffer {
   return sector
 }
 
-/** Whether a place that begins with this sector may become a log: it holds nothing, or a log of any version. */
+/** Whether a place whose first sector is `sector` may become a log: it is empty, or holds a log of any version. */
 export function isLogOrNothing(sector: Buffer): boolean {
   return isZero(sector) || sector.toString('latin1', 0, MAGIC_NAME.length) === MAGIC_NAME
 }

@@ -14,10 +14,10 @@ interface LogStorage {
 }
 
 /**
- * Opens what a log is kept in: a file, made `size` bytes large and filled with zeros if it is missing or too short, so
- * that a later mark need not wait for the file system's own records; a block device; or, at an `nbd://` address, whatever
- * an NBD server on another machine keeps. Errors: those of openDevice and openNbdDevice, STATE_UNWRITABLE, DISK_FULL,
- * DISK_TOO_SMALL.
+ * Opens the storage of a log. A file that is missing or too short is made `size` bytes long and filled with zeros, so
+ * that a later mark need not wait for the records of the file system. A block device is opened as it is. At an `nbd://`
+ * address an NBD server, perhaps on another machine, keeps the log. Errors: those of openDevice and openNbdDevice,
+ * STATE_UNWRITABLE, DISK_FULL, DISK_TOO_SMALL.
  */
 export async function openLogStorage(where: string, size: number): Promise<LogStorage> {
   const remote = isNbdAddress(where)
@@ -31,8 +31,8 @@ export async function openLogStorage(where: string, size: number): Promise<LogSt
 }
 
 /**
- * A place that is to become a log must hold nothing yet, or a log; and not be the disk that the log is of.
- * Errors: LOG_PLACE_TAKEN, and those of {@link openStoredLog}.
+ * Refuses a place for a new log unless it is empty or holds a log, and is not the disk that the log is of. Errors:
+ * LOG_PLACE_TAKEN, and those of {@link openStoredLog}.
  */
 export async function assertPlaceFree(where: string, disk: string): Promise<void> {
   const taken = (what: string): MeshError => new MeshError('LOG_PLACE_TAKEN', `${where} ${what}; no log is kept there`)

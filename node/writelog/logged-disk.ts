@@ -5,15 +5,18 @@ import { ALLOCATION_CONTEXT, STATE_DIRTY } from '../nbd/nbd-protocol.ts'
 import type { DurableBitmap } from './durable-bitmap.ts'
 import { LOG_ZERO_BYTES } from './limits.ts'
 
-/** The context by which other programs can read our log; bit 0 of the flags: may differ from the release. */
+/**
+ * The NBD context by which other programs can read our log. Bit 0 of the flags: the bytes may differ from the release.
+ */
 export const DIRTY_CONTEXT = 'lab-mesh:dirty'
 
 /** Longest extent that fits its field in a reply. */
 const MAX_EXTENT_BYTES = 0xffff_0000
 
 /**
- * A disk whose writes are logged: mark durable → then write (docs/DURABILITY.md, "Write log"). If the log fails, so does
- * the write. Trims are logged and otherwise ignored: a block of the model that is given up now has to be fetched later.
+ * A disk whose writes are logged: mark durable → then write (docs/DURABILITY.md, "Write log"). If the log fails the
+ * write fails, too. Trims are logged and otherwise ignored: the restore wants the content of the model, and a block
+ * that is given up would have to be fetched.
  */
 export class LoggedDisk implements NbdExport {
   readonly name: string
@@ -44,7 +47,7 @@ export class LoggedDisk implements NbdExport {
     return this.#device.read(byteOffset(offset), into)
   }
 
-  /** The mark is under way while the data still comes in; a failure shows when they are written. */
+  /** Begins to mark the range while its data still comes in. If marking fails, the write of the data fails. */
   announceWrite(offset: number, length: number): void {
     this.#mark(offset, length)?.catch(() => undefined)
   }

@@ -14,7 +14,7 @@ interface QemuBitmapOptions {
   readonly image: string
   /** Path of the managed disk, which is the image's raw external data file. */
   readonly disk: string
-  /** Only to look, while a machine may be running or being started. Otherwise one that runs is an error. */
+  /** Only a look: a machine may be running or starting. Without it a running machine is an error. */
   readonly running?: boolean
   /** Address of an NBD export by which a running machine publishes the bitmap. */
   readonly live?: string
@@ -24,13 +24,17 @@ interface QemuBitmapOptions {
 const PREFIX = 'lab-mesh-'
 
 /**
- * The writes a virtual machine makes, as QEMU records them in a persistent dirty bitmap; a period is a bitmap. QEMU stores it
- * when the machine ends in an orderly way; after a kill or a power cut it is marked as in use, and everything is unknown. A
- * restore writes to the raw disk, past QEMU, while no machine runs: what it does is in no bitmap.
+ * The writes that a virtual machine makes, as QEMU records them in a persistent dirty bitmap. Each period is a bitmap.
+ * QEMU stores the bitmap when the machine ends in an orderly way. After a kill or a power cut the bitmap is marked as
+ * in use, and everything is unknown. A restore writes to the raw disk while no machine runs, so its writes are in no
+ * bitmap.
  */
 export class QemuBitmap implements ChangeTracker {
   readonly source = 'qemu'
-  /** Finer than QEMU's own 64 KiB: it costs a machine 32 MiB of memory for 1 TiB, and a restore fetches 16 times less. */
+  /**
+   * Finer than QEMU's default of 64 KiB: a machine needs 32 MiB of memory for a disk of 1 TiB, and a restore fetches up
+   * to 16 times less.
+   */
   readonly granuleSize = GRANULE_SIZE_BYTES
   readonly #image: QemuImage
   readonly #disk: string
@@ -76,8 +80,8 @@ export class QemuBitmap implements ChangeTracker {
   }
 
   /**
-   * Makes the image anew, so that a machine sees what the disk holds from now on ({@link QemuImage}).
-   * Errors: those of {@link QemuImage.renew}; a restore that went on would not be seen by the machine.
+   * Makes the image anew, so that a machine sees what the disk holds from now on ({@link QemuImage}). Errors: those of
+   * {@link QemuImage.renew}. A restore must stop then: the machine would not see what it writes.
    */
   async begin(): Promise<string> {
     const name = `${PREFIX}${randomBytes(8).toString('hex')}`
@@ -100,7 +104,7 @@ export class QemuBitmap implements ChangeTracker {
   }
 }
 
-/** Removes an image of ours, which no machine is to use any more. Errors: DISK_IN_USE, TOOL_MISSING, STATE_UNWRITABLE. */
+/** Removes one of our images. No machine may use it any more. Errors: DISK_IN_USE, TOOL_MISSING, STATE_UNWRITABLE. */
 export async function removeImage(path: string): Promise<void> {
   const info = await new QemuImage(path, path).info()
   if (typeof info === 'string' || info.rawDataFile === undefined) return

@@ -14,7 +14,7 @@ import { failed, optionValue, qemuImg, toolEnv, toolError } from './qemu-tools.t
 const SECTOR_BYTES = 512
 const QCOW2_MAGIC = Buffer.from('QFI\xfb', 'latin1')
 
-/** What `qemu-img info` tells of a qcow2 file. */
+/** What `qemu-img info` says of a qcow2 file. */
 interface QemuImageInfo {
   /** Bytes. */
   readonly size: number
@@ -27,16 +27,17 @@ interface QemuBitmapInfo {
   readonly name: string
   /** Bytes. */
   readonly granularity: number
-  /** It was not stored, because QEMU is running or was killed; or it is damaged. */
+  /** QEMU did not store the bitmap, because it is running or was killed; or the bitmap is damaged. */
   readonly inUse: boolean
-  /** It records what is written. */
+  /** The bitmap records what is written. */
   readonly enabled: boolean
 }
 
 /**
- * A qcow2 file whose content is in a raw file beside it, the managed disk. It holds what QEMU adds: persistent dirty bitmaps,
- * and which clusters read as zeros. The latter would hide what a restore writes to the raw file, which QEMU's manual warns of
- * (qemu-img(1), `data_file_raw`); so whenever that may have happened the file is made anew ({@link renew}).
+ * A qcow2 file whose content is in a raw file beside it, the managed disk. The qcow2 file holds what QEMU adds:
+ * persistent dirty bitmaps, and which clusters read as zeros. Clusters that read as zeros would hide what a restore
+ * writes to the raw file (qemu-img(1), `data_file_raw`). So the qcow2 file is made anew whenever that may have happened
+ * ({@link renew}).
  */
 export class QemuImage {
   readonly path: string
@@ -49,8 +50,8 @@ export class QemuImage {
   }
 
   /**
-   * What the file holds, or why it cannot be told. `running`: also while QEMU writes to it, and without
-   * keeping a machine from being started. Errors: DISK_IN_USE (QEMU is running), TOOL_MISSING.
+   * What the file holds, or why nobody can tell. `running`: look also while QEMU writes to the file, and do not keep a
+   * machine from starting. Errors: DISK_IN_USE (QEMU is running), TOOL_MISSING.
    */
   async info(options: { running?: boolean } = {}): Promise<QemuImageInfo | string> {
     const found = await stat(this.path).catch(() => undefined)
@@ -74,8 +75,9 @@ export class QemuImage {
   }
 
   /**
-   * What the file holds if it is an image over the managed disk; undefined if it is missing, damaged, or over a disk that is
-   * gone, so that nothing is lost by {@link renew}. Errors: DISK_IN_USE, TOOL_MISSING; QEMU_FAILED if it is something else.
+   * What the file holds if it is an image over the managed disk. Undefined if it is missing, damaged, or over a disk
+   * that is gone: {@link renew} loses nothing then. Errors: DISK_IN_USE, TOOL_MISSING; QEMU_FAILED if it is something
+   * else.
    */
   async own(): Promise<QemuImageInfo | undefined> {
     const info = await this.info()
@@ -87,9 +89,9 @@ export class QemuImage {
   }
 
   /**
-   * Makes the file anew over the disk as it is, `size` bytes, every byte of it read from there; with the bitmaps of the old one
-   * that are good, and a fresh one. The old file is in force until the new one is durable. Errors: those of {@link own},
-   * DISK_FULL, STATE_UNWRITABLE.
+   * Makes the file anew over the disk as it is. The new file has `size` bytes, all read from the disk, the good bitmaps
+   * of the old file, and a fresh bitmap. The old file is in force until the new one is durable. Errors: those of {@link
+   * own}, DISK_FULL, STATE_UNWRITABLE.
    */
   async renew(size: number, bitmap: string, granularity: number): Promise<void> {
     if (size % SECTOR_BYTES !== 0)
@@ -104,7 +106,7 @@ export class QemuImage {
         for (const one of kept) await carryOver(path, fresh, one)
       } catch (error) {
         if (!isMeshError(error, 'QEMU_FAILED')) throw error
-        // One that cannot be read may have been added as an empty one.
+        // A bitmap that cannot be read may have been added empty, so the file is built once more.
         await build(fresh, scratch, size)
       }
       await qemuImg('bitmap', '--add', '-g', `${granularity}`, '-f', 'qcow2', fresh, bitmap)
@@ -128,13 +130,13 @@ export class QemuImage {
   }
 
   /**
-   * Reads a bitmap that is stored in the file. `running`: without keeping a machine from being started.
-   * Errors: QEMU_FAILED, TOOL_MISSING, those of the NBD client.
+   * Reads a bitmap that is stored in the file. `running`: do not keep a machine from starting. Errors: QEMU_FAILED,
+   * TOOL_MISSING, those of the NBD client.
    */
   async readBitmap(name: string, options: { running?: boolean } = {}): Promise<DirtyExtents> {
     const directory = await mkdtemp(join(tmpdir(), 'mesh-qemu-'))
     const socket = join(directory, 'nbd.sock')
-    // It ends when its only client leaves, so also when this process is killed.
+    // qemu-nbd ends when its only client leaves, so also when this process is killed.
     const share = options.running === true ? ',force-share=on' : ''
     const image = `driver=qcow2,file.driver=file,file.filename=${optionValue(this.path)}${share}`
     const args = ['--read-only', `--bitmap=${name}`, `--socket=${socket}`, '--image-opts', image]
@@ -157,7 +159,7 @@ export class QemuImage {
     }
   }
 
-  /** Why a file that QEMU cannot read may be something else than a damaged image. */
+  /** Why a file that QEMU cannot read may be something else than a damaged image; undefined if it may not. */
   async #foreign(): Promise<string | undefined> {
     if (!(await exists(this.path))) return undefined
     const start = Buffer.alloc(QCOW2_MAGIC.byteLength)
@@ -199,7 +201,9 @@ interface QemuImgInfo {
   }
 }
 
-/** To make an image empties its data file, so it is made over another one, and told of the disk at the end. */
+/**
+ * Making an image empties its data file. So the image is made over a scratch file, and is told of the disk at the end.
+ */
 async function build(fresh: string, scratch: string, size: number): Promise<void> {
   await rm(fresh, { force: true })
   const options = [`data_file=${optionValue(scratch)}`, 'data_file_raw=on', `cluster_size=${QEMU_CLUSTER_BYTES}`]
@@ -216,14 +220,14 @@ async function exists(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined)) !== undefined
 }
 
-/** Whatever the paths are. */
+/** Whether two paths lead to the same disk. */
 async function isSameDisk(one: string, other: string): Promise<boolean> {
   const [a, b] = await Promise.all([stat(one).catch(() => undefined), stat(other)])
   if (a === undefined) return false
   return b.isBlockDevice() ? a.isBlockDevice() && a.rdev === b.rdev : a.ino === b.ino && a.dev === b.dev
 }
 
-/** Owner and mode of the file that is replaced, and everything on stable storage. */
+/** Gives the new file the owner and mode of the old one, and makes it durable. */
 async function makeLike(old: string, fresh: string): Promise<void> {
   const facts = await stat(old).catch(() => undefined)
   if (facts !== undefined) {

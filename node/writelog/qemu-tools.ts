@@ -13,7 +13,7 @@ export async function qemuImg(...args: string[]): Promise<string> {
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') throw toolError('qemu-img', error)
     const { stderr = '' } = error as { stderr?: string }
-    // Of all that can fail only this has to be told from the rest; QEMU has no code for it.
+    // Only this failure has to be told from the others, and QEMU has no exit code for it.
     if (/Failed to get .*lock/.test(stderr))
       throw new MeshError('DISK_IN_USE', `a running QEMU uses ${args.at(args[0] === 'bitmap' ? -2 : -1)}`, {
         cause: error,
@@ -22,7 +22,7 @@ export async function qemuImg(...args: string[]): Promise<string> {
   }
 }
 
-/** What a program of QEMU said as it failed. */
+/** QEMU_FAILED with what a program of QEMU said as it failed. */
 export function failed(program: string, args: readonly string[], said: string, cause?: unknown): MeshError {
   const text = said.trim().replaceAll(/\s*\n\s*/g, '; ')
   return new MeshError('QEMU_FAILED', `${text === '' ? `${program} ${args.join(' ')} failed` : text}`, { cause })
@@ -34,7 +34,7 @@ export function toolError(program: string, cause: unknown): unknown {
   return new MeshError('TOOL_MISSING', `the program ${program} of the package qemu-utils is missing`, { cause })
 }
 
-/** Messages in English. */
+/** The environment for programs of QEMU, which then write their messages in English. */
 export function toolEnv(): NodeJS.ProcessEnv {
   return { ...process.env, LC_ALL: 'C' }
 }

@@ -26,14 +26,14 @@ export class RunningEra {
   }
 
   /**
-   * Blocks written in era `since` or later. Read from a snapshot, which ends the current era and commits; one that is left
-   * from a crash is of another time and is dropped first.
+   * Units written in era `since` or later. They are read from a snapshot, which ends the current era and commits it. A
+   * snapshot that a crash has left is of another time, and is dropped first.
    */
   async writtenSince(since: number): Promise<RangeSet> {
     if ((await this.#status()).snapshot) await this.#message('drop_metadata_snap')
     await this.#message('take_metadata_snap')
     try {
-      // The kernel writes the metadata past the page cache.
+      // The kernel writes the metadata past the page cache, which is therefore dropped.
       await this.#run('blockdev', ['--flushbufs', this.#metadata])
       const args = ['--metadata-snapshot', '--written-since', String(since), this.#metadata]
       return parseEraBlocks(await this.#run('era_invalidate', args))

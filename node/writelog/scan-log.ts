@@ -3,7 +3,7 @@ import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import type { LogState, WriteLog } from './write-log.ts'
 
-/** No log at all: the state is always unknown, so the disk is scanned. Marks and clears live only as long as the object. */
+/** No log at all: its state is always unknown, so the disk is scanned. Marks and clears live as long as the object. */
 export class ScanLog implements WriteLog {
   readonly source = 'scan'
   readonly granuleSize = GRANULE_SIZE_BYTES

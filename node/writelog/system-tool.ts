@@ -23,8 +23,8 @@ const execute = promisify(execFile)
 const UDEV = '/run/udev/control'
 
 /**
- * An early boot environment may have a PATH without the folders of the administrator's programs, and no udev, to which
- * Debian's dmsetup leaves the nodes in /dev/mapper.
+ * Runs a program as {@link RunTool} says. Early in the boot PATH may lack the folders of the administrator's programs.
+ * There may be no udev either, to which Debian's dmsetup leaves the nodes in /dev/mapper.
  */
 export const runSystemTool: RunTool = async (name, args) => {
   const env: NodeJS.ProcessEnv = {

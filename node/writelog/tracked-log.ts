@@ -7,9 +7,9 @@ import type { LogSource, LogState, WriteLog } from './write-log.ts'
 type Unknown = Extract<Changes, { state: 'unknown' }>
 
 /**
- * A write log kept by something outside this program. A tracker can only add, so what a restore has put right already is
- * kept in a bitmap of our own: on opening, the tracker's changes are marked there, durably, and a new period begins, so that
- * they are not found once more by the next opening. The bitmap names the period that goes with it
+ * A write log kept by something outside this program. A tracker can only add, so a bitmap of our own remembers what a
+ * restore has put right already. On opening, the tracker's changes are marked in the bitmap, durably, and a new period
+ * begins, so that the next opening does not find them again. The bitmap names the period that goes with it
  * (docs/DURABILITY.md, "Logs of change trackers").
  */
 export class TrackedLog implements WriteLog {
@@ -18,7 +18,7 @@ export class TrackedLog implements WriteLog {
   readonly #bitmap: DurableBitmap
   readonly #tracker: ChangeTracker
 
-  /** The bitmap's granule must be the tracker's. */
+  /** Both must count in granules of the same size. */
   constructor(bitmap: DurableBitmap, tracker: ChangeTracker) {
     assert(bitmap.granuleSize === tracker.granuleSize, 'bitmap and tracker count the same granules')
     this.#bitmap = bitmap
@@ -30,7 +30,7 @@ export class TrackedLog implements WriteLog {
   /** Errors: also those of the tracker, for a disk that must not be restored now. */
   async open(): Promise<LogState> {
     const state = await this.#bitmap.open()
-    // Asked also if the log is unknown already: it may refuse.
+    // The tracker is asked also if the log is unknown already, because it may refuse the restore.
     const changes = await this.#tracker.changedSince(this.#bitmap.period)
     if (state.state === 'unknown' && state.against === undefined) return state
     if (changes.state === 'unknown') return this.#doubted(changes.reason)
@@ -51,7 +51,10 @@ export class TrackedLog implements WriteLog {
     return this.#bitmap.clear(granules)
   }
 
-  /** The new period runs before the bitmap names it, and the old one until then: a crash between loses nothing. */
+  /**
+   * The new period begins before the bitmap names it, and the old one goes on until then: a crash between the two loses
+   * nothing.
+   */
   async reset(dirty: RangeSet): Promise<void> {
     const period = await this.#tracker.begin()
     await this.#bitmap.reset(dirty, period)
@@ -66,21 +69,25 @@ export class TrackedLog implements WriteLog {
     return this.#bitmap.close()
   }
 
-  /** A disk that has changed though the tracker has seen nothing was written in some other way. */
+  /**
+   * Why the log cannot be believed if the disk has changed and the tracker has seen nothing: somebody wrote in another
+   * way.
+   */
   async #writtenPast(): Promise<Unknown | undefined> {
     if (!(await this.#bitmap.writtenSinceClosed())) return undefined
     return this.#doubted(`the disk was written, and ${this.source} has not seen it`)
   }
 
-  /** Durable before anything is done about it: what made the tracker say so may look different at the next boot. */
+  /** The doubt is durable before anything is done about it: at the next boot its cause may not be visible any more. */
   async #doubted(reason: string): Promise<Unknown> {
     await this.#bitmap.doubt(reason)
     return { state: 'unknown', reason }
   }
 
   /**
-   * The tracker's changes become marks, and a new period follows the old one without a gap: it begins before the old one is
-   * read to its end, and is named only when the marks are durable. What is written meanwhile may be in both.
+   * Makes marks of the tracker's changes, and lets a new period follow the old one without a gap. The new period begins
+   * before the old one is read to its end, and the bitmap names it only when the marks are durable. A write in between
+   * may be in both periods.
    */
   async #takeOver(): Promise<Unknown | undefined> {
     const period = await this.#tracker.begin()

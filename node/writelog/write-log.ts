@@ -11,10 +11,10 @@
 
 import type { RangeSet } from '../../protocol/ranges.ts'
 
-/** What a log says of the disk when it is opened. `unknown` is treated as dirty everywhere: the disk is scanned. */
+/** What a log says of the disk when it is opened. Everything treats `unknown` as dirty: the disk is scanned. */
 export type LogState =
   | { readonly state: 'clean' | 'dirty'; readonly unclean?: boolean }
-  /** `against`: of this other release, root in hexadecimal, what is marked says truly what may differ. */
+  /** `against`: the marks say truly what may differ from this other release; its root is in hexadecimal. */
   | {
       readonly state: 'unknown'
       readonly reason: string
@@ -35,18 +35,21 @@ export interface WriteLog {
   readonly granuleSize: number
   /** What the log says of the whole disk. */
   open(): Promise<LogState>
-  /** Granules that may differ, in ascending order, as they are now. Only asked when the state is not `unknown`, or names another release. */
+  /**
+   * Granules that may differ, in ascending order, as they are now. The caller asks only if the state is not `unknown`,
+   * or names another release.
+   */
   dirty(): Promise<RangeSet>
   /** Resolves when the marks are durable; only then may the disk be written. */
   mark(granules: RangeSet): Promise<void>
-  /** Called after the disk was flushed: these granules equal the release. Durable not later than {@link close}. */
+  /** These granules equal the release. The caller has flushed the disk before. Durable not later than {@link close}. */
   clear(granules: RangeSet): Promise<void>
   /**
-   * Begins anew after a look at the whole disk: exactly these granules may differ from the release, whatever the log said or
-   * doubted before. Durable when it resolves.
+   * Begins the log anew after a look at the whole disk: exactly these granules may differ from the release, whatever
+   * the log said or doubted before. Durable when it resolves.
    */
   reset(dirty: RangeSet): Promise<void>
-  /** The log was found wrong: it is unknown, with this reason, until the next {@link reset}. Durable when it resolves. */
+  /** Makes the log unknown, with this reason, until the next {@link reset}. Durable when it resolves. */
   doubt(reason: string): Promise<void>
   close(): Promise<void>
 }

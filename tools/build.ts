@@ -5,12 +5,13 @@ import { type BuildOptions, build, type Plugin } from 'esbuild'
 import { VERSION } from './cli/version.ts'
 
 /**
- * Bundles the command, since start-up counts at every boot: what is imported dynamically lies in files of its own, so that
- * libp2p is not even read unless the network is needed. The hash threads' file stands beside the others.
+ * Bundles the command, because start-up counts at every boot. Code that is imported dynamically lies in files of its
+ * own, so that libp2p is not even read unless the network is needed. The file of the hash threads stands beside the
+ * others.
  */
 /**
- * Node's own modules as objects whose parts are looked up when they are used. Imported as ES modules each of their parts would
- * be made at once, streams and sockets among them.
+ * Imports Node's own modules as objects whose parts are looked up when they are used. Imported as ES modules, all their
+ * parts would be made at once, streams and sockets among them.
  */
 const builtins: Plugin = {
   name: 'builtins',
@@ -36,7 +37,7 @@ const options: BuildOptions = {
   platform: 'node',
   format: 'esm',
   target: 'node24',
-  // A native addon that is looked up beside its own package.json.
+  // A native addon is looked up beside its own package.json.
   external: ['classic-level'],
   define: { BUNDLED_VERSION: JSON.stringify(VERSION) },
   // CommonJS dependencies call require for Node's own modules.

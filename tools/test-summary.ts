@@ -1,4 +1,4 @@
-/** What is needed of vitest's JSON report. */
+/** The part of vitest's JSON report that is used. */
 export interface TestReport {
   readonly numPassedTests: number
   readonly numFailedTests: number
@@ -7,8 +7,9 @@ export interface TestReport {
 }
 
 /**
- * The closing line of `npm test`. Each step that failed counts as one; tests that failed without a failed test to show for
- * it (a file that does not load, an error outside of any test, no report at all) count as one, too.
+ * The closing line of `npm test`. Each step that failed counts as one failure. If the tests failed without a failed
+ * test to show for it (a file that does not load, an error outside of any test, no report), that counts as one failure,
+ * too.
  */
 export function summarise(report: TestReport | undefined, failedSteps: readonly string[]): string {
   const others = failedSteps.filter((step) => step !== 'tests').length

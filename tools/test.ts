@@ -6,8 +6,8 @@ import { hasTool, PACKAGES } from './lab/run-tool.ts'
 import { summarise, type TestReport } from './test-summary.ts'
 
 /**
- * `npm test`: installs the Debian packages that tests call where it can, then linter, types, build and all tests.
- * The closing line counts what passed, failed and was skipped; every skipped test says why above it.
+ * `npm test`: installs the Debian packages that tests call, if it can, then runs linter, types, build and all tests.
+ * Its last line is `N passed, N failed, N skipped`. Every skipped test says why above it.
  */
 await installPackages()
 const failed: string[] = []
@@ -39,14 +39,14 @@ function runTests(): TestReport | undefined {
     ])
     return JSON.parse(readFileSync(file, 'utf8')) as TestReport
   } catch {
-    // Vitest itself did not get as far as a report.
+    // Vitest has ended before it wrote a report.
     return undefined
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }
 }
 
-/** As root on Debian missing packages are installed; elsewhere they are named, and what needs them is skipped. */
+/** Installs missing packages as root on Debian. Elsewhere it names them, and tests that need them are skipped. */
 async function installPackages(): Promise<void> {
   const missing = new Set<string>()
   for (const [tool, name] of Object.entries(PACKAGES)) if (!(await hasTool(tool))) missing.add(name)

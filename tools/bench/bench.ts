@@ -70,7 +70,7 @@ async function main(): Promise<void> {
   const peers = Number(values.peers)
   if (!Number.isInteger(peers) || peers < 1)
     throw new MeshError('USAGE', `--peers ${values.peers} is no number of machines`)
-  // What is measured is what is installed.
+  // The bundle is measured, because the bundle is what is installed.
   await import('../build.ts')
   const lab = await Lab.open({ entry: join(import.meta.dirname, '../../dist/mesh.js') })
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {

@@ -3,7 +3,7 @@ import type { Receipt } from '../../node/restore/receipt.ts'
 import type { Lab, MeshProcess } from '../lab/local-lab.ts'
 import { Random } from '../lab/random.ts'
 
-/** One line of a benchmark. Ratios are against a limit measured in the same run. */
+/** One line of a benchmark. `ratio` compares with a limit that was measured in the same run. */
 export interface Figure {
   readonly what: string
   readonly seconds: number
@@ -19,7 +19,7 @@ export interface Figure {
   readonly cpuMsPerMib?: number
   /** Bytes as they travel ÷ bytes of content. */
   readonly wireRatio?: number
-  /** Bytes from which on answers are compressed; 0: none. */
+  /** Least bytes of an answer that is compressed; 0: none is. */
   readonly packFrom?: number
 }
 
@@ -28,7 +28,10 @@ const BLOCK = 65536
 const CHUNK = 16 * MIB
 const POLL_MS = 50
 
-/** A sparse file: what counts is that memory does not grow with it. `peers` machines have it, the master included. */
+/**
+ * Publishes and restores a sparse file, whose size must not show in the memory that is used. `peers` machines hold it,
+ * the master included.
+ */
 export async function benchSparse(lab: Lab, size: number, peers = 1): Promise<Figure[]> {
   await makeHole(lab.path('model.img'), size)
   await makeHole(lab.path('m1.img'), size)
@@ -49,7 +52,7 @@ export async function benchSparse(lab: Lab, size: number, peers = 1): Promise<Fi
   await lab.ok('m1', ['join', await lab.invite('master'), '--disk', lab.path('m1.img'), '--name', 'm1'])
   const restore = await measure(await lab.start('m1', ['restore']))
   const { peers: sources } = restore.result as unknown as Receipt
-  // The master is asked last.
+  // The master is asked last, so it may deliver nothing.
   if (sources.length < Math.max(1, peers - 1))
     throw new Error(`only ${sources.length} of ${peers} machines delivered something`)
   return [
@@ -58,7 +61,7 @@ export async function benchSparse(lab: Lab, size: number, peers = 1): Promise<Fi
   ]
 }
 
-/** A machine that has the image, read from the same file as the master's, and serves it. */
+/** Starts a machine that holds the image and serves it. It reads the same file as the master. */
 async function startHolder(lab: Lab, name: string): Promise<void> {
   await link(lab.path('model.img'), lab.path(`${name}.img`))
   await lab.ok(name, ['join', await lab.invite('master'), '--disk', lab.path(`${name}.img`), '--name', name])
@@ -110,7 +113,10 @@ export async function measure(running: MeshProcess): Promise<Measured> {
   return { seconds: (performance.now() - startedAt) / 1000, ...cost, result: outcome.result }
 }
 
-/** Linux keeps both in /proc: VmHWM, and user and system time in ticks of 10 ms. */
+/**
+ * Peak memory and processor time of a process. Linux keeps both in /proc: VmHWM, and user and system time in ticks of
+ * 10 ms.
+ */
 export async function peakOf(pid: number | undefined): Promise<{ cpuSeconds?: number; peakMib?: number }> {
   const [status, stat] = await Promise.all([
     readFile(`/proc/${pid}/status`, 'utf8').catch(() => ''),
@@ -122,7 +128,10 @@ export async function peakOf(pid: number | undefined): Promise<{ cpuSeconds?: nu
   return { peakMib: Number(peakKib) / 1024, cpuSeconds: (Number(times[11]) + Number(times[12])) / 100 }
 }
 
-/** Incompressible content without repeats: one random chunk, each block of it stamped with its place. */
+/**
+ * Makes a file of `size` bytes that nothing compresses and that has no repeats: one random chunk, with the place of
+ * each 4 KiB stamped on it.
+ */
 export async function makeFile(path: string, size: number): Promise<void> {
   const chunk = Buffer.from(new Random(3).bytes(CHUNK))
   const file = await open(path, 'w')

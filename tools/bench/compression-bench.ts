@@ -15,7 +15,7 @@ import type { Figure } from './benches.ts'
 const MIB = 1024 ** 2
 const BLOCK = 65536
 const SEED = 1
-/** Answers under way at a time, as for one client. */
+/** Answers that are made at the same time, as for one client. */
 const AT_ONCE = 4
 const RATES_MBIT = [5, 20, 100, 1000]
 const BYTES_PER_MBIT = 125_000
@@ -46,7 +46,7 @@ async function costsOf(content: string, path: string): Promise<Figure[]> {
   const figures: Figure[] = []
   for (const size of [BLOCK, GRANULE_SIZE_BYTES]) {
     const name = `${content}, ${size / 1024} KiB`
-    // Once unmeasured: caches are filled and the code is compiled.
+    // The first round is not measured: it fills the caches, and V8 compiles the code.
     await answerAll(path, size, 1)
     const plain = await answerAll(path, size, 0)
     const packed = await answerAll(path, size, 1)
@@ -63,7 +63,10 @@ async function costsOf(content: string, path: string): Promise<Figure[]> {
   return figures
 }
 
-/** All of the image but what is zeros, in answers of `size` bytes. `from`: as a client says it. */
+/**
+ * Answers requests for the whole image, without zeros, in answers of `size` bytes. `from`: as a client asks for
+ * compression.
+ */
 async function answerAll(path: string, size: number, from: number): Promise<Cost> {
   const packer = new BlockPacker()
   const answers: { coded: CodedBlock; wanted: number }[] = []
@@ -105,14 +108,14 @@ function costFigure(what: string, { seconds, cpuSeconds, plainBytes, wireBytes }
   }
 }
 
-/** What the policy says at some rates, with what was measured here; the seconds are those of the link alone. */
+/** The policy's choice at some rates, with the costs measured here. The seconds are those of the link alone. */
 function chosen(content: string, { plainBytes, wireBytes, answers }: Cost, unpackSeconds: number): Figure[] {
   const coded = answers.map(({ coded }) => coded).filter(({ coding }) => coding === CODING.zstd)
   const packedSeconds = coded.reduce((sum, { packedUs }) => sum + packedUs, 0) / 1e6
   const compressedAny = coded.length > 0
   return RATES_MBIT.map((mbit) => {
     const linkRate = mbit * BYTES_PER_MBIT
-    // The client does not know that nothing is compressible: it asks, and the server sends plain.
+    // The client does not know that nothing is compressible. It asks for compression, and the server sends plain.
     const costs = compressedAny
       ? { packRate: plainBytes / packedSeconds, unpackRate: plainBytes / unpackSeconds, ratio: wireBytes / plainBytes }
       : undefined

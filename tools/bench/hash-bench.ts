@@ -31,12 +31,12 @@ export async function benchScan(lab: Lab, size: number): Promise<Figure[]> {
 }
 
 interface Run extends Measured {
-  /** The faster of those measured just before and after. */
+  /** The faster of the limits measured just before and just after. */
   readonly limit: number
   readonly ratio: number
 }
 
-/** The run with the median ratio of several, and the limits between which it ran. */
+/** Runs a command several times between measurements of the limit, and returns the run with the median ratio. */
 async function against(size: number, what: string, command: () => Promise<Measured>): Promise<Figure[]> {
   const limits: HashLimit[] = [await hashLimit(size)]
   const runs: Run[] = []

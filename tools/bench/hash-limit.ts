@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads'
 
 const MIB = 1024 ** 2
 const BLOCK = 65536
-/** More than a core's caches hold, as with blocks that come from anywhere. */
+/** Bytes of the buffer: more than the caches of a core hold, as with blocks that come from anywhere. */
 const BUFFER = 16 * MIB
 
 /** How fast this machine computes SHA-256 with all cores. */
@@ -14,8 +14,8 @@ export interface HashLimit {
 }
 
 /**
- * One-shot SHA-256 over `size` bytes of blocks in memory, on all cores at once: nothing that hashes can be faster. Digests
- * come as strings, since a buffer for each would make the limit 5 % slower.
+ * Hashes `size` bytes of blocks in memory, by one-shot SHA-256 on all cores at once. Nothing that hashes can be faster.
+ * Digests come as strings: a buffer for each would make the limit 5 % slower.
  */
 export async function hashLimit(size: number): Promise<HashLimit> {
   const threads = availableParallelism()

@@ -34,7 +34,7 @@ export async function benchMonitor(lab: Lab, size: number): Promise<Figure[]> {
   const rival = await startNbdkit(lab.path('rival.nbd'), lab.path('rival.img'))
   try {
     const monitor = await startMonitor(lab, 'm1')
-    // Now everything is marked.
+    // All granules are marked now.
     await fio(monitor.socket, size, ['--rw=write', `--bs=${MIB}`])
     const figures: Figure[] = []
     for (const { what, rw, block } of WORKLOADS) {
@@ -58,7 +58,10 @@ export async function benchMonitor(lab: Lab, size: number): Promise<Figure[]> {
   }
 }
 
-/** Random writes to granules that are not marked yet: each has to wait for a flush of the log, shared with others. */
+/**
+ * Writes at random to granules that are not marked yet. Each write has to wait for a flush of the log, which it shares
+ * with others.
+ */
 async function firstTouch(lab: Lab, size: number): Promise<Figure> {
   const runs: (Speed & { flushesPerThousand: number })[] = []
   for (let round = 0; round < ROUNDS; round++) {
@@ -136,7 +139,7 @@ async function stop(child: ChildProcess): Promise<void> {
 }
 
 async function nbdsh(socket: string, script: string): Promise<void> {
-  // It is written for the system's Python.
+  // The script is written for the system's Python.
   await runTool('env', ['PATH=/usr/bin:/bin', 'nbdsh', '--uri', `nbd+unix:///?socket=${socket}`, '-c', script])
 }
 

@@ -10,7 +10,7 @@ const MIB = 1024 ** 2
 const BLOCK = 65536
 const GRANULE = 4096
 const RUNS = 11
-/** How much of the disk a session dirties. */
+/** Part of the disk that a session dirties. */
 const SHARE = 0.02
 
 /** Provisioning over loopback; a restore by scan of the clean disk that results; and restores from a write log. */
@@ -40,7 +40,7 @@ export async function benchRestore(lab: Lab, size: number): Promise<Figure[]> {
   ]
 }
 
-/** The log begins with a restore that scans. */
+/** Measures restores from a write log. The log begins with a restore that scans. */
 async function fromLog(lab: Lab, size: number): Promise<Figure[]> {
   await session(lab, size)
   await lab.ok('m1', ['restore'])
@@ -71,7 +71,9 @@ async function fromLog(lab: Lab, size: number): Promise<Figure[]> {
   return figures
 }
 
-/** The wait that a boot has for a machine that nobody changed, and what of it is Node's own start. */
+/**
+ * Measures how long a boot waits for a machine that nobody changed, and how much of that is the start of Node itself.
+ */
 async function cleanLog(lab: Lab): Promise<Figure[]> {
   const node: number[] = []
   const restores: number[] = []

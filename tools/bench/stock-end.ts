@@ -6,10 +6,10 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 import { SMALL_DEPTH, type TransportEnd } from './transport-end.ts'
 
-/** A request: how many payloads, and their size. */
+/** Bytes of a request: how many payloads, and their size. */
 const REQUEST_BYTES = 8
 
-/** libp2p as it comes; without any framing of messages, which the mesh has on top. */
+/** libp2p with its own settings, and without any framing of messages, which the mesh has on top. */
 export async function stockEnd(protocol: string, listen: string): Promise<TransportEnd> {
   const node = await createLibp2p({
     addresses: { listen: [listen] },
@@ -69,7 +69,7 @@ async function answer(stream: Stream): Promise<void> {
 async function sendAll(stream: Stream, count: number, payload: Uint8Array): Promise<void> {
   for (let i = 0; i < count; i++) {
     stream.send(payload)
-    // Not `onDrain`, which waits only once.
+    // `onDrain` would wait only once.
     while (stream.writableNeedsDrain) {
       await new Promise((resolve) => stream.addEventListener('drain', resolve, { once: true }))
     }

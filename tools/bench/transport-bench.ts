@@ -8,7 +8,7 @@ const MIB = 1024 ** 2
 const ROUNDS = 7
 const SIDES = {
   stock: { name: 'libp2p as it comes', peer: 'stock', flags: [] },
-  // What of the gain is Node's alone.
+  // This side shows how much of the gain comes from Node's flags alone.
   flags: { name: "libp2p, with the mesh's flags of Node", peer: 'stock', flags: NODE_FLAGS },
   mesh: { name: 'the mesh', peer: 'mesh', flags: NODE_FLAGS },
 } as const
@@ -24,7 +24,9 @@ interface Round {
   readonly cpuSeconds: number
 }
 
-/** One connection over loopback between two processes, one stream; libp2p's own settings against ours, turn by turn. */
+/**
+ * Measures one stream of one connection over loopback between two processes. Libp2p's own settings and ours take turns.
+ */
 export async function benchTransport(_lab: Lab, size: number): Promise<Figure[]> {
   const pairs: [Kind, Pair][] = []
   try {
@@ -34,7 +36,7 @@ export async function benchTransport(_lab: Lab, size: number): Promise<Figure[]>
       const bytes = Math.ceil((size * share) / payload) * payload
       const job = { do: how, count: bytes / payload, size: payload } as const
       const rounds: Record<Kind, Round[]> = { stock: [], flags: [], mesh: [] }
-      // Once unmeasured, so that the code is compiled.
+      // The first round is not measured: V8 compiles the code in it.
       for (const [, pair] of pairs) await pair.run(job)
       for (let round = 0; round < ROUNDS; round++) {
         for (const [kind, pair] of pairs) rounds[kind].push(await pair.run(job))
@@ -81,7 +83,7 @@ class Pair {
     }
   }
 
-  /** Time on the wall, and CPU time of both sides. */
+  /** Runs a job. Seconds on the clock, and processor time of both sides. */
   async run(job: Job): Promise<Round> {
     const before = await this.#cpuSeconds()
     const startedAt = performance.now()
@@ -91,7 +93,7 @@ class Pair {
   }
 
   stop(): void {
-    // They end when they lose their parent, however it ends.
+    // The processes end when they lose their parent, however it ends.
     this.#server.disconnect()
     this.#client.disconnect()
   }

@@ -1,4 +1,4 @@
-/** Requests that are open at a time when many small answers are fetched. */
+/** Requests that are open at the same time when many small answers are fetched. */
 export const SMALL_DEPTH = 64
 
 /** One node with one connection to another like it. */
@@ -8,6 +8,6 @@ export interface TransportEnd {
   connect(peerId: string, address: string): Promise<void>
   /** Asks once, and takes `count` payloads of `size` bytes. */
   bulk(count: number, size: number): Promise<void>
-  /** Asks for each of `count` payloads by itself, SMALL_DEPTH at a time. */
+  /** Asks for each of `count` payloads by a request of its own, SMALL_DEPTH requests at a time. */
   small(count: number, size: number): Promise<void>
 }

@@ -2,12 +2,12 @@ import { generateKeyPairSync } from 'node:crypto'
 import type { FrameStream } from '../../node/net/frame-stream.ts'
 import { SMALL_DEPTH, type TransportEnd } from './transport-end.ts'
 
-/** One side of `npm run bench -- transport`, a process of its own: told what to do by messages of its parent. */
+/** One side of `npm run bench -- transport`, as a process of its own. Messages of its parent tell it what to do. */
 
 const PROTOCOL = '/lab-mesh/bench/1'
 const LOOPBACK = '/ip4/127.0.0.1/tcp/0'
 
-/** What the mesh runs on: its host, its streams of messages. */
+/** The side of the mesh: its host, its streams of messages. */
 async function meshEnd(): Promise<TransportEnd> {
   const { MeshHost } = await import('../../node/net/host.ts')
   const jwk = generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' })

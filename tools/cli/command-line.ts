@@ -35,7 +35,7 @@ const COMMANDS = {
 
 /** Parses the arguments and runs the command; sets `process.exitCode`. Commands are loaded only when they are run. */
 export async function runCommandLine(args: readonly string[]): Promise<void> {
-  // `npm run mesh` changes to the package's folder; paths are meant from where the user stands.
+  // `npm run mesh` changes to the package's folder, but the user gave paths from where he stands.
   if (process.env.npm_lifecycle_event === 'mesh' && process.env.INIT_CWD !== undefined)
     process.chdir(process.env.INIT_CWD)
   // A reader that goes away (`mesh restore --json | head -1`) must neither stop the work nor decide its exit code.
@@ -51,7 +51,7 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     // Usage errors are printed below, like every other error.
     .configureOutput({ outputError: () => undefined })
     .exitOverride()
-  // The one that is meant is among those that are named; all of them, to list them.
+  // The command that is meant is among the named ones. If none is named, all are loaded to list them.
   const named = Object.keys(COMMANDS).filter((name) => args.includes(name)) as (keyof typeof COMMANDS)[]
   const names = named.length > 0 ? named : (Object.keys(COMMANDS) as (keyof typeof COMMANDS)[])
   const modules = await Promise.all(names.map((name) => COMMANDS[name]()))
@@ -81,7 +81,10 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
   }
 }
 
-/** What a program reads with --json stays JSON, whatever was wrong with the call, also of a command's own commands. */
+/**
+ * Gives a command, and its own commands, the settings of its parent, so that with --json every message is JSON, also
+ * about a wrong call.
+ */
 function inherit(command: Command, parent: Command): Command {
   command.exitOverride().copyInheritedSettings(parent)
   for (const one of command.commands) inherit(one, parent)

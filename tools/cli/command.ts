@@ -16,24 +16,24 @@ interface GlobalOptions {
   readonly mdns: boolean
 }
 
-/** What a command gets to work with. */
+/** What a command works with. */
 export interface Context {
   readonly output: Output
   readonly stateDir: string
   readonly signal: AbortSignal
   /** The options that the agent's functions share. */
   readonly agent: AgentOptions
-  /** What the configuration file says, also where it is the default of an option. */
+  /** What the configuration file says, whether or not an option has it as its default. */
   readonly config: ConfigValues
-  /** As commander parsed it. */
+  /** The command line, as commander parsed it. */
   readonly command: Command
 }
 
 const DEFAULT_STATE = '/var/lib/lab-mesh'
 
 /**
- * Adds the options that may stand before or after the name of a command: the program reads them in both places, a
- * command has them for its help. Those about the network mean nothing to commands that do not use it.
+ * Adds the options that may stand before or after the name of a command. The program reads them in both places; a
+ * command has them for its help. Options about the network mean nothing to commands that do not use it.
  */
 export function withCommonOptions(command: Command): Command {
   return command
@@ -53,7 +53,7 @@ function collect(value: string, before: string[]): string[] {
   return [...before, value]
 }
 
-/** Wraps what a command does: builds its context, passes Ctrl-C on, prints the outcome, sets the exit code. */
+/** Wraps the work of a command: makes its context, passes Ctrl-C on, prints the outcome, sets the exit code. */
 export function action<Options extends object, Args extends unknown[]>(
   run: (context: Context, options: Options, ...args: Args) => Promise<void>,
 ): (...all: unknown[]) => Promise<void> {

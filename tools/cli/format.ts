@@ -34,7 +34,7 @@ export function formatTable(rows: readonly (readonly string[])[]): string {
     .join('\n')
 }
 
-/** Figures to the right, words to the left. */
+/** Aligns a cell: figures to the right, words to the left. */
 function alignCell(cell: string, width: number): string {
   return /^[\d.,]+( [A-Za-z/]+)?$/.test(cell) ? cell.padStart(width) : cell.padEnd(width)
 }

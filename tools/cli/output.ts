@@ -19,8 +19,8 @@ const PHASES: Readonly<Record<Progress['phase'], string>> = {
 type ProgressEvent = Extract<AgentEvent, { type: 'progress' }>
 
 /**
- * Everything a command prints. Results go to standard output; what happens on the way goes there as JSON lines with
- * `--json`, else to standard error: a bar on a terminal, a line now and then where there is none.
+ * Prints everything that a command says. Results go to standard output. Events on the way go there as JSON lines with
+ * `--json`, and otherwise to standard error: as a bar on a terminal, as a line every 2 s elsewhere.
  */
 export class Output {
   readonly json: boolean

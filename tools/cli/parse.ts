@@ -6,9 +6,9 @@ import { parseUplinkRule } from '../../protocol/uplink-rule.ts'
 import { MIN_UPLOAD_BITS } from './limits.ts'
 
 const DURATION_UNITS_MS = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
-/** Longer times are typing errors, and would leave the range of dates. */
+/** Longest time that is accepted. A longer one is a typing error, and would leave the range of dates. */
 const MAX_DURATION_MS = 366 * DURATION_UNITS_MS.d
-/** SD_LISTEN_FDS_START. */
+/** First descriptor that systemd hands over (SD_LISTEN_FDS_START). */
 const FIRST_LISTEN_FD = 3
 const RATE_UNITS = { kbit: 1e3, mbit: 1e6, gbit: 1e9 } as const
 const MOST_RATE = 1e12
@@ -16,7 +16,7 @@ const MOST_PEERS = 10_000
 const MOST_NICE = 19
 const SIZE_UNITS = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 } as const
 
-/** `90s`, `15m`, `1h`, `2d` in milliseconds; at most 366 days. */
+/** Reads `90s`, `15m`, `1h` or `2d`; milliseconds, at most 366 days. */
 export function parseDuration(text: string): number {
   const match = /^(\d+)([smhd])$/.exec(text)
   const value = match === null ? 0 : Number(match[1]) * DURATION_UNITS_MS[match[2] as keyof typeof DURATION_UNITS_MS]
@@ -25,7 +25,7 @@ export function parseDuration(text: string): number {
   return value
 }
 
-/** `2026-11-01` (its beginning, in UTC), or `3d` ago, in Unix ms. */
+/** Reads `2026-11-01` (its beginning, in UTC) or `3d` (ago); Unix milliseconds. */
 export function parseSince(text: string): number {
   if (!/^\d{4}-\d{2}-\d{2}$/.test(text)) return Date.now() - parseDuration(text)
   const time = Date.parse(text)
@@ -33,7 +33,7 @@ export function parseSince(text: string): number {
   return time
 }
 
-/** `65536`, `64K`, `64KiB`, `1G` in bytes. */
+/** Reads `65536`, `64K`, `64KiB` or `1G`; bytes. */
 export function parseSize(text: string): number {
   const match = /^(\d+)\s*([kmgt]?)(i?b)?$/i.exec(text)
   const value =
@@ -42,7 +42,7 @@ export function parseSize(text: string): number {
   return value
 }
 
-/** `20mbit`, `1.5Gbit`, `none` in bits per second; 0 for none. */
+/** Reads `20mbit`, `1.5Gbit` or `none`; bits per second, 0 for none. */
 export function parseRate(text: string, smallest = 100_000): number {
   if (text === 'none') return 0
   const [, number, unit = ''] = /^(\d+(?:\.\d+)?)([kmg]bit)$/i.exec(text) ?? []
@@ -54,12 +54,12 @@ export function parseRate(text: string, smallest = 100_000): number {
   return rate
 }
 
-/** A rate in bytes per second; 0 for none. */
+/** Reads a rate; bytes per second, 0 for none. */
 export function parseMaxUpload(text: string): number {
   return parseRate(text, MIN_UPLOAD_BITS) / 8
 }
 
-/** `50%` of one core is 0.5; 0 for none. */
+/** Reads a part of one core: `50%` is 0.5, and 0 stands for none. */
 export function parseMaxCpu(text: string): number {
   if (text === 'none') return 0
   const [, percent] = /^(\d{1,3})%$/.exec(text) ?? []
@@ -68,7 +68,7 @@ export function parseMaxCpu(text: string): number {
   return Number(percent) / 100
 }
 
-/** A number of machines; 0 for none. */
+/** Reads a number of machines; 0 for none. */
 export function parseMaxPeers(text: string): number {
   if (text === 'none') return 0
   const value = Number(text)
@@ -77,14 +77,14 @@ export function parseMaxPeers(text: string): number {
   return value
 }
 
-/** A priority as nice(1) counts: from 0 to 19. */
+/** Reads a priority as nice(1) counts, from 0 to 19. */
 export function parseNice(text: string): number {
   if (!/^\d{1,2}$/.test(text) || Number(text) > MOST_NICE)
     throw new InvalidArgumentError(`Give a whole number from 0 (as usual) to ${MOST_NICE} (everything else first).`)
   return Number(text)
 }
 
-/** `OFFSET:LENGTH`, each a size; appended to the ranges given before. */
+/** Reads `OFFSET:LENGTH`, each a size, and adds it to the ranges given before. */
 export function parseRange(
   text: string,
   before: readonly { offset: number; length: number }[] = [],
@@ -94,7 +94,7 @@ export function parseRange(
   return [...before, { offset: parseSize(parts[0]!), length: parseSize(parts[1]!) }]
 }
 
-/** A rule of what may cross the uplink that can be read, as it was given, or `none`. */
+/** Checks a rule of the uplink and returns it as it was given; or `none`. */
 export function parseUplink(text: string): string {
   try {
     if (text !== 'none') parseUplinkRule(text)
@@ -105,7 +105,7 @@ export function parseUplink(text: string): string {
   }
 }
 
-/** What looks like a multiaddr; libp2p, which knows better, is loaded later. */
+/** Accepts what looks like a multiaddr. libp2p checks it later, when it is loaded. */
 export function parseAddress(text: string): string {
   if (!/^\/[a-z0-9]+\/\S+$/.test(text)) throw new InvalidArgumentError('Give multiaddrs such as /ip4/0.0.0.0/tcp/7433.')
   return text
@@ -119,7 +119,9 @@ export function parseCount(text: string): number {
   return value
 }
 
-/** `unix:PATH`, `tcp:HOST:PORT`, or `systemd` for the listening socket that systemd hands over (sd_listen_fds(3)). */
+/**
+ * Reads `unix:PATH`, `tcp:HOST:PORT`, or `systemd` for the listening socket that systemd hands over (sd_listen_fds(3)).
+ */
 export function parseNbdAddress(text: string): MonitorNbdOptions['address'] {
   if (text === 'systemd') {
     const { LISTEN_PID, LISTEN_FDS } = process.env
@@ -136,7 +138,7 @@ export function parseNbdAddress(text: string): MonitorNbdOptions['address'] {
   return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) }
 }
 
-/** A name that device mapper and a path can both hold. */
+/** Reads a name that device mapper and a path can both hold. */
 export function parseEraName(text: string): string {
   if (!/^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}$/.test(text))
     throw new InvalidArgumentError('Give a name of letters, digits, and any of _ . + - after the first.')

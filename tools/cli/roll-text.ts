@@ -2,7 +2,7 @@ import type { PlannedRoll, RollResult } from '../../node/agent/roll/roll-machine
 import type { ReportRow } from '../../node/roll/roll-report.ts'
 import { formatSeconds, formatTable } from './format.ts'
 
-/** Names that are shown of those who sent a machine its blocks. */
+/** Peers that are named of those that sent a machine its blocks. */
 const SHOWN_PEERS = 3
 
 /** `mesh roll plan`, for people. */
@@ -14,7 +14,7 @@ export function describePlan({ group, image, release, waves, rest }: PlannedRoll
   return lines.join('\n')
 }
 
-/** A roll and what became of its machines, for people. */
+/** Describes a roll and what became of its machines, for people. */
 export function describeRoll({ roll, report, heard }: RollResult): string {
   const { group, state, why, image, release, operatorName, attended, machines } = roll
   const who = attended ? `run by ${operatorName}` : `last run by ${operatorName}`

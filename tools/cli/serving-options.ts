@@ -48,7 +48,7 @@ export function servingOf(flags: ServingFlags): ServingOptions {
   }
 }
 
-/** `none` was read as 0. */
+/** `none` was read as 0, and null takes a limit away. */
 function limit(value: number | undefined): number | null | undefined {
   return value === 0 ? null : value
 }

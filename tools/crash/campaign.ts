@@ -11,28 +11,28 @@ interface CampaignOptions {
   readonly runs: readonly number[]
   /** Processes at a time. */
   readonly jobs: number
-  /** What the machines do wrong on purpose. */
+  /** The rule that the machines break on purpose. */
   readonly order?: WrongOrder | undefined
-  /** Stop after so many runs that failed. */
+  /** Failed runs after which the campaign ends. */
   readonly mostFailures: number
   readonly signal: AbortSignal
   readonly progress: (result: CampaignResult) => void
 }
 
-/** What a campaign has shown; it grows while the campaign goes on. */
+/** What a campaign has shown so far. */
 export interface CampaignResult {
   runs: number
   readonly kinds: Map<RunKind, number>
-  /** What the cuts hit. */
+  /** How often a cut hit each operation. */
   readonly cuts: Map<string, number>
-  /** What the logs said after them. */
+  /** How often the log said each state after a cut. */
   readonly states: Map<string, number>
   readonly failed: { readonly run: number; readonly faults: readonly string[] }[]
 }
 
 const WORKER = join(import.meta.dirname, 'crash-worker.ts')
 
-/** Makes the runs of a campaign in several processes. Fails if one of these ends by itself. */
+/** Makes the runs of a campaign in several processes. Fails if a process ends by itself. */
 export async function campaign(options: CampaignOptions): Promise<CampaignResult> {
   const result: CampaignResult = { runs: 0, kinds: new Map(), cuts: new Map(), states: new Map(), failed: [] }
   const waiting = [...options.runs].reverse()

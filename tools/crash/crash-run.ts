@@ -11,18 +11,18 @@ import { WRONG_ORDERS, type WrongOrder } from './wrong-orders.ts'
 /** How a run ends its machines. */
 export type RunKind = 'power cut' | 'power cut, large image' | 'SIGKILL'
 
-/** One in so many runs uses real processes, one in so many the large image. */
+/** One run in 40 uses real processes, and one in 100 the large image. */
 const KILL_ONE_IN = 40
 const LARGE_ONE_IN = 100
 
 /** The kind of run number `run`. */
 export function kindOf(run: number, order?: WrongOrder): RunKind {
-  // What is wrong on purpose is built into the simulated machine only.
+  // A broken rule is built into the simulated machine only.
   if (order === undefined && run % KILL_ONE_IN === KILL_ONE_IN - 1) return 'SIGKILL'
   return run % LARGE_ONE_IN === LARGE_ONE_IN / 2 ? 'power cut, large image' : 'power cut'
 }
 
-/** Makes runs of a campaign; each depends on the campaign's seed and its own number only. */
+/** Makes runs of a campaign. A run depends on the seed of the campaign and on its own number only. */
 export class CrashRuns {
   readonly #seed: number
   readonly #order: WrongOrder | undefined
@@ -40,7 +40,7 @@ export class CrashRuns {
     return new CrashRuns(seed, order, await mkdtemp(join(tmpdir(), 'mesh-crash-')))
   }
 
-  /** An error that ends a run is a fault too. */
+  /** Makes a run. An error that ends the run counts as a fault. */
   async run(number: number): Promise<MachineRecord> {
     const random = new Random(Math.imul(this.#seed, 0x9e3779b1) ^ Math.imul(number + 1, 0x85ebca6b))
     const parts = this.#order === undefined ? HONEST_PARTS : WRONG_ORDERS[this.#order]

@@ -1,7 +1,10 @@
 import { CrashRuns } from './crash-run.ts'
 import type { WrongOrder } from './wrong-orders.ts'
 
-/** A process that makes the runs it is sent the numbers of, until its parent lets go: SEED [WRONG-ORDER]. */
+/**
+ * A process with the arguments SEED [WRONG-ORDER]. It makes the runs whose numbers it is sent, until its parent lets
+ * go.
+ */
 const [seed = '', order] = process.argv.slice(2)
 const runs = await CrashRuns.open(Number(seed), order as WrongOrder | undefined)
 let last: Promise<void> = Promise.resolve()
@@ -13,6 +16,6 @@ process.on('message', (run: number) => {
   })
 })
 process.on('disconnect', () => void last.then(() => runs.close()))
-// A parent that is interrupted from the keyboard lets go; this process is then still to tidy up.
+// A parent that is interrupted from the keyboard lets go of this process, which then still has to tidy up.
 process.on('SIGINT', () => undefined)
 process.send?.('ready')

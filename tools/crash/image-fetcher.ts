@@ -4,7 +4,7 @@ import { digestOf, sameBytes } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { granuleOf, wantedBytes } from '../../protocol/granules.ts'
 
-/** Gives blocks of an image, or the granules of them that are asked for, as a swarm would, and fails after `limit` of them. */
+/** Gives blocks of an image, or wanted granules of them, as a swarm does, and fails after `limit` blocks. */
 export class ImageFetcher implements BlockFetcher {
   readonly ledger = { all: () => [] }
   readonly #image: Buffer

@@ -13,8 +13,8 @@ interface Judgement {
 }
 
 /**
- * Compares a disk, granule by granule, with what its log says of it: whatever differs from the release that the log names
- * must be dirty, unless the log knows nothing. `storage` is a copy of the log, for opening it changes it.
+ * Compares a disk, granule by granule, with what its log says of it. Granules that differ from the release that the log
+ * names must be dirty, unless the log is unknown. `storage` is a copy of the log, because opening a log changes it.
  */
 export async function judge(
   disk: Buffer,
@@ -23,7 +23,7 @@ export async function judge(
   granuleSize: number,
   model: Model,
 ): Promise<Judgement> {
-  // The stamp is no help here: what the log promises must be true by itself.
+  // The stamp is left out: the log must be right without it.
   const blind = { ...facts, changedSince: async () => undefined }
   const log = new DurableBitmap({ storage, disk: blind, source: 'nbd', granuleSize })
   const { state } = await log.open()

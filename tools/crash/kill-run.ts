@@ -19,8 +19,8 @@ const MOST_SESSION_OPERATIONS = 60
 const MOST_RESTORE_OPERATIONS = 60
 
 /**
- * One machine of real processes and files: sessions and restores that kill themselves (SIGKILL) in the middle of an operation
- * on disk or log. The kernel lives on, so what was written is not lost, flushed or not.
+ * One machine of real processes and files. Its sessions and restores kill themselves (SIGKILL) in the middle of an
+ * operation on disk or log. The kernel lives on, so nothing that was written is lost, flushed or not.
  */
 export async function killRun(model: Model, random: Random, directory: string): Promise<MachineRecord> {
   const place = await mkdtemp(join(directory, 'kill-'))
@@ -59,7 +59,7 @@ class Victims {
     return this.#record
   }
 
-  /** True if it came to its end; what it restored is compared. */
+  /** Makes a restore. Returns whether it came to its end; its result is compared. */
   async #restore(release: number, operations: number | null): Promise<boolean> {
     const blocksToFetch = operations !== null && this.#random.below(2) === 0 ? this.#random.below(20) : null
     const verified = await this.#process({ release, operations, blocksToFetch })
@@ -78,7 +78,7 @@ class Victims {
       seed: this.#random.below(2 ** 31),
     }
     const activity = what.release === undefined ? 'session' : 'restore'
-    // What is not to be killed needs no process of its own, which takes longer to start than anything here.
+    // A task that is not to be killed runs in this process: starting another one takes longer than the task.
     const { killed, verified } =
       task.operations === null ? { killed: undefined, verified: await runKillTask(task) } : await this.#victim(task)
     this.#record.cuts.push(`SIGKILL, ${killed ?? `${activity}: over`}`)

@@ -11,12 +11,12 @@ import { restoreOnce } from './restore-once.ts'
 import { session } from './session.ts'
 import { TracedLog } from './traced-log.ts'
 
-/** What a process is to do until it kills itself. */
+/** The task of a process that kills itself. */
 export interface KillTask {
-  /** Has the files `disk` and `log`. */
+  /** Directory with the files `disk` and `log`. */
   readonly directory: string
   readonly seed: number
-  /** Operations on disk and log after which it dies; null to let it finish. */
+  /** Operations on disk and log after which the process dies; null lets it finish. */
   readonly operations: number | null
   readonly granuleSize: number
   /** Undefined for a session; else the release to restore, 0 or 1. */
@@ -24,7 +24,7 @@ export interface KillTask {
   readonly blocksToFetch: number | null
 }
 
-/** One session or restore on real files. True if it was a restore and came to its end. */
+/** Makes one session or restore on real files. True if it was a restore and came to its end. */
 export async function runKillTask(task: KillTask): Promise<boolean> {
   const { directory, granuleSize } = task
   const random = new Random(task.seed)

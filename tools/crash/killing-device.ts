@@ -3,7 +3,7 @@ import type { BlockDevice } from '../../node/disk/block-device.ts'
 import type { ByteOffset } from '../../protocol/units.ts'
 import type { Random } from '../lab/random.ts'
 
-/** When this process dies: counts what its disks do. */
+/** Counts the operations of the disks, and kills this process at the chosen one. */
 export class Deadline {
   readonly #random: Random
   #left: number
@@ -14,14 +14,14 @@ export class Deadline {
     this.#left = operations
   }
 
-  /** The operation that is one too many is begun; a moment later the process is killed, whatever became of it. */
+  /** Runs an operation. The last one is begun, and the process is killed a moment later, in the middle of it. */
   async around(operation: string, work: () => Promise<void>): Promise<void> {
     if (this.#left-- !== 0) return work()
     work().catch(() => undefined)
     for (let turns = this.#random.below(4); turns > 0; turns--) await new Promise((resolve) => setImmediate(resolve))
     writeSync(1, `${this.activity}: ${operation}\n`)
     process.kill(process.pid, 'SIGKILL')
-    // The signal comes when it comes; nothing is to happen until then.
+    // Nothing may happen until the signal comes.
     await new Promise(() => undefined)
   }
 }

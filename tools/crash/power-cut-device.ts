@@ -5,9 +5,9 @@ import type { Random } from '../lab/random.ts'
 import type { Power } from './power.ts'
 
 const SECTOR_BYTES = 512
-/** How many of the sectors that were not flushed arrived: none, all, or some, as the cache happened to be written back. */
+/** Parts of the sectors that arrived although they were not flushed: none, all, or some. */
 const SHARES_KEPT = [0, 0.1, 0.5, 0.9, 1]
-/** One in so many of the sectors that arrived is torn, where tearing is asked for. */
+/** One sector in 64 of those that arrived is torn, if tearing is asked for. */
 const TORN_ONE_IN = 64
 
 interface Write {
@@ -16,24 +16,24 @@ interface Write {
 }
 
 /**
- * A disk in memory with a volatile cache. What was written before a flush began is durable when the flush ends; of
- * everything else, writes and flushes under way included, a power cut keeps any sectors, of the older or the newer of
- * two writes, and drops the others. What is begun after the cut does not happen.
+ * A disk in memory with a volatile cache. A write that was done before a flush began is durable when the flush ends. Of
+ * all other writes, those under way included, a power cut keeps any sectors and drops the others; of two writes to a
+ * sector it keeps either one. Operations that begin after the cut do not happen.
  */
 export class PowerCutDevice implements BlockDevice {
   readonly path: string
   readonly size: ByteCount
   readonly kind = 'block'
-  /** What reads see. */
+  /** The content that reads see. */
   readonly #live: Buffer
   readonly #durable: Buffer
-  /** Written and not flushed, in the order in which they were done. */
+  /** Writes that are not flushed, in the order in which they were done. */
   #cached: Write[] = []
-  /** Begun and not done. */
+  /** Writes that were begun and not done. */
   readonly #underWay = new Set<Write>()
   readonly #power: Power
 
-  /** `content` is the device's from now on. */
+  /** The device takes `content` over. */
   constructor(path: string, content: Buffer, power: Power) {
     this.path = path
     this.size = byteCount(content.byteLength)
@@ -62,18 +62,18 @@ export class PowerCutDevice implements BlockDevice {
   async flush(): Promise<void> {
     const covered = new Set(this.#cached)
     await this.#power.tick(`${this.path} flush`)
-    // Another flush may have made some of them durable meanwhile; those must not be written over newer ones.
+    // Another flush may have made some of these writes durable meanwhile. They must not be written over newer ones.
     for (const write of this.#cached) if (covered.has(write)) write.data.copy(this.#durable, write.offset)
     this.#cached = this.#cached.filter((write) => !covered.has(write))
   }
 
   async close(): Promise<void> {
-    // Nothing is held.
+    // There is nothing to close.
   }
 
   /**
-   * What is found on the disk when the power is back, which is asked once. A sector is old or new as a whole; with
-   * `torn`, one of the sectors that were being written may be a mixture.
+   * The content of the disk when the power is back; may be called once. A sector is old or new as a whole. With `torn`
+   * one of the sectors that were being written may be a mixture.
    */
   afterCut(random: Random, options: { torn?: boolean } = {}): Buffer {
     const found = this.#durable
@@ -93,12 +93,12 @@ export class PowerCutDevice implements BlockDevice {
     return found
   }
 
-  /** Everything as it is, for a comparison. */
+  /** A copy of the content as reads see it, for a comparison. */
   content(): Buffer {
     return Buffer.from(this.#live)
   }
 
-  /** What is on stable storage whatever happens; not to be changed. */
+  /** The content that is on stable storage whatever happens. Callers must not change it. */
   get durable(): Buffer {
     return this.#durable
   }

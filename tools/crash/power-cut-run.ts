@@ -4,23 +4,23 @@ import { type Cut, type MachineRecord, type Parts, SimulatedMachine } from './si
 
 const GRANULE_SIZES = [512, 4096] as const
 const MOST_OPERATIONS = 400
-/** What peers have when they do not have all: less than a session dirties. */
+/** Blocks that peers have when they do not have all: fewer than a session dirties. */
 const MOST_SCARCE_BLOCKS = 25
 const NEVER: Cut = { operations: Number.POSITIVE_INFINITY }
 const RESTORE_AIMS = ['format', 'open', 'clear', 'reset', 'close'].map((call) => `restore, ${call}`)
 const SESSION_AIMS = ['session, open', 'session', 'session, close']
-/** A restore whose blocks run out, or that is cut, is tried again; the last try is let finish. */
+/** Tries of a restore whose peers run out of blocks or whose power is cut. The last try is let finish. */
 const MOST_TRIES = 4
 
 /**
- * One machine through several days of sessions and restores, with power cuts all along; then a last restore that must
- * succeed. `faults` of the record is empty if no write was missed and nothing wrong was called clean.
+ * Takes one machine through several days of sessions and restores, with power cuts all along, and through a last
+ * restore that must succeed. `faults` of the record is empty if the log missed no write and called nothing wrong clean.
  */
 export async function powerCutRun(model: Model, random: Random, parts: Parts): Promise<MachineRecord> {
   const granuleSize = GRANULE_SIZES[random.below(GRANULE_SIZES.length)]!
   const machine = new SimulatedMachine(model, granuleSize, firstDisk(model, random), random, parts)
   for (let days = 2 + random.below(3); days > 0; days--) {
-    // Now and then another release is wanted than the last time.
+    // One restore in four wants the other release.
     const release = model.releases[random.below(4) === 0 ? 1 : 0]
     for (let tries = random.below(MOST_TRIES); tries > 0; tries--) {
       const blocks = random.below(2) === 0 ? random.below(MOST_SCARCE_BLOCKS) : Number.POSITIVE_INFINITY
@@ -36,14 +36,17 @@ export async function powerCutRun(model: Model, random: Random, parts: Parts): P
   return machine.record
 }
 
-/** Half of the cuts come any time, often early; the others in an activity that is short, and matters. */
+/**
+ * Chooses a cut. Half of the cuts come at any time, often early. The other half come during an activity that is short
+ * and matters.
+ */
 function cut(random: Random, aims: readonly string[]): Cut {
   const operations = random.below(1 + random.below(MOST_OPERATIONS))
   if (random.below(2) === 0) return { operations }
   return { operations: MOST_OPERATIONS, aim: aims[random.below(aims.length)]! }
 }
 
-/** Fresh disks, disks with the image, and disks with parts of it. */
+/** Makes a fresh disk, a disk with the image, or a disk with parts of it. */
 function firstDisk(model: Model, random: Random): Buffer {
   const disk = Buffer.alloc(model.diskSize, random.below(256))
   const kind = random.below(3)

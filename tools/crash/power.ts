@@ -1,22 +1,25 @@
 import type { Random } from '../lab/random.ts'
 
-/** Thrown by everything that is under way, or tried, when the power is gone. */
+/** Thrown by every operation that is under way, or begins, when the power is off. */
 export class PowerCut extends Error {}
 
-/** Operations within which an activity that is aimed at is cut. */
+/** Operations of an aimed activity within which the cut comes. */
 const AIMED_OPERATIONS = 6
 
-/** The power of one machine: counts what its disks do and goes off at a chosen moment. */
+/** The power of one machine. It counts the operations of the disks and goes off at a chosen one. */
 export class Power {
   readonly #random: Random
-  /** Operations of the disks until it goes off. */
+  /** Operations of the disks until the power goes off. */
   #left: number
   readonly #aim: string | undefined
   #activity = ''
   /** What was cut off, once the power is off. */
   cutDuring: string | undefined
 
-  /** `operations`: how many the disks make until it goes off; sooner if the machine gets to the activity `aim`. */
+  /**
+   * `operations`: how many operations the disks do until the power goes off. It goes off sooner if the machine gets to
+   * the activity `aim`.
+   */
   constructor(random: Random, operations: number, aim?: string) {
     this.#random = random
     this.#left = operations
@@ -31,13 +34,13 @@ export class Power {
     return this.#activity
   }
 
-  /** Told by whoever drives the machine what it does from now on. */
+  /** Whoever drives the machine sets what it does from now on. */
   set activity(activity: string) {
     this.#activity = activity
     if (activity === this.#aim) this.#left = Math.min(this.#left, this.#random.below(AIMED_OPERATIONS))
   }
 
-  /** `operation` takes a moment, in which other things may happen; then the power may be gone. */
+  /** Counts an operation. Other things may happen during it, and the power may be off after it. */
   async tick(operation = 'something else'): Promise<void> {
     this.assertOn()
     for (let turns = this.#random.below(3); turns > 0; turns--) await new Promise((resolve) => setImmediate(resolve))

@@ -9,20 +9,22 @@ import type { Model, Release } from './model.ts'
 
 interface RestoreOnceOptions {
   readonly device: BlockDevice
-  /** Not opened yet. */
+  /** The log; it is not opened yet. */
   readonly log: WriteLog
   readonly model: Model
   readonly release: Release
   readonly pool: HashPool
   /** Blocks after which the peers have no more. */
   readonly blocksToFetch: number
-  /** A block that the log called clean is wrong. */
+  /** Called with a block that is wrong though the log called it clean. */
   readonly onLogMiss: (block: number) => void
-  /** Chooses what is audited, in [0, 1). */
+  /** Random numbers in [0, 1) that choose the blocks of the audit. */
   readonly random: () => number
 }
 
-/** One restore as the agent makes it, log closed at the end. Undefined if it ended because peers had no more blocks. */
+/**
+ * Makes one restore as the agent makes it, and closes the log. Undefined if it ended because peers had no more blocks.
+ */
 export async function restoreOnce(options: RestoreOnceOptions): Promise<Receipt | undefined> {
   const { log, model, release, blocksToFetch } = options
   try {

@@ -5,14 +5,16 @@ import type { Random } from '../lab/random.ts'
 
 interface SessionOptions {
   readonly device: BlockDevice
-  /** Not opened yet. */
+  /** The log; it is not opened yet. */
   readonly log: DurableBitmap
   readonly random: Random
   /** Longest single write, in bytes. */
   readonly longest: number
-  /** Shut down as the monitor is: flush the disk, close the log. Otherwise the log stays as it is. */
+  /**
+   * Whether the session ends as a monitor does: it flushes the disk and closes the log. Otherwise the log stays open.
+   */
   readonly shutDown: boolean
-  /** Told of what comes next. */
+  /** Called with the name of what comes next. */
   readonly enter: (activity: string) => void
 }
 
@@ -20,14 +22,16 @@ const MOST_WRITERS = 4
 const MOST_STEPS = 12
 const HOT_BYTES = 4096
 
-/** What a monitor does while the machine is used: several clients at a time write, zero, trim and flush through it. */
+/**
+ * Does what a monitor does while the machine is used: several clients at a time write, zero, trim and flush through it.
+ */
 export async function session(options: SessionOptions): Promise<void> {
   const { device, log, random, longest, shutDown, enter } = options
   enter('session, open')
   await log.open()
   enter('session')
   const disk = new LoggedDisk({ name: 'disk', device, log, readOnly: false })
-  // A place that several clients write at once, when it is not marked yet.
+  // Several clients write this place at once when it is not marked yet.
   const hot = random.below(disk.size - HOT_BYTES)
   const writers = Array.from({ length: 1 + random.below(MOST_WRITERS) }, async () => {
     for (let steps = random.below(MOST_STEPS); steps > 0; steps--) await step(disk, random, longest, hot)
@@ -41,7 +45,7 @@ export async function session(options: SessionOptions): Promise<void> {
 }
 
 async function step(disk: LoggedDisk, random: Random, longest: number, hot: number): Promise<void> {
-  // Most writes are short, and half of them whole sectors.
+  // Most writes are short, and half of the writes are whole sectors.
   const most = random.below(4) === 0 ? longest : 6000
   const unit = random.below(2) === 0 ? 512 : 1
   const place = random.below(3) === 0 ? hot + random.below(HOT_BYTES) : random.below(disk.size)
@@ -55,7 +59,7 @@ async function step(disk: LoggedDisk, random: Random, longest: number, hot: numb
     case 2:
       return disk.flush()
     case 3: {
-      // A long write as the server passes it on: announced as a whole, written in parts.
+      // The server announces a long write as a whole and passes it on in parts.
       disk.announceWrite(offset, length)
       const [first, second] = [Math.ceil(length / 2), Math.floor(length / 2)]
       const parts = [disk.write(offset, content(first, random))]

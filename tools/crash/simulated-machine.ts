@@ -14,7 +14,7 @@ import { restoreOnce } from './restore-once.ts'
 import { session } from './session.ts'
 import { TracedLog } from './traced-log.ts'
 
-/** What a machine is made of; the self-test puts in parts that keep the wrong order. */
+/** The parts of a machine. The self-test puts in parts that break a rule. */
 export interface Parts {
   readonly disk: (device: BlockDevice) => BlockDevice
   readonly storage: (device: BlockDevice) => BlockDevice
@@ -28,15 +28,18 @@ export const HONEST_PARTS: Parts = {
   log: (options) => new DurableBitmap(options),
 }
 
-/** When the power goes: after so many operations of the disks, or sooner, in the activity `aim`; at the end at the latest. */
+/**
+ * When the power goes off: after so many operations of the disks, sooner in the activity `aim`, and at the end at the
+ * latest.
+ */
 export interface Cut {
   readonly operations: number
   readonly aim?: string
 }
 
-/** What a run shows. */
+/** The record of a run. */
 export interface MachineRecord {
-  /** What the cuts hit, what the log said after each, and the disk's checksum. */
+  /** What the cuts hit, what the log said after each cut, and the checksum of the disk. */
   readonly cuts: string[]
   readonly states: LogState['state'][]
   readonly disks: number[]
@@ -44,7 +47,10 @@ export interface MachineRecord {
   readonly faults: string[]
 }
 
-/** A machine whose disk and log are in memory. Each time it runs its power is cut, at the end if not before, and what is left is judged. */
+/**
+ * A machine whose disk and log are in memory. Each time that it runs its power is cut, at the end if not before, and
+ * the disk and the log that are left are judged.
+ */
 export class SimulatedMachine {
   readonly record: MachineRecord = { cuts: [], states: [], disks: [], faults: [] }
   readonly #model: Model
@@ -52,7 +58,7 @@ export class SimulatedMachine {
   readonly #random: Random
   readonly #parts: Parts
   readonly #facts: DiskFacts
-  /** What is on the disk and in the log while the power is off. */
+  /** The content of disk and log while the power is off. */
   #disk: Buffer
   #log: Buffer
   #logIsNew = true
@@ -65,7 +71,7 @@ export class SimulatedMachine {
     this.#disk = disk
     this.#log = Buffer.alloc(logFileSize(model.diskSize, granuleSize))
     const stamp = async (): Promise<string> => 'boot.1'
-    // A disk after a reboot: whether something else wrote to it cannot be told.
+    // As for a disk after a reboot, nobody can tell whether something else wrote to it.
     this.#facts = { identity: 'a1', size: byteCount(model.diskSize), stamp, changedSince: async () => undefined }
   }
 
@@ -79,7 +85,7 @@ export class SimulatedMachine {
     })
   }
 
-  /** The peers have only so many blocks. True if it came to its end. */
+  /** Makes a restore from peers that have only `blocksToFetch` blocks. Returns whether it came to its end. */
   async restore(release: Release, cut: Cut, blocksToFetch: number): Promise<boolean> {
     let verified = false
     await this.#run('restore', cut, async (device, storage, power) => {

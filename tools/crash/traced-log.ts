@@ -1,7 +1,7 @@
 import type { LogState, WriteLog } from '../../node/writelog/write-log.ts'
 import type { RangeSet } from '../../protocol/ranges.ts'
 
-/** Says what a restore does with its log, so that the record shows which moments were cut. */
+/** Names what a restore does with its log, so that the record shows which moments were cut. */
 export class TracedLog implements WriteLog {
   readonly #log: WriteLog
   readonly #power: { activity: string }

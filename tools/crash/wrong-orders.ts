@@ -4,7 +4,7 @@ import { RangeSet } from '../../protocol/ranges.ts'
 import type { ByteOffset } from '../../protocol/units.ts'
 import { HONEST_PARTS, type Parts } from './simulated-machine.ts'
 
-/** Machines that break one rule of docs/DURABILITY.md each. A campaign that passes with one of them proves nothing. */
+/** Machines that each break one rule of docs/DURABILITY.md. A campaign that passes with one of them proves nothing. */
 export const WRONG_ORDERS = {
   /** The disk is written while the mark is still under way. */
   'write-before-mark': { ...HONEST_PARTS, log: (options) => new HastyMarks(options) },
@@ -63,7 +63,7 @@ class Unflushed implements BlockDevice {
   }
 
   async flush(): Promise<void> {
-    // Deliberately nothing.
+    // Nothing is flushed, on purpose.
   }
 
   close(): Promise<void> {

@@ -138,7 +138,7 @@ async function freshImage(lab: Lab, size: number, signal: AbortSignal): Promise<
 }
 
 async function givenImage(text: string): Promise<string> {
-  // `npm run demo` changes to the package's folder; the path is meant from where the user stands.
+  // `npm run demo` changes to the package's folder, but the user gave the path from where he stands.
   const path = resolve(process.env.npm_lifecycle_event === 'demo' ? (process.env.INIT_CWD ?? '.') : '.', text)
   const facts = await stat(path).catch(() => undefined)
   if (facts?.isFile() !== true || facts.size === 0)
@@ -146,7 +146,7 @@ async function givenImage(text: string): Promise<string> {
   return path
 }
 
-/** The whole life of a small lab; every step is a real `mesh` process. */
+/** Takes a small lab through its whole life. Every step is a real `mesh` process. */
 async function runLab(lab: Lab, image: string, signal: AbortSignal): Promise<Row[]> {
   const { size } = await stat(image)
   for (const machine of MACHINES) await emptyDisk(lab.path(`${machine}.img`), size)
@@ -195,7 +195,7 @@ async function emptyDisk(path: string, size: number): Promise<void> {
   await file.close()
 }
 
-/** Looks at every disk with other programs than our own. */
+/** Checks every disk by programs other than our own. */
 async function checkDisks(lab: Lab, image: string, rows: readonly Row[], signal: AbortSignal): Promise<Check[]> {
   say('Every disk is compared with the image, byte for byte, and checked by e2fsck and veritysetup')
   const checks: Check[] = []
@@ -215,7 +215,7 @@ async function checkDisks(lab: Lab, image: string, rows: readonly Row[], signal:
   return checks
 }
 
-/** Our stored tree has veritysetup's layout, so it is the judge of disk, tree and root at once. */
+/** Checks disk, tree and root at once by veritysetup, whose layout our stored tree has. */
 async function checkRoot(
   lab: Lab,
   machine: string,

@@ -2,10 +2,10 @@ import { copyFile, mkdir, open, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { runTool } from '../lab/run-tool.ts'
 
-/** Where files for the image are taken from: present on any Linux machine, in a fixed order. */
+/** Folders that files for the image are taken from, in this order. Any Linux machine has them. */
 const SOURCES = ['/etc', '/usr/lib', '/usr/share']
 const MAX_FILE_BYTES = 4 * 1024 ** 2
-/** How much of the image is files; the rest stays free space. */
+/** Part of the image that is files. The rest stays free space. */
 const FILL = 0.45
 /** Bytes of image for each file: fewer files than mke2fs makes inodes. */
 const BYTES_PER_FILE = 32 * 1024

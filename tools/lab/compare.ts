@@ -2,7 +2,7 @@ import { open } from 'node:fs/promises'
 
 const STEP = 4 * 1024 ** 2
 
-/** Offset of the first byte in which two files differ over the length of `expected`; undefined if there is none. */
+/** Offset of the first byte in which two files differ, over the length of `expected`; undefined if they are equal. */
 export async function firstDifference(
   expected: string,
   actual: string,

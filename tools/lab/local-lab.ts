@@ -97,7 +97,7 @@ export class MeshProcess {
     return found
   }
 
-  /** The first event that `wanted` says yes to; undefined if the process ends without one. */
+  /** The first event that `wanted` accepts; undefined if the process ends without one. */
   async when(wanted: (event: MeshEvent) => boolean): Promise<MeshEvent | undefined> {
     for (;;) {
       const found = this.events.find(wanted)
@@ -106,7 +106,7 @@ export class MeshProcess {
     }
   }
 
-  /** Asks it to stop and waits for it. */
+  /** Asks the process to stop, and waits for its end. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Outcome> {
     this.child.kill(signal)
     return this.exited

@@ -1,4 +1,4 @@
-/** Seeded pseudo-random numbers (mulberry32): the same seed gives the same run. Prints nothing; print the seed yourself. */
+/** Seeded pseudo-random numbers (mulberry32). The same seed gives the same run; the caller prints the seed. */
 export class Random {
   #state: number
   readonly seed: number
@@ -8,7 +8,7 @@ export class Random {
     this.#state = seed >>> 0
   }
 
-  /** In [0, 1). */
+  /** A number in [0, 1). */
   next(): number {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0
     let t = this.#state

@@ -13,15 +13,16 @@ interface RoomLab {
 }
 
 interface RoomOptions {
-  /** What a session has done to the disk, before the restore. */
+  /** Does to the disk what a session does, before the restore. */
   readonly session: (machine: string) => Promise<void>
   /** Machines that go down and never come back. */
   readonly lost: ReadonlySet<string>
 }
 
 /**
- * Machines that can be reset: the reset command of each leaves a file, upon which the room ends its `mesh up`, restores its
- * disk as at boot, and starts `mesh up` again. Somebody uses a machine while its file `NAME.user` has content.
+ * Machines that can be reset. The reset command of a machine leaves a file. The room sees the file, ends the machine's
+ * `mesh up`, restores its disk as at boot, and starts `mesh up` again. Somebody uses a machine while its file
+ * `NAME.user` has content.
  */
 export class ResettingRoom {
   readonly resets: string[] = []
@@ -38,7 +39,7 @@ export class ResettingRoom {
     this.#options = options
   }
 
-  /** Starts `mesh up` on all machines, which have joined. */
+  /** Starts `mesh up` on all machines. They have joined before. */
   async open(): Promise<void> {
     await Promise.all(this.#machines.map((machine) => this.#up(machine)))
     this.#watching = this.#watch()
@@ -48,7 +49,7 @@ export class ResettingRoom {
     return this.#lab.path(`${machine}.user`)
   }
 
-  /** Ends with what is booting. Errors: those of a boot that went wrong. */
+  /** Ends when the last boot has ended. Errors: those of a boot that failed. */
   async close(): Promise<void> {
     this.#open = false
     await this.#watching

@@ -24,7 +24,7 @@ export async function changeFiles(disk: string, workDir: string, random: Random,
   await runTool('debugfs', ['-w', '-f', script, disk], signal)
 }
 
-/** Overwrites `count` places of 4 KiB with random bytes, behind the file system's back. */
+/** Overwrites `count` places of 4 KiB with random bytes. The file system does not know of it. */
 export async function scribble(disk: string, size: number, count: number, random: Random): Promise<void> {
   const file = await open(disk, 'r+')
   try {

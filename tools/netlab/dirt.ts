@@ -3,13 +3,16 @@ import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import type { Random } from '../lab/random.ts'
 import { runTool } from '../lab/run-tool.ts'
 
-/** How a session's writes lie on the disk: single granules of 4 KiB anywhere, or runs of 1 MiB. */
+/**
+ * How a session's writes lie on the disk: single granules of 4 KiB anywhere (`uniform`), or runs of 1 MiB
+ * (`clustered`).
+ */
 export const DIRT_KINDS = ['uniform', 'clustered'] as const
 /** One of these kinds. */
 export type DirtKind = (typeof DIRT_KINDS)[number]
 
 const RUN_GRANULES = 256
-/** Places that are tried for a run of one length. */
+/** Places that are tried for a run before a shorter one is tried. */
 const TRIES = 100
 
 /** One write, in bytes; `fill` is what every byte of it becomes. */
@@ -19,7 +22,9 @@ export interface Write {
   readonly fill: number
 }
 
-/** Writes that do not overlap, at any granule, and together are `share` (at most a half) of the disk. */
+/**
+ * Plans writes that do not overlap. They begin at any granule, and together cover `share` of the disk (at most a half).
+ */
 export function planDirt(kind: DirtKind, granules: number, share: number, random: Random): Write[] {
   const wanted = Math.max(1, Math.round(granules * share))
   const longest = kind === 'uniform' ? 1 : RUN_GRANULES
@@ -38,7 +43,7 @@ export function planDirt(kind: DirtKind, granules: number, share: number, random
   return writes
 }
 
-/** A free run of granules; where one of this length is hard to find, a shorter one. */
+/** Finds a free run of granules. If one of this length is hard to find, a shorter one is taken. */
 function findPlace(granules: number, taken: Uint8Array, random: Random): [start: number, end: number] {
   let length = granules
   for (let tries = 1; ; tries++) {
@@ -48,7 +53,7 @@ function findPlace(granules: number, taken: Uint8Array, random: Random): [start:
   }
 }
 
-/** As the system of a machine that keeps no log does it. */
+/** Writes to the file, as the system of a machine that keeps no log does. */
 export async function writeToFile(disk: string, writes: readonly Write[]): Promise<void> {
   const file = await open(disk, 'r+')
   try {
@@ -58,7 +63,7 @@ export async function writeToFile(disk: string, writes: readonly Write[]): Promi
   }
 }
 
-/** Through a monitor's socket; `script` is a file that is made for it. */
+/** Writes through the socket of a monitor. `script`: path of a file that is made for it. */
 export async function writeThroughNbd(
   socket: string,
   writes: readonly Write[],

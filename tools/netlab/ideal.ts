@@ -5,15 +5,18 @@ import { DEFAULT_BLOCK_SIZE_BYTES, GRANULE_SIZE_BYTES } from '../../protocol/con
 const STEP = 1024 * GRANULE_SIZE_BYTES
 
 /**
- * What the content alone asks of the network, in bytes: zeros, and what a machine has anywhere on its disk, need not
- * come; each piece of 4 KiB comes once. Hash trees, metadata and headers are not in it.
+ * What the content alone asks of the network, in bytes. Zeros, and content that a machine has anywhere on its disk,
+ * need not come. Each piece of 4 KiB comes once. Hash trees, metadata and headers are not counted.
  */
 export interface Need {
-  /** What must come into each machine. */
+  /** Bytes that must come into each machine. */
   readonly into: readonly number[]
-  /** What no machine has: it must leave the source once. */
+  /** Bytes that no machine has. They must leave the source once. */
   readonly fromSource: number
-  /** The same with whole blocks: a piece that repeats within others counts again, and all that is not zeros in a block. */
+  /**
+   * The same with whole blocks: a piece that repeats within other blocks counts again, and in each block everything
+   * that is not zeros counts.
+   */
   readonly fromSourceInBlocks: number
 }
 
@@ -38,7 +41,7 @@ export function idealSeconds(need: Need, rates: { readonly machine: number; read
   return Math.max((Math.max(...need.into) * 8) / rates.machine, (need.fromSource * 8) / rates.source)
 }
 
-/** Digests of all different blocks of a file, with the bytes of each that are not zeros. */
+/** Digests of all different blocks of a file, and how many bytes of each are not zeros. */
 async function blocksOf(path: string, signal: AbortSignal): Promise<Map<string, number>> {
   const found = new Map<string, number>()
   const zeros = Buffer.alloc(GRANULE_SIZE_BYTES)

@@ -23,7 +23,7 @@ export interface LabOptions {
   readonly content: (typeof CONTENTS)[number]
   readonly seed: number
   readonly mdns: boolean
-  /** Whether the bundle is made and run; else the sources. */
+  /** Whether the bundle is made and run; otherwise the sources run. */
   readonly build: boolean
   /** Part of the image that is dirtied, or that the next release changes. */
   readonly share: number
@@ -35,7 +35,7 @@ export interface LabOptions {
   readonly killFetcher: boolean
 }
 
-/** The machine that publishes. */
+/** Name of the machine that publishes. */
 export function publisherOf({ from }: Pick<LabOptions, 'from'>): 'master' | 'central' {
   return from === 'central' ? 'central' : 'master'
 }

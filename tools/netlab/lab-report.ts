@@ -82,7 +82,7 @@ export function asText(result: LabResult): string {
   const received = machines.map((run) => run.traffic.received)
   const fromMaster = options.from === 'central' ? undefined : need.fromSource
   const fromCentral = options.from === 'central' ? need.fromSource : 0
-  // What was fetched ahead is not needed any more.
+  // Staged content need not be fetched any more, so there is no ideal.
   const left = <T>(ideal: T): T | undefined => (staging === undefined ? ideal : undefined)
   const rows = [
     ['', 'measured', 'ideal', 'of ideal'],

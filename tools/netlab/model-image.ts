@@ -7,13 +7,16 @@ import type { Write } from './dirt.ts'
 const AES_BLOCK = 16
 const ZERO_SHARE = 0.2
 const REPEAT_SHARE = 0.05
-/** Runs of zeros and of repeats: 4 KiB to 2 MiB, every order of magnitude as often as the others. */
+/**
+ * Granules of the longest run of zeros or repeats. Runs have 4 KiB to 2 MiB, and every order of magnitude is equally
+ * frequent.
+ */
 const LONGEST_RUN = 512
 const STEP = 1024
 const ZERO = -1
 
 /**
- * What stands in each granule of 4 KiB: the number of a piece, or -1 for zeros. A piece that stands in two places is a
+ * The content of each granule of 4 KiB: the number of a piece, or -1 for zeros. A piece that stands in two places is a
  * repeat.
  */
 export type Layout = Int32Array
@@ -21,10 +24,10 @@ export type Layout = Int32Array
 /** The content of `count` pieces from number `first` on. */
 export type Pieces = (first: number, count: number) => Promise<Uint8Array>
 
-/** A layout with 20 % zeros and 5 % repeats, in runs of 4 KiB to 2 MiB at any granule. */
+/** Makes a layout with 20 % zeros and 5 % repeats, in runs of 4 KiB to 2 MiB at any granule. */
 export function modelLayout(granules: number, random: Random): Layout {
   const layout = Int32Array.from({ length: granules }, (_, i) => i)
-  // What is a repeat, or is repeated, stays as it is.
+  // Granules that are repeats, or are repeated, stay as they are.
   const settled = new Uint8Array(granules)
   spread(granules, Math.round(granules * ZERO_SHARE), random, (at) => {
     if (layout[at] === ZERO) return false
@@ -35,7 +38,7 @@ export function modelLayout(granules: number, random: Random): Layout {
   const repeats = Math.min(Math.round(granules * REPEAT_SHARE), Math.floor(content / 4))
   let [from, last] = [0, -2]
   spread(granules, repeats, random, (at) => {
-    // Each run of repeats goes on reading where its source begins.
+    // A run of repeats goes on reading from where its source begins.
     from = at === last + 1 ? from + 1 : random.below(granules)
     last = at
     if (from >= granules || from === at || settled[at] === 1 || settled[from] === 1) return false
@@ -48,7 +51,7 @@ export function modelLayout(granules: number, random: Random): Layout {
   return layout
 }
 
-/** The next release: what the writes cover holds new pieces. */
+/** The layout of the next release: granules that the writes cover hold new pieces. */
 export function changedLayout(before: Layout, writes: readonly Write[]): Layout {
   const layout = Int32Array.from(before)
   for (const { offset, length } of writes)
@@ -57,7 +60,7 @@ export function changedLayout(before: Layout, writes: readonly Write[]): Layout 
   return layout
 }
 
-/** Calls `change` for granules in runs at random places until it has said so often that it did something. */
+/** Calls `change` for granules in runs at random places until it has returned true `count` times. */
 function spread(granules: number, count: number, random: Random, change: (at: number) => boolean): void {
   for (let done = 0; done < count; ) {
     const start = random.below(granules)
@@ -84,7 +87,7 @@ export async function writeImage(path: string, layout: Layout, pieces: Pieces): 
   }
 }
 
-/** A key stream, so that nothing compresses it: the same seed gives the same bytes. */
+/** Pieces of a key stream, which nothing compresses. The same seed gives the same bytes. */
 export function randomPieces(seed: number): Pieces {
   const key = createHash('sha256').update(`mesh lab ${seed}`).digest().subarray(0, 16)
   return async (first, count) => {

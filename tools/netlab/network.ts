@@ -5,16 +5,19 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { MeshError } from '../../protocol/errors.ts'
 import { hasTool, PACKAGES, runTool } from '../lab/run-tool.ts'
 
-/** Namespaces and directories of a run are called `meshlab-PID-…`, so that the next run knows what a dead one left. */
+/**
+ * Beginning of the names of namespaces and directories: `meshlab-PID-…`. The next run finds by it what a dead run has
+ * left.
+ */
 const PREFIX = 'meshlab-'
-/** The router, which has an address on either side. */
+/** Name of the router, which has an address on either side. */
 export const HUB = 'hub'
 const ROUTER_LAN = '10.83.0.254'
 const ROUTER_UPLINK = '10.84.0.1'
 /**
- * Bytes and time that a port sends ahead, and that it keeps waiting: about what a cheap switch does. In less than a segment of
- * 64 KiB the kernel would cut each into packets here, which a network card does elsewhere, and that costs this machine as
- * much processor time as all the rest.
+ * What a port sends ahead or keeps waiting, about as a cheap switch does: these bytes, or the bytes of 2 ms if those
+ * are more. With less than a segment of 64 KiB the kernel would cut each segment into packets here, which a network
+ * card does elsewhere. That costs as much processor time as all the rest.
  */
 const BURST_BYTES = 128 * 1024
 const BURST_SECONDS = 0.002
@@ -42,8 +45,9 @@ interface LinkStatistics {
 }
 
 /**
- * A switch with machines on it: each in a network namespace of its own, cabled to a bridge in another one. What stands
- * behind the uplink is reached through a router, so that multicast does not cross. Nothing of it can be seen from outside.
+ * A switch with machines on it. Each machine is in a network namespace of its own, cabled to a bridge in another
+ * namespace. Machines behind the uplink are reached through a router, so multicast does not reach them. Nothing of the
+ * network can be seen from outside.
  */
 export class Network {
   /** Name of a run's namespaces and directory, without the machine. */
@@ -83,7 +87,9 @@ export class Network {
     return `${this.prefix}${machine}`
   }
 
-  /** Cables a machine in; `number` (1 to 253) becomes part of its address, which is returned. Not shaped yet. */
+  /**
+   * Cables a machine in and returns its address, of which `number` (1 to 253) is a part. The port is not shaped yet.
+   */
   async attach(machine: string, number: number, side: Side): Promise<string> {
     const [hub, namespace] = [this.namespace(HUB), this.namespace(machine)]
     await this.#ip(['netns', 'add', namespace])
@@ -103,13 +109,13 @@ export class Network {
     return address
   }
 
-  /** Whether the LAN and what is behind the uplink can reach each other; both reach the router in any case. */
+  /** Lets the LAN and the other side of the uplink reach each other, or not. Both reach the router in any case. */
   async forward(on: boolean): Promise<void> {
     const setting = `echo ${on ? 1 : 0} > /proc/sys/net/ipv4/ip_forward`
     await this.#ip(['netns', 'exec', this.namespace(HUB), 'sh', '-c', setting])
   }
 
-  /** From now on each port carries so many bits per second in each direction; undefined: as fast as the machine can. */
+  /** Limits each port to so many bits per second in each direction; undefined: no limit. */
   async shape(rates: Readonly<Record<Side, number | undefined>>): Promise<void> {
     for (const [machine, { namespace, side }] of this.#ports) {
       const rate = rates[side]
@@ -139,7 +145,7 @@ export class Network {
     return this.#run('ip', args)
   }
 
-  /** A command is let finish when the run is aborted, so that it leaves nothing half made. */
+  /** Runs a command. It is not ended when the run is aborted, so that it leaves nothing half made. */
   async #run(tool: string, args: readonly string[]): Promise<string> {
     this.#signal.throwIfAborted()
     return runTool(tool, args)
@@ -181,7 +187,7 @@ export async function whyNoNetwork(): Promise<string | undefined> {
   }
 }
 
-/** Removes what runs that were killed have left: their processes, namespaces and directories. */
+/** Removes what killed runs have left: their processes, namespaces and directories. */
 async function removeLeftovers(): Promise<void> {
   const names = [...(await namespaces()), ...(await readdir(tmpdir()))]
   const dead = new Set<number>()
@@ -202,10 +208,10 @@ async function namespaces(): Promise<string[]> {
   return listed.split('\n').flatMap((line) => line.split(' ')[0] || [])
 }
 
-/** Ends whatever runs in the namespaces of one run, and removes them. */
+/** Ends every process in the namespaces of one run, and removes the namespaces. */
 async function removeNamespaces(prefix: string): Promise<void> {
   for (const name of (await namespaces()).filter((it) => it.startsWith(prefix))) {
-    // A namespace that was never mounted lists nobody and cannot be asked.
+    // A namespace that was never mounted cannot be asked, and lists nobody.
     const pids = await runTool('ip', ['netns', 'pids', name]).catch(() => '')
     await Promise.all(
       pids

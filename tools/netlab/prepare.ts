@@ -15,7 +15,7 @@ import { systemPieces } from './system-files.ts'
 /** Name of the image that the lab publishes. */
 export const IMAGE = 'lab'
 const SOURCE_NUMBER = 253
-/** Commands that prepare machines, at a time. */
+/** Commands that prepare machines at the same time. */
 const AT_ONCE = 4
 const MEET_MS = 120_000
 
@@ -29,11 +29,11 @@ export interface Prepared {
 }
 
 /**
- * A scenario brings the machines to where the measured phase begins: all of them run `mesh restore` at the same moment.
- * Nothing is shaped while it prepares.
+ * What a scenario has prepared. At the start of the measured phase all machines run `mesh restore` at the same moment.
+ * Links have full speed until then.
  */
 export interface Scenario {
-  /** What the disks are to hold at the end, and the release that this is. */
+  /** Path of the content that the disks are to hold at the end, and the number of that release. */
   readonly target: string
   readonly release: number
   /** Seconds of publishing, where that is part of the scenario. */
@@ -42,17 +42,17 @@ export interface Scenario {
   readonly staging?: StagingPhase
 }
 
-/** From the moment that the publisher can be reached to that at which the last machine has staged all it needs. */
+/** The phase from when the publisher can be reached until the last machine has staged all that it needs. */
 export interface StagingPhase {
   readonly seconds: number
   /** What each participant sent and received meanwhile. */
   readonly traffic: ReadonlyMap<string, Traffic>
 }
 
-/** The machines on their network, the image, and its source, which serves it. */
+/** Makes the network, the machines, the image, and its source, which serves it. */
 export async function prepareLab(lab: ShapedLab, options: LabOptions): Promise<Prepared> {
   const layout = modelLayout(options.size / GRANULE_SIZE_BYTES, new Random(options.seed))
-  // The next release has pieces of its own.
+  // The next release has pieces of its own, so there are twice as many.
   const pieces = options.content === 'system' ? await systemPieces(2 * layout.length) : randomPieces(options.seed)
   await writeImage(lab.path('model.img'), layout, pieces)
   const machines = machineNames(options.machines)
@@ -77,7 +77,7 @@ export async function prepareLab(lab: ShapedLab, options: LabOptions): Promise<P
   return { lab, options, machines, layout, pieces }
 }
 
-/** Central stands in another site than the machines; nobody serves the publisher's state meanwhile. */
+/** Moves central into another site than that of the machines. Nobody serves the publisher's state meanwhile. */
 async function moveBehindUplink(lab: ShapedLab, publisher: string): Promise<void> {
   const trust = await TrustStore.open(lab.path(publisher, 'trust'))
   const signer = await SiteSigner.open({ keysDir: lab.path(publisher, 'keys'), trust })
@@ -87,12 +87,12 @@ async function moveBehindUplink(lab: ShapedLab, publisher: string): Promise<void
   for (const member of moved) await signer.addMember({ ...member, site: 'central' })
 }
 
-/** All machines join, whose disks are there. */
+/** Lets all machines join. Their disks exist. */
 export async function enrol(lab: ShapedLab, publisher: string, machines: readonly string[]): Promise<void> {
   const { token } = await lab.ok(publisher, ['invite', '--uses', String(machines.length)])
   await eachOf(machines, async (machine) => {
     const join = ['join', String(token), '--disk', lab.disk(machine), '--name', machine]
-    // Where many processes share few cores a first attempt may be too late; a second one goes on with it.
+    // Where many processes share few cores a first attempt may be too late. A second one goes on with it.
     await lab
       .ok(machine, join)
       .catch(() => lab.ok(machine, join))
@@ -109,7 +109,7 @@ async function copyOfModel(lab: ShapedLab, machine: string): Promise<void> {
   await copyFile(lab.path('model.img'), lab.disk(machine), constants.COPYFILE_FICLONE)
 }
 
-/** Machines that hold the image already: their first restore finds nothing to do. With a log, it begins there. */
+/** Provisions the machines. Their first restore then finds nothing to do; with a log, the log begins there. */
 export async function provisionedMachines(prepared: Prepared, log: 'known' | 'none'): Promise<void> {
   const { lab, options, machines } = prepared
   for (const machine of machines) await copyOfModel(lab, machine)
@@ -123,7 +123,10 @@ export async function provisionedMachines(prepared: Prepared, log: 'known' | 'no
   })
 }
 
-/** `mesh up` on all machines, until each has met all others; like every day before, so that they know where others are. */
+/**
+ * Runs `mesh up` on all machines until each has met all others, as on every day before. So they know each other's
+ * addresses.
+ */
 export async function serveAll({ lab, machines }: Prepared): Promise<MeshProcess[]> {
   const started = await Promise.all(machines.map((machine) => lab.serve(machine, ['up'])))
   const met = started.flatMap((running, i) =>
@@ -144,14 +147,14 @@ export async function stopAll({ lab, machines }: Prepared): Promise<void> {
   await Promise.all(machines.map((machine) => lab.stop(machine)))
 }
 
-/** Returns the socket of the monitor. */
+/** Starts a monitor and returns its socket. */
 export async function startMonitor(lab: ShapedLab, machine: string): Promise<string> {
   const socket = lab.path(`${machine}.nbd`)
   await lab.serve(machine, ['monitor', lab.disk(machine), '--nbd', `unix:${socket}`], 'monitoring')
   return socket
 }
 
-/** A few at a time. */
+/** Does `work` for each item, AT_ONCE items at a time. */
 export async function eachOf<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
   const queue = [...items]
   const worker = async (): Promise<void> => {

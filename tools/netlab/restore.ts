@@ -13,7 +13,7 @@ import {
   stopAll,
 } from './prepare.ts'
 
-/** What writes through the monitor. */
+/** The program that writes through the monitor. */
 const WRITER = 'qemu-io'
 
 /** A session on every machine, each with writes of its own; with a known log they go through the monitor. */

@@ -23,7 +23,7 @@ interface Parts {
 const SIZE = 16 * 1024 ** 2
 /** Part of each disk that a session has dirtied before the restore. */
 const SHARE = 0.02
-/** One never comes back, one is in use, and two stay up. */
+/** Least number of machines: one never comes back, one is in use, and two stay up. */
 const LEAST_MACHINES = 4
 
 /** `npm run lab -- roll`. */

@@ -12,10 +12,10 @@ import { prepareLab, provisionedMachines } from './prepare.ts'
 import { ShapedLab } from './shaped-lab.ts'
 
 interface RollLabOptions extends Pick<LabOptions, 'machines' | 'size' | 'seed' | 'mdns' | 'build' | 'share'> {
-  /** Machines down at a time. */
+  /** Machines that are down at the same time, at most. */
   readonly wave: number
   readonly holders: number
-  /** Time for a machine that does not come back. */
+  /** Time after which a machine that does not come back counts as failed. */
   readonly timeoutSeconds: number
 }
 
@@ -23,7 +23,10 @@ interface RollLabOptions extends Pick<LabOptions, 'machines' | 'size' | 'seed' |
 export interface RollLabResult {
   readonly event: 'roll-lab'
   readonly options: RollLabOptions
-  /** Steps at which the count of holders was said, the least of them, and most machines down at one. */
+  /**
+   * Steps at which the operator reported the count of holders, the least count, and most machines that were down at one
+   * step.
+   */
   readonly steps: number
   readonly leastHolders: number
   readonly mostDown: number
@@ -33,15 +36,15 @@ export interface RollLabResult {
 
 const OPERATOR = 'office'
 const OPERATOR_NUMBER = 252
-/** Goes down, and never comes back; is in use all the time. */
+/** LOST goes down and never comes back; USED is in use all the time. */
 const LOST = 'pc2'
 const USED = 'pc3'
 const PATIENCE_SECONDS = 10
 
 /**
- * A night's roll with real processes: one machine never comes back, one is in use, the operator is killed when a third of the
- * machines are done, and started again. Fails unless every machine ends as it must, each was reset once, the count of
- * holders never fell below what was asked for, and the disks are right.
+ * Makes a night's roll with real processes. One machine never comes back, one is in use, and the operator is killed
+ * when a third of the machines are done, and started again. Fails unless every machine ends as it must, each was reset
+ * once, the count of holders never fell below the rule, and the disks are right.
  */
 export async function runRollLab(
   options: RollLabOptions,
@@ -88,7 +91,7 @@ export async function runRollLab(
   }
 }
 
-/** What only other scenarios ask for. */
+/** Options that only other scenarios ask for. */
 const PREPARED = {
   scenario: 'restore',
   from: 'master',

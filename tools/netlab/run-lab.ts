@@ -18,7 +18,7 @@ const SCENARIOS = { provision, restore, update } as const
 /** One machine in the measured phase. */
 export interface MachineRun {
   readonly machine: string
-  /** From the common start to the end of its process. */
+  /** Seconds from the common start to the end of its process. */
   readonly seconds: number
   readonly cpuSeconds: number
   readonly peakMib: number
@@ -41,23 +41,23 @@ export interface LabResult {
   readonly master?: Traffic
   readonly central?: Traffic
   readonly need: Need
-  /** Undefined if nothing is shaped. */
+  /** Undefined if no link is limited. */
   readonly idealSeconds?: number
   readonly publishSeconds?: number
-  /** The phase before, in which the machines fetched ahead what is ideally needed. */
+  /** The phase before, in which the machines fetched the release ahead. */
   readonly staging?: StagingPhase
 }
 
 /**
- * Prepares a scenario, measures it, and compares every disk afterwards. Fails if a disk differs or a receipt does not say
- * what it must. Whatever happens, nothing is left. `say` tells people what is being done.
+ * Prepares a scenario, measures it, and compares every disk afterwards. Fails if a disk differs, or if a receipt does
+ * not say what it must. Nothing is left behind, whatever happens. `say` tells people what is being done.
  */
 export async function runLab(
   options: LabOptions,
   signal: AbortSignal,
   say: (line: string) => void,
 ): Promise<LabResult> {
-  // What is measured is what is installed.
+  // The bundle is measured, because the bundle is what is installed.
   if (options.build) await import('../build.ts')
   const lab = await ShapedLab.open({ mdns: options.mdns, built: options.build }, signal)
   try {
@@ -88,7 +88,7 @@ export async function runLab(
   }
 }
 
-/** From the start of all restores at once to the end of the last. */
+/** Measures from the common start of all restores to the end of the last one. */
 async function measurePhase(
   prepared: Prepared,
   fromSource: number,
@@ -126,7 +126,10 @@ async function measurePhase(
   }
 }
 
-/** A machine that `isVictim` names as killed is started again, and goes on from what it had written. */
+/**
+ * Restores one machine. If `isVictim` says that it was killed, it is started again, and goes on from what it had
+ * written.
+ */
 async function restoreOne(
   { lab }: Prepared,
   machine: string,
@@ -152,7 +155,10 @@ function difference(from: Traffic | undefined, to: Traffic | undefined): Traffic
   return { sent: to.sent - from.sent, received: to.received - from.received }
 }
 
-/** When half has crossed the uplink: the machine that has sent most, for what it fetched there the others have from it. */
+/**
+ * Waits until half of the image has crossed the uplink. Returns the machine that has sent most by then: the others have
+ * its content from it.
+ */
 async function fetcherInTheMiddle(
   { lab, machines }: Prepared,
   before: ReadonlyMap<string, Traffic>,

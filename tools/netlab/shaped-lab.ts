@@ -6,7 +6,7 @@ import { Network, type Side } from './network.ts'
 
 const PORT = 7433
 const BUNDLE = join(import.meta.dirname, '../../dist/mesh.js')
-/** `ip` and `tc` are not on every PATH. */
+/** The environment of programs: `ip` and `tc` are not on every PATH. */
 const ENV = { PATH: `${process.env.PATH}:/usr/sbin:/sbin` }
 
 /** Machines of a {@link Network} with a disk and a state directory each, on which `mesh` runs. */
@@ -32,7 +32,10 @@ export class ShapedLab {
     signal.addEventListener('abort', this.#onAbort)
   }
 
-  /** `mdns`: machines also look for one another by multicast; `built`: runs the bundle, not the sources. */
+  /**
+   * Makes the network. `mdns`: machines also look for one another by multicast DNS. `built`: they run the bundle, not
+   * the sources.
+   */
   static async open(
     options: { readonly mdns: boolean; readonly built: boolean },
     signal: AbortSignal,
@@ -58,12 +61,12 @@ export class ShapedLab {
     this.#addresses.set(machine, await this.network.attach(machine, number, side))
   }
 
-  /** What is started on a machine from now on listens there; the router is a machine, too. */
+  /** Commands that are started on a machine from now on listen at this address. The router counts as a machine. */
   listenOn(machine: string, address: string): void {
     this.#addresses.set(machine, address)
   }
 
-  /** Starts `mesh ARGS --json` on a machine. It ends with this process, however that ends. */
+  /** Starts `mesh ARGS --json` on a machine. The command ends when this process ends, however that happens. */
   start(machine: string, args: readonly string[]): MeshProcess {
     this.#signal.throwIfAborted()
     const listen = `/ip4/${this.#addresses.get(machine)}/tcp/${PORT}`
@@ -86,7 +89,7 @@ export class ShapedLab {
     throw new Error(`mesh ${args.join(' ')} on ${machine} ended with ${code}:\n${stdout}\n${stderr}`)
   }
 
-  /** Starts a command that goes on, and waits until it says `event`. */
+  /** Starts a command that keeps running, and waits for its first `event`. */
   async serve(machine: string, args: readonly string[], event = 'serving'): Promise<MeshProcess> {
     const started = this.start(machine, args)
     await started.event(event)
@@ -97,14 +100,14 @@ export class ShapedLab {
     await Promise.all([...this.#running].map(([running, name]) => (name === machine ? running.stop() : undefined)))
   }
 
-  /** As a power cut ends it. */
+  /** Ends what runs on a machine at once, as a power cut does. */
   async kill(machine: string): Promise<void> {
     const killed = [...this.#running].filter(([, name]) => name === machine).map(([running]) => running)
     for (const { child } of killed) child.kill('SIGKILL')
     await Promise.all(killed.map((running) => running.exited))
   }
 
-  /** Process id of what runs on a machine. */
+  /** Process id of the command that runs on a machine. */
   running(machine: string): number | undefined {
     for (const [running, name] of this.#running) if (name === machine) return running.child.pid
     return undefined

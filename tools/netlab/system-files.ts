@@ -8,14 +8,14 @@ const FOLDERS = ['/usr/lib', '/usr/share']
 
 interface SystemFile {
   readonly path: string
-  /** Where its first byte stands among all. */
+  /** Place of its first byte among the bytes of all files. */
   readonly start: number
   readonly size: number
 }
 
 /**
- * Pieces of what this machine's system consists of: its files one behind the other, in the order of their paths. The same
- * machine gives the same bytes. Errors: USAGE if it has fewer than `pieces` of them.
+ * Pieces of this machine's system: its files one behind the other, in the order of their paths. The same machine gives
+ * the same bytes. Errors: USAGE if the machine has fewer than `pieces` of them.
  */
 export async function systemPieces(pieces: number): Promise<Pieces> {
   const files = await listFiles(pieces * GRANULE_SIZE_BYTES)
@@ -38,7 +38,7 @@ export async function systemPieces(pieces: number): Promise<Pieces> {
   }
 }
 
-/** As many files as make `bytes`. */
+/** Lists files until they have `bytes` bytes together. */
 async function listFiles(bytes: number): Promise<SystemFile[]> {
   const files: SystemFile[] = []
   let start = 0
@@ -66,7 +66,7 @@ async function listFiles(bytes: number): Promise<SystemFile[]> {
   return files
 }
 
-/** Number of the file that holds a position. */
+/** Index of the file that holds a position. */
 function fileAt(files: readonly SystemFile[], position: number): number {
   let [low, high] = [0, files.length - 1]
   while (low < high) {

@@ -20,8 +20,8 @@ import {
 const NEWS_MS = 60_000
 
 /**
- * The next release is published while all machines run; they hear of it (staged: they fetch it ahead), and are restarted at
- * the same moment.
+ * Publishes the next release while all machines run. They hear of it (with `staged` they fetch it ahead), and are
+ * restarted at the same moment.
  */
 export async function update(prepared: Prepared, signal: AbortSignal): Promise<Scenario> {
   const { lab, options, machines, layout, pieces } = prepared
@@ -41,7 +41,7 @@ export async function update(prepared: Prepared, signal: AbortSignal): Promise<S
   return { target, release: 2, ...phase }
 }
 
-/** Until all have the metadata of the release. */
+/** Publishes, and waits until all machines have the metadata of the release. */
 async function publishAndTell(
   prepared: Prepared,
   target: string,
@@ -63,7 +63,7 @@ async function publishAndTell(
   return { publishSeconds }
 }
 
-/** Until all have staged what they need of the release, over links of the speed that was given. */
+/** Publishes, and waits until all machines have staged what they need, over links of the given speed. */
 async function publishAndStage(
   { lab, options, machines }: Prepared,
   target: string,
@@ -90,7 +90,7 @@ async function publishAndStage(
   return { staging: { seconds, traffic } }
 }
 
-/** The generation of the metadata that is in force. */
+/** Names the generation of the metadata that is in force. */
 function metadataOf({ lab }: Prepared, machine: string): Promise<string> {
   return readFile(lab.path(machine, 'trust', 'CURRENT'), 'utf8')
 }

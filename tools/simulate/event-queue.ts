@@ -1,11 +1,11 @@
 interface Event {
   readonly at: number
-  /** Of two events at one time the one that was planned first comes first. */
+  /** Of two events at the same time the one that was planned first comes first. */
   readonly order: number
   readonly run: () => void
 }
 
-/** What is to happen in a simulation, in order of time (milliseconds): a binary heap. */
+/** The events of a simulation, in order of time (milliseconds): a binary heap. */
 export class EventQueue {
   readonly #heap: Event[] = []
   #now = 0

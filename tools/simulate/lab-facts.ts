@@ -1,34 +1,34 @@
 import type { Bitmap } from '../../protocol/bitmap.ts'
 
-/** What is the same for all machines of a simulated lab. */
+/** Facts that hold for all machines of a simulated lab. */
 export interface LabFacts {
   readonly blocks: number
   readonly blockBytes: number
-  /** From one machine to any other. */
+  /** Milliseconds from one machine to any other. */
   readonly latencyMs: number
-  /** From the receipt of a block until it is verified, written, flushed and told to the others. */
+  /** Milliseconds from the receipt of a block until it is verified, written, flushed and told to the others. */
   readonly offerMs: number
-  /** Of what each site is connected by to the others. */
+  /** Speed of the link that connects each site to the others. */
   readonly uplinkBytesPerMs: number
 }
 
 /** One machine of a simulated lab. Times in simulated milliseconds. */
 export interface MachineFacts {
   readonly name: string
-  /** Of both directions of its link. */
+  /** Speed of its link in each direction. */
   readonly bytesPerMs: number
-  /** Its LAN; what comes from another one crosses the uplink. */
+  /** Name of its LAN. Blocks of another LAN cross the uplink. */
   readonly site: string
-  /** What it holds at the start. */
+  /** Blocks that it holds at the start. */
   readonly have: Bitmap
-  /** It is dialled before others that are elsewhere. */
+  /** Whether the machine is the master, which is dialled before other machines elsewhere. */
   readonly isMaster: boolean
-  /** The others ask it last. */
+  /** Whether the others ask it last. */
   readonly reluctant?: boolean
-  /** Sends wrong bytes. */
+  /** Whether it sends wrong bytes. */
   readonly lies?: boolean
-  /** Falls silent at this time, but stays connected. */
+  /** Time at which it falls silent. It stays connected. */
   readonly stallsAtMs?: number
-  /** Goes away, and comes back with what it had flushed. */
+  /** Time at which it goes away, and at which it comes back with what it had flushed. */
   readonly away?: { readonly fromMs: number; readonly untilMs: number }
 }

@@ -16,12 +16,12 @@ export interface RollScenarioOptions {
 
 /** What the night showed. */
 export interface RollScenarioResult extends RollScenarioOptions {
-  /** Steps that took machines down: of the site with most, and all together. */
+  /** Steps that took machines down, in the site with most of them; and resets in all sites. */
   readonly rounds: number
   readonly resets: number
-  /** Least number of running machines that a block of a machine going down was left on. */
+  /** Least number of running machines that held a block after a machine with that block went down. */
   readonly leastHolders: number
-  /** Machines down at a time in one site at most. */
+  /** Most machines that were down at the same time in one site. */
   readonly mostDown: number
   /** Resets that left a block on fewer machines than asked for; must be 0. */
   readonly broken: number
@@ -36,7 +36,7 @@ const TICK_SECONDS = 5
 /** A night. */
 const LIMIT_SECONDS = 10 * 3600
 
-/** Each site has a roll of its own, with the real decisions, all at the same time. The same options give the same result. */
+/** Runs a roll in each site, all at the same time, with the real decisions. The same options give the same result. */
 export function runRollScenario(options: RollScenarioOptions): RollScenarioResult {
   const { machines, sites, seed } = options
   const random = new Random(seed)
@@ -129,7 +129,7 @@ class SiteRun {
     for (const action of actions) this.#room.act(action)
   }
 
-  /** Counts again, block by block, and not as the choice of the wave does. */
+  /** Counts the holders again, block by block, in another way than the choice of the wave does. */
   #judge(going: readonly RollAction[], { sights, blocks }: View): void {
     const down = new Set(this.roll.machines.filter(isDown).map(({ id }) => id))
     this.mostDown = Math.max(this.mostDown, down.size)

@@ -2,7 +2,7 @@ import { Random } from '../lab/random.ts'
 import { imageMs, type LabPlan, SCENARIOS, type ScenarioName } from './scenarios.ts'
 import { SimulatedLab } from './simulated-lab.ts'
 
-/** A run that takes so many times the image's time (of the slowest link) has failed. */
+/** A run has failed if it takes 30 times what the slowest link needs for the image. */
 const LIMIT = 30
 
 interface ScenarioOptions {
@@ -17,14 +17,14 @@ interface ScenarioOptions {
 
 /** What a scenario showed, as ratios to the best that is possible. */
 export interface ScenarioResult extends ScenarioOptions {
-  /** Time of the last, and of the median machine: times what it needs at best. */
+  /** Time of the last machine and of the median machine, each divided by the best time that is possible. */
   readonly last: number
   readonly median: number
-  /** Bytes out of all sources: times the image. */
+  /** Bytes out of all sources, divided by the image. */
   readonly source: number
-  /** Bytes over all uplinks: times the image once for each site; undefined without uplinks. */
+  /** Bytes over all uplinks, divided by the image once for each site; undefined without uplinks. */
   readonly uplink?: number
-  /** Blocks that came twice or wrong: part of what came. */
+  /** Blocks that came twice or wrong, as a part of all blocks that came. */
   readonly useless: number
   /** Machines that should have got everything, and did not. */
   readonly unfinished: readonly string[]
@@ -38,7 +38,7 @@ const UPLINK_BYTES_PER_MS = 2_500
 const LATENCY_MS = 0.5
 const SITE_MACHINES = 20
 
-/** The same options give the same result. */
+/** Runs a scenario. The same options give the same result. */
 export function runScenario(options: ScenarioOptions): ScenarioResult {
   const { scenario, machines, blocks, offerMs, seed } = options
   const { sites = Math.ceil(machines / SITE_MACHINES) } = options

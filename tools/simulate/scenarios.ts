@@ -2,23 +2,23 @@ import { Bitmap } from '../../protocol/bitmap.ts'
 import type { Random } from '../lab/random.ts'
 import type { LabFacts, MachineFacts } from './lab-facts.ts'
 
-/** A machine, and when it could be done at best, whatever the others do. */
+/** A machine, and the earliest time at which it can be done, whatever the others do. */
 interface Planned extends MachineFacts {
   readonly optimumMs: number
 }
 
 interface Scenario {
   readonly what: string
-  /** What the optimum of one machine is. */
+  /** Describes the best possible time of one machine. */
   readonly optimum: string
   plan(machines: number, lab: LabPlan, random: Random): Planned[]
 }
 
 /** What the scenarios make their machines from. */
 export interface LabPlan extends LabFacts {
-  /** Of a link that is not slow, in each direction. */
+  /** Speed of an ordinary link in each direction. */
   readonly bytesPerMs: number
-  /** Over which the machines are spread, where there are uplinks. */
+  /** Number of sites that the machines are spread over, where there are uplinks. */
   readonly sites: number
 }
 

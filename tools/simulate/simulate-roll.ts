@@ -13,7 +13,7 @@ a roll. Machines take their time, fail, are in use, are off, and go off by thems
 Exits with 1 if a reset leaves a block on fewer machines than that, or a roll does not end.
 `
 
-/** `npm run simulate -- --scenario roll`: runs it, prints it; whether all went as it must. */
+/** Runs and prints `npm run simulate -- --scenario roll`. Returns whether all went as it must. */
 export function simulateRoll(options: RollScenarioOptions, json: boolean): boolean {
   const result = runRollScenario(options)
   process.stdout.write(

@@ -4,13 +4,13 @@ import { EventQueue } from './event-queue.ts'
 import type { LabFacts, MachineFacts } from './lab-facts.ts'
 import { SimulatedMachine } from './simulated-machine.ts'
 
-/** Runs machines, with the real picker on each, until all that should have everything have it. */
+/** Runs machines, each with the real picker, until all machines that should have everything have it. */
 export class SimulatedLab {
   readonly events = new EventQueue()
   readonly facts: LabFacts
   readonly random: Random
   readonly machines: readonly SimulatedMachine[]
-  /** By site: blocks that came over its uplink, and when that is free. */
+  /** For each site: blocks that came over its uplink, and when the uplink is free again. */
   readonly uplinks = new Map<string, { blocks: number; freeAt: number }>()
 
   constructor(facts: LabFacts, machines: readonly MachineFacts[], random: Random) {
@@ -19,7 +19,7 @@ export class SimulatedLab {
     this.machines = machines.map((one) => new SimulatedMachine(one, this))
   }
 
-  /** When a block that is sent by `at` has crossed a site's uplink. */
+  /** Time at which a block that is sent at `at` has crossed the uplink of a site. */
   crosses(site: string, at: number): number {
     const uplink = this.uplinks.get(site) ?? { blocks: 0, freeAt: 0 }
     this.uplinks.set(site, uplink)
@@ -28,12 +28,12 @@ export class SimulatedLab {
     return uplink.freeAt
   }
 
-  /** Those that are connected to one another. */
+  /** Machines that are connected to one another. */
   online(): SimulatedMachine[] {
     return this.machines.filter((machine) => machine.online)
   }
 
-  /** Errors: none; machines that did not end within `limitMs` have no `doneAt`. */
+  /** Runs the lab. Machines that do not end within `limitMs` have no `doneAt`. */
   run(limitMs: number): void {
     for (const machine of this.machines) machine.start()
     const tick = (): void => {
@@ -42,7 +42,7 @@ export class SimulatedLab {
     }
     this.events.after(FETCH_TICK_MS, tick)
     while (this.events.now < limitMs && this.machines.some((machine) => !machine.isOver)) {
-      // Looking at all machines takes longer than an event.
+      // Looking at all machines takes longer than an event, so it is done once for 100 events.
       for (let i = 0; i < 100; i++) this.events.step()
     }
   }

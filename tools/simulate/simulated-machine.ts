@@ -8,12 +8,12 @@ import type { Random } from '../lab/random.ts'
 import type { EventQueue } from './event-queue.ts'
 import type { LabFacts, MachineFacts } from './lab-facts.ts'
 
-/** What a peer is asked for at a time: what it delivers in this time, within these bounds, in blocks. */
+/** Milliseconds of a peer's delivery that are asked of it at a time; and least and most blocks of that. */
 const WINDOW_MS = 300
 const WINDOW_MIN = 2
 const WINDOW_START = 4
 const WINDOW_MAX = 64
-/** Blocks asked of all peers together. */
+/** Blocks that are asked of all peers together. */
 const IN_FLIGHT_MAX = 128
 
 /** What a simulated machine sees of its lab. */
@@ -35,7 +35,7 @@ interface Link {
   received: number
   bytesPerMs: number | undefined
   progressAt: number
-  /** It delivered nothing for too long, and is not asked until it does. */
+  /** Whether the peer has delivered nothing for too long. It is not asked until it does. */
   stalled: boolean
 }
 
@@ -43,13 +43,13 @@ interface Link {
 export class SimulatedMachine {
   readonly facts: MachineFacts
   readonly name: string
-  /** Verified blocks, and those that others may ask for. */
+  /** Verified blocks; and blocks that others may ask for. */
   readonly have: Bitmap
   readonly offered: Bitmap
   online = false
   doneAt: number | undefined
   sentBlocks = 0
-  /** Blocks that came although they were here already, or wrong. */
+  /** Blocks that came although they were here already, or that were wrong. */
   uselessBlocks = 0
   receivedBlocks = 0
   readonly #lab: Surroundings
@@ -57,15 +57,15 @@ export class SimulatedMachine {
   readonly #links = new Map<SimulatedMachine, Link>()
   readonly #banned = new Set<SimulatedMachine>()
   #inFlight = 0
-  /** Requests by client, served in turn. */
+  /** Requests of each client. Clients are served in turn. */
   readonly #requests = new Map<SimulatedMachine, number[]>()
   #sending = false
   #downFreeAt = 0
   #unoffered: number[] = []
-  /** What it has asked for over the uplink, as the others of its site know after a moment. */
+  /** Blocks that this machine has asked for over the uplink. The others of its site know it a moment later. */
   readonly #claims = new Set<number>()
   #telling = false
-  /** When it was last connected to another machine of its site. */
+  /** When the machine was last connected to another machine of its site. */
   #metAt = Number.NEGATIVE_INFINITY
 
   constructor(facts: MachineFacts, lab: Surroundings) {
@@ -77,7 +77,7 @@ export class SimulatedMachine {
     this.#picker = this.#newPicker()
   }
 
-  /** Nothing more is expected of it. */
+  /** Whether nothing more is expected of this machine. */
   get isOver(): boolean {
     return this.doneAt !== undefined || this.isBad
   }
@@ -133,7 +133,9 @@ export class SimulatedMachine {
     this.#lab.events.after(0, () => this.#pumpAll())
   }
 
-  /** Who the real rule says is worth a connection; whoever is dialled has one, too. */
+  /**
+   * Connects to the machines that the real rule says are worth dialling. The dialled machine gets a connection, too.
+   */
   #dial(): void {
     const others = this.#lab.online().filter((other) => other !== this && !this.#links.has(other))
     const rankOf = (other: SimulatedMachine): number =>
@@ -148,7 +150,7 @@ export class SimulatedMachine {
       this.#connect(other)
       other.#connect(this)
     }
-    // Who now has far peers says so.
+    // A machine that now has far peers says so.
     this.#tellClaims()
   }
 
@@ -198,12 +200,12 @@ export class SimulatedMachine {
     if (to.facts.reluctant === true) this.#picker.setReluctant(to.name, true)
   }
 
-  /** What it was asked for is asked of others; if it comes after all it is welcome. */
+  /** Gives up a peer that delivers nothing: its blocks are asked of others. A block that comes after all is welcome. */
   #stall(link: Link): void {
     link.stalled = true
     this.#inFlight -= link.asked
     link.asked = 0
-    // It may go on, and what it has claimed it still fetches.
+    // The peer may go on later, and still fetches what it has claimed.
     this.#picker.suspendPeer(link.to.name, this.#lab.events.now)
   }
 
@@ -232,7 +234,7 @@ export class SimulatedMachine {
     if (from.name < this.name) this.#yield(from.#claims)
   }
 
-  /** Both have asked at the same moment: one takes its requests back, as far as they are still open. */
+  /** Two machines have asked for a block at the same moment. One takes its requests back, if they are still open. */
   #yield(claimed: ReadonlySet<number>): void {
     for (const index of this.#claims) {
       if (!claimed.has(index) || this.have.has(index)) continue
@@ -258,7 +260,7 @@ export class SimulatedMachine {
     this.#lab.events.after(0, () => this.#pumpAll())
   }
 
-  /** Another machine offers more. */
+  /** Notes that another machine offers more blocks. */
   #hears(from: SimulatedMachine, ranges: readonly Run[]): void {
     const link = this.#links.get(from)
     if (link === undefined || link.stalled) return
@@ -266,7 +268,10 @@ export class SimulatedMachine {
     this.#pump(link)
   }
 
-  /** One request of each peer in turn, beginning somewhere else each time, so that not all ask the same peer first. */
+  /**
+   * Asks each peer for one block in turn. It begins with another peer each time, so that not all machines ask the same
+   * peer first.
+   */
   #pumpAll(): void {
     if (!this.online) return
     const links = [...this.#links.values()]
@@ -279,9 +284,9 @@ export class SimulatedMachine {
     while (this.#askOne(link));
   }
 
-  /** False if the peer is not to be asked for more now. */
+  /** Asks a peer for one block. False if the peer is not to be asked for more now. */
   #askOne(link: Link): boolean {
-    // As the far side does before its first request.
+    // The far side waits like this before its first request.
     if (this.#isFar(link.to) && this.#lab.events.now - this.#metAt < FAR_QUIET_MS) return false
     if (this.#stalls || link.stalled || link.asked >= link.window || this.#inFlight >= IN_FLIGHT_MAX) return false
     if (this.#picker.pending + this.#picker.asked === 0) return false
@@ -309,7 +314,7 @@ export class SimulatedMachine {
     if (!this.#sending) this.#send()
   }
 
-  /** Sends one block; each client in turn. */
+  /** Sends one block. Clients take turns. */
   #send(): void {
     const next = this.#requests.entries().next().value
     this.#sending = next !== undefined && !this.#stalls
@@ -326,7 +331,7 @@ export class SimulatedMachine {
     events.after(crossed + facts.latencyMs, () => to.#arrives(this, index))
   }
 
-  /** The last of a block could be here now, but has to wait for those that came before it. */
+  /** Takes a block whose last byte could be here now. It has to wait for the blocks that came before it. */
   #arrives(from: SimulatedMachine, index: number): void {
     const { events, facts } = this.#lab
     this.#downFreeAt = Math.max(this.#downFreeAt + facts.blockBytes / this.facts.bytesPerMs, events.now)
@@ -372,7 +377,7 @@ export class SimulatedMachine {
     })
   }
 
-  /** Blocks that come within one batch are offered together. */
+  /** Offers a block soon, together with the other blocks that come within one batch. */
   #offerSoon(index: number): void {
     this.#unoffered.push(index)
     if (this.#unoffered.length > 1) return

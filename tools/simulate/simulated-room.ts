@@ -2,18 +2,18 @@ import type { RollAction, SeenReceipt, Sight, View } from '../../node/roll/roll-
 import { Bitmap } from '../../protocol/bitmap.ts'
 import type { Random } from '../lab/random.ts'
 
-/** Parts of the machines, or chances for each reset. */
+/** Chances: a part of the machines, or of the resets. */
 const OFF = 0.05
 const CAN_WAKE = 0.7
 const IN_USE = 0.05
 const NEVER_BACK = 0.01
 const FAILS = 0.01
-/** A machine that runs goes off by itself, and comes back, so often in an hour. */
+/** How often in an hour a running machine goes off by itself, and comes back. */
 const DIES_PER_HOUR = 0.1
-/** Parts of the image that sessions have dirtied: the same on all machines, and elsewhere on each. */
+/** Parts of the image that sessions have dirtied: the same blocks on all machines, and other blocks on each. */
 const DIRTY_ON_ALL = 0.01
 const DIRTY_ON_EACH = 0.02
-/** Seconds from the reset to the receipt: most boot and restore quickly, some scan their disk. */
+/** Seconds from the reset to the receipt. Most machines boot and restore quickly, some scan their disk. */
 const BACK_MIN_S = 60
 const BACK_MORE_S = 120
 const SCANS = 0.1
@@ -29,12 +29,12 @@ interface SimulatedPc {
   process: number
   held: Bitmap
   receipt: SeenReceipt | undefined
-  /** Seconds until it is up again, and until nobody uses it any more. */
+  /** Seconds until the machine is up again, and until nobody uses it any more. */
   backIn: number
   usedFor: number
 }
 
-/** A room of machines and the site's master: they take their time, fail, are used, are off. */
+/** A room of machines and the site's master. Machines take their time, fail, are used, and are off. */
 export class SimulatedRoom {
   readonly image = 'win'
   readonly release = 7

@@ -64,7 +64,7 @@ async function factsOf({ agent, command, config }: Context, options: Options): P
   const { rememberedMachine } = await import('../../../node/agent/machine/remembered-machine.ts')
   const state = resolve(agent.stateDir)
   const remembered = await rememberedMachine(state)
-  // The master's disk is the model: what is changed on it is published, and must not be undone at the next boot.
+  // The disk of the master is the model. Changes on it are published, and must not be undone at the next boot.
   const disk = remembered?.role === 'master' ? undefined : (config.disk ?? remembered?.disk)
   const file = configOf(command)?.path
   const monitor = await monitorOf(state, options)
@@ -87,7 +87,9 @@ async function factsOf({ agent, command, config }: Context, options: Options): P
   }
 }
 
-/** What was given, else what keeps the log now. The address of an NBD server is not remembered. */
+/**
+ * The monitor that was given, or else the one that keeps the log now. The address of an NBD server is not remembered.
+ */
 async function monitorOf(state: string, { nbd, era }: Options): Promise<UnitMonitor | undefined> {
   if (nbd !== undefined && era !== undefined) throw new MeshError('USAGE', 'give one of --nbd and --era')
   if (nbd !== undefined) {
@@ -106,7 +108,7 @@ async function monitorOf(state: string, { nbd, era }: Options): Promise<UnitMoni
   return undefined
 }
 
-/** As it was started, with the same Node; units have no PATH to find it by. */
+/** The command line of this process, with the same Node: units have no PATH to find it by. */
 async function programOf(given: string | undefined): Promise<string[]> {
   if (given !== undefined) return [resolve(given)]
   const script = process.argv[1]

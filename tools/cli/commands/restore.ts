@@ -64,11 +64,11 @@ async function run(context: Context, options: Options): Promise<void> {
     ...(options.linger === undefined ? {} : { lingerMs: options.linger }),
     report: (event) => {
       agent.report(event)
-      // Others are served with the result at hand.
+      // A restore that lingers prints its result before it serves others.
       if (lingers && event.type === 'receipt') output.result(event.receipt, describe(event.receipt))
     },
   })
-  // Programs take the last line for the result.
+  // Programs take the last line as the result, so it is printed again.
   if (output.json || !lingers) output.result(receipt, describe(receipt))
   assertHooksDone(done)
 }

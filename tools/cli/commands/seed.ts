@@ -61,6 +61,6 @@ async function run(context: Context, options: Options, given?: string): Promise<
       output.result(event.published, `${what}: ${image} release ${release} (${facts})\nroot ${root}`)
     },
   })
-  // Others joined and left since; programs take the last line for the result.
+  // Others have joined and left since, and programs take the last line as the result.
   if (output.json && !options.once) output.result(published, '')
 }

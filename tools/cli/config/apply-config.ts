@@ -3,13 +3,13 @@ import { MeshError } from '../../../protocol/errors.ts'
 import { type ConfigEntry, type ConfigFile, DEFAULT_CONFIG, readConfigFile } from './config-file.ts'
 import { CONFIG_KEYS, CONFIG_NAMES, type ConfigKey, type ConfigName } from './config-keys.ts'
 
-/** What was read for a command line, under its program. */
+/** The file that was read for a command line, by its program. */
 const files = new WeakMap<Command, ConfigFile>()
 
 /**
- * Reads the machine's configuration file and makes what it says the defaults of the program's and the command's options, by
- * the options' own parsers. Called when the program's options are parsed and the command's are not. What was given on the
- * command line or by the environment stays. Errors: CONFIG_UNREADABLE, CONFIG_INVALID.
+ * Reads the machine's configuration file and makes its values the defaults of the program's and the command's options,
+ * by the parsers of the options. It is called when the program's options are parsed and the command's are not. Values
+ * of the command line and of the environment stay. Errors: CONFIG_UNREADABLE, CONFIG_INVALID.
  */
 export async function applyConfig(program: Command, command: Command): Promise<void> {
   const named: string | undefined = program.opts().config

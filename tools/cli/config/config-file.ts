@@ -9,7 +9,7 @@ import { nearestWord } from './nearest-word.ts'
 /** One key that a file sets. */
 export interface ConfigEntry {
   readonly line: number
-  /** As an option would be given it; of a list each entry. */
+  /** The value as an option would be given it; for a list one text for each entry. */
   readonly text: string | readonly string[]
 }
 
@@ -83,7 +83,7 @@ function isParseError(error: unknown): error is SyntaxError & Place {
   return error instanceof SyntaxError && 'lineNumber' in error && 'column' in error
 }
 
-/** A value that is missing is noticed at the beginning of the next line. */
+/** The line of a fault. The parser notices a missing value only at the beginning of the next line. */
 function lineOf({ message, lineNumber, column }: SyntaxError & Place): number {
   return message.startsWith('Unspecified value') && column === 0 ? lineNumber - 1 : lineNumber
 }
@@ -92,7 +92,7 @@ function namesOf(key: AST.TOMLKey): string[] {
   return key.keys.map((part) => (part.type === 'TOMLBare' ? part.name : part.value))
 }
 
-/** Goes through the tables of a file; collects what is right and what is wrong. */
+/** Goes through the tables of a file and collects entries and faults. */
 class EntryReader {
   readonly entries = new Map<ConfigName, ConfigEntry>()
   readonly values: Partial<Record<ConfigName, unknown>> = {}
@@ -156,7 +156,7 @@ function isConfigName(name: string): name is ConfigName {
   return Object.hasOwn(CONFIG_KEYS, name)
 }
 
-/** What an option would be given on the command line; undefined if the value is of another kind. */
+/** The texts that an option would be given on the command line; undefined if the value is of another kind. */
 function textsOf(node: AST.TOMLContentNode, kind: ConfigKind): string | string[] | undefined {
   if (node.type === 'TOMLArray') {
     const texts = node.elements.map((element) => textsOf(element, 'text'))
@@ -176,7 +176,7 @@ function shown(node: AST.TOMLContentNode): string {
   return 'number' in node ? node.number : node.datetime
 }
 
-/** A key of another table with the same name is meant more often than one that is spelt alike. */
+/** Suggests a key. One of the same name in another table is meant more often than one that is spelt alike. */
 function suggest(name: string, known: readonly string[]): string {
   const last = name.split('.').at(-1)
   const moved = known.find((one) => one.split('.').at(-1) === last)

@@ -12,19 +12,19 @@ import {
   parseUplink,
 } from '../parse.ts'
 
-/** What stands in the file: a string; a number, bare or as a string; true or false; a list of strings. */
+/** The kind of a value in the file: a string; a number, bare or as a string; true or false; a list of strings. */
 export type ConfigKind = 'text' | 'number' | 'boolean' | 'list'
 
 /** One key of the configuration file. */
 export interface ConfigKey<Value, Kind extends ConfigKind = ConfigKind> {
   readonly kind: Kind
-  /** Reads one text; of a list each entry. Throws InvalidArgumentError with a sentence that says what is allowed. */
+  /** Reads one text; of a list each entry. Errors: InvalidArgumentError with a sentence that says what is allowed. */
   readonly parse: (text: string) => Value
   /** Name by which commander knows the option that says the same, whatever command has it. */
   readonly option: string
-  /** The option means this only in these commands. */
+  /** Set if the option means this only in these commands. */
   readonly commands?: readonly string[]
-  /** What holds if nobody says anything. */
+  /** The value if nobody says anything, for people. */
   readonly fallback: string
 }
 
@@ -33,7 +33,7 @@ const asText = (text: string): string => {
   return text
 }
 
-/** There is nowhere to stand for a file that is read at boot. */
+/** A path must be absolute: a file that is read at boot has no current directory. */
 const asPath = (text: string): string => {
   if (!isAbsolute(text)) throw new InvalidArgumentError('Give an absolute path.')
   return text
@@ -52,8 +52,8 @@ function key<Kind extends ConfigKind, Value>(
 }
 
 /**
- * Every key of the configuration file, `TABLE.KEY`. It is the default of its option wherever a command has that, and is read
- * by the option's own parser then; otherwise it is asked for by name ({@link ConfigValues}).
+ * Every key of the configuration file, `KEY` or `TABLE.KEY`. A key is the default of its option wherever a command has
+ * that option, and is then read by the option's own parser. Otherwise it is asked for by name ({@link ConfigValues}).
  */
 export const CONFIG_KEYS = {
   state: key('text', asPath, '/var/lib/lab-mesh', 'state'),
@@ -83,12 +83,14 @@ export const CONFIG_KEYS = {
   'roll.stop-after': key('number', parseCount, '3', 'stopAfter'),
 } as const
 
-/** `TABLE.KEY`, such as `machine.state`. */
+/** A key, such as `disk` or `serving.nice`. */
 export type ConfigName = keyof typeof CONFIG_KEYS
 type Read<Key> =
   Key extends ConfigKey<infer Value, 'list'> ? readonly Value[] : Key extends ConfigKey<infer Value> ? Value : never
 
-/** What a file says, each value as its parser reads it (times in milliseconds, sizes in bytes, rates in bytes per second). */
+/**
+ * The values of a file as their parsers read them: times in milliseconds, sizes in bytes, rates in bytes per second.
+ */
 export type ConfigValues = { readonly [Name in ConfigName]?: Read<(typeof CONFIG_KEYS)[Name]> }
 
 /** All keys, in the order of the table above. */

@@ -10,7 +10,10 @@ interface Setting {
   readonly from: string
 }
 
-/** Every setting, in the order of what goes first: options of `command`, the configuration file, what is remembered. */
+/**
+ * Every setting of a machine. An option of `command` goes before the configuration file, and the file before what is
+ * remembered.
+ */
 export async function effectiveSettings(command: Command, path: string | undefined): Promise<Setting[]> {
   const file = path === undefined ? await readConfigFile(DEFAULT_CONFIG, true) : await readConfigFile(path)
   const given = (name: ConfigName): Setting | undefined => givenOption(command, name)
@@ -29,7 +32,7 @@ export async function effectiveSettings(command: Command, path: string | undefin
   })
 }
 
-/** What the command line or the environment says; both name an option of the program, which all commands have. */
+/** The value of the command line or the environment. Both name an option of the program, which all commands have. */
 function givenOption(command: Command, name: ConfigName): Setting | undefined {
   const { option: wanted }: ConfigKey<unknown> = CONFIG_KEYS[name]
   for (let at: Command | null = command; at !== null; at = at.parent) {

@@ -7,7 +7,7 @@ export function nearestWord(word: string, words: readonly string[]): string | un
   return best !== undefined && best.distance <= Math.max(2, Math.floor(word.length / 3)) ? best.one : undefined
 }
 
-/** Letters to insert, remove or replace (Wagner and Fischer, 1974). */
+/** How many letters must be inserted, removed or replaced (Wagner and Fischer, 1974). */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, column) => column)
   for (const [i, letter] of [...a].entries()) {

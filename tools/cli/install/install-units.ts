@@ -4,15 +4,15 @@ import { errnoOf, MeshError } from '../../../protocol/errors.ts'
 import { UNIT_NAMES } from './mesh-units.ts'
 import { MARKER, type UnitFile } from './unit-text.ts'
 
-/** What was done, or would be done, with one unit. */
+/** What was done with one unit, or would be done. */
 export interface UnitChange {
   readonly path: string
   readonly change: 'written' | 'unchanged' | 'removed'
 }
 
 /**
- * Makes the units of `wanted`, and no others of ours, those of the system at `root`; changes nothing that it did not write.
- * `dryRun` only tells. Errors: UNIT_FOREIGN before anything is changed, STATE_UNWRITABLE.
+ * Writes the units of `wanted` for the system at `root`, and removes our other units. Files that it did not write are
+ * not touched. `dryRun` only tells. Errors: UNIT_FOREIGN before anything is changed, STATE_UNWRITABLE.
  */
 export async function installUnits(
   root: string,
@@ -46,7 +46,7 @@ export async function installUnits(
   return changes
 }
 
-/** A link (as `systemctl mask` makes it) is nothing of ours. */
+/** The text of a unit. A link, as `systemctl mask` makes it, is not ours. */
 async function textOf(path: string): Promise<string | undefined> {
   try {
     return (await lstat(path)).isFile() ? await readFile(path, 'utf8') : ''
@@ -62,7 +62,7 @@ async function replace(path: string, text: string): Promise<void> {
   await rename(fresh, path)
 }
 
-/** With the links by which it was enabled. */
+/** Removes a unit with the links by which it was enabled. */
 async function removeUnit(directory: string, name: string): Promise<void> {
   for (const entry of await readdir(directory)) {
     if (/\.(wants|requires)$/.test(entry)) await rm(join(directory, entry, name), { force: true })

@@ -4,29 +4,29 @@ import { escapePath, execLine, pathWord, plainText, type UnitFile, unit } from '
 /** Who keeps the write log, if one is kept. */
 export type UnitMonitor = { readonly nbd: string } | { readonly era: string }
 
-/** What the units of a machine are made of. All paths are absolute. */
+/** The facts that units are made of. All paths are absolute. */
 export interface UnitFacts {
-  /** Program and first arguments: what runs `mesh`. */
+  /** Program and first arguments that run `mesh`. */
   readonly program: readonly string[]
   readonly state: string
-  /** Whether the configuration file names it. */
+  /** Whether the configuration file names the state directory. */
   readonly stateInFile: boolean
   /** Configuration file that the commands read. */
   readonly config?: string
-  /** Managed disk; a machine without one, such as an operator's, restores nothing. */
+  /** Managed disk. A machine without one, such as an operator's, restores nothing. */
   readonly disk?: string
   readonly monitor?: UnitMonitor
   /** Whether the disk holds the root file system, so that it is restored in the initrd. */
   readonly initrd: boolean
-  /** Whether hooks run, which may want anything of the system. */
+  /** Whether hooks run. Hooks may want anything of the system. */
   readonly hooks: boolean
   /** Priority of serving, as nice(1) counts. */
   readonly nice: number
-  /** The machine starts the rolls of its group. */
+  /** Set if the machine starts the rolls of its group. */
   readonly roll?: { readonly group: string; readonly window: string }
 }
 
-/** Every name that a unit of ours can have; the ones that are no longer wanted are removed. */
+/** Every name that one of our units can have. Units that are no longer wanted are removed by it. */
 export const UNIT_NAMES = [
   'mesh-restore.service',
   'mesh-monitor.service',
@@ -35,7 +35,7 @@ export const UNIT_NAMES = [
   'mesh-roll.timer',
 ] as const
 
-/** Exit code of hooks that failed: the disk is right all the same. */
+/** Exit code 9 means that hooks failed; the disk is right all the same. */
 const HOOKS_ARE_NO_REASON = 'SuccessExitStatus=9'
 const DAYS = { Mo: 'Mon', Tu: 'Tue', We: 'Wed', Th: 'Thu', Fr: 'Fri', Sa: 'Sat', Su: 'Sun' } as const
 
@@ -54,7 +54,10 @@ function command({ program, state, stateInFile, config }: UnitFacts, ...args: st
   return `ExecStart=${execLine([...program, ...args, ...from])}`
 }
 
-/** What uses a block device (mounts, file system checks) waits for these (systemd.special(7)); nothing for an image file. */
+/**
+ * Units that use a block device: mounts and checks of file systems wait for them (systemd.special(7)). An image file
+ * has none.
+ */
 function usersOf(device: string): { readonly target?: string; readonly all: string } {
   if (!device.startsWith('/dev/')) return { all: '' }
   const name = escapePath(device)
@@ -101,7 +104,7 @@ function restoreUnit(facts: UnitFacts, disk: string): UnitFile {
           ? 'Before=remote-fs.target libvirtd.service libvirt-guests.service'
           : `Before=${users.all} remote-fs-pre.target remote-fs.target`,
       ],
-      // Hooks run with it, and may want to change anything.
+      // Hooks run with this unit, and may want to change anything.
       Service: [...restoreService(facts), ...(hooks ? [] : HARDENING)],
       Install: ['WantedBy=multi-user.target', 'RequiredBy=remote-fs.target'],
     },
@@ -114,7 +117,7 @@ function restoreService(facts: UnitFacts): string[] {
     'RemainAfterExit=yes',
     command(facts, 'restore'),
     HOOKS_ARE_NO_REASON,
-    // A lab that is provisioned takes as long as it takes; without peers the command ends by itself.
+    // Provisioning a lab takes as long as it takes. Without peers the command ends by itself.
     'TimeoutStartSec=infinity',
     'StandardOutput=journal+console',
   ]
@@ -128,7 +131,7 @@ function monitorUnit(facts: UnitFacts, disk: string, monitor: UnitMonitor): Unit
     'era' in monitor
       ? ['Type=oneshot', 'RemainAfterExit=yes', command(facts, 'monitor', '--era', monitor.era)]
       : [
-          // It is ready when its hooks have ended; it says so by systemd-notify.
+          // The monitor is ready when its hooks have ended. It says so by systemd-notify.
           'Type=notify',
           'NotifyAccess=all',
           command(facts, 'monitor', '--nbd', monitor.nbd),
@@ -172,7 +175,7 @@ function upUnit(facts: UnitFacts): UnitFile {
       command(facts, 'up'),
       'Restart=on-failure',
       'RestartSec=5',
-      // A wrong option or configuration does not get better by trying again.
+      // A second try does not mend a wrong option or configuration.
       'RestartPreventExitStatus=2',
       `Nice=${nice}`,
       'IOSchedulingClass=best-effort',
@@ -184,9 +187,10 @@ function upUnit(facts: UnitFacts): UnitFile {
 }
 
 /**
- * Takes away what no command of ours needs. Not MemoryDenyWriteExecute=: Node compiles while it runs. Not ProtectClock= nor any
- * other limit on devices: disks, logs on partitions and device mapper are opened. Not ProtectSystem=strict nor ProtectHome=: image
- * files, qcow2 files and logs may be anywhere.
+ * Takes away rights that no command of ours needs. MemoryDenyWriteExecute= is left out, because Node compiles while it
+ * runs. ProtectClock= and other limits on devices are left out, because disks, logs on partitions and device mapper are
+ * opened. ProtectSystem=strict and ProtectHome= are left out, because image files, qcow2 files and logs may be
+ * anywhere.
  */
 const HARDENING = [
   'ProtectSystem=full',
@@ -213,14 +217,14 @@ function rollUnits(facts: UnitFacts, { group, window }: NonNullable<UnitFacts['r
     }),
     unit('mesh-roll.timer', `At the beginning of the window ${window}.`, {
       Unit: [`Description=When the machines of ${group} are reset`],
-      // Not Persistent=: a night that was missed is not made up for by day.
+      // Persistent= is left out: a night that was missed is not made up for by day.
       Timer: [`OnCalendar=${calendarOf(window)}`, 'AccuracySec=1s'],
       Install: ['WantedBy=timers.target'],
     }),
   ]
 }
 
-/** `22:00-05:00` or `Mo-Fr 22:00-05:00` as systemd.time(7) says its beginning. */
+/** The beginning of `22:00-05:00` or `Mo-Fr 22:00-05:00` as systemd.time(7) writes it. */
 function calendarOf(window: string): string {
   const day = '(Mo|Tu|We|Th|Fr|Sa|Su)'
   const pattern = new RegExp(`^(?:${day}(?:-${day})?\\s+)?([01]?\\d|2[0-3]):([0-5]\\d)\\s*-\\s*\\d{1,2}:\\d{2}$`)

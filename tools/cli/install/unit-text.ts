@@ -9,7 +9,7 @@ export interface UnitFile {
 
 type Lines = readonly (string | undefined)[]
 
-/** A unit of sections; lines that are undefined are left out. */
+/** Makes a unit of sections. Lines that are undefined are left out. */
 export function unit(name: string, about: string, sections: Readonly<Record<string, Lines>>): UnitFile {
   const parts = Object.entries(sections).map(
     ([section, lines]) => `[${section}]\n${lines.filter((line) => line !== undefined).join('\n')}\n`,
@@ -18,17 +18,20 @@ export function unit(name: string, about: string, sections: Readonly<Record<stri
   return { name, text: `${[MARKER, ...comments].join('\n')}\n\n${parts.join('\n')}` }
 }
 
-/** A command line for ExecStart= (systemd.service(5)): quoted where it must be, specifiers and variables as they are. */
+/**
+ * Makes a command line for ExecStart= (systemd.service(5)). Words are quoted where they must be; systemd replaces no
+ * specifier and no variable in them.
+ */
 export function execLine(words: readonly string[]): string {
   return words.map((word) => quote(word.replaceAll('%', '%%').replaceAll('$', '$$$$'))).join(' ')
 }
 
-/** What is taken to the end of the line as it is, but for specifiers. */
+/** Makes text that systemd takes to the end of the line, without specifiers. */
 export function plainText(text: string): string {
   return text.replaceAll('%', '%%')
 }
 
-/** A path for RequiresMountsFor=. */
+/** Makes a path for RequiresMountsFor=. */
 export function pathWord(path: string): string {
   return quote(plainText(path))
 }
@@ -37,7 +40,7 @@ function quote(word: string): string {
   return /^[\w@%+=:,./$-]+$/.test(word) ? word : `"${word.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"`
 }
 
-/** A path as part of a unit's name, as `systemd-escape --path` makes it (systemd.unit(5)). */
+/** Makes a path a part of a unit's name, as `systemd-escape --path` does (systemd.unit(5)). */
 export function escapePath(path: string): string {
   const parts = path.split('/').filter((part) => part !== '' && part !== '.')
   if (parts.length === 0) return '-'

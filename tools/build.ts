@@ -1,8 +1,9 @@
-import { chmod, rm } from 'node:fs/promises'
+import { chmod, readFile, rm, writeFile } from 'node:fs/promises'
 import { isBuiltin } from 'node:module'
 import { join } from 'node:path'
 import { type BuildOptions, build, type Plugin } from 'esbuild'
 import { VERSION } from './cli/version.ts'
+import { NODE_FLAGS } from './lab/node-flags.ts'
 
 /**
  * Bundles the command, because start-up counts at every boot. Code that is imported dynamically lies in files of its
@@ -50,4 +51,9 @@ const options: BuildOptions = {
 process.chdir(join(import.meta.dirname, '..'))
 await rm('dist', { recursive: true, force: true })
 await build(options)
+// Only the command is run by its name; the other files are loaded by it.
+await writeFile(
+  'dist/mesh.js',
+  `#!/usr/bin/env -S node ${NODE_FLAGS.join(' ')}\n${await readFile('dist/mesh.js', 'utf8')}`,
+)
 await chmod('dist/mesh.js', 0o755)

@@ -1,4 +1,3 @@
-#!/usr/bin/env -S node --max-semi-space-size=1 --heap-growing-percent=150 --no-maglev --invocation-count-for-turbofan=12000
 import { enableCompileCache } from 'node:module'
 import { join } from 'node:path'
 import { IS_BUNDLE } from './cli/version.ts'

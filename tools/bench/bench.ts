@@ -18,7 +18,7 @@ import { benchMonitor } from './monitor-bench.ts'
 import { benchRestore } from './restore-bench.ts'
 import { benchTransport } from './transport-bench.ts'
 
-const HELP = `npm run bench -- NAME [--size GIB] [--peers N] [--json]
+const HELP = `npm run bench -- NAME [--size GIB] [--peers N] [--flags=FLAGS] [--json]
 
   seed       hash and publish a cached file, against SHA-256 of as many bytes on all cores (default 4 GiB)
   scan       restore a clean cached disk without a write log, and verify it, against the same (default 4 GiB)
@@ -28,6 +28,7 @@ const HELP = `npm run bench -- NAME [--size GIB] [--peers N] [--json]
   transport  one connection over loopback (default 0.25 GiB), against libp2p with noise and yamux as they come
   compression  blocks of random bytes and of system files (default 0.0625 GiB): what compressing costs, and when it is chosen
 
+--flags='--no-maglev …' gives mesh these flags of Node instead of its own, --flags= none.
 Disks are made in the system's temporary directory; TMPDIR names another one.
 `
 
@@ -54,6 +55,7 @@ async function main(): Promise<void> {
     options: {
       size: { type: 'string' },
       peers: { type: 'string', default: '1' },
+      flags: { type: 'string' },
       json: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -72,7 +74,8 @@ async function main(): Promise<void> {
     throw new MeshError('USAGE', `--peers ${values.peers} is no number of machines`)
   // The bundle is measured, because the bundle is what is installed.
   await import('../build.ts')
-  const lab = await Lab.open({ entry: join(import.meta.dirname, '../../dist/mesh.js') })
+  const entry = join(import.meta.dirname, '../../dist/mesh.js')
+  const lab = await Lab.open({ entry, flags: values.flags?.split(' ').filter((flag) => flag !== '') })
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => void lab.close().finally(() => process.exit(130)))
   }

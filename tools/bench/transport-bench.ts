@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { join } from 'node:path'
-import { type Lab, NODE_FLAGS } from '../lab/local-lab.ts'
+import type { Lab } from '../lab/local-lab.ts'
+import { NODE_FLAGS } from '../lab/node-flags.ts'
 import type { Figure } from './benches.ts'
 import type { Job } from './transport-peer.ts'
 

@@ -11,14 +11,8 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { NODE_FLAGS } from './node-flags.ts'
 
-/** As package.json starts it: garbage of network buffers is collected early, since the machine has other work to do. */
-export const NODE_FLAGS = [
-  '--max-semi-space-size=1',
-  '--heap-growing-percent=150',
-  '--no-maglev',
-  '--invocation-count-for-turbofan=12000',
-]
 const SOURCE = join(import.meta.dirname, '../mesh.ts')
 
 /** One JSON line of a command. */
@@ -38,6 +32,12 @@ export interface Outcome {
   readonly result: MeshEvent | undefined
 }
 
+/** What is run as `mesh`: the source if no bundle is named, with its own flags of Node if no others are. */
+interface Launch {
+  readonly entry: string | undefined
+  readonly flags: readonly string[] | undefined
+}
+
 /** One running `mesh` process whose JSON events can be waited for. */
 export class MeshProcess {
   readonly child: ChildProcess
@@ -48,16 +48,16 @@ export class MeshProcess {
   #waiters: (() => void)[] = []
   #ended = false
 
-  /** `through`: a command that runs it (such as faketime); `uid`, `gid`: the user it runs as; `entry`: a bundle. */
+  /** `through`: a command that runs it (such as faketime); `uid`, `gid`: the user it runs as; `entry`: a bundle; `flags` of Node. */
   constructor(
     args: readonly string[],
     env: NodeJS.ProcessEnv = {},
-    as: { uid?: number; gid?: number; through?: readonly string[]; entry?: string | undefined } = {},
+    as: Partial<Launch> & { uid?: number; gid?: number; through?: readonly string[] } = {},
   ) {
     const [program = '', ...rest] = [
       ...(as.through ?? []),
       process.execPath,
-      ...NODE_FLAGS,
+      ...(as.flags ?? NODE_FLAGS),
       as.entry ?? SOURCE,
       ...args,
     ]
@@ -120,16 +120,16 @@ export class Lab {
   readonly #listen = new Map<string, string>()
   #closed = false
 
-  readonly #entry: string | undefined
+  readonly #launch: Partial<Launch>
 
-  private constructor(dir: string, entry: string | undefined) {
+  private constructor(dir: string, launch: Partial<Launch>) {
     this.dir = dir
-    this.#entry = entry
+    this.#launch = launch
   }
 
-  /** `entry`: the bundle to run instead of the source. */
-  static async open(options: { entry?: string } = {}): Promise<Lab> {
-    return new Lab(await mkdtemp(join(tmpdir(), 'mesh-lab-')), options.entry)
+  /** `launch`: what is run as `mesh`. */
+  static async open(launch: Partial<Launch> = {}): Promise<Lab> {
+    return new Lab(await mkdtemp(join(tmpdir(), 'mesh-lab-')), launch)
   }
 
   path(...parts: string[]): string {
@@ -144,7 +144,7 @@ export class Lab {
     const started = new MeshProcess(
       [...args, '--json', '--no-mdns', '--state', this.path(machine), '--listen', address],
       env,
-      { entry: this.#entry },
+      this.#launch,
     )
     this.#running.set(started, machine)
     void started.exited.then(() => this.#running.delete(started))

@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process'
-import { cp, readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { cp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { VERSION } from '../../../tools/cli/version.ts'
-import { NODE_FLAGS } from '../../../tools/lab/local-lab.ts'
+import { NODE_FLAGS } from '../../../tools/lab/node-flags.ts'
 import { useTempDir } from '../../support/temp-dir.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
@@ -18,6 +18,13 @@ describe('the bundle', () => {
   beforeAll(async () => {
     const built = await stat(join(ROOT, 'dist/mesh.js')).catch(() => undefined)
     if (built === undefined) await run(process.execPath, [join(ROOT, 'tools/build.ts')])
+  })
+
+  it('starts with the flags of Node that package.json names, too', async () => {
+    const [first] = (await readFile(join(ROOT, 'dist/mesh.js'), 'utf8')).split('\n')
+    expect(first).toBe(`#!/usr/bin/env -S node ${NODE_FLAGS.join(' ')}`)
+    const { scripts } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))
+    expect(scripts.mesh).toBe(`node ${NODE_FLAGS.join(' ')} tools/mesh.ts`)
   })
 
   it('keeps what was compiled beside it, and starts where it cannot', async () => {

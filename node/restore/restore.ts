@@ -77,6 +77,7 @@ export interface RestoreOptions {
   /** Name of this machine, and of a peer, for the receipt. */
   readonly machine: string
   readonly nameOf: (peerId: string) => string
+  /** Unix ms; only the beginning is read from it. @default Date.now */
   readonly now?: () => number
   /** Random numbers in [0, 1) that choose the blocks of the audit. */
   readonly random: () => number
@@ -92,6 +93,8 @@ export interface RestoreOptions {
 export async function restore(options: RestoreOptions): Promise<Receipt> {
   const { device, manifest, now = Date.now } = options
   const startedAt = now()
+  // The clock may be set during a restore, as it often is after a boot, so the time that it took is not read from it.
+  const begun = performance.now()
   assertLargeEnough(device, manifest)
   const opened = await openLog(options)
   const { tree, received } = await ensureTree({ ...options, facts: manifest })
@@ -104,7 +107,7 @@ export async function restore(options: RestoreOptions): Promise<Receipt> {
     const run = new RestoreRun(options, tree, disk, book, moved)
     if (logState.state === 'unknown') await run.fromScan()
     else await run.fromLog()
-    const receipt = book.receipt(now())
+    const receipt = book.receipt(startedAt + Math.round(performance.now() - begun))
     await options.handOver?.()
     return receipt
   } finally {

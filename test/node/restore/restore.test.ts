@@ -300,6 +300,18 @@ describe('restore', () => {
     expect(receipt.bytes.read).toBe(SIZE - 2 * BLOCK)
   })
 
+  it('says how long it took also when the clock is set back meanwhile', async () => {
+    let clock = Date.parse('2026-11-30T09:00:00Z')
+    const now = (): number => {
+      clock -= 3_600_000
+      return clock
+    }
+    await writeFile(dir('m-clock'), image)
+    const receipt = await run(dir('m-clock'), undefined, { now })
+    expect(receipt.startedAt).toBe('2026-11-30T08:00:00.000Z')
+    expect(receipt.seconds).toBeGreaterThanOrEqual(0)
+  })
+
   it('refuses a disk that is too small before it changes anything', async () => {
     await writeFile(dir('small'), Buffer.alloc(SIZE - 1, 3))
     expect(await codeOf(run(dir('small'), undefined))).toBe('DISK_TOO_SMALL')

@@ -40,7 +40,7 @@ async function copyFiles(
 ): Promise<void> {
   const entries = await readdir(from, { withFileTypes: true }).catch(() => [])
   entries.sort((a, b) => (a.name < b.name ? -1 : 1))
-  await mkdir(to, { recursive: true })
+  let isMade = false
   for (const entry of entries) {
     signal?.throwIfAborted()
     if (made.bytes >= budget.bytes || made.files >= budget.files) return
@@ -49,6 +49,12 @@ async function copyFiles(
       const path = join(from, entry.name)
       const { size } = await stat(path)
       if (size > MAX_FILE_BYTES || made.bytes + size > budget.bytes) continue
+      // Folders take inodes like files, so none is made that stays empty.
+      if (!isMade) {
+        await mkdir(to, { recursive: true })
+        budget.files--
+        isMade = true
+      }
       // A file this user may not read is left out.
       const copied = await copyFile(path, join(to, entry.name)).then(
         () => true,

@@ -33,16 +33,17 @@ export async function ensureTree(options: TreeFetchOptions): Promise<{ tree: Tre
   const writer = await trees.fetcher(facts)
   const others = await openOthers(options)
   const ended = new AbortController()
-  let repeats: Promise<number> | undefined
+  let repeats: Promise<Uint8Array | undefined> | undefined
   let received = 0
   try {
     for (let level = writer.geometry.levels; level >= 1; level--) {
       const wanted = await missingPages(writer, level, others, options)
       if (wanted.count === 0) continue
-      repeats ??= ensureRepeats(options, ended.signal)
+      repeats ??= fetchRepeats(options, ended.signal)
       received += await fetchPages(writer, level, wanted, options)
     }
-    if (repeats !== undefined) received += await Promise.race([repeats, sleep(REPEATS_WAIT_MS, 0, { ref: false })])
+    const list = await Promise.race([repeats, sleep(REPEATS_WAIT_MS, undefined, { ref: false })])
+    if (list !== undefined) received += await keepRepeats(trees, list)
   } catch (error) {
     await writer.abandon({ keep: true })
     throw error
@@ -54,22 +55,29 @@ export async function ensureTree(options: TreeFetchOptions): Promise<{ tree: Tre
   return { tree: await trees.open(facts), received }
 }
 
-/** Fetches the list of repeats and returns its bytes; 0 if it cannot be had. */
-async function ensureRepeats({ facts, trees, fetcher, signal }: TreeFetchOptions, ended: AbortSignal): Promise<number> {
+/** Fetches the list of repeats; undefined if the machine has the list already, or cannot get it. */
+async function fetchRepeats(
+  { facts, trees, fetcher, signal }: TreeFetchOptions,
+  ended: AbortSignal,
+): Promise<Uint8Array | undefined> {
   const { root, blockSize, repeats: digest } = facts
-  if (digest === undefined || (await trees.hasRepeats(digest))) return 0
+  if (digest === undefined || (await trees.hasRepeats(digest))) return undefined
   const wanted = new Bitmap(1)
   wanted.set(0)
   const request = { root, level: REPEATS_LEVEL, blockSize, wanted, digestOf: () => digest }
   try {
-    for await (const { data } of (await fetcher()).fetch(request, AbortSignal.any([signal, ended]))) {
-      await trees.keepRepeats(data)
-      return data.byteLength
-    }
+    for await (const { data } of (await fetcher()).fetch(request, AbortSignal.any([signal, ended]))) return data
   } catch {
     // The restore goes on without the list. If the cause matters, it will show when the tree is used.
   }
-  return 0
+  return undefined
+}
+
+/** Stores the list of repeats, however slow the disk is, and returns its bytes. */
+async function keepRepeats(trees: TreeStore, list: Uint8Array): Promise<number> {
+  // A disk that cannot be written shows at the tree itself.
+  await trees.keepRepeats(list).catch(() => undefined)
+  return list.byteLength
 }
 
 async function openOthers({ facts, trees, others = [] }: TreeFetchOptions): Promise<TreeFile[]> {

@@ -1,12 +1,14 @@
 import { rename } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import type { FetchedBlock, FetchRequest } from '../../../node/exchange/ask/fetch-request.ts'
 import type { BlockFetcher } from '../../../node/restore/block-fetcher.ts'
+import { REPEATS_WAIT_MS } from '../../../node/restore/limits.ts'
 import { ensureTree } from '../../../node/restore/tree-fetch.ts'
 import type { TreeFile } from '../../../node/store/tree-file.ts'
 import { TreeStore } from '../../../node/store/tree-store.ts'
 import { REPEATS_LEVEL } from '../../../protocol/constants.ts'
-import { digestOf } from '../../../protocol/digest.ts'
+import { type Digest, digestOf } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { Random } from '../../../tools/lab/random.ts'
 import { testSeed } from '../../support/seed.ts'
@@ -73,6 +75,33 @@ describe('fetching a hash tree', () => {
     }
     expect(has).toEqual([true, false, false])
     expect(ended).toEqual([true])
+  })
+
+  it('keeps a list of repeats that has come, however slow the disk is', async () => {
+    class SlowStore extends TreeStore {
+      override async keepRepeats(page: Uint8Array): Promise<Digest> {
+        await sleep(2 * REPEATS_WAIT_MS)
+        return super.keepRepeats(page)
+      }
+    }
+    const trees = new SlowStore(await temporaryDirectory())
+    const target = await storedTree(Buffer.from(random.bytes(BLOCKS * 32)), image)
+    const list = Buffer.alloc(BLOCK, 3)
+    const facts = { root: target.root, ...image, repeats: digestOf(list) }
+    const pages = new PageFetcher(target)
+    const fetcher: BlockFetcher = {
+      ledger: pages.ledger,
+      async *fetch(request) {
+        if (request.level !== REPEATS_LEVEL) yield* pages.fetch(request)
+        else yield { index: 0, data: list, peerId: 'peer', received: BLOCK }
+      },
+    }
+    const { signal } = new AbortController()
+    const options = { facts, trees, fetcher: async () => fetcher, progress: () => undefined, signal }
+    const { tree, received } = await ensureTree(options)
+    await tree.close()
+    expect(await trees.hasRepeats(facts.repeats)).toBe(true)
+    expect(received).toBe((pages.given.length + 1) * BLOCK)
   })
 
   it('takes the pages that another release has in common from there, and proves them', async () => {

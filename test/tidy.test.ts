@@ -221,9 +221,17 @@ const LONG_FUNCTIONS: Readonly<Record<string, string>> = {
 
 /** What is still to be mended there: at most so many of them are left. */
 const LEFT_OVER = {
-  uncommented: { 'node/agent': 3, 'node/exchange': 13, 'node/restore/receipt.ts': 1, protocol: 24, tools: 1 },
+  uncommented: {
+    'node/agent/operate/list-receipts.ts': 1,
+    'node/agent/receipts': 2,
+    'node/exchange': 13,
+    'node/restore/receipt.ts': 1,
+    protocol: 24,
+    tools: 1,
+  },
   unused: {
-    'node/agent': 37,
+    'node/agent/operate/list-receipts.ts': 2,
+    'node/agent/receipts': 1,
     'node/exchange': 20,
     'node/net': 1,
     'node/operate': 5,

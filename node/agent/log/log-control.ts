@@ -32,7 +32,7 @@ export interface LogReport {
 }
 
 /** Result of `mesh log export`. */
-export interface LogExport extends Omit<LogReport, 'event' | 'map'> {
+interface LogExport extends Omit<LogReport, 'event' | 'map'> {
   readonly event: 'log-export'
   /** Runs [start, end) of dirty granules. */
   readonly ranges: readonly Run[]

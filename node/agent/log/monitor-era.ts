@@ -25,7 +25,7 @@ import { setUpLog } from './open-log.ts'
 type EraConfig = Extract<LogConfig, { source: 'dm-era' }>
 
 /** Options of `mesh monitor --era`. */
-export interface MonitorEraOptions {
+interface MonitorEraOptions {
   readonly stateDir: string
   /** The disk of this machine, a block device. */
   readonly disk: string

@@ -34,7 +34,7 @@ export interface MonitorNbdOptions {
 }
 
 /** Result of `mesh monitor`. */
-export interface NbdMonitored {
+interface NbdMonitored {
   readonly event: 'stopped'
   /** Granules that the log calls dirty. */
   readonly dirty: number

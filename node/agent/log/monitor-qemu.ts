@@ -10,7 +10,7 @@ import { defaultLogStorage, type LogConfig, logPlace, readLogConfig } from './lo
 import { setUpLog } from './open-log.ts'
 
 /** Options of `mesh monitor --qemu`. */
-export interface MonitorQemuOptions {
+interface MonitorQemuOptions {
   readonly stateDir: string
   /** The disk of this machine. */
   readonly disk: string
@@ -25,7 +25,7 @@ export interface MonitorQemuOptions {
 }
 
 /** Result of `mesh monitor --qemu`. */
-export interface QemuMonitored {
+interface QemuMonitored {
   readonly event: 'monitoring'
   readonly source: 'qemu'
   readonly disk: string

@@ -26,7 +26,7 @@ export interface HooksReport {
 }
 
 /** What {@link runMachineHooks} works with. */
-export interface MachineHooksOptions {
+interface MachineHooksOptions {
   readonly stateDir: string
   readonly hooks: HookOptions
   /** How a hook reaches the disk so that its writes are logged. */

@@ -5,7 +5,7 @@ import { dialOrder } from '../../net/dial-rule.ts'
 import { DIAL_TICK_MS, MAX_PARALLEL_DIALS } from './limits.ts'
 
 /** Where addresses are remembered between runs: by peer id. */
-export interface AddressShelf {
+interface AddressShelf {
   put(key: string, value: readonly string[]): Promise<void>
   iterator(): AsyncIterable<[string, readonly string[]]>
 }

@@ -32,7 +32,7 @@ export interface Joined {
 }
 
 /** Options of `mesh join`. */
-export interface JoinOptions extends AgentOptions {
+interface JoinOptions extends AgentOptions {
   readonly token: string
   /** A machine that only operates the others has none. */
   readonly disk?: string

@@ -2,7 +2,7 @@ import { dialRank, dialRoom } from '../../net/dial-rule.ts'
 import type { TrustView } from '../../trust/trusted-view.ts'
 
 /** What a node knows at this moment about its connections and about what is to be fetched. */
-export interface Connections {
+interface Connections {
   /** Peer ids of the connected members. */
   readonly connected: ReadonlySet<string>
   /** Set for a restore: milliseconds since its node was started. */

@@ -6,7 +6,7 @@ import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 
 /** How a machine listens and looks for others. */
-export interface StartHostOptions {
+interface StartHostOptions {
   /** Multiaddrs; default: the saved ones, else all interfaces on the default port. */
   readonly listen?: readonly string[] | undefined
   /** Whether peers are also looked for by multicast DNS. @default true */

@@ -16,7 +16,7 @@ import { secureRandom } from '../machine/secure-random.ts'
 import { LOG_WATCH_TICK_MS, TRACKER_WATCH_TICK_MS } from './limits.ts'
 
 /** What a {@link LogWatch} works with. */
-export interface LogWatchOptions {
+interface LogWatchOptions {
   readonly config: LogConfig
   readonly state: StateDirectory
   readonly manifest: VerifiedManifest

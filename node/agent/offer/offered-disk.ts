@@ -15,7 +15,7 @@ import { LogWatch } from './log-watch.ts'
 import { type HeldRelease, type Offer, openSource } from './open-source.ts'
 
 /** What an {@link OfferedDisk} works with. */
-export interface OfferedDiskOptions {
+interface OfferedDiskOptions {
   readonly machine: Machine
   readonly node: Pick<MeshNode, 'hold'>
   /** Hashes the disk when it has to be scanned. */

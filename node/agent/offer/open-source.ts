@@ -18,7 +18,7 @@ export interface Offer {
 }
 
 /** What {@link openSource} works with. */
-export interface OpenSourceOptions {
+interface OpenSourceOptions {
   readonly machine: Machine
   readonly offer: Offer
   /** Hashes the disk if it is not known to be whole. */

@@ -5,7 +5,7 @@ import { IN_USE_DEADLINE_MS, IN_USE_TICK_MS } from './limits.ts'
 const DEFAULT_CHECK = 'who'
 
 /** How a {@link UseWatch} looks, and whom it tells. */
-export interface UseWatchOptions {
+interface UseWatchOptions {
   /** A command of the shell that prints something while somebody uses the machine; empty: nobody is looked for. */
   readonly check?: string | undefined
   readonly changed: (inUse: boolean) => void

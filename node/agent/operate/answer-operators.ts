@@ -18,7 +18,7 @@ const WARN_COMMAND = 'wall'
 const STARTED_AT = new Date(Date.now() - process.uptime() * 1000).toISOString()
 
 /** What {@link answerOperators} works with. */
-export interface AnswerOperatorsOptions {
+interface AnswerOperatorsOptions {
   readonly machine: Machine
   readonly use: UseWatch
   readonly reset: ResetConfig

@@ -10,7 +10,7 @@ import { encodeHolder, holdersOf } from './holders.ts'
 import { GATHER_WAIT_MS, RECEIPTS_PER_CONTROL_PAGE } from './limits.ts'
 
 /** What {@link operatorMethods} works with. */
-export interface OperatorMethodsOptions {
+interface OperatorMethodsOptions {
   readonly machine: Machine
   readonly node: MeshNode
   /** What this machine offers itself. */

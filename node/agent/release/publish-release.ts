@@ -44,7 +44,7 @@ export interface ReleaseRequest {
 }
 
 /** What {@link publishRelease} has published, or found to be published already. */
-export interface PublishedRelease {
+interface PublishedRelease {
   readonly published: Published
   readonly manifest: VerifiedManifest
   /** Where the content is served from. */
@@ -70,7 +70,7 @@ export async function checkRequest({ disk, image, blockSize, preserve, force }: 
 }
 
 /** What {@link publishRelease} needs besides the request. */
-export interface PublishContext {
+interface PublishContext {
   /** Bytes of the disk, as {@link checkRequest} found them. */
   readonly size: number
   /** Multiaddrs to listen on, if they are to be remembered. */

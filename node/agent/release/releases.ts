@@ -13,7 +13,7 @@ import { Machine } from '../machine/machine.ts'
 import type { ServicePart } from '../machine/service-part.ts'
 
 /** What a release changed. */
-export interface ReleaseDifference {
+interface ReleaseDifference {
   /** Blocks that are other ones than in the release before, and their bytes. */
   readonly blocks: number
   readonly bytes: number

@@ -14,7 +14,7 @@ import { LOOKED_UP_AT_ONCE } from './limits.ts'
 import { hasNoContent } from './releases.ts'
 
 /** Result of `mesh rollback`. */
-export interface RolledBack {
+interface RolledBack {
   readonly event: 'rolled-back'
   readonly image: string
   /** The new release, and the earlier one whose content it has. */
@@ -32,7 +32,7 @@ export interface RolledBack {
 }
 
 /** Which earlier release is to be published again. */
-export interface RollbackRequest {
+interface RollbackRequest {
   readonly release: number
   readonly image?: string
   /** Default: says which release it is. */

@@ -8,7 +8,7 @@ import type { Machine } from '../machine/machine.ts'
 import { ReleaseSuperseded, ReleaseUnavailable, type RestoreNetwork } from './restore-network.ts'
 
 /** What a {@link ReleaseChoice} works with. */
-export interface ReleaseChoiceParts {
+interface ReleaseChoiceParts {
   readonly machine: Machine
   readonly trees: Pick<TreeStore, 'remove'>
   readonly network: Pick<RestoreNetwork, 'keepToOlder'>

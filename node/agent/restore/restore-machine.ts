@@ -22,7 +22,7 @@ import { RestoreNetwork } from './restore-network.ts'
 import { restoreRelease } from './restore-release.ts'
 
 /** Options of `mesh restore`. */
-export interface RestoreMachineOptions extends AgentOptions {
+interface RestoreMachineOptions extends AgentOptions {
   /** Default: the image of this machine. */
   readonly image?: string
   /** Default: the newest release. */

@@ -18,8 +18,7 @@ import { limitNode, stepBack } from '../offer/serving-limits.ts'
 import { MOVE_WAIT_MS } from './limits.ts'
 
 /** What a {@link RestoreNetwork} works with. */
-export interface RestoreNetworkOptions
-  extends Pick<MeshNodeOptions, 'machine' | 'listen' | 'mdns' | 'waitMs' | 'report'> {
+interface RestoreNetworkOptions extends Pick<MeshNodeOptions, 'machine' | 'listen' | 'mdns' | 'waitMs' | 'report'> {
   /** What serving others may take of this machine. */
   readonly serving: ServingConfig
   /** The release that is wanted; default: the newest one. */

@@ -20,7 +20,7 @@ import { emptyStage, openBeside, openStage } from './local-content.ts'
 import type { RestoreNetwork } from './restore-network.ts'
 
 /** What {@link restoreRelease} works with. */
-export interface RestoreReleaseParts {
+interface RestoreReleaseParts {
   readonly machine: Machine
   /** The managed disk, opened for writing. */
   readonly device: BlockDevice

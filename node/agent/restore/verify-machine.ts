@@ -6,7 +6,7 @@ import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 
 /** Options of `mesh verify`. */
-export interface VerifyMachineOptions extends Pick<AgentOptions, 'stateDir' | 'configured' | 'report' | 'signal'> {
+interface VerifyMachineOptions extends Pick<AgentOptions, 'stateDir' | 'configured' | 'report' | 'signal'> {
   /** Default: the image of this machine. */
   readonly image?: string
   /** Default: the newest release. */

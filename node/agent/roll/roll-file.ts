@@ -7,7 +7,7 @@ import type { RollReport } from '../../roll/roll-report.ts'
 import { writeFileAtomic } from '../../state/atomic-file.ts'
 
 /** A roll as it was last stored. */
-export interface KeptRoll {
+interface KeptRoll {
   readonly roll: Roll
   /** Of a roll that has ended. */
   readonly report?: RollReport

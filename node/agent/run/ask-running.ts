@@ -27,7 +27,7 @@ export function peers(stateDir: string): Promise<Peers> {
 }
 
 /** What an invitation is to allow. `ttlMs`: how long it can be used; `uses`: by how many machines. */
-export interface InviteOptions extends Partial<Place> {
+interface InviteOptions extends Partial<Place> {
   readonly ttlMs: number
   readonly uses: number
   /** Multiaddrs at which the master is reached from afar; tried before its own. */

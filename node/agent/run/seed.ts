@@ -6,7 +6,7 @@ import { checkRequest, publishRelease, type ReleaseRequest } from '../release/pu
 import { serve } from './serve.ts'
 
 /** Options of `mesh seed`. */
-export interface SeedOptions extends AgentOptions, ReleaseRequest, Pick<NewSite, 'site' | 'name'> {
+interface SeedOptions extends AgentOptions, ReleaseRequest, Pick<NewSite, 'site' | 'name'> {
   readonly listen?: readonly string[]
   /** Publish and return, instead of serving on. */
   readonly once: boolean

@@ -24,7 +24,7 @@ import { Master, masterMethods } from './master.ts'
 import { statusMethods } from './status.ts'
 
 /** What {@link serve} takes of a command's options. */
-export interface ServeOptions
+interface ServeOptions
   extends Pick<AgentOptions, 'listen' | 'mdns' | 'serving' | 'reset' | 'fromFile' | 'signal' | 'report'> {
   /** Name of the command, which `mesh status` shows: `up` or `seed`. */
   readonly command: string

@@ -81,7 +81,7 @@ export interface PeerStatus {
 }
 
 /** What {@link statusMethods} works with. */
-export interface StatusMethodsOptions {
+interface StatusMethodsOptions {
   readonly machine: Machine
   readonly node: MeshNode
   /** Name of the command that runs. */

@@ -10,7 +10,7 @@ import type { Stage } from '../../store/stage.ts'
 import type { TreeFile } from '../../store/tree-file.ts'
 
 /** What a {@link StagePlan} is made from. */
-export interface StagePlanOptions {
+interface StagePlanOptions {
   /** Tree of the coming release. */
   readonly tree: TreeFile
   /** The disk, with the release that is on it. */

@@ -23,7 +23,7 @@ interface OnDisk {
 }
 
 /** What a {@link Stager} works with. */
-export interface StagerOptions {
+interface StagerOptions {
   readonly machine: Machine
   readonly node: MeshNode
   /** Whether somebody uses the machine at this moment. */

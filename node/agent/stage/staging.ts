@@ -16,7 +16,7 @@ import { STAGE_FLUSH_BYTES, STAGE_FLUSH_MS, STAGE_PORTION_BLOCKS, STAGE_PORTION_
 import { StagePlan } from './stage-plan.ts'
 
 /** What a {@link Staging} works with. */
-export interface StagingOptions {
+interface StagingOptions {
   readonly machine: Machine
   readonly node: MeshNode
   /** What is on the disk. */

@@ -21,17 +21,17 @@ export type LogConfig = {
   | { readonly source: 'qemu'; readonly image: string; readonly live?: string }
 )
 
-/** The bitmap's own place, unless the configuration names another one. */
+/** Where the bitmap is kept if the user names no other place. */
 export function defaultLogStorage(stateDir: string): string {
   return join(stateDir, 'write-log', 'bitmap')
 }
 
-/** A place as it was given on the command line, so that it is found from everywhere. */
+/** The place of a log, from what was given on the command line. A path becomes absolute, so that it is found from every directory. */
 export function logPlace(where: string): string {
   return isNbdAddress(where) ? where : resolve(where)
 }
 
-/** Undefined if no monitor was ever set up for this machine. Errors: STATE_CORRUPT. */
+/** The configuration of the log. Undefined if no monitor was ever set up for this machine. Errors: STATE_CORRUPT. */
 export async function readLogConfig(stateDir: string): Promise<LogConfig | undefined> {
   const path = join(stateDir, 'write-log', 'config.json')
   try {
@@ -43,7 +43,10 @@ export async function readLogConfig(stateDir: string): Promise<LogConfig | undef
   }
 }
 
-/** Errors: DISK_IN_USE while a virtual machine uses an image that is given up. */
+/**
+ * Saves the configuration of the log, durably. If QEMU kept the log in another image until now, that image is removed.
+ * Errors: DISK_IN_USE while a virtual machine uses that image.
+ */
 export async function writeLogConfig(stateDir: string, config: LogConfig): Promise<void> {
   const before = await readLogConfig(stateDir)
   if (before?.source === 'qemu' && !(config.source === 'qemu' && config.image === before.image)) await giveUp(before)
@@ -53,7 +56,7 @@ export async function writeLogConfig(stateDir: string, config: LogConfig): Promi
 }
 
 /**
- * No monitor is kept for this machine any more: its log is removed, and every restore scans.
+ * Removes the log of this machine. From now on every restore scans.
  * Errors: STATE_IN_USE, DISK_IN_USE.
  */
 export async function removeLog(stateDir: string): Promise<void> {
@@ -69,13 +72,13 @@ export async function removeLog(stateDir: string): Promise<void> {
   await rm(directory, { recursive: true, force: true })
 }
 
-/** Restores make the image anew as long as they know of it; without that a machine could read other blocks from it. */
+/** Removes QEMU's image. No restore would renew it any more, and a virtual machine would read old blocks from it. */
 async function giveUp({ image }: Extract<LogConfig, { source: 'qemu' }>): Promise<void> {
   const { removeImage } = await import('../../writelog/qemu-bitmap.ts')
   await removeImage(image)
 }
 
-/** Only one process at a time may mark or clear. Errors: STATE_IN_USE. */
+/** Locks the log until the function that it returns is called: one process at a time may mark or clear. Errors: STATE_IN_USE. */
 export function lockLog(stateDir: string): Promise<() => Promise<void>> {
   return lockDirectory(join(stateDir, 'write-log', 'lock'), `the write log in ${stateDir}`)
 }

@@ -25,7 +25,7 @@ export interface LogReport {
   readonly root?: string
   /** ISO 8601: the end of the last restore. */
   readonly since?: string
-  /** A monitor has the log open, or did not close it. */
+  /** A monitor has the log open, or was killed before it closed it. */
   readonly inUse?: boolean
   /** Dirty granules in each of up to 64 equal parts of the disk. */
   readonly map?: readonly number[]
@@ -44,7 +44,7 @@ export async function showLog(stateDir: string, configured?: ConfiguredMachine):
   return { event: 'log', ...describe(disk, config, log), ...(log?.state === 'known' ? { map: mapOf(log) } : {}) }
 }
 
-/** Errors: STATE_MISSING if there is nothing to export, or nothing is known. */
+/** The dirty granules of this machine's disk. Errors: STATE_MISSING if no log is kept, or if it knows nothing. */
 export async function exportLog(stateDir: string, configured?: ConfiguredMachine): Promise<LogExport> {
   const { disk, config, log } = await look(stateDir, configured)
   if (log?.state !== 'known')

@@ -31,8 +31,8 @@ export type LogPeek =
     }
 
 /**
- * Looks at the log of a disk while a monitor may hold it and write to it: nothing is changed and no lock is taken. What was
- * marked before the call is seen. Errors: DISK_IO, DISK_MISSING and others of the storage and the disk.
+ * Looks at the log of a disk while a monitor may hold it and write to it. Nothing is changed and no lock is taken. Marks that were
+ * durable before the call are seen. Errors: DISK_IO, DISK_MISSING and others of the storage and the disk.
  */
 export async function peekLog(config: LogConfig, disk: string): Promise<LogPeek> {
   const [contents, tracker] = await Promise.all([

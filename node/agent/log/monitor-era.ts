@@ -57,9 +57,9 @@ export interface EraMonitored {
 }
 
 /**
- * `mesh monitor DISK --era NAME`: from now on the kernel logs what is written through `/dev/mapper/NAME`. Run at each boot
- * after the restore and before the disk is mounted; it returns at once. Metadata that cannot be believed are begun anew,
- * which makes the log unknown. Errors: ERA_FAILED, ERA_NAME_TAKEN, ERA_METADATA_INVALID, TOOL_MISSING, DISK_MOUNTED,
+ * `mesh monitor DISK --era NAME`: from now on the kernel logs what is written through `/dev/mapper/NAME`. The command runs at each
+ * boot, after the restore and before the disk is mounted, and returns at once. If the metadata cannot be believed, they begin anew
+ * and the log is unknown. Errors: ERA_FAILED, ERA_NAME_TAKEN, ERA_METADATA_INVALID, TOOL_MISSING, DISK_MOUNTED,
  * DISK_NOT_OWN, DISK_NOT_A_DISK, those of the state directory.
  */
 export async function monitorEra(options: MonitorEraOptions): Promise<EraMonitored> {
@@ -112,7 +112,7 @@ async function hooksThrough(
   return runMachineHooks({ stateDir, hooks, place: { MESH_DEVICE: device }, flush, signal, report })
 }
 
-/** What was set up before, as far as the user wants the same again. `last` is 0 for metadata that are not made yet. */
+/** What the user asks for, completed by what was set up before. `last` is 0 for metadata that are not made yet. */
 async function chooseConfig(
   options: Pick<MonitorEraOptions, 'stateDir' | 'name' | 'metadata' | 'storage'>,
 ): Promise<EraConfig> {
@@ -138,7 +138,7 @@ async function assertOursOrTaken(device: EraDevice, { name, last }: EraConfig): 
   }
 }
 
-/** Activates with the metadata there are, if they are those of the last time, else with new ones. */
+/** Activates the device with the metadata of the last time if they are still there, else with new ones. */
 async function activate(
   device: EraDevice,
   config: EraConfig,
@@ -152,7 +152,7 @@ async function activate(
     const text = `${found.fault}; the log begins anew, the next restore will read the whole disk`
     report({ type: 'warning', text })
   }
-  // The configuration is durable before the metadata are: whatever is found after a crash between the two does not fit, and is made again.
+  // The configuration is durable before the metadata are. After a crash between the two the metadata do not fit, and are made again.
   const first = randomInt(MAX_ERAS_BETWEEN_MONITORS, 2 ** 31)
   const renewed = { ...config, first, last: first }
   const place = await choosePlace(device, { file: config.last > 0, device: wereEra })
@@ -214,9 +214,9 @@ async function choosePlace(
 }
 
 /**
- * New metadata whose first era is `first`. The kernel would make its own from zeros, beginning with era 1, and so would all
- * others; it brings the one block given here to the size of the disk. era_restore writes to files only, and past
- * the page cache, which not every /tmp can do.
+ * Makes metadata whose first era is `first`. From zeros the kernel would make metadata that begin with era 1, on each machine and each
+ * time, so that old ones could not be told from new ones. The kernel brings the one block given here to the size of the disk.
+ * era_restore writes to files only, and past the page cache, which not every /tmp can do.
  */
 async function makeMetadata(place: MetadataPlace, first: number, stateDir: string, { run }: EraSystem): Promise<void> {
   const { path, isFile, size } = place

@@ -44,8 +44,8 @@ interface NbdMonitored {
 }
 
 /**
- * `mesh monitor DISK --nbd`: serves the disk over NBD and logs what is written, until the signal aborts. From its first run
- * on, restores go by this log, so everything that writes to the disk must go through it. Errors: STATE_MISSING,
+ * `mesh monitor DISK --nbd`: serves the disk over NBD and logs what is written, until the signal aborts. From its first run on
+ * restores go by this log, so all writes to the disk must go through the server. Errors: STATE_MISSING,
  * STATE_IN_USE, DISK_NOT_OWN, DISK_MOUNTED, PORT_TAKEN, NBD_ADDRESS_INVALID, and those of the disk and of the log's storage.
  */
 export async function monitorNbd(options: MonitorNbdOptions): Promise<NbdMonitored> {
@@ -55,7 +55,7 @@ export async function monitorNbd(options: MonitorNbdOptions): Promise<NbdMonitor
   await assertNotMounted(disk, options)
   const device = stack.adopt(await openDevice(disk, { writable: !readOnly }), (it) => it.close())
   const disks = Promise.withResolvers<NbdExport[]>()
-  // An address that cannot be had must leave the log that there is alone, so it is taken first; clients wait for the log.
+  // The address is taken first: if it cannot be had, the log stays as it is. Clients wait for the log.
   const server = await NbdServer.listen(options.address, {
     exports: disks.promise,
     onFault: (client, error) => report({ type: 'warning', text: `${client}: ${textOf(error)}` }),
@@ -76,11 +76,11 @@ export async function monitorNbd(options: MonitorNbdOptions): Promise<NbdMonitor
   const hooks = await hooksThrough(exported, device, options)
   disks.resolve([exported])
   if (!signal.aborted) await tellServiceManager()
-  // Hooks have written since.
+  // The hooks may have written since the log was opened.
   const state = logged.state === 'clean' && log.dirtyCount > 0 ? 'dirty' : logged.state
   report({ type: 'monitoring', disk, uri: server.uri, state, dirty: log.dirtyCount, openMs })
   await aborted(signal)
-  // In this order: no more writes, everything written is durable, the log is closed over it.
+  // First no more writes, then what was written is durable, then the log is closed over it.
   await server.close()
   if (!readOnly) await device.flush()
   await log.close()
@@ -94,7 +94,7 @@ export async function monitorNbd(options: MonitorNbdOptions): Promise<NbdMonitor
 
 type HookedMonitor = Pick<MonitorNbdOptions, 'hooks' | 'stateDir' | 'readOnly' | 'signal' | 'report'>
 
-/** Hooks reach the disk by a socket of their own; all others wait until they have ended. */
+/** Runs the hooks. They reach the disk by a socket of their own; all other clients wait until the hooks have ended. */
 async function hooksThrough(
   exported: NbdExport,
   device: BlockDevice,

@@ -2,7 +2,7 @@ import { access } from 'node:fs/promises'
 import { networkInterfaces } from 'node:os'
 import { MAX_MAC_ADDRESSES } from '../../../protocol/constants.ts'
 
-/** Addresses of this machine's network cards, by which it can be woken; of those that are hardware, if any is. */
+/** MAC addresses of this machine's network cards, by which it can be woken. Cards that are hardware go before bridges and the like. */
 export async function macAddresses(): Promise<string[]> {
   const found: { mac: string; isHardware: boolean }[] = []
   for (const [name, addresses = []] of Object.entries(networkInterfaces())) {

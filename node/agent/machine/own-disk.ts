@@ -3,7 +3,10 @@ import { MeshError } from '../../../protocol/errors.ts'
 import { StateDirectory } from '../../state/state-directory.ts'
 import type { ConfiguredMachine } from './options.ts'
 
-/** The managed disk: as it is configured, else as this machine joined with it. Errors: STATE_MISSING and others of the state. */
+/**
+ * Path of the managed disk: what the configuration file says, else the disk that this machine joined with.
+ * Errors: STATE_MISSING and others of the state.
+ */
 export async function ownDisk(stateDir: string, configured: ConfiguredMachine = {}): Promise<string> {
   const state = await StateDirectory.open(stateDir, { create: false, readOnly: true })
   const disk = configured.disk ?? state.machine?.disk
@@ -13,13 +16,13 @@ export async function ownDisk(stateDir: string, configured: ConfiguredMachine = 
 }
 
 /**
- * A log of another disk than the one that is restored would be of no use, and would be taken for this one's.
+ * Checks that a monitor is set up for the managed disk. The log of another disk would be taken for the log of the managed one.
  * Errors: DISK_NOT_OWN, those of {@link ownDisk}.
  */
 export async function assertOwnDisk(disk: string, stateDir: string, configured?: ConfiguredMachine): Promise<void> {
   const own = await ownDisk(stateDir, configured)
   const [given, known] = await Promise.all([stat(disk).catch(() => undefined), stat(own).catch(() => undefined)])
-  // A missing disk is told of when it is opened.
+  // Opening a missing disk says so, later.
   if (given === undefined) return
   const same = given.isBlockDevice()
     ? known?.isBlockDevice() === true && given.rdev === known.rdev

@@ -5,8 +5,8 @@ import type { Machine } from './machine.ts'
 import type { AgentOptions } from './options.ts'
 
 /**
- * What was said now and before. What did not come from the configuration file is saved for the next time.
- * Errors: DISK_FULL, STATE_UNWRITABLE.
+ * What the user says about serving, this time and before. What is said this time is saved for the next, unless the configuration file
+ * says it: the file will say it again. Errors: DISK_FULL, STATE_UNWRITABLE.
  */
 export async function rememberServing(
   machine: Machine,
@@ -21,14 +21,14 @@ export async function rememberServing(
   return merge(serving, given)
 }
 
-/** Null takes back what was said before. */
+/** `said` goes before `before`; null takes back what was said before. */
 function merge(before: ServingConfig | undefined, said: [string, unknown][]): ServingConfig {
   const all = Object.entries({ ...before, ...Object.fromEntries(said) })
   return Object.fromEntries(all.filter(([, value]) => value !== null))
 }
 
 /**
- * What was said now and before about resets. What did not come from the configuration file is saved for the next time.
+ * What the user says about resets, this time and before; saved as by {@link rememberServing}.
  * Errors: DISK_FULL, STATE_UNWRITABLE.
  */
 export async function rememberReset(
@@ -46,14 +46,14 @@ export async function rememberReset(
   return { ...kept, ...said }
 }
 
-/** What was said of the other disks of this computer is kept for the next time. */
+/** Saves which other disks of this computer the user has named. Naming none leaves those of before. */
 export async function rememberBeside({ state, config }: Machine, directories: readonly string[]): Promise<void> {
   const beside = directories.map((directory) => resolve(directory))
   const before = state.machine ?? config
   if (beside.length > 0 && !isDeepStrictEqual(beside, before.beside)) await state.saveMachine({ ...before, beside })
 }
 
-/** The addresses that were given for this and all later times; undefined if none were, or the configuration file says them. */
+/** The addresses to listen on that are to be saved. Undefined if the user gave none, or if the configuration file says them. */
 export function listenToRemember({
   listen,
   fromFile,

@@ -41,7 +41,7 @@ export interface MeshNodeOptions {
   readonly report: (event: AgentEvent) => void
   /** How long a fetch waits for a first peer, and for somebody who holds what is missing; default: the constants. */
   readonly waitMs?: number | undefined
-  /** Begins with a few connections and makes more as long as it runs: a small restore needs no more than a few. */
+  /** Begins with a few connections, and makes more the longer it runs. A small restore needs only a few. */
   readonly gradual?: boolean | undefined
   /** The master's part in enrolment: whether strangers may connect, and how their requests are answered. */
   readonly enrolment?: { readonly isOpen: () => boolean; readonly serve: ServeStream } | undefined
@@ -281,7 +281,7 @@ export class MeshNode {
   #trustChanged(): void {
     if (this.#stopping) return
     for (const peerId of this.#host.connected()) {
-      // Who has just been enrolled is connected already; who was removed must go; who is being enrolled is neither.
+      // A machine that was enrolled just now is connected already. One that was removed must go. One that is being enrolled is neither.
       if (this.#machine.isMember(peerId)) {
         this.#members.add(peerId)
         this.swarm.addPeer(peerId)

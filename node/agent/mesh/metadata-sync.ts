@@ -55,8 +55,8 @@ export async function withMetadataFrom<T>(
 }
 
 /**
- * Keeps the trusted metadata as new as the newest any connected peer has: one refresh at a time, newest claim first.
- * What a peer offers is proven by the metadata's own signatures, so any member will do.
+ * Keeps the trusted metadata as new as the newest that any connected peer has. One refresh runs at a time, for the newest claim first.
+ * The metadata's own signatures prove what a peer offers, so any member will do.
  */
 export class MetadataSync {
   readonly #trust: TrustStore
@@ -87,7 +87,7 @@ export class MetadataSync {
     this.#now = options.now ?? Date.now
   }
 
-  /** A peer said which versions it has; resolves when nothing newer that was claimed is left to fetch. */
+  /** Notes which versions a peer says it has. Resolves when nothing newer that was claimed is left to fetch. */
   heard(peerId: string, versions: MetadataVersions): Promise<void> {
     this.#claims.set(peerId, versions)
     // Queued even behind a run that is about to end, which may have looked at the claims already.
@@ -95,7 +95,7 @@ export class MetadataSync {
     return this.#running
   }
 
-  /** Asks a peer that has claimed nothing; that it has nothing newer, or cannot be asked, is no fault. */
+  /** Asks a peer that has claimed nothing. It is no fault if the peer has nothing newer, or cannot be asked. */
   ask(peerId: string): Promise<void> {
     this.#running = this.#running.then(async () => {
       await this.#refreshFrom(peerId).catch(() => false)
@@ -136,7 +136,7 @@ export class MetadataSync {
     )
   }
 
-  /** A peer that claims what it does not have is asked ever less often, so that it cannot keep us from the others. */
+  /** Asks a peer that claims what it does not have ever less often, so that it cannot keep this machine from the others. */
   #doubt(peerId: string): void {
     const pauseMs = Math.min((this.#doubted.get(peerId)?.pauseMs ?? RETRY_MIN_MS / 2) * 2, DOUBT_MAX_MS)
     this.#doubted.set(peerId, { until: this.#now() + pauseMs, pauseMs })

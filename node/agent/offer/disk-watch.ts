@@ -6,9 +6,9 @@ import type { DiskSource } from '../../store/disk-source.ts'
 import { DEVICE_SCAN_EVERY_MS, DISK_WATCH_TICK_MS } from './limits.ts'
 
 /**
- * Notices that a published disk was changed afterwards: when a file's time of change moves (or, for a device, now and
- * then) it is read again, and what no longer matches is not offered any more. Serving itself re-hashes every block, so
- * this is about telling people in time, not about safety.
+ * Notices that a published disk was changed afterwards. A file is read again when its time of change moves, a device now and then.
+ * Blocks that no longer match are not offered any more. Serving hashes every block anyway: this watch is for people, who are to
+ * hear of the change in time, and not for safety.
  */
 export class DiskWatch {
   readonly #options: {
@@ -38,7 +38,7 @@ export class DiskWatch {
     this.#stamp = await stampOf(this.#options.path)
     this.#timer = setInterval(() => {
       this.#scanning ??= this.#look()
-        // A disk that cannot be read shows where it is used; here it is only looked at again.
+        // Who uses a disk that cannot be read says so. The watch only looks again later.
         .catch(() => undefined)
         .finally(() => {
           this.#scanning = undefined

@@ -6,8 +6,9 @@ import type { MeshNode } from '../mesh/mesh-node.ts'
 import { LINGER_QUIET_MS, LINGER_TICK_MS } from './limits.ts'
 
 /**
- * Waits while others want something of this machine, `ms` at most: until nobody has fetched, and no connected machine that lacks
- * blocks of this release has got any, for a while. (One that lacks some and gets none is in use, not restoring.)
+ * Waits while others want something of this machine, `ms` at most. Nobody wants anything any more when for LINGER_QUIET_MS nobody has
+ * fetched here, and no connected machine that lacks blocks of this release has got any. A machine that lacks blocks and gets
+ * none is in use, not restoring.
  */
 export async function linger(
   node: Pick<MeshNode, 'serving' | 'swarm'>,

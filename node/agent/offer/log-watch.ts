@@ -26,8 +26,8 @@ interface LogWatchOptions {
 }
 
 /**
- * While a machine serves its disk and a session writes to it: what the log calls dirty is not offered to others, and what
- * changed without the log's knowledge is reported and remembered, so that the next restore scans the disk.
+ * Watches the write log while a machine serves its disk and a session writes to it. What the log calls dirty is not offered to others.
+ * What changed without the log's knowledge is reported, and remembered, so that the next restore scans the disk.
  */
 export class LogWatch {
   readonly #options: LogWatchOptions
@@ -35,7 +35,7 @@ export class LogWatch {
   #timer: NodeJS.Timeout | undefined
   /** What the log's storage looked like when it was read last. */
   #stamp = ''
-  /** A look that has not begun, and the end of the last one. */
+  /** The look that has not begun yet, if one was asked for; and the end of the last one. */
   #next: Promise<Bitmap | undefined> | undefined
   #last: Promise<unknown> = Promise.resolve()
   #auditing: Promise<void> = Promise.resolve()
@@ -68,7 +68,7 @@ export class LogWatch {
     this.#stamp = stamp
   }
 
-  /** A look at the log that begins from now on; all who ask before it begins share it, since a tracker's may take seconds. */
+  /** A look at the log that has not begun yet. All who ask before it begins share it: a look at a tracker may take seconds. */
   #lookSoon(): Promise<Bitmap | undefined> {
     this.#next ??= this.#last.then(() => {
       this.#next = undefined
@@ -88,7 +88,7 @@ export class LogWatch {
     return blocks
   }
 
-  /** A block is not what it should be: was that logged, in the meantime? */
+  /** A block is not what it should be. If the log does not call it dirty by now, the log has missed a write. */
   async #mismatch(block: number): Promise<void> {
     const { disk, state, report } = this.#options
     const dirty = await this.#lookSoon()

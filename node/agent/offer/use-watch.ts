@@ -37,7 +37,10 @@ export class UseWatch {
     clearInterval(this.#timer)
   }
 
-  /** Looks now. Returns why the machine must be spared, if it must: a check that failed has not said that nobody is there. */
+  /**
+   * Looks now. Returns why the machine must be spared, if it must. A failed check is such a reason: it has not said that nobody is
+   * there.
+   */
   async look(): Promise<string | undefined> {
     const { check = DEFAULT_CHECK, changed } = this.#options
     if (check === '') return undefined
@@ -56,7 +59,7 @@ export class UseWatch {
   }
 }
 
-/** Only a check that cannot run, or does not end, has failed: many programs say no by their exit code. */
+/** A check fails if it cannot run or does not end. Another exit code than 0 is no failure: many programs say no by it. */
 function runCheck(command: string): Promise<{ output: string; failure: string | undefined }> {
   return new Promise((resolve) => {
     execFile(

@@ -21,8 +21,9 @@ interface StagePlanOptions {
 }
 
 /**
- * What a machine has to put aside to be able to switch to a release without any other machine: content that is neither zeros
- * nor in a block of its disk that stays as it is. In the order of the tree, as much as fits; each content once.
+ * What a machine has to put aside so that it can switch to a release without any other machine. That is content which is not zeros,
+ * and which no block of its disk holds that stays as it is. Each content counts once. The plan takes as many contents as fit, in
+ * the order of the tree.
  */
 export class StagePlan {
   /** Blocks that are other ones in the release than on the disk. */
@@ -32,7 +33,7 @@ export class StagePlan {
   readonly copy: Bitmap
   /** Blocks of the release that are here, on the disk or in the stage. */
   readonly held: Bitmap
-  /** All content that the switch takes from the stage, and blocks that have it, of what fits. */
+  /** The contents that the switch takes from the stage, as far as they fit (hexadecimal digests), and the blocks that have them. */
   readonly #needed = new Map<string, number[]>()
   /** Contents that do not fit. */
   left = 0
@@ -48,7 +49,7 @@ export class StagePlan {
     for (const [start, end] of changed.runs()) this.held.clearRange(start, end)
   }
 
-  /** Changed blocks first, then those that a session has dirtied. Errors: TREE_CORRUPT, DISK_IO. */
+  /** Plans for changed blocks first, then for those that a session has dirtied. Errors: TREE_CORRUPT, DISK_IO. */
   static async make(options: StagePlanOptions): Promise<StagePlan> {
     const { tree, source } = options
     const changed = await changedBlocks(source.tree, tree)
@@ -59,7 +60,7 @@ export class StagePlan {
     return plan
   }
 
-  /** Contents that are needed, those that do not fit among them. */
+  /** How many contents are needed, those that do not fit included. */
   get wanted(): number {
     return this.#needed.size + this.left
   }
@@ -73,7 +74,7 @@ export class StagePlan {
     return this.#needed.get(toHex(digest)) ?? []
   }
 
-  /** Looks at some more blocks that are not on the disk as the release has them. */
+  /** Plans for more blocks that are not on the disk as the release has them. */
   async add(blocks: Iterable<number>): Promise<void> {
     const { tree, stage, capacity } = this.#options
     const zero = zeroDigest(tree.geometry.blockSize)

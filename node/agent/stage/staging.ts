@@ -32,8 +32,8 @@ interface StagingOptions {
 }
 
 /**
- * One release being put aside and offered: its tree, then the blocks that have to be fetched, then, as long as the machine
- * runs, those that its session dirties and that are the same in the release.
+ * One release that is being put aside and offered. First comes its tree, then the blocks that have to be fetched. After that, as long
+ * as the machine runs, come blocks which the session dirties and which the release has as they were.
  */
 export class Staging {
   readonly #options: StagingOptions
@@ -47,7 +47,7 @@ export class Staging {
   #state: Pick<StagingStatus, 'state' | 'reason'> = { state: 'fetching' }
   /** When more may be asked for, by `performance.now()`. */
   #nextAt = 0
-  /** Others hear of a release when this machine does, not of each portion of it. */
+  /** Whether the first portion was asked for. Only that is fetched together with others, who hear of the release at the same time. */
   #hasBegun = false
   #flushedAt = performance.now()
   #unflushed = 0
@@ -94,7 +94,7 @@ export class Staging {
     return { release, wanted, staged: this.#stage.count, left, received: this.#received, ...this.#state }
   }
 
-  /** Until the signal aborts. What is here is offered meanwhile. */
+  /** Fetches until the signal aborts, and offers what is here meanwhile. */
   async run(): Promise<void> {
     const { node, source, signal } = this.#options
     node.hold(this.#offer)
@@ -124,7 +124,7 @@ export class Staging {
       this.#state = { state: 'done' }
       report({ type: 'staged', image: manifest.image, ...this.status() })
     } catch (error) {
-      // Whoever has what is missing may come.
+      // A machine that has what is missing may come later.
       if (!isMeshError(error)) throw error
       this.#state = { state: 'waiting', reason: error.message }
     }
@@ -139,7 +139,7 @@ export class Staging {
     }
   }
 
-  /** What the switch would overwrite before it is needed. */
+  /** Copies content from the disk which the switch would overwrite before it needs it. */
   async #copyFromDisk(): Promise<void> {
     const { source, signal } = this.#options
     for (const index of this.#plan.copy.values()) {
@@ -155,7 +155,7 @@ export class Staging {
     }
   }
 
-  /** All that is left, or with a limit on the rate what that grants in a moment. */
+  /** Fetches all that is left; with a limit on the rate, what the limit grants in STAGE_PORTION_MS. */
   async #fetchPortion(): Promise<void> {
     const { node, signal, rate, source } = this.#options
     const limit = rate()
@@ -184,7 +184,7 @@ export class Staging {
       this.#received += received
       const now = rate()
       if (now !== undefined) this.#nextAt = Math.max(this.#nextAt, performance.now()) + (received / now) * 1000
-      // Somebody has begun to use the machine.
+      // Somebody has begun to use the machine: from here on there is a limit.
       if (now !== undefined && limit === undefined) return
     }
   }

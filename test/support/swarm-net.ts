@@ -15,6 +15,8 @@ import { testSeed } from './seed.ts'
 /** Seeded once for each test file. */
 export const random = new Random(testSeed('swarm'))
 const SITE = Buffer.alloc(32, 1)
+/** For deadlines that must not pass, however slow the computer is. */
+const PATIENT_MS = 600_000
 
 export function facts(name: string, holdings: readonly Holding[]): LocalFacts {
   const held = holdings.map(({ root, size, blockSize }) => ({ root, size, blockSize }))
@@ -65,10 +67,10 @@ export class Net {
       random: () => random.next(),
       ...options,
       deadlines: {
-        peerWaitMs: 2_000,
-        holderWaitMs: 2_000,
-        progressDeadlineMs: 250,
-        stallDisconnectMs: 600,
+        peerWaitMs: PATIENT_MS,
+        holderWaitMs: PATIENT_MS,
+        progressDeadlineMs: PATIENT_MS,
+        stallDisconnectMs: PATIENT_MS,
         ...options.deadlines,
       },
     })

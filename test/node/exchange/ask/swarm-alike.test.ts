@@ -93,7 +93,7 @@ describe('Swarm over the uplink, for blocks much like those that stand here', ()
       message.type === 'block' ? { ...message, kept: Buffer.from([1]) } : message,
     )
     const banned: string[] = []
-    const options = { events: { onBan: (peerId: string) => banned.push(peerId) } }
+    const options = { events: { onBan: (peerId: string) => banned.push(peerId) }, deadlines: { peerWaitMs: 2_000 } }
     expect(await codeOf(fetchFar(wanted, options))).toBe('PEERS_UNREACHABLE')
     expect(banned).toEqual(['peer'])
   })

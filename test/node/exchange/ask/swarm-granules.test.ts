@@ -85,11 +85,14 @@ describe('Swarm, asked for some granules of blocks', () => {
     ['a set of granules that is none', (m: Message) => (m.type === 'block' ? { ...m, zeros: Buffer.alloc(2, 1) } : m)],
   ])('bans a peer that sends wrong %s', async (_, change) => {
     const { blocks, holding, request: wanted } = makeSparse(20)
-    net.serve('liar', holding, change)
+    // The honest one comes when the liar has been asked.
+    net.serve('liar', holding, (message) => {
+      if (message.type === 'block') swarm.addPeer('honest')
+      return change(message)
+    })
     net.serve('honest', holding)
     const swarm = net.swarm('me')
     swarm.addPeer('liar')
-    setTimeout(() => swarm.addPeer('honest'), 50)
     const got = await collect(swarm, wanted)
     for (const { index, data, neighboursWrong } of got) {
       expect(Buffer.compare(data, blocks[index]!)).toBe(0)

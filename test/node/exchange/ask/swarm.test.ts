@@ -32,9 +32,12 @@ describe('Swarm', () => {
       return message.type === 'block' ? { ...message, payload: new Uint8Array(4096) } : message
     })
     const banned: string[] = []
-    const swarm = net.swarm('me', { events: { onBan: (peerId, reason) => banned.push(`${peerId} ${reason}`) } })
+    const onBan = (peerId: string, reason: string): void => {
+      banned.push(`${peerId} ${reason}`)
+      swarm.addPeer('honest')
+    }
+    const swarm = net.swarm('me', { events: { onBan } })
     swarm.addPeer('liar')
-    setTimeout(() => swarm.addPeer('honest'), 50)
     const got = await fetchAll(swarm, source)
     expect(new Set(got.values())).toEqual(new Set(['honest']))
     expect(swarm.ledger.of('liar').bad).toBeGreaterThan(0)
@@ -47,12 +50,15 @@ describe('Swarm', () => {
   it('takes back what a silent peer was asked for, and takes its late answer all the same', async () => {
     const blocks = makeBlocks(100)
     const [slow, fast] = [new MemoryHolding(blocks, all(100)), new MemoryHolding(blocks, all(100))]
-    net.serve('slow', slow, (message) => (message.type === 'block' ? undefined : message))
+    net.serve('slow', slow, (message) => {
+      if (message.type !== 'block') return message
+      // The fast one comes when the slow one has been asked.
+      swarm.addPeer('fast')
+      return undefined
+    })
     net.serve('fast', fast)
-    const swarm = net.swarm('me')
+    const swarm = net.swarm('me', { deadlines: { progressDeadlineMs: 250 } })
     swarm.addPeer('slow')
-    // Everything is asked of the slow one before the fast one comes.
-    setTimeout(() => swarm.addPeer('fast'), 100)
     const got = await fetchAll(swarm, fast)
     expect(new Set(got.values())).toEqual(new Set(['fast']))
     expect(swarm.ledger.of('slow').stalls).toBe(1)
@@ -63,7 +69,7 @@ describe('Swarm', () => {
     let mute = true
     const source = new MemoryHolding(blocks, all(50))
     net.serve('sleepy', source, (message) => (message.type === 'block' && mute ? undefined : message))
-    const swarm = net.swarm('me', { deadlines: { peerWaitMs: 5_000 } })
+    const swarm = net.swarm('me', { deadlines: { progressDeadlineMs: 250, stallDisconnectMs: 600 } })
     swarm.addPeer('sleepy')
     setTimeout(() => {
       mute = false
@@ -77,13 +83,16 @@ describe('Swarm', () => {
     const source = new MemoryHolding(blocks, all(200))
     let count = 0
     net.serve('first', source, (message) => {
-      if (message.type === 'block' && ++count === 20) setImmediate(() => swarm.removePeer('first'))
+      if (message.type === 'block' && ++count === 20)
+        setImmediate(() => {
+          swarm.removePeer('first')
+          swarm.addPeer('second')
+        })
       return message
     })
     net.serve('second', source)
     const swarm = net.swarm('me')
     swarm.addPeer('first')
-    setTimeout(() => swarm.addPeer('second'), 150)
     const got = await fetchAll(swarm, source)
     expect(new Set(got.values())).toEqual(new Set(['first', 'second']))
   })
@@ -109,7 +118,7 @@ describe('Swarm', () => {
       [...all(40)].filter((i) => i < 17 || i > 36),
     )
     net.serve('peer', source)
-    const swarm = net.swarm('me')
+    const swarm = net.swarm('me', { deadlines: { holderWaitMs: 2_000 } })
     swarm.addPeer('peer')
     const got: number[] = []
     const run = async (): Promise<void> => {
@@ -131,7 +140,7 @@ describe('Swarm', () => {
     net.serve('neighbour', had)
     net.serve('master', source)
     const common = [...all(2399)].filter((index) => index % 5 !== 0)
-    const swarm = net.swarm('me', { deadlines: { holderWaitMs: 30_000 } })
+    const swarm = net.swarm('me')
     swarm.addPeer('neighbour')
     // The master comes when nothing more can be had from the neighbour.
     const got = await fetchAll(swarm, source, () => {
@@ -170,10 +179,10 @@ describe('Swarm', () => {
     const drain = async (swarm: Swarm, signal: AbortSignal): Promise<void> => {
       for await (const _ of swarm.fetch(request(source), signal)) throw new Error('nothing can come')
     }
-    expect(await codeOf(drain(net.swarm('me'), never))).toBe('PEERS_UNREACHABLE')
+    expect(await codeOf(drain(net.swarm('me', { deadlines: { peerWaitMs: 500 } }), never))).toBe('PEERS_UNREACHABLE')
     const stop = new AbortController()
     setTimeout(() => stop.abort(), 20)
-    expect(await codeOf(drain(net.swarm('me', { deadlines: { peerWaitMs: 60_000 } }), stop.signal))).toBe('INTERRUPTED')
+    expect(await codeOf(drain(net.swarm('me'), stop.signal))).toBe('INTERRUPTED')
   })
 
   it('asks for no more than its window while the consumer takes nothing', async () => {
@@ -207,9 +216,12 @@ describe('Swarm', () => {
     for (const [name, change, local] of bad) net.serve(name, source, change, local)
     net.serve('good', source)
     const banned: string[] = []
-    const swarm = net.swarm('me', { events: { onBan: (peerId) => banned.push(peerId) } })
+    // The good one comes when the others are cut off.
+    const onBan = (peerId: string): void => {
+      if (banned.push(peerId) === bad.length - 1) swarm.addPeer('good')
+    }
+    const swarm = net.swarm('me', { events: { onBan } })
     for (const [name] of bad) swarm.addPeer(name)
-    setTimeout(() => swarm.addPeer('good'), 200)
     const got = await fetchAll(swarm, source)
     expect(new Set(got.values())).toEqual(new Set(['good']))
     // The foreign peer's server refuses us first, so it only seems to be gone.
@@ -224,8 +236,7 @@ describe('Swarm', () => {
       const holding = new MemoryHolding(blocks, [])
       net.serve(name, holding)
       // However slow the test runs, nobody is given up.
-      const deadlines = { holderWaitMs: 600_000, progressDeadlineMs: 600_000, stallDisconnectMs: 600_000 }
-      return { name, holding, swarm: net.swarm(name, { deadlines }) }
+      return { name, holding, swarm: net.swarm(name) }
     })
     for (const { name, swarm } of machines) {
       for (const peer of ['master', ...machines.map((machine) => machine.name)]) if (peer !== name) swarm.addPeer(peer)

@@ -35,6 +35,9 @@ export interface HostOptions {
 /** Serves one incoming stream of a protocol until it ends. What it throws aborts the stream. */
 export type StreamHandler = (stream: FrameStream) => Promise<void>
 
+/** Of a socket. Its time is over once it is connected: what is to be agreed on then takes as long as a busy peer needs. */
+const DIAL_OPTIONS = { noDelay: true, timeout: ADDRESS_DIAL_DEADLINE_MS }
+
 /** One libp2p node: TCP, noise, yamux, and multicast DNS. The only thing in the code that knows libp2p. */
 export class MeshHost {
   readonly #node: Libp2p
@@ -64,7 +67,7 @@ export class MeshHost {
       const node = await createLibp2p({
         privateKey,
         addresses: { listen },
-        transports: [tcp()],
+        transports: [tcp({ dialOpts: DIAL_OPTIONS })],
         connectionEncrypters: [batchedNoise()],
         streamMuxers: [
           yamux({
@@ -81,7 +84,7 @@ export class MeshHost {
           maxIncomingPendingConnections: MAX_MEMBERS,
           maxConnections: MAX_MEMBERS,
           dialTimeout: DIAL_DEADLINE_MS,
-          addressDialTimeout: ADDRESS_DIAL_DEADLINE_MS,
+          addressDialTimeout: DIAL_DEADLINE_MS,
           reconnectRetries: 0,
         },
         // Bulk data delays pings; our own deadlines are on progress.

@@ -14,7 +14,7 @@ export const MAX_STREAMS_PER_PROTOCOL = 8
 export const MAX_STREAMS_PER_CONNECTION = 64
 /** Time to open a connection, over all addresses of a peer. */
 export const DIAL_DEADLINE_MS = 5_000
-/** Time for one address, so that one that never answers does not use up the others' time. */
+/** Time until something answers at one address, so that one that never does does not use up the others' time. */
 export const ADDRESS_DIAL_DEADLINE_MS = 1_500
 /** How often a node asks by multicast who is there; everybody hears every answer. */
 export const DISCOVERY_INTERVAL_MS = 10_000

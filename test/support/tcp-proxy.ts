@@ -8,6 +8,8 @@ export class TcpProxy {
   #bytesToClient = 0
   /** Bytes that clients have sent. */
   bytesFromClient = 0
+  /** How long what a client sends first is held back. */
+  delayMs = 0
   #cutAt = Number.POSITIVE_INFINITY
   readonly #how: 'end' | 'reset'
 
@@ -42,10 +44,12 @@ export class TcpProxy {
       this.#sockets.add(socket)
       socket.on('error', () => socket.destroy())
     }
-    client.on('data', (data: Buffer) => {
-      this.bytesFromClient += data.byteLength
-    })
-    client.pipe(server)
+    setTimeout(() => {
+      client.on('data', (data: Buffer) => {
+        this.bytesFromClient += data.byteLength
+      })
+      client.pipe(server)
+    }, this.delayMs)
     server.on('data', (data: Buffer) => {
       this.#bytesToClient += data.byteLength
       if (this.#bytesToClient <= this.#cutAt) client.write(data)

@@ -2,7 +2,7 @@ import { connect } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { FrameStream } from '../../../node/net/frame-stream.ts'
 import { type HostOptions, MeshHost } from '../../../node/net/host.ts'
-import { STREAM_BACKLOG_BYTES, STREAM_WINDOW_BYTES } from '../../../node/net/limits.ts'
+import { ADDRESS_DIAL_DEADLINE_MS, STREAM_BACKLOG_BYTES, STREAM_WINDOW_BYTES } from '../../../node/net/limits.ts'
 import { loadOrCreateMachineKey } from '../../../node/trust/machine-key.ts'
 import { codeOf } from '../../support/error-code.ts'
 import { TcpProxy } from '../../support/tcp-proxy.ts'
@@ -81,6 +81,14 @@ describe('MeshHost', () => {
     })()
     for (let i = 0; i < blocks; i++) expect((await received.next()).value.payload.byteLength).toBe(PAYLOAD)
     await sending
+  })
+
+  it('connects to a peer that answers at once and takes its time for the rest', async () => {
+    const [a, b] = [await start('a'), await start('b')]
+    const proxy = await TcpProxy.start(b.addresses()[0]!, 'end')
+    proxy.delayMs = ADDRESS_DIAL_DEADLINE_MS + 500
+    await a.connect(b.peerId, [proxy.address])
+    expect(a.connected()).toEqual([b.peerId])
   })
 
   it('connects nobody whom either gate refuses', async () => {

@@ -8,5 +8,6 @@ export default defineConfig({
     // Against hanging only; machines may be ten times slower than usual.
     testTimeout: 600_000,
     hookTimeout: 600_000,
+    expect: { poll: { timeout: 600_000 } },
   },
 })

@@ -134,13 +134,13 @@ describe('frame stream', () => {
     const frame = Buffer.concat(encodeFrame(request('x')))
     for (const frames of [0, 1, 3]) {
       await peer.rush(PROTOCOL, Buffer.concat(Array(frames).fill(frame)), 'close')
-      await expect.poll(() => ends.shift(), { timeout: 3000 }).toEqual({ count: frames, end: 'OK' })
+      await expect.poll(() => ends.shift()).toEqual({ count: frames, end: 'OK' })
       // Stepped on before or after the protocol was agreed on: in either case no handler may be left waiting.
       await peer.rush(PROTOCOL, Buffer.concat(Array(frames).fill(frame)), 'abort')
     }
     const open = await peer.open(PROTOCOL)
     await open.close()
-    await expect.poll(() => ends.at(-1)?.end, { timeout: 3000 }).toBe('OK')
+    await expect.poll(() => ends.at(-1)?.end).toBe('OK')
     expect(ends.slice(0, -1).every(({ end }) => end === 'PEERS_UNREACHABLE')).toBe(true)
   })
 

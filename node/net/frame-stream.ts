@@ -4,7 +4,6 @@ import { MeshError } from '../../protocol/errors.ts'
 import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
 import type { Message } from '../../protocol/messages.ts'
 import { SEND_GATHER_BYTES, STREAM_BACKLOG_BYTES } from './limits.ts'
-import { rareWindowUpdates } from './rare-window-updates.ts'
 
 /** A stream of messages to one proven peer, with back-pressure both ways. */
 export interface FrameStream {
@@ -52,7 +51,6 @@ export class Libp2pFrameStream implements FrameStream {
   constructor(stream: Stream, peerId: string) {
     this.#stream = stream
     this.peerId = peerId
-    rareWindowUpdates(stream)
     stream.addEventListener('message', (event) => this.#receive(event.data))
     stream.addEventListener('drain', () => this.#wakeWriters())
     // Data may still wait in a paused stream when the peer ends its direction; 'end' comes after it.

@@ -2,7 +2,6 @@ import { privateKeyFromRaw } from '@libp2p/crypto/keys'
 import type { PeerId } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { tcp } from '@libp2p/tcp'
-import { yamux } from '@libp2p/yamux'
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p, type Libp2p } from 'libp2p'
 import { MAX_MEMBERS, REQUEST_DEADLINE_MS } from '../../protocol/constants.ts'
@@ -11,13 +10,8 @@ import { batchedNoise } from './batched-noise.ts'
 import { type DiscoveryListener, discovery } from './discovery.ts'
 import { type FrameStream, Libp2pFrameStream } from './frame-stream.ts'
 import { connectionGater, type Gate } from './gate.ts'
-import {
-  ADDRESS_DIAL_DEADLINE_MS,
-  DIAL_DEADLINE_MS,
-  MAX_STREAMS_PER_CONNECTION,
-  MAX_STREAMS_PER_PROTOCOL,
-  STREAM_WINDOW_BYTES,
-} from './limits.ts'
+import { ADDRESS_DIAL_DEADLINE_MS, DIAL_DEADLINE_MS, MAX_STREAMS_PER_PROTOCOL } from './limits.ts'
+import { wideYamux } from './wide-yamux.ts'
 
 /** What a node is made of. */
 export interface HostOptions {
@@ -69,14 +63,7 @@ export class MeshHost {
         addresses: { listen },
         transports: [tcp({ dialOpts: DIAL_OPTIONS })],
         connectionEncrypters: [batchedNoise()],
-        streamMuxers: [
-          yamux({
-            maxInboundStreams: MAX_STREAMS_PER_CONNECTION,
-            maxOutboundStreams: MAX_STREAMS_PER_CONNECTION,
-            // The window is not negotiated: every node has the same, and it never grows beyond the read buffer.
-            streamOptions: { initialStreamWindowSize: STREAM_WINDOW_BYTES, maxStreamWindowSize: STREAM_WINDOW_BYTES },
-          }),
-        ],
+        streamMuxers: [wideYamux()],
         connectionGater: connectionGater(options.gate),
         connectionManager: {
           // A lab starts all at once, and in tests from one address.

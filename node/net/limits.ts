@@ -2,7 +2,7 @@
 
 /** Received bytes of one stream that may wait for their consumer before the sender is stopped. */
 export const STREAM_BACKLOG_BYTES = 2 * 1024 * 1024
-/** Receive window of a yamux stream: the same on every node, and at most libp2p's read buffer of 4 MiB. */
+/** Receive window of a yamux stream, announced when the stream begins: at most libp2p's read buffer of 4 MiB. */
 export const STREAM_WINDOW_BYTES = 4 * 1024 * 1024
 /** What is sent in one turn of the event loop travels together, until it is so many bytes: a quarter of the window. */
 export const SEND_GATHER_BYTES = 256 * 1024

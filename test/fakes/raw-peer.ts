@@ -6,9 +6,8 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 import { onTestFinished } from 'vitest'
 import type { MeshHost } from '../../node/net/host.ts'
-import { STREAM_WINDOW_BYTES } from '../../node/net/limits.ts'
 
-/** A proven peer that writes what bytes it likes on its streams. */
+/** A proven peer, with libp2p as it comes, that writes what bytes it likes on its streams. */
 export interface RawPeer {
   readonly peerId: string
   /** A stream with the protocol agreed on. */
@@ -19,11 +18,10 @@ export interface RawPeer {
 
 /** Connects a raw peer to `host`; it goes when the test ends. */
 export async function rawPeer(host: MeshHost): Promise<RawPeer> {
-  const window = { initialStreamWindowSize: STREAM_WINDOW_BYTES, maxStreamWindowSize: STREAM_WINDOW_BYTES }
   const node = await createLibp2p({
     transports: [tcp()],
     connectionEncrypters: [noise()],
-    streamMuxers: [yamux({ streamOptions: window })],
+    streamMuxers: [yamux()],
   })
   onTestFinished(async () => {
     await node.stop()

@@ -60,6 +60,31 @@ describe('frame stream', () => {
     expect(client.bytesSent).toBe(server.bytesReceived)
   })
 
+  it('takes no more than a window when the reader stops again at once', async () => {
+    const [a, b] = [await start('a'), await start('b')]
+    const [client, server] = await streamBetween(a, b)
+    let sent = 0
+    const sending = (async () => {
+      for (; sent < 1000; sent++) await client.send(reply(65536, sent % 251))
+      await client.close()
+    })()
+    const received = server.messages()
+    let taken = 0
+    const takeOne = async (): Promise<void> => {
+      const { value } = await received.next()
+      expect(value).toMatchObject({ type: 'file-reply' })
+      expect(value.payload[0]).toBe(taken++ % 251)
+    }
+    await takeOne()
+    const before = await settled(() => server.bytesReceived)
+    // The stream goes on when half of the backlog is taken; what it has kept back until then stops it again.
+    while (server.bytesReceived === before) await takeOne()
+    await settled(() => sent)
+    while (taken < 1000) await takeOne()
+    expect((await received.next()).done).toBe(true)
+    await sending
+  })
+
   it('counts long lists for what they take in memory', async () => {
     const host = await start('a')
     const accept = await acceptStreams(host)

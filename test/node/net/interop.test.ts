@@ -1,37 +1,18 @@
-import { noise } from '@chainsafe/libp2p-noise'
 import type { Stream } from '@libp2p/interface'
-import { tcp } from '@libp2p/tcp'
-import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
-import { createLibp2p, type Libp2p } from 'libp2p'
-import { describe, expect, it, onTestFinished } from 'vitest'
-import { STREAM_WINDOW_BYTES } from '../../../node/net/limits.ts'
+import { describe, expect, it } from 'vitest'
 import { encodeFrame } from '../../../protocol/frames.ts'
 import type { Message } from '../../../protocol/messages.ts'
 import { Random } from '../../../tools/lab/random.ts'
 import { PROTOCOL, useHosts } from '../../support/hosts.ts'
 import { testSeed } from '../../support/seed.ts'
+import { stockNode } from '../../support/stock-node.ts'
 
 const MIB = 1024 * 1024
-const TOTAL_BYTES = 8 * MIB
-const LOOPBACK = '/ip4/127.0.0.1/tcp/0'
+/** More than the largest window that yamux grows to by itself, 16 MiB. */
+const TOTAL_BYTES = 20 * MIB
 
-/** libp2p as it comes; the window of a stream is not negotiated, so it is ours. */
-async function stockNode(): Promise<Libp2p> {
-  const window = { initialStreamWindowSize: STREAM_WINDOW_BYTES, maxStreamWindowSize: STREAM_WINDOW_BYTES }
-  const node = await createLibp2p({
-    addresses: { listen: [LOOPBACK] },
-    transports: [tcp()],
-    connectionEncrypters: [noise()],
-    streamMuxers: [yamux({ streamOptions: window })],
-  })
-  onTestFinished(async () => {
-    await node.stop()
-  })
-  return node
-}
-
-/** Messages of all lengths, from none to the largest, until they are several MiB. */
+/** Messages of all lengths, from none to the largest, until they are more than any window. */
 function someMessages(random: Random): Message[] {
   const lengths = [0, 1, 65_536, MIB]
   const messages: Message[] = []

@@ -1,0 +1,44 @@
+import { readFile } from 'node:fs/promises'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Lab } from '../../tools/lab/local-lab.ts'
+import { Random } from '../../tools/lab/random.ts'
+import { Stranger } from '../fakes/stranger.ts'
+import { BLOCK, joinMachine, startMaster } from '../support/fixtures.ts'
+import { testSeed } from '../support/seed.ts'
+
+/** More than the largest window that yamux grows to by itself, 16 MiB. */
+const BLOCKS = 320
+
+describe('a peer written after the document', () => {
+  const random = new Random(testSeed('stranger'))
+  let lab: Lab
+
+  beforeAll(async () => {
+    lab = await Lab.open()
+  })
+  afterAll(() => lab.close())
+
+  it('restores from mesh seed, and is restored from by mesh restore', async () => {
+    const image = await startMaster(lab, BLOCKS, random)
+    const token = await lab.invite('master')
+    const stranger = await Stranger.start('stranger')
+    const master = await stranger.join(token)
+    await joinMachine(lab, 'machine', image, token)
+
+    const restored = await stranger.restore(master)
+    expect(restored.image.equals(image)).toBe(true)
+    expect(restored.traffic.received).toBeGreaterThan(BLOCKS * BLOCK)
+
+    const served = await stranger.serve()
+    await lab.stop('master')
+    const [outcome] = await Promise.all([lab.run('machine', ['restore']), stranger.connect(lab.address('machine')!)])
+    expect(outcome.stderr).toBe('')
+    expect(outcome.result).toMatchObject({
+      verified: true,
+      blocks: { fetched: BLOCKS },
+      peers: [{ name: 'stranger', bad: 0 }],
+    })
+    expect((await readFile(lab.path('machine.img'))).equals(image)).toBe(true)
+    expect(served.sent).toBeGreaterThan(BLOCKS * BLOCK)
+  })
+})

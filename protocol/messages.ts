@@ -265,6 +265,10 @@ function encodeFields(w: WireWriter, m: Message): void {
       break
     case 'operate':
       break
+    default: {
+      const never: never = m
+      throw new TypeError(`${(never as Message).type} has no fields here`)
+    }
   }
 }
 

@@ -232,7 +232,7 @@ const LEFT_OVER = {
   unused: {
     'node/agent/operate/list-receipts.ts': 2,
     'node/agent/receipts': 1,
-    'node/exchange': 20,
+    'node/exchange': 21,
     'node/net': 1,
     'node/operate': 5,
     'node/restore/receipt.ts': 2,

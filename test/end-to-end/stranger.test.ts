@@ -18,7 +18,7 @@ describe('a peer written after the document', () => {
   })
   afterAll(() => lab.close())
 
-  it('restores from mesh seed, and is restored from by mesh restore', async () => {
+  it('restores from mesh seed, hears of a member that comes later, and is restored from by mesh restore', async () => {
     const image = await startMaster(lab, BLOCKS, random)
     const token = await lab.invite('master')
     const stranger = await Stranger.start('stranger')
@@ -28,6 +28,12 @@ describe('a peer written after the document', () => {
     const restored = await stranger.restore(master)
     expect(restored.image.equals(image)).toBe(true)
     expect(restored.traffic.received).toBeGreaterThan(BLOCKS * BLOCK)
+
+    // Of a member that comes later it hears from the one it is connected to.
+    const heardOf = await stranger.listen(master)
+    const up = await lab.serve('machine', ['up'])
+    await heardOf(lab.address('machine')!)
+    await up.stop()
 
     const served = await stranger.serve()
     await lab.stop('master')

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { Stream } from '@libp2p/interface'
+import type { Connection, Stream } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import type { Libp2p } from 'libp2p'
 import { stockNode } from '../support/stock-node.ts'
@@ -19,6 +19,7 @@ const KIND = {
   missing: 5,
   cancel: 6,
   busy: 7,
+  peers: 9,
   find: 11,
   found: 12,
   joinRequest: 16,
@@ -156,8 +157,7 @@ export class Stranger {
 
   /** All of the only image that a connected member holds, over one stream. */
   async restore(peerId: string): Promise<{ image: Buffer; traffic: Traffic }> {
-    const connection = this.#node.getConnections().find(({ remotePeer }) => remotePeer.toString() === peerId)
-    const frames = new Frames(await connection!.newStream(EXCHANGE))
+    const frames = new Frames(await this.#connectionTo(peerId).newStream(EXCHANGE))
     // A client that serves nothing grants no credit and holds nothing.
     frames.send(KIND.hello, this.#hello(0))
     const hello = await frames.next()
@@ -171,6 +171,26 @@ export class Stranger {
     await reading
     this.#held = image
     return { image: Buffer.concat(blocks).subarray(0, image.size), traffic: frames.traffic }
+  }
+
+  /** Opens a stream to a connected member, and asks for nothing. Returns how to wait until it has told of a peer at `address`. */
+  async listen(peerId: string): Promise<(address: string) => Promise<void>> {
+    const frames = new Frames(await this.#connectionTo(peerId).newStream(EXCHANGE))
+    frames.send(KIND.hello, this.#hello(0))
+    return async (address) => {
+      for (let frame = await frames.next(); frame !== undefined; frame = await frames.next()) {
+        if (frame.kind !== KIND.peers) continue
+        const peers = frame.fields.get(1)?.map((peer) => read(peer as Buffer)) ?? []
+        if (peers.some((peer) => peer.get(2)?.some((at) => String(at) === address))) return
+      }
+      throw new Error('the stream ended')
+    }
+  }
+
+  #connectionTo(peerId: string): Connection {
+    const found = this.#node.getConnections().find(({ remotePeer }) => remotePeer.toString() === peerId)
+    if (found === undefined) throw new Error(`not connected to ${peerId}`)
+    return found
   }
 
   /** Serves what was restored to every member that opens a stream. */

@@ -61,16 +61,17 @@ export class Dialer {
     this.#tick()
   }
 
-  /** Addresses of a peer became known; the newest are tried first. */
-  learn(peerId: string, addresses: readonly string[]): void {
-    if (addresses.length === 0) return
+  /** Addresses of a peer became known; the newest are tried first. Returns whether they, or their order, are new. */
+  learn(peerId: string, addresses: readonly string[]): boolean {
+    if (addresses.length === 0) return false
     const known = this.#targets.get(peerId)?.addresses ?? []
     const merged = [...new Set([...addresses, ...known])].slice(0, MAX_ADDRESSES_PER_PEER)
-    if (merged.length === known.length && merged.every((address, i) => address === known[i])) return
+    if (merged.length === known.length && merged.every((address, i) => address === known[i])) return false
     this.#set(peerId, merged)
     // Losing an address costs only time, so nobody waits for this.
     this.#shelf.put(peerId, merged).catch(() => undefined)
     this.#tick()
+    return true
   }
 
   /** There may be room for more connections. */

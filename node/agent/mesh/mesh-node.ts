@@ -134,7 +134,7 @@ export class MeshNode {
       gate: this.#gate,
       onFetching: (peerId, message) => this.swarm.heardFetching(peerId, message),
       onHello: (peerId, hello) => {
-        this.#dialer.learn(peerId, hello.addresses)
+        this.#learn(peerId, hello.addresses)
         void this.#sync.heard(peerId, hello.metadata)
       },
     })
@@ -254,7 +254,7 @@ export class MeshNode {
       this.#members.delete(peerId)
       if (this.#machine.isMember(peerId) && !this.#stopping) this.#tellPeer(peerId, false)
     })
-    host.onDiscover((peerId, addresses) => this.#dialer.learn(peerId, addresses))
+    host.onDiscover((peerId, addresses) => this.#learn(peerId, addresses))
     trust.onChange(() => this.#trustChanged())
     await this.#dialer.start()
   }
@@ -271,6 +271,7 @@ export class MeshNode {
     this.#members.add(peerId)
     this.#tellPeer(peerId, true)
     this.swarm.addPeer(peerId)
+    this.#server.peersChanged()
   }
 
   #tellPeer(peerId: string, isUp: boolean): void {
@@ -303,7 +304,14 @@ export class MeshNode {
   }
 
   #learnPeers(list: readonly PeerAddresses[]): void {
-    for (const { id, addresses } of list) if (id !== this.#host.peerId) this.#dialer.learn(id, addresses)
+    for (const { id, addresses } of list) {
+      // Who is no member, or not known as one yet, is not remembered: anybody can make ids up, and a new member dials others.
+      if (id !== this.#host.peerId && this.#machine.isMember(id)) this.#learn(id, addresses)
+    }
+  }
+
+  #learn(peerId: string, addresses: readonly string[]): void {
+    if (this.#dialer.learn(peerId, addresses)) this.#server.peersChanged()
   }
 
   #reachablePeers(): PeerAddresses[] {

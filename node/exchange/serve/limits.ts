@@ -34,3 +34,9 @@ export const SERVE_METER_MS = 5_000
 /** With a limit on peers: how long one is served while others wait, and how soon one that asks nothing gives up its place. */
 export const SERVE_PLACE_MS = 2_000
 export const SERVE_PLACE_IDLE_MS = 200
+/** Members that come, or are found, within so short a time are told of in one message. */
+export const PEERS_DELAY_MS = 500
+/** A client that was told of a member hears of the same one again, at other addresses, after this time at the earliest. */
+export const PEERS_AGAIN_MS = 60_000
+/** What one message tells of where members are; a longer list is sent in several. */
+export const MAX_PEERS_MESSAGE_BYTES = 64 * 1024

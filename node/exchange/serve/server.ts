@@ -12,8 +12,10 @@ import { checkHello, type Hello, helloOf, type LocalFacts } from '../local-facts
 import type { ServeGate } from '../serve-gate.ts'
 import { BlockPacker, type CodedBlock } from './block-packer.ts'
 import { findContent } from './find-content.ts'
+import { PEERS_DELAY_MS } from './limits.ts'
 import type { PaceOptions, ServeLimits } from './serve-pace.ts'
 import { type ServeFigures, type ServeJob, ServeScheduler } from './serve-scheduler.ts'
+import { splitPeers, ToldPeers } from './told-peers.ts'
 
 /** Bytes of open requests beyond the credit that are answered `busy`; more is a violation. */
 const CREDIT_GRACE = 2
@@ -41,6 +43,9 @@ export class ExchangeServer {
   /** Holdings whose changes are passed on, with the function that ends that. */
   readonly #watched = new Map<Holding, () => void>()
   readonly #scheduler: ServeScheduler<OpenRequest>
+  /** When clients are told next where members are. */
+  #tellsPeersAt = Number.POSITIVE_INFINITY
+  #peersTimer: NodeJS.Timeout | undefined
 
   constructor(options: ServerOptions) {
     this.#options = options
@@ -80,9 +85,9 @@ export class ExchangeServer {
     this.#broadcast({ type: 'announce', metadata: this.#options.local().metadata })
   }
 
-  /** The list of members' addresses changed. */
+  /** A member was connected, or addresses of one became known: clients hear of what is new to them, a moment later. */
   peersChanged(): void {
-    this.#broadcast({ type: 'peers', peers: this.#options.peers() })
+    this.#tellPeersIn(PEERS_DELAY_MS)
   }
 
   /** An image was added to, or taken from, what this node holds. */
@@ -93,9 +98,25 @@ export class ExchangeServer {
   }
 
   close(): void {
+    clearTimeout(this.#peersTimer)
     this.#scheduler.close()
     for (const stop of this.#watched.values()) stop()
     this.#watched.clear()
+  }
+
+  #tellPeersIn(ms: number): void {
+    const at = now(this.#options) + ms
+    if (this.#tellsPeersAt <= at) return
+    clearTimeout(this.#peersTimer)
+    this.#tellsPeersAt = at
+    this.#peersTimer = setTimeout(() => this.#tellPeers(), ms).unref()
+  }
+
+  #tellPeers(): void {
+    this.#tellsPeersAt = Number.POSITIVE_INFINITY
+    const known = this.#options.peers()
+    const waits = [...this.#sessions].map((session) => session.tellPeers(known)).filter((ms) => ms !== undefined)
+    if (waits.length > 0) this.#tellPeersIn(Math.max(PEERS_DELAY_MS, Math.min(...waits)))
   }
 
   #watchHoldings(): Holding[] {
@@ -154,6 +175,7 @@ class ServerSession {
   readonly #options: ServerOptions
   readonly #scheduler: ServeScheduler<OpenRequest>
   readonly #packer: BlockPacker
+  readonly #told: ToldPeers
   #openBytes = 0
   #finding = 0
   #greeted = false
@@ -169,6 +191,7 @@ class ServerSession {
     this.#options = options
     this.#scheduler = scheduler
     this.#packer = packer
+    this.#told = new ToldPeers(stream.peerId)
   }
 
   get peerId(): string {
@@ -215,6 +238,14 @@ class ServerSession {
     for (const part of split(gained)) this.post({ type: 'have', root, gained: part, lost: RangeSet.empty })
   }
 
+  /** Tells what is new to the client. Returns in how many milliseconds there is more to tell, if anything has to wait. */
+  tellPeers(known: readonly PeerAddresses[]): number | undefined {
+    if (!this.#greeted) return undefined
+    const { peers, laterMs } = this.#told.news(known, now(this.#options))
+    for (const part of splitPeers(peers)) this.post({ type: 'peers', peers: part })
+    return laterMs
+  }
+
   async #greet(hello: Hello): Promise<void> {
     const sent = this.#stream.send(helloOf(this.#options.local()))
     // From here on nothing that changes is missed: it is queued behind the hello.
@@ -222,7 +253,7 @@ class ServerSession {
     await sent
     this.#options.onHello?.(this.#stream.peerId, hello)
     for (const holding of this.#options.holdings()) this.tellHeld(holding)
-    this.post({ type: 'peers', peers: this.#options.peers() })
+    this.tellPeers(this.#options.peers())
   }
 
   #want(requests: readonly WantRequest[], packFrom: number): void {
@@ -292,6 +323,10 @@ class ServerSession {
     const sent = this.#ended ? Promise.resolve() : this.#stream.send(message)
     sent.catch((error: Error) => this.#stream.abort(error)).finally(() => this.#scheduler.taken(request, bytes))
   }
+}
+
+function now({ pace }: ServerOptions): number {
+  return pace?.now?.() ?? performance.now()
 }
 
 /** Parts of a set that fit one have message each. */

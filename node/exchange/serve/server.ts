@@ -17,9 +17,6 @@ import type { PaceOptions, ServeLimits } from './serve-pace.ts'
 import { type ServeFigures, type ServeJob, ServeScheduler } from './serve-scheduler.ts'
 import { splitPeers, ToldPeers } from './told-peers.ts'
 
-/** Bytes of open requests beyond the credit that are answered `busy`; more is a violation. */
-const CREDIT_GRACE = 2
-
 export interface ServerOptions {
   readonly local: () => LocalFacts
   readonly holdings: () => readonly Holding[]
@@ -210,7 +207,7 @@ class ServerSession {
           const hello = checkHello(message, peerId, this.#options.local())
           clearTimeout(timer)
           await this.#greet(hello)
-        } else if (message.type === 'want') this.#want(message.requests, message.packFrom)
+        } else if (message.type === 'want') await this.#want(message.requests, message.packFrom)
         else if (message.type === 'cancel') this.#cancel(message.ids)
         else if (message.type === 'find') this.#find(message.id, message.payload)
         else if (message.type === 'fetching') this.#options.onFetching?.(peerId, message)
@@ -225,8 +222,7 @@ class ServerSession {
 
   /** Sends without waiting; the stream's own end is noticed by the reading side. */
   post(message: Message): void {
-    if (!this.#greeted) return
-    this.#stream.send(message).catch((error: Error) => this.#stream.abort(error))
+    if (this.#greeted) void this.#send(message)
   }
 
   tellHeld(holding: Holding): void {
@@ -246,6 +242,10 @@ class ServerSession {
     return laterMs
   }
 
+  async #send(message: Message): Promise<void> {
+    await this.#stream.send(message).catch((error: Error) => this.#stream.abort(error))
+  }
+
   async #greet(hello: Hello): Promise<void> {
     const sent = this.#stream.send(helloOf(this.#options.local()))
     // From here on nothing that changes is missed: it is queued behind the hello.
@@ -256,7 +256,8 @@ class ServerSession {
     this.tellPeers(this.#options.peers())
   }
 
-  #want(requests: readonly WantRequest[], packFrom: number): void {
+  /** Resolves when the client has taken what it was refused: one that asks and reads nothing fills no memory. */
+  async #want(requests: readonly WantRequest[], packFrom: number): Promise<void> {
     const busy: number[] = []
     let retryAfterMs = BUSY_RETRY_MIN_MS
     for (const request of requests) {
@@ -271,10 +272,7 @@ class ServerSession {
         this.#scheduler.push({ ...request, client: this.peerId, session: this, wanted, cost, packFrom })
       }
     }
-    if (busy.length > (SESSION_CREDIT_BYTES * CREDIT_GRACE) / 4096) {
-      throw new MeshError('PROTOCOL_VIOLATION', `${this.peerId} asks far beyond its credit`)
-    }
-    if (busy.length > 0) this.post({ type: 'busy', ids: busy, retryAfterMs })
+    if (busy.length > 0) await this.#send({ type: 'busy', ids: busy, retryAfterMs })
   }
 
   #find(id: number, digests: Uint8Array): void {

@@ -229,6 +229,35 @@ describe('ExchangeServer, with many clients', () => {
     expect(server.figures().waiting).toBe(0)
   })
 
+  it('reads no more wants of a client that does not take what it is refused', async () => {
+    const { server } = makeServer({ peers: 1 })
+    const first = new Client(server, 'first', { stuck: true })
+    await turns(10)
+    first.want(30)
+    await first.until(() => first.answered.length > 0)
+    const [client, end] = streamPair('second', 'server')
+    onTestFinished(() => client.close())
+    const send = end.send.bind(end)
+    const free = Promise.withResolvers<void>()
+    let refusals = 0
+    end.send = async (message) => {
+      if (message.type === 'busy') {
+        refusals++
+        await free.promise
+      }
+      await send(message)
+    }
+    server.serve(end).catch(() => undefined)
+    await client.send({ type: 'hello', versionMin: 2, versionMax: 2, creditBytes: 1, ...facts })
+    const request = { digest: digests[0]!, level: 0, index: 0, size: BLOCK, granules: new Uint8Array() }
+    for (let id = 1; id <= 20; id++) await client.send({ type: 'want', packFrom: 0, requests: [{ id, ...request }] })
+    await turns(20)
+    expect(refusals).toBe(1)
+    free.resolve()
+    await turns(40)
+    expect(refusals).toBe(20)
+  })
+
   it('takes on no more than a limited rate sends in time, and says why it waits', async () => {
     const { server } = makeServer({ bytesPerSecond: 1024 * 1024 })
     const client = new Client(server, 'client')

@@ -188,6 +188,33 @@ describe('messages', () => {
     expect(violates(() => new FrameDecoder().push(prefix))).toBe(true)
   })
 
+  it('are read as the document says, whoever wrote them', () => {
+    const nothing = new Uint8Array()
+    const decode = (hex: string): Message => decodeMessage(Buffer.from(hex.replaceAll(' ', ''), 'hex'), nothing)
+    // Of a number, and of a message with other fields in it, the last one counts.
+    expect(decode('42 08 0a 02 08 07 0a 02 10 09')).toEqual({ type: 'announce', metadata: { root: 0, timestamp: 9 } })
+    expect(decode('3a 07 0a 01 05 10 01 10 02')).toEqual({ type: 'busy', ids: [5], retryAfterMs: 2 })
+    // Several packed lists are one; a number of its own is none.
+    expect(decode('32 07 0a 02 05 06 0a 01 07')).toEqual({ type: 'cancel', ids: [5, 6, 7] })
+    expect(violates(() => decode('32 02 08 05'))).toBe(true)
+    // Runs are bare varints in a field; the last field of them counts.
+    const root = '01'.repeat(32)
+    const have = (fields: string): Run[][] => {
+      const length = (34 + fields.replaceAll(' ', '').length / 2).toString(16)
+      const message = decode(`12 ${length} 0a20${root} ${fields}`)
+      return message.type === 'have' ? [message.gained, message.lost].map((set) => [...set.runs()]) : []
+    }
+    expect(have('12 04 03020401 1a 02 0001')).toEqual([
+      [
+        [3, 5],
+        [9, 10],
+      ],
+      [[0, 1]],
+    ])
+    expect(have('12 02 0302 12 02 0901')).toEqual([[[9, 10]], []])
+    expect(violates(() => have('12 02 0300'))).toBe(true)
+  })
+
   it('are refused when a list or a range is beyond its limit', () => {
     const gained = RangeSet.from(Array.from({ length: MAX_RUNS_PER_HAVE + 1 }, (_, i): Run => [2 * i, 2 * i + 1]))
     const root = new Uint8Array(32)

@@ -192,12 +192,12 @@ export class SimulatedMachine {
   }
 
   #introduce(to: SimulatedMachine): void {
-    this.#picker.addPeer(to.name, { have: to.offered, near: !this.#isFar(to) }, this.#lab.events.now)
+    const place = { near: !this.#isFar(to), reluctant: to.facts.reluctant === true }
+    this.#picker.addPeer(to.name, { have: to.offered, ...place }, this.#lab.events.now)
     if (!this.#isFar(to) && to.doneAt === undefined && [...to.#links.keys()].some((peer) => to.#isFar(peer))) {
       this.#picker.setFetchesFromFar(to.name, true)
       this.#hearsClaims(to)
     }
-    if (to.facts.reluctant === true) this.#picker.setReluctant(to.name, true)
   }
 
   /** Gives up a peer that delivers nothing: its blocks are asked of others. A block that comes after all is welcome. */
@@ -291,7 +291,7 @@ export class SimulatedMachine {
     if (this.#stalls || link.stalled || link.asked >= link.window || this.#inFlight >= IN_FLIGHT_MAX) return false
     if (this.#picker.pending + this.#picker.asked === 0) return false
     const { events, facts } = this.#lab
-    let index = this.#picker.next(link.to.name, events.now)
+    let index = this.#picker.pick(link.to.name, events.now)
     if (index === -1) index = this.#picker.duplicate(link.to.name, events.now)
     if (index === -1) return false
     this.#picker.markAsked(index, link.to.name, events.now)

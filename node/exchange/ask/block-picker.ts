@@ -1,28 +1,25 @@
 import assert from 'node:assert/strict'
 import { Bitmap } from '../../../protocol/bitmap.ts'
-import { RangeSet } from '../../../protocol/ranges.ts'
-import { LazyCounts } from '../lazy-counts.ts'
+import { RangeSet, type Run } from '../../../protocol/ranges.ts'
 import { Claims } from '../uplink/claims.ts'
 import { farWindow } from '../uplink/far-window.ts'
 import { Division } from './division.ts'
+import { Holders } from './holders.ts'
 import { IndexSet } from './index-set.ts'
 import {
   CLAIM_LIFE_MS,
-  DUPLICATE_FACTOR,
-  DUPLICATE_SAMPLE,
-  ENDGAME_AGE_MS,
   FETCHER_SILENT_MS,
   PICK_PROBES,
   PICK_SAMPLE,
   SHARE_GROUPS,
   SOURCE_ONLY_SHARE,
   STRAY_ITEMS,
-  UNKNOWN_BYTES_PER_SECOND,
 } from './limits.ts'
-import { type Ask, type PickerPeer, peerHas } from './picker-peer.ts'
+import { OpenAsks } from './open-asks.ts'
+import { type Cost, FAR, isNear, type PickerPeer, peerHas } from './picker-peer.ts'
 
-export interface BlockPickerOptions {
-  /** Items to fetch; the caller keeps it, the picker works on a copy. */
+interface BlockPickerOptions {
+  /** Items to fetch. The caller keeps the bitmap, the picker works on a copy. */
   readonly wanted: Bitmap
   /** Bytes of one item. */
   readonly itemBytes: number
@@ -30,27 +27,37 @@ export interface BlockPickerOptions {
   readonly self: string
   /** In [0, 1). */
   readonly random: () => number
-  /** What far peers have is fetched by one machine of the site, all of it (@default false: each its share). */
+  /** Whether one machine of the site fetches all of what far peers have (@default false: each machine its share). */
   readonly undivided?: boolean
 }
 
-/** What a peer behind the uplink costs. */
-const FAR = 2
-
-type Range = readonly [start: number, end: number]
+/** A peer that holds (part of) the image, or of which something is known by content. */
+export interface NewPeer {
+  /** Items it has; undefined: all. A copy is taken. */
+  readonly have: Bitmap | undefined
+  /** Whether it holds other images, and has what is found there by content (@default false). */
+  readonly elsewhere?: boolean
+  /** Whether it is on this machine's side of the uplink (@default true). */
+  readonly near?: boolean
+  /** Whether it is asked only for what no more willing peer has (@default false). */
+  readonly reluctant?: boolean
+}
 
 /**
  * Chooses what one fetch asks of whom. Every wanted item is pending, asked of one peer or (at the very end) two, or
- * delivered. Pure: the caller tells what happens, at what time (milliseconds of any clock), and gives the random numbers.
+ * delivered. The picker is pure: the caller tells what happens, at what time (milliseconds of any clock), and gives the
+ * random numbers.
  *
- * The rules, of which docs/decisions/0010-picker.md tells why:
- * - Of what a peer has, the item is asked that the fewest machines have; among equals the one behind the last.
- * - A source (a peer that had what is wanted when it came, and gains nothing) is asked for what only sources have, and of
- *   that for this machine's share. Other machines' shares are asked for only when all of the own one is, one at a time.
- * - That holds while there are fewer sources than machines that fetch, and much that only sources have.
- * - A reluctant peer is asked for what no more willing one has.
- * - A far peer, which is behind the uplink, is asked for what no near one has, and no machine of the site that fetches over
- *   the uplink as well has claimed; of that for this machine's share first, as with sources; and for nothing twice.
+ * The rules, which docs/decisions/0010-picker.md gives reasons for:
+ * - Of what a peer has, the item is asked for that the fewest machines have; among equals the one behind the last.
+ * - A source is a peer that had what is wanted when it came, and gains nothing. A source is asked for what only sources have,
+ *   and of that for this machine's share. Other machines' shares are asked for only when all of the own share is asked, one
+ *   item at a time.
+ * - Sources are spared like that while there are fewer of them than machines that fetch, and while only sources have much of
+ *   what is pending.
+ * - A reluctant peer is asked for what no more willing peer has.
+ * - A far peer is behind the uplink. It is asked for what no near peer has, and what no other machine of the site has claimed
+ *   to fetch over the uplink; of that for this machine's share first, as with sources; and for nothing twice.
  *
  * A choice looks at a bounded number of items, however large the image.
  */
@@ -61,19 +68,14 @@ export class BlockPicker {
   readonly #undivided: boolean
   readonly #peers = new Map<string, PickerPeer>()
   readonly #pending: IndexSet
-  /** Pending items that no near peer has but sources, among the near peers that fetch. */
+  /** Pending items that no willing near peer has but sources, among the near peers that fetch. */
   readonly #near: Division
   /** Pending items that no near peer has or claims, among the machines that fetch over the uplink. */
   readonly #far: Division
   readonly #claims: Claims
-  readonly #asked = new Map<number, Ask[]>()
-  /** How many peers of each cost, sources left out, have an item. */
-  readonly #holders: readonly LazyCounts[]
-  /** Near ones. */
-  #sources = 0
-  /** Items that are asked of far peers. */
-  #askedFar = 0
-  #membersCheckedAt = Number.NEGATIVE_INFINITY
+  readonly #asks: OpenAsks
+  readonly #holders: Holders
+  #silentCheckedAt = Number.NEGATIVE_INFINITY
   #looked = 0
 
   constructor({ wanted, itemBytes, self, random, undivided = false }: BlockPickerOptions) {
@@ -84,52 +86,25 @@ export class BlockPicker {
     this.#pending = IndexSet.of(wanted)
     const groupItems = Math.ceil(wanted.length / SHARE_GROUPS)
     this.#near = new Division({ self, wanted, groupItems })
-    this.#far = new Division({
-      self,
-      wanted,
-      groupItems: undivided ? wanted.length : groupItems,
-    })
-    this.#claims = new Claims(wanted.length, (index) => this.#checkFar(index))
-    this.#holders = [0, 1, 2].map(() => new LazyCounts(wanted.length))
+    this.#far = new Division({ self, wanted, groupItems: undivided ? wanted.length : groupItems })
+    this.#claims = new Claims(wanted.length, (index) => this.#divideFar(index))
+    this.#asks = new OpenAsks(itemBytes)
+    this.#holders = new Holders(this.#wanted, (index, cost) => this.#divideAnew(index, cost))
   }
 
-  /** Items that are to be asked. */
+  /** How many items are to be asked. */
   get pending(): number {
     return this.#pending.size
   }
 
-  /** Items that are asked of somebody. */
+  /** How many items are asked of somebody. */
   get asked(): number {
-    return this.#asked.size
+    return this.#asks.size
   }
 
-  /** Items looked at since the beginning, for tests of the cost. */
+  /** How many items were looked at since the beginning, for tests of the cost. */
   get looked(): number {
     return this.#looked
-  }
-
-  /** Whether a peer holds (part of) the image itself. */
-  holdsImage(id: string): boolean {
-    return this.#peers.get(id)?.elsewhere === false
-  }
-
-  hasPeer(id: string): boolean {
-    return this.#peers.has(id)
-  }
-
-  isPending(index: number): boolean {
-    return this.#pending.has(index)
-  }
-
-  /** Whom an item is asked of. */
-  askersOf(index: number): string[] {
-    return (this.#asked.get(index) ?? []).map(({ peer }) => peer.id)
-  }
-
-  /** Items that were not delivered yet, those that nobody was asked for first. */
-  *left(): Generator<number> {
-    yield* this.#pending.values()
-    yield* this.#asked.keys()
   }
 
   /** Whether some peer has something that is to be asked. */
@@ -138,30 +113,46 @@ export class BlockPicker {
     return false
   }
 
-  /** How many peers have an item, those left out that had all (or most) of what is wanted from the beginning. */
-  holdersOf(index: number): number {
-    return this.#holders.reduce((sum, holders) => sum + holders.get(index), 0)
+  hasPeer(id: string): boolean {
+    return this.#peers.has(id)
   }
 
+  /** Whether a peer holds (part of) the image itself. */
+  holdsImage(id: string): boolean {
+    return this.#peers.get(id)?.elsewhere === false
+  }
+
+  isPending(index: number): boolean {
+    return this.#pending.has(index)
+  }
+
+  /** Whether an item is of this machine's share of what only sources have. */
   isOwn(index: number): boolean {
     return this.#near.isOwn(index)
   }
 
   /** Whether an item is this machine's to fetch from far peers, since no near one has it. */
   isForFar(index: number): boolean {
-    return this.#far.own.has(index) && this.#nobodyFor(index, FAR)
+    return this.#far.own.has(index) && !this.#holders.hasCheaper(index, FAR)
   }
 
-  /**
-   * A peer holds (part of) the image. `have`: which items; undefined: all. A copy is taken. `elsewhere`: it does not hold the
-   * image but others, and has what is found there by content.
-   */
-  addPeer(
-    id: string,
-    options: { readonly have: Bitmap | undefined; readonly elsewhere?: boolean; readonly near?: boolean },
-    now: number,
-  ): void {
-    const { have, elsewhere = false, near = true } = options
+  /** How many peers have an item, those left out that had all (or most) of what is wanted from the beginning. */
+  holdersOf(index: number): number {
+    return this.#holders.total(index)
+  }
+
+  /** Peers that an item is asked of. */
+  askersOf(index: number): string[] {
+    return this.#asks.of(index).map(({ id }) => id)
+  }
+
+  /** Items that were not delivered yet, those first that nobody is asked for. */
+  *left(): Generator<number> {
+    yield* this.#pending.values()
+    yield* this.#asks.items()
+  }
+
+  addPeer(id: string, { have, elsewhere = false, near = true, reluctant = false }: NewPeer, now: number): void {
     assert(!this.#peers.has(id), `${id} is added twice`)
     this.#claims.resume(id)
     const part = have === undefined || (have.count === have.length && !elsewhere) ? undefined : have.copy()
@@ -172,25 +163,22 @@ export class BlockPicker {
       isSource: !elsewhere,
       elsewhere,
       isMember: false,
-      cost: near ? 0 : FAR,
-      near,
-      reluctant: false,
+      cost: near ? (reluctant ? 1 : 0) : FAR,
       gainedAt: now,
       bytesPerSecond: undefined,
       asked: 0,
       cursor: -1,
     }
     this.#peers.set(id, peer)
-    if (peer.isSource) this.#countSource(peer, 1)
-    else if (part !== undefined) this.#countAll(peer, 1)
+    this.#holders.add(peer)
     if (part === undefined) return
     peer.options = this.#pendingOf(part)
-    // Who lacks most of what is wanted here is fetching it as well.
-    if (!elsewhere && peer.options.size * 2 < this.#pending.size) this.#joins(peer, now)
+    // A peer that lacks most of what is wanted here is fetching it as well.
+    if (!elsewhere && peer.options.size * 2 < this.#pending.size) this.#join(peer, now)
   }
 
   /** A peer has more items; ranges are half-open. */
-  gained(id: string, ranges: Iterable<Range>, now: number): void {
+  gained(id: string, ranges: Iterable<Run>, now: number): void {
     const peer = this.#peer(id)
     const { have, options } = peer
     if (have === undefined || options === undefined) return
@@ -201,16 +189,16 @@ export class BlockPicker {
         more = true
         if (!this.#wanted.has(i)) continue
         if (this.#pending.has(i)) options.add(i)
-        if (!peer.isSource) this.#count(peer, i, 1)
+        this.#holders.count(peer, i, 1)
       }
     }
     if (!more || peer.elsewhere) return
-    if (have.count < have.length) this.#joins(peer, now)
-    else this.#leaves(peer)
+    if (have.count < have.length) this.#join(peer, now)
+    else this.#leave(peer)
   }
 
   /** A peer no longer has some items: its disk was written, or it answered that they are missing. */
-  lost(id: string, ranges: Iterable<Range>): void {
+  lost(id: string, ranges: Iterable<Run>): void {
     const peer = this.#peer(id)
     if (peer.have === undefined) {
       peer.have = new Bitmap(this.#wanted.length)
@@ -221,7 +209,7 @@ export class BlockPicker {
       for (let i = start; i < end; i++) {
         if (!peer.have.clear(i) || !this.#wanted.has(i)) continue
         peer.options!.delete(i)
-        if (!peer.isSource) this.#count(peer, i, -1)
+        this.#holders.count(peer, i, -1)
       }
     }
   }
@@ -230,7 +218,7 @@ export class BlockPicker {
   suspendPeer(id: string, now: number): void {
     const peer = this.#peers.get(id)
     this.removePeer(id)
-    if (peer?.near !== true) return
+    if (peer === undefined || !isNear(peer)) return
     this.#claims.suspend(id, peer.have?.toRanges() ?? RangeSet.of(0, this.#wanted.length), now)
   }
 
@@ -239,35 +227,15 @@ export class BlockPicker {
     this.#claims.resume(id)
     const peer = this.#peers.get(id)
     if (peer === undefined) return
-    for (const index of [...this.#asked.keys()]) this.unasked(index, id)
-    this.#leaves(peer)
-    if (peer.isSource) this.#countSource(peer, -1)
-    else this.#countAll(peer, -1)
+    for (const index of [...this.#asks.items()]) this.unasked(index, id)
+    this.#leave(peer)
+    this.#holders.remove(peer)
     this.#peers.delete(id)
   }
 
   /** What a peer delivers, as measured. */
   setSpeed(id: string, bytesPerSecond: number): void {
     this.#peer(id).bytesPerSecond = bytesPerSecond
-  }
-
-  /** Whether a peer is on this machine's network; it is until told otherwise. */
-  setNear(id: string, near: boolean): void {
-    const peer = this.#peer(id)
-    if (peer.near === near) return
-    if (!near) this.#leaves(peer)
-    this.#askedFar += near ? -peer.asked : peer.asked
-    if (peer.isSource) this.#countSource(peer, -1)
-    peer.near = near
-    if (peer.isSource) this.#countSource(peer, 1)
-    this.#setCost(peer)
-  }
-
-  /** Whether a peer is the last to be asked for anything. */
-  setReluctant(id: string, reluctant: boolean): void {
-    const peer = this.#peer(id)
-    peer.reluctant = reluctant
-    this.#setCost(peer)
   }
 
   /** A near machine fetches the same over the uplink, or no longer does: then its claims are void. It need not be a peer. */
@@ -282,101 +250,79 @@ export class BlockPicker {
     this.#claims.replace(id, claimed, now)
   }
 
-  /** What to ask a peer for next, or -1. Changes nothing; what is really asked for is told by {@link markAsked}. */
-  next(id: string, now: number): number {
+  /**
+   * Picks what to ask a peer for next, or -1; {@link markAsked} tells what is really asked for. Machines that were silent for
+   * too long lose their share and their claims before.
+   */
+  pick(id: string, now: number): number {
     const peer = this.#peer(id)
-    this.#checkMembers(now)
+    this.#dropSilent(now)
     const options = peer.options ?? this.#pending
     if (options.size === 0) return -1
-    if (!peer.near)
-      return this.#askedFar < farWindow(this.#itemBytes, this.#undivided ? 1 : this.#far.members)
-        ? this.#nextOf(this.#far, peer, this.#undivided)
-        : -1
-    if (!peer.isSource) return this.#pick(peer, options, peer.cursor)
-    if (this.#sparesSources) return this.#nextOf(this.#near, peer, false)
-    return this.#pick(peer, peer.cost === 0 ? options : this.#near.items, peer.cursor)
+    if (!isNear(peer)) return this.#farHasRoom ? this.#pickShared(this.#far, peer, this.#undivided) : -1
+    if (!peer.isSource) return this.#pickRarest(peer, options, peer.cursor)
+    if (this.#sparesSources) return this.#pickShared(this.#near, peer, false)
+    return this.#pickRarest(peer, peer.cost === 0 ? options : this.#near.items, peer.cursor)
   }
 
   /** An item is asked of a peer. */
   markAsked(index: number, id: string, now: number): void {
     const peer = this.#peer(id)
-    const asks = this.#asked.get(index)
-    assert(asks === undefined ? this.#pending.has(index) : !asks.some((ask) => ask.peer === peer), `item ${index}`)
-    if (asks === undefined) {
-      this.#asked.set(index, [{ peer, at: now }])
-      this.#setPending(index, false)
-    } else asks.push({ peer, at: now })
-    this.#countAsked(peer, 1)
+    assert(this.#pending.has(index) || this.#asks.of(index).length > 0, `item ${index} is not wanted`)
+    this.#asks.add(index, peer, now)
+    if (this.#pending.has(index)) this.#setPending(index, false)
     peer.cursor = index + 1
   }
 
   /** A peer will not deliver an item; it is pending again unless somebody else is asked for it. */
   unasked(index: number, id: string): void {
-    const asks = this.#asked.get(index)
-    const at = asks?.findIndex(({ peer }) => peer.id === id) ?? -1
-    if (asks === undefined || at === -1) return
-    this.#countAsked(asks[at]!.peer, -1)
-    asks.splice(at, 1)
-    if (asks.length > 0) return
-    this.#asked.delete(index)
-    this.#setPending(index, true)
+    if (this.#asks.remove(index, id)) this.#setPending(index, true)
   }
 
   /** An item is here and right. Returns who is still asked for it. */
   delivered(index: number, from: string): string[] {
-    const asks = this.#asked.get(index) ?? []
-    for (const { peer } of asks) this.#countAsked(peer, -1)
-    this.#asked.delete(index)
+    const asked = this.#asks.close(index).map(({ id }) => id)
     if (this.#pending.has(index)) this.#setPending(index, false)
-    return asks.map(({ peer }) => peer.id).filter((id) => id !== from)
+    return asked.filter((id) => id !== from)
   }
 
   /** An item asked of another peer that this one can bring much sooner, or -1. Only when nothing else can be asked. */
   duplicate(id: string, now: number): number {
     const peer = this.#peer(id)
     // What crosses the uplink crosses it once.
-    if (!peer.near || this.canServe) return -1
-    let left = DUPLICATE_SAMPLE
-    for (const [index, asks] of this.#asked) {
-      if (left-- === 0) return -1
-      const [first] = asks
-      if (asks.length !== 1 || first === undefined || first.peer === peer || peer.cost > first.peer.cost) continue
-      const age = now - first.at
-      if (age < ENDGAME_AGE_MS || !peerHas(peer, index)) continue
-      const expected = Math.max(age, this.#msFor(first.peer, first.peer.asked))
-      if (expected > DUPLICATE_FACTOR * this.#msFor(peer, peer.asked + 1)) return index
-    }
-    return -1
+    return !isNear(peer) || this.canServe ? -1 : this.#asks.slowest(peer, now)
   }
 
   get #sparesSources(): boolean {
-    return this.#sources < this.#near.members && this.#near.items.size > this.#pending.size * SOURCE_ONLY_SHARE
+    const onlySources = this.#near.items.size
+    return this.#holders.nearSources < this.#near.members && onlySources > this.#pending.size * SOURCE_ONLY_SHARE
   }
 
-  #msFor(peer: PickerPeer, items: number): number {
-    return (items * this.#itemBytes * 1000) / (peer.bytesPerSecond ?? UNKNOWN_BYTES_PER_SECOND)
+  /** Whether more may be on its way over the uplink to this machine. */
+  get #farHasRoom(): boolean {
+    return this.#asks.far < farWindow(this.#itemBytes, this.#undivided ? 1 : this.#far.members)
   }
 
-  /** Of the own share; when all of it is asked one at a time of the others', unless that is never done. */
-  #nextOf(division: Division, peer: PickerPeer, ownOnly: boolean): number {
-    const own = division.nextOwn((index) => {
+  /** Picks of the own share; when all of that is asked one item at a time of the others', unless `ownOnly`. */
+  #pickShared(division: Division, peer: PickerPeer, ownOnly: boolean): number {
+    const own = division.advance((index) => {
       this.#looked++
       return this.#mayAsk(peer, index)
     })
-    if (own !== -1 || ownOnly || (peer.near ? peer.asked : this.#askedFar) >= STRAY_ITEMS) return own
-    // At the end all others would ask for the same, and it would cross the uplink for each.
-    if (!peer.near && division.inherited.size === 0) return -1
+    const near = isNear(peer)
+    if (own !== -1 || ownOnly || (near ? peer.asked : this.#asks.far) >= STRAY_ITEMS) return own
+    // At the end all others would ask for the same item, and it would cross the uplink for each of them.
+    if (!near && division.inherited.size === 0) return -1
     // Owners begin at the start of the image, so others take from behind, each somewhere else.
     const others = division.inherited.size > 0 ? division.inherited : division.items
     const low = others.next(0)
     const start = low + Math.floor((this.#wanted.length - low) * this.#random())
-    return this.#pick(peer, others, start)
+    return this.#pickRarest(peer, others, start)
   }
 
-  /** The rarest of what is seen from `start` (-1: anywhere) and from a few other places. */
-  #pick(peer: PickerPeer, from: IndexSet, start: number): number {
+  /** Picks the rarest of what is seen from `start` (-1: from anywhere) and from a few other places. */
+  #pickRarest(peer: PickerPeer, from: IndexSet, start: number): number {
     const seesAll = from.size <= PICK_PROBES * PICK_SAMPLE
-    const holders = this.#holders[peer.cost]!
     const least = peer.isSource ? 0 : 1
     let best = -1
     let fewest = Number.POSITIVE_INFINITY
@@ -385,7 +331,7 @@ export class BlockPicker {
       let at = from.nextAround(anywhere ? Math.floor(this.#random() * from.length) : start)
       for (let left = seesAll ? from.size : PICK_SAMPLE; left > 0 && at !== -1 && fewest > least; left--) {
         this.#looked++
-        const count = holders.get(at)
+        const count = this.#holders.of(at, peer.cost)
         if (count < fewest && this.#mayAsk(peer, at)) {
           fewest = count
           best = at
@@ -396,24 +342,16 @@ export class BlockPicker {
     return best
   }
 
-  /** Whether the peer has an item, and nobody who costs less has it. */
+  /** Whether the peer has an item, and no peer has it that costs less. */
   #mayAsk(peer: PickerPeer, index: number): boolean {
-    return peerHas(peer, index) && (peer.cost === 0 || this.#nobodyFor(index, peer.cost))
-  }
-
-  /** Whether nobody has an item who costs less. */
-  #nobodyFor(index: number, than: number): boolean {
-    for (let cost = 0; cost < than; cost++) if (this.#holders[cost]!.get(index) > 0) return false
-    for (const other of this.#peers.values())
-      if (other.isSource && other.cost < than && peerHas(other, index)) return false
-    return true
+    return peerHas(peer, index) && !this.#holders.hasCheaper(index, peer.cost)
   }
 
   #setPending(index: number, pending: boolean): void {
     if (pending) this.#pending.add(index)
     else this.#pending.delete(index)
-    this.#near.set(index, pending && this.#holders[0]!.get(index) === 0)
-    this.#checkFar(index)
+    this.#divideNear(index)
+    this.#divideFar(index)
     for (const { have, options } of this.#peers.values()) {
       if (options === undefined) continue
       if (!pending) options.delete(index)
@@ -421,67 +359,48 @@ export class BlockPicker {
     }
   }
 
-  /** Sources are looked at when the item is chosen. */
-  #checkFar(index: number): void {
-    const [willing, reluctant] = this.#holders
-    const is = this.#pending.has(index) && willing!.get(index) === 0 && reluctant!.get(index) === 0
-    this.#far.set(index, is && !this.#claims.has(index))
+  /** Another number of peers of this cost has an item: that may bring it into the divisions, or out of them. */
+  #divideAnew(index: number, cost: Cost): void {
+    if (!this.#pending.has(index) || cost === FAR) return
+    if (cost === 0) this.#divideNear(index)
+    this.#divideFar(index)
   }
 
-  #count(peer: PickerPeer, index: number, by: 1 | -1): void {
-    const count = this.#holders[peer.cost]!.add(index, by)
-    if (!this.#pending.has(index)) return
-    if (peer.cost === 0) this.#near.set(index, count === 0)
-    if (peer.cost < FAR) this.#checkFar(index)
+  #divideNear(index: number): void {
+    this.#near.set(index, this.#pending.has(index) && this.#holders.of(index, 0) === 0)
   }
 
-  #countAll(peer: PickerPeer, by: 1 | -1): void {
-    if (peer.have === undefined) return
-    for (let i = this.#wanted.nextSetInBoth(peer.have, 0); i !== -1; i = this.#wanted.nextSetInBoth(peer.have, i + 1))
-      this.#count(peer, i, by)
+  /** Near sources do not count here: whether one of them has an item is looked at when the item is picked. */
+  #divideFar(index: number): void {
+    const nobodyNear = this.#holders.of(index, 0) === 0 && this.#holders.of(index, 1) === 0
+    this.#far.set(index, this.#pending.has(index) && nobodyNear && !this.#claims.has(index))
   }
 
-  #setCost(peer: PickerPeer): void {
-    const cost = peer.near ? (peer.reluctant ? 1 : 0) : FAR
-    if (cost === peer.cost) return
-    if (!peer.isSource) this.#countAll(peer, -1)
-    peer.cost = cost
-    if (!peer.isSource) this.#countAll(peer, 1)
-  }
-
-  /** The peer gains items, so it is no source, and has its share. */
-  #joins(peer: PickerPeer, now: number): void {
+  /** A peer gains items, so it is no source; a near one has its share. */
+  #join(peer: PickerPeer, now: number): void {
     peer.gainedAt = now
     if (peer.isSource) {
-      this.#countSource(peer, -1)
+      this.#holders.remove(peer)
       peer.isSource = false
-      this.#countAll(peer, 1)
+      this.#holders.add(peer)
     }
-    if (peer.isMember || !peer.near) return
+    if (peer.isMember || !isNear(peer)) return
     peer.isMember = true
     this.#near.join(peer.id)
   }
 
-  #countAsked(peer: PickerPeer, by: 1 | -1): void {
-    peer.asked += by
-    if (!peer.near) this.#askedFar += by
-  }
-
-  #countSource({ near }: PickerPeer, by: 1 | -1): void {
-    if (near) this.#sources += by
-  }
-
-  #leaves(peer: PickerPeer): void {
+  #leave(peer: PickerPeer): void {
     if (!peer.isMember) return
     peer.isMember = false
     this.#near.leave(peer.id)
   }
 
-  #checkMembers(now: number): void {
-    if (now - this.#membersCheckedAt < FETCHER_SILENT_MS / 10) return
-    this.#membersCheckedAt = now
+  /** Takes the share of machines that gained nothing for FETCHER_SILENT_MS, and claims older than CLAIM_LIFE_MS. */
+  #dropSilent(now: number): void {
+    if (now - this.#silentCheckedAt < FETCHER_SILENT_MS / 10) return
+    this.#silentCheckedAt = now
     this.#claims.expire(now - CLAIM_LIFE_MS)
-    for (const peer of this.#peers.values()) if (now - peer.gainedAt >= FETCHER_SILENT_MS) this.#leaves(peer)
+    for (const peer of this.#peers.values()) if (now - peer.gainedAt >= FETCHER_SILENT_MS) this.#leave(peer)
   }
 
   #pendingOf(have: Bitmap): IndexSet {

@@ -58,8 +58,8 @@ export class Division {
     this.#divideAnew(this.#shares.leave(id))
   }
 
-  /** The next item of the own share that `may` be asked for, or -1; it looks at a bounded number of them. */
-  nextOwn(may: (index: number) => boolean): number {
+  /** Moves on to the next item of the own share that `may` be asked for, and returns it, or -1; it looks at PICK_SAMPLE of them. */
+  advance(may: (index: number) => boolean): number {
     let at = this.own.nextAround(this.#cursor)
     for (let i = 0; i < PICK_SAMPLE && at !== -1; i++) {
       if (may(at)) {
@@ -68,7 +68,7 @@ export class Division {
       }
       at = this.own.nextAround(at + 1)
     }
-    // Others of the share are looked at the next time.
+    // The next call looks at others of the share.
     if (at !== -1) this.#cursor = at
     return -1
   }

@@ -141,13 +141,12 @@ export class FetchJob implements FarFetch, TicketOwner {
   }
 
   /** Learns of a peer, or anew what it holds. Returns whether the peer may be asked for something, now or later. */
-  enlist(session: PeerSession<Ticket>, { near, reluctant }: PeerPlace): boolean {
+  enlist(session: PeerSession<Ticket>, place: PeerPlace): boolean {
     const { peerId, rate } = session
     this.#picker.removePeer(peerId)
     const have = this.#held(session)
-    if (have !== null) this.#picker.addPeer(peerId, { have, near }, this.#now())
-    else if (!this.#guess(session, near)) return false
-    if (reluctant) this.#picker.setReluctant(peerId, true)
+    if (have !== null) this.#picker.addPeer(peerId, { have, ...place }, this.#now())
+    else if (!this.#guess(session, place)) return false
     if (rate > 0) this.#picker.setSpeed(peerId, rate)
     return true
   }
@@ -216,7 +215,7 @@ export class FetchJob implements FarFetch, TicketOwner {
   /** Asks a peer for one item. Returns the bytes of content that are asked for; undefined: nothing is. */
   askNext(session: PeerSession<Ticket>, far: boolean, now: number): number | undefined {
     if (!this.hasPeer(session.peerId) || this.#picker.pending === 0 || !this.hasRoom) return undefined
-    return this.#ask(session, this.#picker.next(session.peerId, now), far, now)
+    return this.#ask(session, this.#picker.pick(session.peerId, now), far, now)
   }
 
   /** At the very end: asks an idle peer for an item that a slower peer was asked for long ago. */
@@ -285,13 +284,13 @@ export class FetchJob implements FarFetch, TicketOwner {
    * Learns of a peer that holds other images: it is searched for blocks, which it may have all the same, and it is simply asked
    * for pages. Returns whether it may have some.
    */
-  #guess(session: PeerSession<Ticket>, near: boolean): boolean {
+  #guess(session: PeerSession<Ticket>, place: PeerPlace): boolean {
     const pages = this.#request.level > 0
-    if (session.roots().next().done === true || (pages && (!near || this.#hasGivenUp(session)))) return false
+    if (session.roots().next().done === true || (pages && (!place.near || this.#hasGivenUp(session)))) return false
     const have = new Bitmap(this.#request.wanted.length)
     if (pages) have.setRange(0, have.length)
-    this.#picker.addPeer(session.peerId, { have, elsewhere: true, near }, this.#now())
-    if (near && !pages) this.#search.start(session, false)
+    this.#picker.addPeer(session.peerId, { have, elsewhere: true, ...place }, this.#now())
+    if (place.near && !pages) this.#search.start(session, false)
     return true
   }
 

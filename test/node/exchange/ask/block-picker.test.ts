@@ -56,7 +56,8 @@ function step(picker: BlockPicker, model: Model, now: number): void {
   if (held === undefined) {
     const part = random.next()
     const have = bitmap(() => part > 0.8 || random.next() < part)
-    picker.addPeer(id, { have: part > 0.8 && random.below(2) === 0 ? undefined : have }, now)
+    const place = { near: random.below(2) === 0, reluctant: random.below(2) === 0 }
+    picker.addPeer(id, { have: part > 0.8 && random.below(2) === 0 ? undefined : have, ...place }, now)
     model.peers.set(id, new Set(have.values()))
   } else if (action === 0) {
     const start = random.below(LENGTH - 10)
@@ -69,10 +70,7 @@ function step(picker: BlockPicker, model: Model, now: number): void {
   } else if (action === 2 && random.below(8) === 0) {
     picker.removePeer(id)
     model.forget(id)
-  } else if (action === 3) {
-    if (random.below(2) === 0) picker.setReluctant(id, random.below(2) === 0)
-    else picker.setNear(id, random.below(2) === 0)
-  } else if (action === 4 && open !== undefined) {
+  } else if (action <= 4 && open !== undefined) {
     const [by] = open[1]
     picker.unasked(open[0], by!)
     model.unasked(open[0], by!)
@@ -86,7 +84,7 @@ function step(picker: BlockPicker, model: Model, now: number): void {
 }
 
 function ask(picker: BlockPicker, model: Model, id: string, now: number): boolean {
-  let index = picker.next(id, now)
+  let index = picker.pick(id, now)
   if (index !== -1) expect(model.asked.has(index)).toBe(false)
   else {
     index = picker.duplicate(id, now)
@@ -153,7 +151,7 @@ describe('BlockPicker', () => {
       const has = held.get(id)
       const start = random.below(LENGTH - 20)
       if (has === undefined) {
-        one.addPeer(id, { have: none() }, 0)
+        one.addPeer(id, { have: none(), near: random.below(2) === 0 }, 0)
         held.set(id, new Set())
       } else if (random.below(20) === 0) {
         one.removePeer(id)
@@ -165,7 +163,6 @@ describe('BlockPicker', () => {
         one.lost(id, [[start, start + 20]])
         for (let at = start; at < start + 20; at++) has.delete(at)
       }
-      if (held.has(id) && random.below(10) === 0) one.setNear(id, random.below(2) === 0)
       if (i % 30 !== 0) continue
       for (let at = 0; at < LENGTH; at++)
         expect(one.holdersOf(at)).toBe([...held.values()].filter((set) => set.has(at)).length)
@@ -182,14 +179,14 @@ describe('BlockPicker', () => {
     one.gained('b', [[0, 40]], 0)
     one.gained('b', [[43, 100]], 0)
     const asked = [0, 1, 2].map(() => {
-      const index = one.next('a', 0)
+      const index = one.pick('a', 0)
       one.markAsked(index, 'a', 0)
       return index
     })
     expect(asked.toSorted()).toEqual([40, 41, 42])
-    const first = one.next('a', 0)
+    const first = one.pick('a', 0)
     one.markAsked(first, 'a', 0)
-    expect(one.next('a', 0)).toBe([...one.left()].filter((i) => i > first && one.isPending(i))[0] ?? 0)
+    expect(one.pick('a', 0)).toBe([...one.left()].filter((i) => i > first && one.isPending(i))[0] ?? 0)
   })
 
   it('divides a source among the machines: disjoint shares that cover everything', () => {
@@ -199,7 +196,7 @@ describe('BlockPicker', () => {
       one.addPeer('source', { have: undefined }, 0)
       for (const other of names) if (other !== self) one.addPeer(other, { have: none() }, 0)
       const own: number[] = []
-      for (let index = one.next('source', 0); index !== -1; index = one.next('source', 0)) {
+      for (let index = one.pick('source', 0); index !== -1; index = one.pick('source', 0)) {
         expect(one.isOwn(index)).toBe(true)
         own.push(index)
         one.markAsked(index, 'source', 0)
@@ -222,7 +219,7 @@ describe('BlockPicker', () => {
     one.removePeer('d')
     expect(own()).toEqual(before)
     for (const id of ['a', 'b']) one.gained(id, [[0, 1]], FETCHER_SILENT_MS)
-    one.next('source', FETCHER_SILENT_MS)
+    one.pick('source', FETCHER_SILENT_MS)
     const withoutC = own()
     expect(withoutC.length).toBeGreaterThan(before.length)
     expect(before.filter((index) => !withoutC.includes(index))).toEqual([])
@@ -235,15 +232,15 @@ describe('BlockPicker', () => {
     one.addPeer('source', { have: undefined }, 0)
     for (const id of ['a', 'b']) one.addPeer(id, { have: none() }, 0)
     const own: number[] = []
-    for (let index = one.next('source', 0); index !== -1; index = one.next('source', 0)) {
+    for (let index = one.pick('source', 0); index !== -1; index = one.pick('source', 0)) {
       own.push(index)
       one.markAsked(index, 'source', 0)
     }
     for (const index of own) one.delivered(index, 'source')
-    const stray = one.next('source', 0)
+    const stray = one.pick('source', 0)
     expect(one.isOwn(stray)).toBe(false)
     one.markAsked(stray, 'source', 0)
-    expect(one.next('source', 0)).toBe(-1)
+    expect(one.pick('source', 0)).toBe(-1)
   })
 
   it('takes from a source what it likes when alone, or when sources are as many as machines', () => {
@@ -251,7 +248,7 @@ describe('BlockPicker', () => {
       const one = picker()
       for (const id of sources) one.addPeer(id, { have: undefined }, 0)
       if (sources.length > 1) one.addPeer('other', { have: none() }, 0)
-      for (let i = 0; i < LENGTH; i++) one.markAsked(one.next('s1', 0), 's1', 0)
+      for (let i = 0; i < LENGTH; i++) one.markAsked(one.pick('s1', 0), 's1', 0)
       expect(one.pending).toBe(0)
     }
   })
@@ -262,7 +259,7 @@ describe('BlockPicker', () => {
     for (const id of ['a', 'b']) one.addPeer(id, { have: none() }, 0)
     one.gained('a', [[0, 100]], 0)
     for (let i = 0; i < 50; i++) {
-      const index = one.next('source', 0)
+      const index = one.pick('source', 0)
       if (index === -1) break
       expect(index).toBeGreaterThanOrEqual(100)
       one.markAsked(index, 'source', 0)
@@ -276,14 +273,12 @@ describe('BlockPicker', () => {
     ] as const) {
       const one = picker()
       one.addPeer('near', { have: bitmap((i) => i !== 7) }, 0)
-      one.addPeer('master', { have: undefined }, 0)
-      one.setNear('master', !far)
-      one.setReluctant('master', reluctant)
-      for (let i = 0; i < LENGTH - 1; i++) one.markAsked(one.next('near', 0), 'near', 0)
-      expect(one.next('near', 0)).toBe(-1)
-      expect(one.next('master', 0)).toBe(7)
+      one.addPeer('master', { have: undefined, near: !far, reluctant }, 0)
+      for (let i = 0; i < LENGTH - 1; i++) one.markAsked(one.pick('near', 0), 'near', 0)
+      expect(one.pick('near', 0)).toBe(-1)
+      expect(one.pick('master', 0)).toBe(7)
       one.removePeer('near')
-      expect(one.next('master', 0)).not.toBe(-1)
+      expect(one.pick('master', 0)).not.toBe(-1)
     }
   })
 
@@ -316,7 +311,7 @@ describe('BlockPicker', () => {
     for (let i = 0; i < 3000; i++) {
       const id = i % 2 === 0 ? 'source' : 'peer0'
       const before = one.looked
-      const index = one.next(id, 0)
+      const index = one.pick(id, 0)
       most = Math.max(most, one.looked - before)
       one.markAsked(index, id, 0)
     }

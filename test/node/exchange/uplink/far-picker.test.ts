@@ -26,7 +26,7 @@ function picker(self: string, options: { undivided?: boolean; itemBytes?: number
 /** All that a picker would ask the far peer for, if nothing arrived. */
 function asksFar(one: BlockPicker): number[] {
   const asked: number[] = []
-  for (let index = one.next('central', 0); index !== -1; index = one.next('central', 0)) {
+  for (let index = one.pick('central', 0); index !== -1; index = one.pick('central', 0)) {
     one.markAsked(index, 'central', 0)
     asked.push(index)
   }
@@ -64,8 +64,7 @@ describe('BlockPicker with far peers', () => {
   it('never asks them for what a near peer has, however reluctant or silent that is', () => {
     const one = picker('a')
     one.addPeer('near', { have: Bitmap.fromRanges(LENGTH, RangeSet.of(0, 100)) }, 0)
-    one.addPeer('master', { have: Bitmap.fromRanges(LENGTH, RangeSet.of(100, 200)) }, 0)
-    one.setReluctant('master', true)
+    one.addPeer('master', { have: Bitmap.fromRanges(LENGTH, RangeSet.of(100, 200)), reluctant: true }, 0)
     one.addPeer('silent', { have: Bitmap.fromRanges(LENGTH, RangeSet.of(200, 300)) }, 0)
     one.suspendPeer('silent', 0)
     expect(asksFar(one).sort((x, y) => x - y)).toEqual([...RangeSet.of(300, LENGTH).values()])
@@ -89,19 +88,19 @@ describe('BlockPicker with far peers', () => {
     const one = picker('a')
     one.setFetchesFromFar('b', true)
     for (const now of [0, CLAIM_LIFE_MS / 2, CLAIM_LIFE_MS]) one.setClaims('b', RangeSet.of(0, LENGTH), now)
-    expect(one.next('central', CLAIM_LIFE_MS)).toBe(-1)
+    expect(one.pick('central', CLAIM_LIFE_MS)).toBe(-1)
     one.setClaims('b', RangeSet.of(0, LENGTH), CLAIM_LIFE_MS + 1)
-    expect(one.next('central', 2 * CLAIM_LIFE_MS)).toBeGreaterThanOrEqual(0)
+    expect(one.pick('central', 2 * CLAIM_LIFE_MS)).toBeGreaterThanOrEqual(0)
   })
 
   it('asks one at a time for what it would inherit, when its own share is asked and has come', () => {
     const one = picker('a')
     one.setFetchesFromFar('b', true)
     for (const index of asksFar(one)) one.delivered(index, 'central')
-    const stray = one.next('central', 0)
+    const stray = one.pick('central', 0)
     expect(stray).toBeGreaterThanOrEqual(0)
     one.markAsked(stray, 'central', 0)
-    expect(one.next('central', 0)).toBe(-1)
+    expect(one.pick('central', 0)).toBe(-1)
   })
 
   it('asks nobody far for anything a second time, however slow the first is', () => {

@@ -26,10 +26,10 @@ export class ServePace {
   #rate: Allowance | undefined
   #cpu: Allowance | undefined
   #cpuMs = 0
-  /** Bytes sent, fading. */
+  /** Bytes sent, as much as had not faded at the time `#meteredAt`. */
   #metered = 0
   #meteredAt: number
-  bytes = 0
+  #bytes = 0
 
   constructor(options: PaceOptions) {
     this.#options = options
@@ -43,11 +43,11 @@ export class ServePace {
     this.#cpuMs = this.#options.cpuMs()
   }
 
-  /** Milliseconds until something may be sent again; 0: now. */
-  wait(): { readonly ms: number; readonly why: Capped | undefined } {
+  /** Counts the processor time used meanwhile, and returns how many milliseconds nothing may be sent (0: go on), and why. */
+  measure(): { readonly ms: number; readonly why: Capped | undefined } {
     const now = this.#options.now()
     const rateMs = this.#rate?.waitMs(now) ?? 0
-    const cpuMs = this.#waitForCpu(now)
+    const cpuMs = this.#countCpu(now)
     if (rateMs === 0 && cpuMs === 0) return { ms: 0, why: undefined }
     return rateMs > cpuMs ? { ms: rateMs, why: 'rate' } : { ms: cpuMs, why: 'cpu' }
   }
@@ -57,20 +57,28 @@ export class ServePace {
     this.#rate?.spend(bytes, this.#options.now())
   }
 
+  /** Bytes were sent. */
   sent(bytes: number): void {
-    this.#fade()
-    this.#metered += bytes
-    this.bytes += bytes
+    this.#metered = this.#faded() + bytes
+    this.#meteredAt = this.#options.now()
+    this.#bytes += bytes
+  }
+
+  /** Bytes sent since this process began. */
+  get bytes(): number {
+    return this.#bytes
   }
 
   /** Bytes per second, lately. */
   get bytesPerSecond(): number {
-    this.#fade()
-    return (this.#metered * 1000) / SERVE_METER_MS
+    return (this.#faded() * 1000) / SERVE_METER_MS
   }
 
-  /** All that the process has used counts; what other work has used beyond one window, and what a turn can take, is forgiven. */
-  #waitForCpu(now: number): number {
+  /**
+   * Counts all that the process has used, and returns for how long that leaves none for serving. What other work has used
+   * beyond one window, and beyond what a turn can take, is forgiven.
+   */
+  #countCpu(now: number): number {
     if (this.#cpu === undefined) return 0
     const cpuMs = this.#options.cpuMs()
     this.#cpu.spend(cpuMs - this.#cpuMs, now)
@@ -79,10 +87,8 @@ export class ServePace {
     return this.#cpu.waitMs(now)
   }
 
-  #fade(): void {
-    const now = this.#options.now()
-    this.#metered *= Math.exp((this.#meteredAt - now) / SERVE_METER_MS)
-    this.#meteredAt = now
+  #faded(): number {
+    return this.#metered * Math.exp((this.#meteredAt - this.#options.now()) / SERVE_METER_MS)
   }
 }
 
@@ -105,8 +111,8 @@ class Allowance {
   }
 
   spend(amount: number, now: number): void {
-    this.#refill(now)
-    this.#left = Math.min(this.#most, this.#left - amount)
+    this.#left = Math.min(this.#most, this.#leftAt(now) - amount)
+    this.#at = now
   }
 
   /** Owes no more than it can save up, or `amount` if that is more. */
@@ -115,13 +121,11 @@ class Allowance {
   }
 
   waitMs(now: number): number {
-    this.#refill(now)
     // What rounding leaves is no debt.
-    return Math.max(0, Math.ceil(-this.#left / this.#perMs - 1e-6))
+    return Math.max(0, Math.ceil(-this.#leftAt(now) / this.#perMs - 1e-6))
   }
 
-  #refill(now: number): void {
-    this.#left = Math.min(this.#most, this.#left + (now - this.#at) * this.#perMs)
-    this.#at = now
+  #leftAt(now: number): number {
+    return Math.min(this.#most, this.#left + (now - this.#at) * this.#perMs)
   }
 }

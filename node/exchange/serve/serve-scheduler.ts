@@ -86,10 +86,11 @@ export class ServeScheduler<Job extends ServeJob> {
   }
 
   /**
-   * Whether another request may be taken on from a client that has `openBytes` of them: 0, or after how many milliseconds it
-   * should ask again. With a limit on the rate more than that sends in time would only keep others from being asked.
+   * Admits one more request of a client that has requests for `openBytes` open, and with it the client to a place if places are
+   * limited. Returns 0, or after how many milliseconds the client should ask again. With a limit on the rate, requests that
+   * would not be answered in time only keep the client from asking others.
    */
-  busyMs(client: string, openBytes: number): number {
+  admit(client: string, openBytes: number): number {
     const { bytesPerSecond, peers } = this.#limits
     if (peers !== undefined) {
       const now = this.#now()
@@ -162,7 +163,7 @@ export class ServeScheduler<Job extends ServeJob> {
   }
 
   async #turn(): Promise<void> {
-    const { ms, why } = this.#pace.wait()
+    const { ms, why } = this.#pace.measure()
     this.#capped = why
     if (this.#closed) return
     if (ms > 0) {
@@ -205,7 +206,7 @@ export class ServeScheduler<Job extends ServeJob> {
     const isReady = (client: string): boolean =>
       (this.#buffered.get(client) ?? 0) < portion && (this.#gate?.waitMs(client) ?? 0) === 0
     for (let bytes = 0; bytes < this.#turnBytes && this.#bufferedBytes < SERVE_BUFFER_BYTES; ) {
-      if (jobs.length > 0 && this.#pace.wait().ms > 0) break
+      if (jobs.length > 0 && this.#pace.measure().ms > 0) break
       const next = this.#queue.take(isReady)
       if (next === undefined) break
       const { client, item } = next

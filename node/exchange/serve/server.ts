@@ -1,5 +1,10 @@
 import type { Bitmap } from '../../../protocol/bitmap.ts'
-import { HELLO_DEADLINE_MS, MAX_FINDS_OPEN, MAX_RUNS_PER_HAVE } from '../../../protocol/constants.ts'
+import {
+  GRANULE_SIZE_BYTES,
+  HELLO_DEADLINE_MS,
+  MAX_FINDS_OPEN,
+  MAX_RUNS_PER_HAVE,
+} from '../../../protocol/constants.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { decodeGranules, packBlock, wantedBytes } from '../../../protocol/granules.ts'
@@ -263,7 +268,7 @@ class ServerSession {
     for (const request of requests) {
       const wanted = decodeGranules(request.granules, request.size)
       const cost = wantedBytes(wanted, request.size)
-      const busyMs = this.#scheduler.busyMs(this.peerId, this.#openBytes)
+      const busyMs = this.#scheduler.admit(this.peerId, this.#openBytes)
       if (busyMs > 0 || this.#openBytes + cost > SESSION_CREDIT_BYTES) {
         retryAfterMs = Math.max(retryAfterMs, busyMs)
         busy.push(request.id)

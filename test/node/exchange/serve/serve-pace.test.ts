@@ -30,7 +30,7 @@ describe('ServePace', () => {
   it('lets through everything at once while nothing is limited', () => {
     const { pace } = new FakeMachine()
     pace.spend(1e12)
-    expect(pace.wait()).toEqual({ ms: 0, why: undefined })
+    expect(pace.measure()).toEqual({ ms: 0, why: undefined })
   })
 
   it('keeps the rate over any stretch of time, to one burst and one answer, and uses it up', () => {
@@ -43,10 +43,10 @@ describe('ServePace', () => {
       let idleMs = 0
       const begun = machine.nowMs
       for (let n = 0; n < 500; n++) {
-        const { ms, why } = pace.wait()
+        const { ms, why } = pace.measure()
         expect(why).toBe(ms > 0 ? 'rate' : undefined)
         machine.nowMs += ms
-        expect(pace.wait().ms).toBe(0)
+        expect(pace.measure().ms).toBe(0)
         const wanted = 4096 * (1 + random.below(16))
         pace.spend(wanted)
         // Some of it turns out to be zeros, and is given back.
@@ -76,10 +76,10 @@ describe('ServePace', () => {
       pace.limit({ cpuShare })
       const done: { at: number; amount: number }[] = []
       for (let n = 0; n < 500; n++) {
-        const { ms, why } = pace.wait()
+        const { ms, why } = pace.measure()
         expect(why).toBe(ms > 0 ? 'cpu' : undefined)
         machine.nowMs += ms
-        if (pace.wait().ms > 0) continue
+        if (pace.measure().ms > 0) continue
         const amount = 1 + random.below(20)
         machine.usedMs += amount
         machine.nowMs += amount
@@ -95,12 +95,12 @@ describe('ServePace', () => {
     machine.pace.limit({ cpuShare: 0.25 })
     machine.nowMs += 60_000
     machine.usedMs += 120_000
-    expect(machine.pace.wait()).toEqual({ ms: SERVE_CPU_WINDOW_MS, why: 'cpu' })
+    expect(machine.pace.measure()).toEqual({ ms: SERVE_CPU_WINDOW_MS, why: 'cpu' })
     machine.nowMs += SERVE_CPU_WINDOW_MS + 1
-    expect(machine.pace.wait().ms).toBe(0)
+    expect(machine.pace.measure().ms).toBe(0)
     machine.usedMs += 60_000
     machine.pace.limit({})
-    expect(machine.pace.wait().ms).toBe(0)
+    expect(machine.pace.measure().ms).toBe(0)
   })
 
   it('tells the rate of late', () => {

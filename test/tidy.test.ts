@@ -224,7 +224,6 @@ const LEFT_OVER = {
   uncommented: {
     'node/agent/operate/list-receipts.ts': 1,
     'node/agent/receipts': 2,
-    'node/exchange': 13,
     'node/restore/receipt.ts': 1,
     protocol: 24,
     tools: 1,
@@ -232,7 +231,6 @@ const LEFT_OVER = {
   unused: {
     'node/agent/operate/list-receipts.ts': 2,
     'node/agent/receipts': 1,
-    'node/exchange': 21,
     'node/net': 1,
     'node/operate': 5,
     'node/restore/receipt.ts': 2,

@@ -6,7 +6,7 @@ import { SESSION_CREDIT_BYTES } from './limits.ts'
 /** Versions of the exchange this code speaks. */
 const VERSION_MIN = 2
 const VERSION_MAX = 3
-/** The first in which a client may tell what it fetches over the uplink. */
+/** The first version in which a client may tell what it fetches over the uplink. */
 export const VERSION_FETCHING = 3
 
 /** What a node says of itself in its hello. */
@@ -18,8 +18,10 @@ export interface LocalFacts {
   readonly held: readonly HeldImage[]
 }
 
+/** The first message of each side. */
 export type Hello = Extract<Message, { type: 'hello' }>
 
+/** The hello of a node that says these facts of itself. */
 export function helloOf(facts: LocalFacts): Hello {
   return {
     type: 'hello',
@@ -30,7 +32,10 @@ export function helloOf(facts: LocalFacts): Hello {
   }
 }
 
-/** The first message must be a hello of the same site with a version in common. Errors: PROTOCOL_VIOLATION. */
+/**
+ * Holds a peer to its first message being a hello, of the same site and with a version in common with this code. Errors:
+ * PROTOCOL_VIOLATION.
+ */
 export function checkHello(message: Message | undefined, peerId: string, local: LocalFacts): Hello {
   if (message?.type !== 'hello') throw new MeshError('PROTOCOL_VIOLATION', `${peerId} did not begin with hello`)
   if (message.versionMin > VERSION_MAX || message.versionMax < VERSION_MIN) {

@@ -32,7 +32,7 @@ interface BlockPickerOptions {
 }
 
 /** A peer that holds (part of) the image, or of which something is known by content. */
-export interface NewPeer {
+interface NewPeer {
   /** Items it has; undefined: all. A copy is taken. */
   readonly have: Bitmap | undefined
   /** Whether it holds other images, and has what is found there by content (@default false). */
@@ -107,7 +107,7 @@ export class BlockPicker {
     return this.#looked
   }
 
-  /** Whether some peer has something that is to be asked. */
+  /** Whether a peer has something that is to be asked. */
   get canServe(): boolean {
     for (const peer of this.#peers.values()) if ((peer.options ?? this.#pending).size > 0) return true
     return false
@@ -136,7 +136,7 @@ export class BlockPicker {
     return this.#far.own.has(index) && !this.#holders.hasCheaper(index, FAR)
   }
 
-  /** How many peers have an item, those left out that had all (or most) of what is wanted from the beginning. */
+  /** How many peers have an item; sources are not counted. */
   holdersOf(index: number): number {
     return this.#holders.total(index)
   }
@@ -146,7 +146,7 @@ export class BlockPicker {
     return this.#asks.of(index).map(({ id }) => id)
   }
 
-  /** Items that were not delivered yet, those first that nobody is asked for. */
+  /** Items that were not delivered yet: first the pending ones, then those that are asked. */
   *left(): Generator<number> {
     yield* this.#pending.values()
     yield* this.#asks.items()
@@ -279,7 +279,7 @@ export class BlockPicker {
     if (this.#asks.remove(index, id)) this.#setPending(index, true)
   }
 
-  /** An item is here and right. Returns who is still asked for it. */
+  /** An item is here and right. Returns the other peers that are still asked for it. */
   delivered(index: number, from: string): string[] {
     const asked = this.#asks.close(index).map(({ id }) => id)
     if (this.#pending.has(index)) this.#setPending(index, false)
@@ -303,7 +303,7 @@ export class BlockPicker {
     return this.#asks.far < farWindow(this.#itemBytes, this.#undivided ? 1 : this.#far.members)
   }
 
-  /** Picks of the own share; when all of that is asked one item at a time of the others', unless `ownOnly`. */
+  /** Picks from the own share. When all of that is asked: one item at a time from other machines' shares, unless `ownOnly`. */
   #pickShared(division: Division, peer: PickerPeer, ownOnly: boolean): number {
     const own = division.advance((index) => {
       this.#looked++

@@ -24,9 +24,9 @@ export interface ArrivedBlock extends PackedBlock {
 
 /** Weight of the newest measurement in what is measured. */
 const WEIGHT = 0.2
-/** Of one that is slower: mostly a thread that had to wait for a core, which says nothing of zstd. */
+/** Weight of a slower measurement: mostly a thread had to wait for a core, which says nothing of zstd. */
 const SLOWER_WEIGHT = 0.02
-/** Each plain answer takes what is known of compression so far back to what was assumed: what was slow once is tried again. */
+/** Each plain answer moves what is known of compression so far back to what was assumed: what was slow once is tried again. */
 const FORGET = 0.01
 
 /** What a client knows of the link to one peer and of compressing on it; unpacks what comes. */
@@ -87,7 +87,7 @@ function moved(rate: number, measured: number): number {
   return rate + (measured > rate ? WEIGHT : SLOWER_WEIGHT) * (measured - rate)
 }
 
-/** Takes memory for `length` bytes and a window of zstd, whatever the payload says of itself. Errors: PROTOCOL_VIOLATION. */
+/** Takes memory for `length` bytes and one window of zstd, whatever the payload claims. Errors: PROTOCOL_VIOLATION. */
 function unpackPayload(payload: Uint8Array, length: number): Uint8Array {
   assert(length % GRANULE_SIZE_BYTES === 0)
   if (length <= 0) throw violation('compressed bytes where only zeros are left')

@@ -14,8 +14,8 @@ export interface CompressionCosts {
 }
 
 /**
- * The smallest answer, in bytes, that is worth compressing; 0 if none is. For each second of the link, what it is spared must
- * be more than what the peer's core spends on compressing for it and this machine's core on unpacking what comes from all.
+ * The smallest answer, in bytes, that is worth compressing; 0 if none is. Compressing pays if it spares the link more time than
+ * two cores spend together: the peer's on compressing, and this machine's on unpacking what comes from all peers.
  */
 export function smallestToPack({ linkRate, totalRate, packRate, unpackRate, ratio }: CompressionCosts): number {
   const total = Math.max(linkRate, totalRate)

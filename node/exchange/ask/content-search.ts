@@ -5,7 +5,7 @@ import type { FetchRequest } from './fetch-request.ts'
 import type { PeerSession } from './session.ts'
 import type { Ticket } from './ticket.ts'
 
-export interface ContentSearchOptions {
+interface ContentSearchOptions {
   readonly request: FetchRequest
   /** In [0, 1): machines that search at the same time begin at different places. */
   readonly random: () => number
@@ -21,7 +21,7 @@ export interface ContentSearchOptions {
 
 /**
  * Asks peers that hold other images which of the wanted blocks they have all the same: releases of an image agree in most of
- * their blocks, and whoever has the content can serve it.
+ * their blocks, and a machine that has the content can serve it.
  */
 export class ContentSearch {
   readonly #options: ContentSearchOptions

@@ -3,7 +3,7 @@ import { IndexSet } from './index-set.ts'
 import { PICK_SAMPLE } from './limits.ts'
 import { Shares } from './shares.ts'
 
-export interface DivisionOptions {
+interface DivisionOptions {
   /** This machine's peer id. */
   readonly self: string
   readonly wanted: Bitmap
@@ -13,11 +13,11 @@ export interface DivisionOptions {
 
 /** Items divided among machines that fetch them: this machine's share, and what of others' shares it would inherit. */
 export class Division {
-  /** What is divided; all that is wanted at first. */
+  /** Items that are divided; at first all that are wanted. */
   readonly items: IndexSet
   /** This machine's share. */
   readonly own: IndexSet
-  /** What is this machine's if the owner leaves. */
+  /** Items that become this machine's if their owner leaves. */
   readonly inherited: IndexSet
   readonly #shares: Shares
   readonly #groupItems: number
@@ -41,24 +41,27 @@ export class Division {
     return this.#shares.members
   }
 
+  /** Whether an item belongs to this machine's share, if it is divided. */
   isOwn(index: number): boolean {
     return this.#shares.isOwn(this.#groupOf(index))
   }
 
-  /** Whether an item is among those that are divided. */
+  /** Adds an item to those that are divided, or takes it out. */
   set(index: number, is: boolean): void {
     if (is ? this.items.add(index) : this.items.delete(index)) this.#divide(index)
   }
 
+  /** A machine begins to fetch, and has its share. */
   join(id: string): void {
     this.#divideAnew(this.#shares.join(id))
   }
 
+  /** A machine no longer fetches: its share goes to others. */
   leave(id: string): void {
     this.#divideAnew(this.#shares.leave(id))
   }
 
-  /** Moves on to the next item of the own share that `may` be asked for, and returns it, or -1; it looks at PICK_SAMPLE of them. */
+  /** Moves on to the next item of the own share that `may` be asked for. Returns it; -1: none of PICK_SAMPLE items may. */
   advance(may: (index: number) => boolean): number {
     let at = this.own.nextAround(this.#cursor)
     for (let i = 0; i < PICK_SAMPLE && at !== -1; i++) {

@@ -16,11 +16,11 @@ import type { Ticket, TicketOwner } from './ticket.ts'
 import { Tickets } from './tickets.ts'
 import { type SupplyFacts, whyUnavailable } from './unavailable.ts'
 
-/** What a request for some granules weighs at least, in blocks: they become a whole block when they are here. */
+/** A request for few granules weighs at least this part of a block: when the granules are here they become a whole block. */
 const SPARSE_WEIGHT = 0.25
 
-/** What a fetch reports to whoever began it. */
-export interface FetchReports {
+/** What a fetch reports; Swarm listens. */
+interface FetchReports {
   /** A peer delivered an item that is right; `bytes` of content came for it. */
   readonly delivered: (peerId: string, bytes: number) => void
   /** A peer sent what it must not send; `what` is the rest of a sentence that begins with its name. */
@@ -31,11 +31,11 @@ export interface FetchReports {
   readonly askedFar: (index: number, bytes: number) => void
   /** An item is no longer asked for over the uplink, and did not come. */
   readonly returnedFar: (index: number) => void
-  /** An item is here, from whomever. */
+  /** An item is here; any peer may have sent it. */
   readonly came: (index: number) => void
 }
 
-export interface FetchJobOptions {
+interface FetchJobOptions {
   /** Peer id of this machine. */
   readonly self: string
   /** In [0, 1). */
@@ -46,7 +46,7 @@ export interface FetchJobOptions {
 }
 
 /** How a peer stands to this machine. */
-export interface PeerPlace {
+interface PeerPlace {
   /** Whether the peer is on this side of the uplink. */
   readonly near: boolean
   /** Whether the peer is asked only for what no other has. */
@@ -281,8 +281,8 @@ export class FetchJob implements FarFetch, TicketOwner {
   }
 
   /**
-   * Learns of a peer that holds other images: it is searched for blocks, which it may have all the same, and it is simply asked
-   * for pages. Returns whether it may have some.
+   * Learns of a peer that holds other images. The peer is searched for blocks of this image; it is asked for pages without a
+   * search. Returns false if the peer has none.
    */
   #guess(session: PeerSession<Ticket>, place: PeerPlace): boolean {
     const pages = this.#request.level > 0

@@ -17,8 +17,8 @@ export interface FetchRequest {
   readonly together?: boolean
 }
 
-/** Of which blocks only some granules are to be fetched, and where the others come from. */
-export interface SparseBlocks {
+/** Which granules of which blocks are to be fetched, and where the other granules of these blocks come from. */
+interface SparseBlocks {
   /** Granules of a block to ask for; undefined for all of it. */
   granules(index: number): Bitmap | undefined
   /** The block as it stands here, in a buffer of its own. */
@@ -30,13 +30,13 @@ export interface SparseBlocks {
 /** A verified item. */
 export interface FetchedBlock {
   readonly index: number
-  /** All of it, also if only some granules were fetched. */
+  /** The whole item, also if only some of its granules were fetched. */
   readonly data: Uint8Array
   readonly peerId: string
   /** Bytes of content that came over the network for it, compressed or not. */
   readonly received: number
   /** The granules that were fetched; undefined for all. */
   readonly granules?: Bitmap
-  /** Granules that were not to be fetched turned out to be wrong here, so all of the block was. */
+  /** Granules that were not to be fetched turned out to be wrong here, so all of the block was fetched. */
   readonly neighboursWrong?: boolean
 }

@@ -46,7 +46,7 @@ export class OpenAsks {
     this.#count(peer, 1)
   }
 
-  /** A peer is no longer asked for an item. Returns whether nobody is now who was before. */
+  /** A peer is no longer asked for an item. Returns true if it was the last one asked. */
   remove(index: number, id: string): boolean {
     const asks = this.#asks.get(index)
     const at = asks?.findIndex(({ peer }) => peer.id === id) ?? -1
@@ -57,7 +57,7 @@ export class OpenAsks {
     return asks.length === 0
   }
 
-  /** Nobody is asked for an item any more. Returns who was. */
+  /** Nobody is asked for an item any more. Returns the peers that were. */
   close(index: number): PickerPeer[] {
     const peers = this.of(index)
     for (const peer of peers) this.#count(peer, -1)

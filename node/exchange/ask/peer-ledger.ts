@@ -1,5 +1,5 @@
 /** What is known of one peer since this process began. */
-export interface PeerRecord {
+interface PeerRecord {
   readonly id: string
   /** Verified blocks and pages it delivered, and the bytes of content that came for them. */
   readonly blocks: number

@@ -13,10 +13,10 @@ const RATE_WEIGHT = 0.3
 const DELAY_DRIFT = 1.05
 
 /**
- * How much to have asked of one peer: what it delivers in the time that an answer takes when nothing waits before it, and a
- * little more, so that its link never idles and little waits there that another peer might bring sooner. The window is doubled
- * as long as that brings more (as BBR does in its start-up, Cardwell et al. 2016), and follows rate and delay from then on.
- * Pure: times are given, in milliseconds.
+ * How much to have asked of one peer: what the peer delivers in the time that an answer takes when nothing waits before it, and
+ * in PEER_QUEUE_MS more. So its link never idles, and little waits there that another peer might bring sooner. The window is
+ * doubled as long as that brings more (as BBR does in its start-up, Cardwell et al. 2016), and follows rate and delay from then
+ * on. The window is pure: times are given, in milliseconds.
  */
 export class PeerWindow {
   #size = FIRST_PEER_WINDOW_BYTES
@@ -41,7 +41,7 @@ export class PeerWindow {
     this.#size = MIN_PEER_WINDOW_BYTES
   }
 
-  /** The first of some requests is on its way, and nothing else was. */
+  /** A request is on its way, and no other was. */
   begun(now: number): void {
     this.#round = { since: now, bytes: 0, full: false }
   }

@@ -62,7 +62,7 @@ export class PeerSession<Ticket> {
   /** When the peer wants to be asked again. */
   #busyUntil = 0
   #unsent: WantRequest[] = []
-  /** Questions what the peer has that are open, by their number. */
+  /** Searches that the peer has not answered, by their number. */
   readonly #searches = new Map<number, { count: number; resolve: (found: Bitmap) => void }>()
 
   private constructor(
@@ -225,7 +225,7 @@ export class PeerSession<Ticket> {
     if (this.#version >= VERSION_FETCHING) this.#post(message)
   }
 
-  /** Every request that is still open; the owner asks somebody else. */
+  /** The requests that are still open. */
   tickets(): Ticket[] {
     return [...this.#requests.values()].map((request) => request.ticket)
   }

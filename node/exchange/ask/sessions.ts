@@ -6,15 +6,16 @@ import type { LocalFacts } from '../local-facts.ts'
 import type { PeerLedger } from './peer-ledger.ts'
 import { PeerSession, type SessionEvents } from './session.ts'
 
-export interface SessionsOptions<Ticket> {
+interface SessionsOptions<Ticket> {
   /** Opens an exchange stream to a connected peer. */
   readonly open: (peerId: string) => Promise<FrameStream>
   readonly local: () => LocalFacts
   readonly ledger: PeerLedger
   readonly events: SessionEvents<Ticket>
   readonly now: () => number
-  /** A session is open, and is over; both are told once. */
+  /** A session is open; told once. */
   readonly opened: (session: PeerSession<Ticket>) => void
+  /** A session that was open is over; told once. */
   readonly ended: (session: PeerSession<Ticket>) => void
   readonly onBan?: ((peerId: string, reason: string) => void) | undefined
 }
@@ -34,11 +35,12 @@ export class Sessions<Ticket> {
     this.#options = options
   }
 
-  /** Those that are open. */
+  /** The sessions that are open. */
   all(): PeerSession<Ticket>[] {
     return [...this.#peers.values()].map((entry) => entry.session).filter((session) => session !== undefined)
   }
 
+  /** Whether a session with a peer is open. */
   has(peerId: string): boolean {
     return this.#peers.get(peerId)?.session !== undefined
   }
@@ -56,13 +58,14 @@ export class Sessions<Ticket> {
     void this.#keep(peerId, entry)
   }
 
+  /** A member was disconnected. */
   remove(peerId: string): void {
     const session = this.#peers.get(peerId)?.session
     this.#peers.delete(peerId)
     session?.abort(new MeshError('PEERS_UNREACHABLE', `${peerId} was disconnected`))
   }
 
-  /** It is removed, and not added again. */
+  /** Removes a peer, and does not add it again. `reason`: the rest of a sentence that begins with its name. */
   ban(peerId: string, reason: string): void {
     const { ledger, onBan } = this.#options
     if (ledger.isBanned(peerId)) return

@@ -6,16 +6,16 @@ interface Member {
 }
 
 /**
- * Divides groups of items among machines that cannot talk about it, by rendezvous hashing (Thaler and Ravishankar, 1998): a
- * group belongs to the member with the greatest hash of group and member, and its heir is the one with the next. Whoever
- * sees the same members divides alike, and when one comes or leaves only its own groups move.
+ * Divides groups of items among machines that do not talk about it, by rendezvous hashing (Thaler and Ravishankar, 1998). A group
+ * belongs to the member with the greatest hash of group and member; its heir is the member with the next greatest. Machines that
+ * see the same members divide alike. When a member comes or leaves, only its own groups move.
  */
 export class Shares {
   /** The groups that are divided. */
   readonly #groups: readonly number[]
   readonly #self: Member
   readonly #members = new Map<string, Member>()
-  /** By group. */
+  /** Owner and heir of each group. */
   readonly #owners: Member[] = []
   readonly #heirs: (Member | undefined)[] = []
 
@@ -31,6 +31,7 @@ export class Shares {
     return this.#members.size
   }
 
+  /** Whether a group belongs to this machine. */
   isOwn(group: number): boolean {
     return this.#owners[group] === this.#self
   }
@@ -40,11 +41,7 @@ export class Shares {
     return this.#heirs[group] === this.#self
   }
 
-  ownerOf(group: number): string | undefined {
-    return this.#owners[group]?.id
-  }
-
-  /** Returns the groups of which this machine was, or is now, the owner or heir, and that changed. */
+  /** A member comes. Returns the groups that got another owner or heir, where this machine is or was one of these. */
   join(id: string): number[] {
     assert(!this.#members.has(id), `${id} joins twice`)
     const member = { id, salt: saltOf(id) }
@@ -64,7 +61,7 @@ export class Shares {
     return changed
   }
 
-  /** Returns the same as {@link join}. */
+  /** A member leaves. Returns the same as {@link join}. */
   leave(id: string): number[] {
     const member = this.#members.get(id)
     assert(member !== undefined && member !== this.#self, `${id} leaves`)

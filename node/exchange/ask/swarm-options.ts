@@ -3,7 +3,7 @@ import type { FrameStream } from '../../net/frame-stream.ts'
 import type { LocalFacts } from '../local-facts.ts'
 
 /** How the swarm places peers; each question has a default. */
-export interface PeerPlaces {
+interface PeerPlaces {
   /** Whether a peer is behind the uplink, and asked only for what no near one has (@default none is). */
   readonly isFar: (peerId: string) => boolean
   /** Whether every other machine of the site is connected (@default they are). */

@@ -24,7 +24,7 @@ import type { SwarmDeadlines, SwarmEvents, SwarmOptions } from './swarm-options.
 import type { Ticket } from './ticket.ts'
 
 /** What is known of a peer the swarm has a session with. */
-export interface PeerFacts {
+interface PeerFacts {
   readonly id: string
   readonly name: string
   readonly blocks: number
@@ -34,7 +34,15 @@ export interface PeerFacts {
   readonly stalled: boolean
 }
 
-/** Fetches blocks and pages from all connected peers at once; every item is verified before it is handed on. */
+/**
+ * Fetches blocks and pages from all connected peers at once; every item is verified before it is handed on.
+ *
+ * Swarm knows which peers there are (Sessions) and what is being fetched (a FetchJob for each fetch). It gives each peer its
+ * turn: when a peer has room for requests, Swarm asks the fetches, one after the other, what the peer is to be asked for. Swarm
+ * passes on what peers say: an answer to the fetch that asked, news of what a peer holds to all fetches, news of what it fetches
+ * over the uplink to FarSide. Every FETCH_TICK_MS Swarm looks after what no message triggers: stalled peers, items that nobody
+ * holds, slow last requests.
+ */
 export class Swarm {
   readonly ledger = new PeerLedger()
   readonly #self: string
@@ -124,7 +132,7 @@ export class Swarm {
     return this.#sessions.has(peerId)
   }
 
-  /** Whether something is to be fetched that nobody who is connected has. */
+  /** Whether something is to be fetched that no connected peer has. */
   get starves(): boolean {
     return this.#starves
   }
@@ -248,7 +256,7 @@ export class Swarm {
       ticket.owner.missing(ticket)
       this.#pump()
     },
-    // The item is asked for again at the next tick, of whoever has room then.
+    // At the next tick the item is asked for again, of a peer that has room then.
     busy: (_session: PeerSession<Ticket>, ticket: Ticket) => ticket.owner.unask(ticket),
     have: ({ peerId }: PeerSession<Ticket>, root: string, gained: RangeSet, lost: RangeSet) => {
       for (const job of this.#jobs) job.holdingChanged(peerId, root, gained, lost)

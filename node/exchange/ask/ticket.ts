@@ -2,7 +2,7 @@ import type { Portion } from './block-checker.ts'
 import type { ArrivedBlock } from './compressed-link.ts'
 import type { PeerSession } from './session.ts'
 
-/** Who has asked for an item, and is told what becomes of the request. */
+/** The fetch that has asked for an item, and is told what becomes of the request. */
 export interface TicketOwner {
   /** The peer sent content. */
   receive(ticket: Ticket, content: ArrivedBlock): void

@@ -5,7 +5,7 @@ import { HOLDER_WAIT_MS, NO_DELIVERY_MS, PEER_WAIT_MS } from './limits.ts'
 const MAX_BLOCKS_NAMED = 16
 
 /** How one fetch is supplied. */
-export interface Supply {
+interface Supply {
   /** Level of the tree; 0: blocks. */
   readonly level: number
   /** How many items have not come. */
@@ -25,7 +25,7 @@ export interface SupplyFacts {
   /** How long to wait for a first peer, and for a holder (@default PEER_WAIT_MS and HOLDER_WAIT_MS). */
   readonly peerWaitMs?: number | undefined
   readonly holderWaitMs?: number | undefined
-  /** Why some peers are not asked, for the error. */
+  /** Why peers are not asked that are there, for the error: "the uplink is closed at this time". */
   readonly because?: string | undefined
 }
 

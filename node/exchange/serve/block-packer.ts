@@ -8,15 +8,15 @@ import { COMPRESSED_AT_MOST, COMPRESSION_LEVEL, MAX_PACKING, MAX_WAITING_TO_PACK
 
 const compress = promisify(zstdCompress)
 
-/** An answer as it travels. */
+/** An answer as it travels. `packedUs`: microseconds that compressing it took; 0: it is plain. */
 export interface CodedBlock extends PackedBlock {
   readonly coding: Coding
   readonly packedUs: number
 }
 
 /**
- * Compresses answers for those who want that, on a part of the cores and off the main thread. What it cannot keep up with
- * travels plain, so that clients can ask for no more work than that.
+ * Compresses answers for clients that want that, on half of the cores (two at most) and off the main thread. Answers that it
+ * cannot keep up with travel plain, so clients cannot make it do more work than that.
  */
 export class BlockPacker {
   /** Answers that are compressed at a time. */
@@ -55,7 +55,7 @@ export class BlockPacker {
     else await new Promise<void>((resolve) => this.#waiting.push(resolve))
   }
 
-  /** The place goes to whoever waits longest. */
+  /** The place goes to the answer that waits longest. */
   #leave(): void {
     const next = this.#waiting.shift()
     if (next === undefined) this.#packing--

@@ -1,10 +1,12 @@
 import { SERVE_QUANTUM_BYTES } from './limits.ts'
 
-/** Something that waits; `cost` in bytes. */
-export interface Costly {
+/** Something that waits. */
+interface Costly {
+  /** Bytes that it takes of the client's turn. */
   readonly cost: number
 }
 
+/** What one client waits for. */
 interface Line<Item> {
   readonly client: string
   items: Item[]
@@ -44,7 +46,7 @@ export class FairQueue<Item extends Costly> {
       const line = this.#lines[0]!
       const item = line.items[0]!
       if (isReady(line.client)) {
-        // Who could not take its last quantum whole does not save it up.
+        // A client that could not take all of its last quantum does not save up the rest.
         if (!this.#granted) line.credit = Math.min(line.credit, item.cost) + SERVE_QUANTUM_BYTES
         this.#granted = true
         if (item.cost <= line.credit) {
@@ -59,7 +61,7 @@ export class FairQueue<Item extends Costly> {
     }
   }
 
-  /** Takes out what `isGone` says, of one client. */
+  /** Takes out the items of one client that `isGone` is true of. */
   remove(client: string, isGone: (item: Item) => boolean): void {
     const at = this.#lines.findIndex((it) => it.client === client)
     if (at === -1) return
@@ -68,7 +70,7 @@ export class FairQueue<Item extends Costly> {
     if (line.items.length === 0) this.#forget(at)
   }
 
-  /** Who waits for nothing saves nothing up. */
+  /** A client that waits for nothing saves nothing up. */
   #forget(at: number): void {
     this.#lines.splice(at, 1)
     if (at === 0) this.#granted = false

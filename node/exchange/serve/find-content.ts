@@ -4,10 +4,10 @@ import { DIGEST_SIZE_BYTES } from '../../../protocol/constants.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import type { Holding } from '../../store/block-source.ts'
 
-/** Digests looked up before the rest of the process has its turn. */
+/** Digests that are looked up before the rest of the process has its turn. */
 const AT_ONCE = 128
 
-/** Which of some contents can be served: a bit for each of `digests` (32 bytes each), least significant first. */
+/** Which contents can be served: a bit for each of `digests` (32 bytes each), the least significant bit of a byte first. */
 export async function findContent(holdings: readonly Holding[], digests: Uint8Array): Promise<Uint8Array> {
   const found = new Bitmap(digests.byteLength / DIGEST_SIZE_BYTES)
   for (let i = 0; i < found.length; i++) {
@@ -24,7 +24,7 @@ export async function findContent(holdings: readonly Holding[], digests: Uint8Ar
   return bits
 }
 
-/** A tree that is damaged finds nothing; the own restore reports and repairs it. */
+/** In a damaged tree nothing is found; this machine's own restore reports and repairs the tree. */
 function absent(error: unknown): boolean {
   if (isMeshError(error)) return false
   throw error

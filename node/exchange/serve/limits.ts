@@ -4,35 +4,46 @@
 export const COMPRESSION_LEVEL = 1
 /** A compressed answer is sent only if it is at most this part of the plain one. */
 export const COMPRESSED_AT_MOST = 0.9
-/** Bytes of a block, in evenly spread pieces, that tell whether compressing it is worth trying. */
+/** Pieces of a block, evenly spread, that tell whether compressing the block is worth trying. */
 export const PROBE_PIECES = 16
+/** Bytes of one such piece. */
 export const PROBE_PIECE_BYTES = 64
-/** Answers a server compresses at a time, over all clients; and how many wait for that before others are sent plain. */
+/** Answers that a server compresses at a time, over all clients. */
 export const MAX_PACKING = 2
+/** Answers that wait to be compressed, over all clients; what comes beyond these is sent plain. */
 export const MAX_WAITING_TO_PACK = 256
 /** Clients that want something at the same time are served so many bytes each in turn. */
 export const SERVE_QUANTUM_BYTES = 64 * 1024
-/** Answers to one client that its stream has not taken yet, and to all clients together. */
+/** Bytes of answers to one client that its stream has not taken yet. */
 export const SERVE_PORTION_BYTES = 256 * 1024
+/** Bytes of answers to all clients together that their streams have not taken yet. */
 export const SERVE_BUFFER_BYTES = 16 * 1024 * 1024
-/** What is read and hashed at most before the queue is looked at again; less when a slow disk took longer than this. */
+/** Bytes that are read and hashed at most in one turn, before the queue is looked at again. */
 export const SERVE_TURN_BYTES = 4 * 1024 * 1024
+/** A slow disk makes turns smaller, down to so many bytes. */
 export const SERVE_TURN_MIN_BYTES = 256 * 1024
+/** A turn that takes longer than this makes the next one half as large. */
 export const SERVE_TURN_MS = 50
-/** With a limit on the rate a client's requests are taken on up to what it gets in this time, and at least so many bytes. */
+/** With a limit on the rate a client's requests are taken on up to what the client gets in this time. */
 export const SERVE_QUEUE_MS = 1_000
+/** With a limit on the rate a client's requests are taken on up to so many bytes, however low the limit. */
 export const SERVE_QUEUE_MIN_BYTES = 256 * 1024
-/** A limit on the rate or on the processor lets through at once what it grants in this time. */
+/** A limit on the rate lets through at once what it grants in this time. */
 export const SERVE_BURST_MS = 100
+/** A limit on the processor lets through at once what it grants in this time. */
 export const SERVE_CPU_WINDOW_MS = 1_000
-/** Milliseconds of processor time that one turn of serving may take; with a small share it is longer owed than one window. */
+/**
+ * Milliseconds of processor time that one turn of serving may take. A small share owes that for longer than one window: a share
+ * of 0.01 for 2.5 s.
+ */
 export const SERVE_CPU_TURN_MS = 25
 /** How long answers that the uplink holds back wait at most before it is looked at again. */
 export const SERVE_GATE_TICK_MS = 1_000
 /** The rate that `mesh status` shows is smoothed over this time. */
 export const SERVE_METER_MS = 5_000
-/** With a limit on peers: how long one is served while others wait, and how soon one that asks nothing gives up its place. */
+/** With a limit on peers: how long one peer is served while others wait. */
 export const SERVE_PLACE_MS = 2_000
+/** With a limit on peers: a peer that asks for nothing for this long gives up its place. */
 export const SERVE_PLACE_IDLE_MS = 200
 /** Members that come, or are found, within so short a time are told of in one message. */
 export const PEERS_DELAY_MS = 500

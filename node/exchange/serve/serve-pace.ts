@@ -13,6 +13,7 @@ export interface ServeLimits {
 /** Why serving waits. */
 export type Capped = 'rate' | 'cpu'
 
+/** Where a {@link ServePace} has its times from. */
 export interface PaceOptions {
   /** Milliseconds. */
   readonly now: () => number

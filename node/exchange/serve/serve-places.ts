@@ -1,10 +1,13 @@
 import { BUSY_RETRY_MAX_MS, BUSY_RETRY_MIN_MS } from '../limits.ts'
 import { SERVE_PLACE_IDLE_MS, SERVE_PLACE_MS } from './limits.ts'
 
-/** Who waits and does not ask again for this long has gone elsewhere. */
+/** A peer in the line that does not ask again for this long has gone elsewhere. */
 const FORGET_MS = 3 * BUSY_RETRY_MAX_MS
 
-/** Peers that are served at a time, when their number is limited: the others wait in a line, and places go round. */
+/**
+ * Which peers are served, when their number is limited. The others wait in a line. While there is a line, each place goes to the
+ * next in it after SERVE_PLACE_MS.
+ */
 export class ServePlaces {
   #most: number
   readonly #served = new Map<string, { since: number; seen: number }>()
@@ -15,15 +18,20 @@ export class ServePlaces {
     this.#most = most
   }
 
+  /** From now on so many peers are served at a time. */
   limit(most: number): void {
     this.#most = most
   }
 
+  /** How many peers are in the line. */
   get waiting(): number {
     return this.#line.size
   }
 
-  /** 0 if the peer is served now, else in how many milliseconds it should ask again; it keeps its place in the line. */
+  /**
+   * A peer asks for something: it gets a free place, or keeps its own, or goes into the line. Returns 0 if it is served now, else
+   * in how many milliseconds it should ask again.
+   */
   ask(peer: string, now: number): number {
     this.#expire(now)
     const own = this.#served.get(peer)
@@ -51,12 +59,13 @@ export class ServePlaces {
     if (own !== undefined) own.seen = now
   }
 
+  /** The peer is gone: its place is free. */
   leave(peer: string): void {
     this.#served.delete(peer)
     this.#line.delete(peer)
   }
 
-  /** When the place that is this one's turn is due. */
+  /** Milliseconds until a place is due for a peer that so many others stand before in the line. */
   #retryMs(behind: number, now: number): number {
     const due = [...this.#served.values()].map(({ since }) => since + SERVE_PLACE_MS - now).toSorted((a, b) => a - b)
     const rounds = Math.floor(behind / Math.max(1, due.length))

@@ -14,7 +14,7 @@ import {
 import { type Capped, type PaceOptions, type ServeLimits, ServePace } from './serve-pace.ts'
 import { ServePlaces } from './serve-places.ts'
 
-/** A request that was taken on. */
+/** A request that was admitted. */
 export interface ServeJob {
   /** Peer that asked. */
   readonly client: string
@@ -26,7 +26,7 @@ export interface ServeJob {
   readonly level?: number
 }
 
-export interface SchedulerOptions<Job> extends Partial<PaceOptions> {
+interface SchedulerOptions<Job> extends Partial<PaceOptions> {
   /** Answers these, and calls {@link ServeScheduler.taken} for each when the client's stream has room for more. */
   readonly serve: (jobs: readonly Job[]) => Promise<void>
   readonly gate?: ServeGate
@@ -45,9 +45,9 @@ export interface ServeFigures {
 }
 
 /**
- * Decides whose request is answered next, over all clients of this machine: in turn by bytes, no more than the limits allow,
- * and nobody whose stream does not take what it has got. One turn after the other, so that each is one sweep over the disk;
- * between them the rest of the process has its turn.
+ * Decides whose request is answered next, over all clients of this machine. Clients are served in turn by bytes, within the
+ * limits; a client whose stream does not take what was sent is left out. Requests are answered in turns, one after the other, so
+ * that each turn is one sweep over the disk; between turns the rest of the process goes on.
  */
 export class ServeScheduler<Job extends ServeJob> {
   readonly #serve: (jobs: readonly Job[]) => Promise<void>
@@ -75,6 +75,7 @@ export class ServeScheduler<Job extends ServeJob> {
     this.#pace = new ServePace({ now, cpuMs })
   }
 
+  /** What serving may take of the machine from now on. */
   limit(limits: ServeLimits): void {
     this.#limits = limits
     this.#pace.limit(limits)
@@ -105,6 +106,7 @@ export class ServeScheduler<Job extends ServeJob> {
     return Math.min(BUSY_RETRY_MAX_MS, Math.max(BUSY_RETRY_MIN_MS, Math.ceil(halfMs)))
   }
 
+  /** An admitted request waits for its turn. */
   push(job: Job): void {
     this.#queue.push(job.client, job)
     this.#kick()
@@ -155,7 +157,7 @@ export class ServeScheduler<Job extends ServeJob> {
     return new Set([...this.#queue.clients, ...this.#buffered.keys()])
   }
 
-  /** What is asked in this turn of the event loop, by whomever, is looked at together. */
+  /** Begins a turn after this one of the event loop, so that all that is asked meanwhile is answered together. */
   #kick(): void {
     if (this.#busy || this.#closed || this.#queue.isEmpty) return
     this.#busy = true
@@ -181,12 +183,12 @@ export class ServeScheduler<Job extends ServeJob> {
       this.#adapt(this.#now() - begun)
     }
     this.#busy = false
-    // Without room in any stream the next one that has some goes on.
+    // If no stream had room, the next stream that has some begins a turn.
     if (jobs.length > 0) this.#kick()
     else this.#awaitGate()
   }
 
-  /** Who waits is held back by the gate, or by its own stream, which says when it goes on. */
+  /** A client that waits is held back by its stream, which begins the next turn itself, or by the gate, which is asked when. */
   #awaitGate(): void {
     const waits = [...this.#queue.clients].map((client) => this.#gate?.waitMs(client) ?? 0).filter((ms) => ms > 0)
     if (waits.length === 0 || this.#gateTimer !== undefined) return
@@ -220,7 +222,7 @@ export class ServeScheduler<Job extends ServeJob> {
     return jobs
   }
 
-  /** A disk that takes long gets less at a time, so that a small request does not wait long for others' turn. */
+  /** A slow disk gets less at a time, so that a small request does not wait long for a turn of others. */
   #adapt(tookMs: number): void {
     const next = tookMs > SERVE_TURN_MS ? this.#turnBytes / 2 : this.#turnBytes * 2
     this.#turnBytes = Math.min(SERVE_TURN_BYTES, Math.max(SERVE_TURN_MIN_BYTES, next))

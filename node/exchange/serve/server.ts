@@ -1,10 +1,5 @@
 import type { Bitmap } from '../../../protocol/bitmap.ts'
-import {
-  GRANULE_SIZE_BYTES,
-  HELLO_DEADLINE_MS,
-  MAX_FINDS_OPEN,
-  MAX_RUNS_PER_HAVE,
-} from '../../../protocol/constants.ts'
+import { HELLO_DEADLINE_MS, MAX_FINDS_OPEN, MAX_RUNS_PER_HAVE } from '../../../protocol/constants.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { decodeGranules, packBlock, wantedBytes } from '../../../protocol/granules.ts'
@@ -22,7 +17,7 @@ import type { PaceOptions, ServeLimits } from './serve-pace.ts'
 import { type ServeFigures, type ServeJob, ServeScheduler } from './serve-scheduler.ts'
 import { splitPeers, ToldPeers } from './told-peers.ts'
 
-export interface ServerOptions {
+interface ServerOptions {
   readonly local: () => LocalFacts
   readonly holdings: () => readonly Holding[]
   /** Addresses of members, to tell clients where else to ask. */
@@ -37,7 +32,13 @@ export interface ServerOptions {
   readonly pace?: Partial<PaceOptions>
 }
 
-/** Answers exchange streams that others open: says what is held, and serves it (docs/PROTOCOL.md). */
+/**
+ * Answers exchange streams that other machines open: says what is held, and serves it (docs/PROTOCOL.md).
+ *
+ * Each stream has a ServerSession, which reads what the client sends and holds it to its credit. Requests of all clients go to
+ * one ServeScheduler, which decides what is answered next. The holdings read and hash what the scheduler picks, BlockPacker packs
+ * it, and the session of the client that asked sends it.
+ */
 export class ExchangeServer {
   readonly #options: ServerOptions
   readonly #sessions = new Set<ServerSession>()
@@ -149,7 +150,7 @@ export class ExchangeServer {
         if (block === undefined || block.byteLength !== request.size || !open.delete(request)) return
         request.session.answer(request, block)
       }
-      // What fails to be read is not here; the fault shows at the own restore.
+      // A block that cannot be read counts as not held; this machine's own restore reports the fault.
       await holding.getMany(asked, deliver).catch(() => undefined)
       left = [...open]
       if (left.length === 0) return
@@ -162,7 +163,7 @@ export class ExchangeServer {
   }
 }
 
-/** A request that was taken on. `cost`: what it takes of the credit. */
+/** A request that was admitted. */
 interface OpenRequest extends WantRequest, ServeJob {
   readonly level: number
   readonly session: ServerSession
@@ -171,7 +172,7 @@ interface OpenRequest extends WantRequest, ServeJob {
   readonly packFrom: number
 }
 
-/** One client's stream. What it may ask is bounded by the credit; when it is answered is the scheduler's business. */
+/** One client's stream. The credit bounds what the client may ask; the scheduler decides when it is answered. */
 class ServerSession {
   readonly #stream: FrameStream
   readonly #options: ServerOptions
@@ -225,7 +226,7 @@ class ServerSession {
     }
   }
 
-  /** Sends without waiting; the stream's own end is noticed by the reading side. */
+  /** Sends without waiting. If the stream has ended, the side that reads notices that. */
   post(message: Message): void {
     if (this.#greeted) void this.#send(message)
   }
@@ -306,7 +307,7 @@ class ServerSession {
       (coded) => this.#release(request, { type: 'block', id: request.id, ...coded }, coded.payload.byteLength),
       (error: Error) => {
         this.#stream.abort(error)
-        // What it takes of the limits is given back.
+        // The request counts no longer against the limits.
         this.miss(request)
       },
     )
@@ -320,7 +321,7 @@ class ServerSession {
     this.#release(request, { type: 'missing', ids: [request.id] }, 0)
   }
 
-  /** The credit is free before the client can know of the answer, else its next request would find the server busy. */
+  /** Frees the credit before the client can know of the answer; otherwise its next request would find the server busy. */
   #release(request: OpenRequest, message: Message, bytes: number): void {
     this.#openBytes -= request.cost
     const sent = this.#ended ? Promise.resolve() : this.#stream.send(message)

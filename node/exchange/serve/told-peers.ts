@@ -5,7 +5,7 @@ import { MAX_PEERS_MESSAGE_BYTES, PEERS_AGAIN_MS } from './limits.ts'
 const FIELD_BYTES = 8
 
 /** What is to be told now, and when something is to be told that has to wait. */
-export interface PeerNews {
+interface PeerNews {
   readonly peers: readonly PeerAddresses[]
   readonly laterMs: number | undefined
 }

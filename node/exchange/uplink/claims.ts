@@ -1,7 +1,7 @@
 import type { RangeSet } from '../../../protocol/ranges.ts'
 import { LazyCounts } from '../lazy-counts.ts'
 
-/** Which items the other machines of the site that fetch over the uplink have asked for there. */
+/** Items that the other machines of the site say they have asked for over the uplink: these are theirs to fetch. */
 export class Claims {
   readonly #length: number
   /** When each item was first claimed; undefined once that no longer counts. */
@@ -16,25 +16,28 @@ export class Claims {
     this.#changed = changed
   }
 
+  /** Whether some machine has claimed an item. */
   has(index: number): boolean {
     return this.#counts.get(index) > 0
   }
 
+  /** Whether a machine is known to fetch over the uplink. */
   isMachine(id: string): boolean {
     return this.#by.has(id)
   }
 
+  /** A machine begins to fetch over the uplink, and has claimed nothing yet. */
   begin(id: string): void {
     this.#by.set(id, new Map())
   }
 
-  /** All that a machine has claimed is free. */
+  /** A machine no longer fetches over the uplink: what it had claimed is free. */
   end(id: string): void {
     for (const [index, at] of this.#by.get(id) ?? []) if (at !== undefined) this.#count(index, -1)
     this.#by.delete(id)
   }
 
-  /** What a machine claims at `time`, and nothing else from then on. Nothing that others say is bounded by the image. */
+  /** At `time` a machine claims these items, and no others. Items beyond the image are ignored: others may say anything. */
   replace(id: string, claimed: RangeSet, time: number): void {
     const before = this.#by.get(id)
     if (before === undefined) return
@@ -46,7 +49,7 @@ export class Claims {
     for (const [index, at] of before) if (at !== undefined && !now.has(index)) this.#count(index, -1)
   }
 
-  /** What was claimed before `time` and has still not come is for everybody again: no machine can keep it from the others. */
+  /** Frees items that were claimed before `time` and have not come: no machine can keep an item from the others for ever. */
   expire(time: number): void {
     for (const claims of this.#by.values())
       for (const [index, at] of claims) {
@@ -56,12 +59,13 @@ export class Claims {
       }
   }
 
-  /** What a near machine has that cannot be asked for the moment is not fetched from far, as if it had claimed it. */
+  /** A near machine cannot be asked for the moment: what it has counts as claimed, so that it is not fetched from far. */
   suspend(id: string, held: RangeSet, time: number): void {
     this.begin(suspended(id))
     this.replace(suspended(id), held, time)
   }
 
+  /** The machine can be asked again, or is gone. */
   resume(id: string): void {
     this.end(suspended(id))
   }

@@ -17,7 +17,7 @@ import { OwnClaims } from './own-claims.ts'
 import type { UplinkPace } from './uplink-pace.ts'
 
 /** What is fetched, as far as the uplink is concerned. */
-export interface FarRequest {
+interface FarRequest {
   readonly root: Digest
   /** Level of the tree; 0: blocks. */
   readonly level: number
@@ -38,14 +38,14 @@ export interface FarFetch {
 }
 
 /** What the far side knows of one connected peer. */
-export interface FarSession {
+interface FarSession {
   readonly peerId: string
   /** Blocks that the peer holds of an image, by its root in hexadecimal; undefined if it does not hold the image. */
   held(root: string): { readonly count: number; readonly length: number; has(index: number): boolean } | undefined
   tellFetching(message: FetchingMessage): void
 }
 
-export interface FarSideOptions {
+interface FarSideOptions {
   /** Peer id of this machine. */
   readonly self: string
   /** Whether a peer is behind the uplink. */
@@ -203,7 +203,7 @@ export class FarSide {
     this.#tellSoon()
   }
 
-  /** A fetch has got an item, from whomever. */
+  /** A fetch has got an item; any peer may have sent it. */
   came(fetch: FarFetch, index: number): void {
     this.#fetches.get(fetch)?.claims.came(index, this.#options.now())
   }

@@ -1,6 +1,7 @@
 /** Why something crossed the uplink. */
-export type UplinkCause = 'blocks' | 'pages' | 'metadata'
-export type UplinkBytes = Readonly<Record<UplinkCause, number>>
+type UplinkCause = 'blocks' | 'pages' | 'metadata'
+/** Bytes that crossed, by cause. */
+type UplinkBytes = Readonly<Record<UplinkCause, number>>
 
 /** What has crossed between this machine and those of one other site, in bytes of content as it travelled. */
 export interface SiteTraffic {

@@ -2,7 +2,7 @@ import type { ServeGate } from '../serve-gate.ts'
 import type { UplinkFigures } from './uplink-figures.ts'
 import { type Clock, type UplinkLimit, UplinkPace } from './uplink-pace.ts'
 
-/** Holds back what is served to other sites: to all machines of one site together no more than the rule of the uplink lets. */
+/** Holds back what is served to other sites: all machines of one site together get no more than the rule of the uplink lets. */
 export class UplinkGate implements ServeGate {
   readonly #siteOf: (peerId: string) => string | undefined
   readonly #figures: UplinkFigures

@@ -1,3 +1,14 @@
+/**
+ * The folder node/exchange/ask is the asking side of the exchange: it fetches blocks and pages from many peers at once.
+ * - `swarm` knows which peers there are and gives each its turn; `sessions` and `session` keep one stream to each peer.
+ * - `fetch-job` is one fetch: `block-picker` chooses whom to ask for what, `block-checker` judges what comes, `content-search` looks
+ *   for the content in other images, `tickets` and `deliveries` hold what is under way and what waits to be taken.
+ * - `division` and `shares` divide an image among the machines that fetch it; `holders` and `open-asks` count for the picker.
+ * - `peer-window`, `compressed-link` and `compression-policy` measure a peer: how much to ask for, and whether compressed.
+ *
+ * Calls go down in this order; docs/ARCHITECTURE.md has the picture.
+ */
+
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Bitmap } from '../../../protocol/bitmap.ts'
 import { MeshError } from '../../../protocol/errors.ts'
@@ -37,11 +48,10 @@ interface PeerFacts {
 /**
  * Fetches blocks and pages from all connected peers at once; every item is verified before it is handed on.
  *
- * Swarm knows which peers there are (Sessions) and what is being fetched (a FetchJob for each fetch). It gives each peer its
- * turn: when a peer has room for requests, Swarm asks the fetches, one after the other, what the peer is to be asked for. Swarm
- * passes on what peers say: an answer to the fetch that asked, news of what a peer holds to all fetches, news of what it fetches
- * over the uplink to FarSide. Every FETCH_TICK_MS Swarm looks after what no message triggers: stalled peers, items that nobody
- * holds, slow last requests.
+ * When a peer has room for requests, Swarm asks the fetches, one after the other, what the peer is to be asked for. Swarm passes
+ * on what peers say: an answer to the fetch that asked, news of what a peer holds to all fetches, news of what it fetches over
+ * the uplink to FarSide. Every FETCH_TICK_MS Swarm looks after what no message triggers: stalled peers, items that nobody holds,
+ * slow last requests.
  */
 export class Swarm {
   readonly ledger = new PeerLedger()

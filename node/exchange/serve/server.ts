@@ -1,3 +1,11 @@
+/**
+ * The folder node/exchange/serve is the answering side of the exchange: it serves what this machine holds, to many clients.
+ * - `server` reads the requests of each client's stream, and sends the answers; `find-content` answers what is held at all.
+ * - `serve-scheduler` decides what is answered next: `fair-queue` serves clients in turn, `serve-pace` keeps to the limits on rate
+ *   and processor, `serve-places` to the limit on peers.
+ * - `block-packer` compresses answers for clients that want that, where `compressibility` says that it is worth trying.
+ */
+
 import type { Bitmap } from '../../../protocol/bitmap.ts'
 import { HELLO_DEADLINE_MS, MAX_FINDS_OPEN, MAX_RUNS_PER_HAVE } from '../../../protocol/constants.ts'
 import type { Digest } from '../../../protocol/digest.ts'

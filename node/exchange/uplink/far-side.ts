@@ -1,3 +1,13 @@
+/**
+ * The folder node/exchange/uplink keeps what crosses the uplink of a site small: each block crosses it once, at the rate that the
+ * user allows.
+ * - `far-side` is the talk among the machines of a site that fetch over the uplink, which are fellows of each other: `own-claims` is
+ *   what this machine has asked for there, `fellows` what the others say.
+ * - `claims` and `far-window` tell the picker which items the others fetch, and how many may be on their way.
+ * - `uplink-pace` is the rate of the uplink at this time of day; `uplink-gate` holds answers to other sites to it.
+ * - `uplink-figures` counts what has crossed.
+ */
+
 import { type Digest, toHex } from '../../../protocol/digest.ts'
 import type { Message } from '../../../protocol/messages.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'
@@ -78,7 +88,7 @@ interface Followed {
 /**
  * The part of fetching that has to do with the uplink of the site. Machines of one site tell one another that they fetch an
  * image over the uplink, and which items they have asked for there, so that each item crosses the uplink once
- * (docs/decisions/0016-uplink.md). Such machines are fellows of each other.
+ * (docs/decisions/0016-uplink.md).
  *
  * Swarm tells what happens: a fetch begins and ends, a peer comes, goes and speaks, an item is asked for and arrives. The far
  * side tells each fetch what the fellows do ({@link FarFetch}), tells the fellows what this machine does, and says when far

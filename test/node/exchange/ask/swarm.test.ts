@@ -235,7 +235,6 @@ describe('Swarm', () => {
     const machines = ['a', 'b', 'c', 'd'].map((name) => {
       const holding = new MemoryHolding(blocks, [])
       net.serve(name, holding)
-      // However slow the test runs, nobody is given up.
       return { name, holding, swarm: net.swarm(name) }
     })
     for (const { name, swarm } of machines) {

@@ -15,6 +15,7 @@ export const EXIT = {
   unavailable: 7,
   mismatch: 8,
   hook: 9,
+  newer: 10,
   interrupted: 130,
 } as const
 
@@ -100,7 +101,6 @@ const FAULTS = {
     exit: EXIT.state,
     advice: 'Run as a user who may write there, or give another --state directory.',
   },
-  STATE_NEWER: { exit: EXIT.state, advice: 'It was made by a newer version; update mesh on this machine.' },
   STATE_CORRUPT: {
     exit: EXIT.state,
     advice:
@@ -214,6 +214,11 @@ const FAULTS = {
     exit: EXIT.hook,
     advice:
       'Hooks run as this user: give the file named and the folders above it to root (`chown root`, `chmod go-w`), then run the command again.',
+  },
+
+  FORMAT_NEWER: {
+    exit: EXIT.newer,
+    advice: 'Update mesh on the machine that says so; nothing was changed there.',
   },
 
   UNIT_FOREIGN: {

@@ -1,7 +1,8 @@
 import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire'
 import { DIGEST_SIZE_BYTES, MAX_ADDRESSES_PER_PEER } from './constants.ts'
 import { type Digest, digestOf, sameBytes } from './digest.ts'
-import { MeshError } from './errors.ts'
+import { assertFormat, formatOfMessage } from './document.ts'
+import { isMeshError, MeshError } from './errors.ts'
 
 /** What a machine needs to join a site: whom to ask, how to prove the invitation, and which site it must turn out to be. */
 export interface JoinToken {
@@ -32,7 +33,7 @@ export function encodeJoinToken(token: JoinToken): string {
   return PREFIX + Buffer.concat([checksum(body), body]).toString('base64url')
 }
 
-/** Errors: TOKEN_INVALID when it is truncated, mistyped or something else altogether. */
+/** Errors: TOKEN_INVALID when it is truncated, mistyped or something else altogether; FORMAT_NEWER. */
 export function decodeJoinToken(text: string): JoinToken {
   const trimmed = text.trim()
   if (!trimmed.startsWith(PREFIX)) throw invalid(`it does not begin with ${PREFIX}`)
@@ -42,8 +43,10 @@ export function decodeJoinToken(text: string): JoinToken {
   const body = bytes.subarray(CHECKSUM_BYTES)
   if (!sameBytes(bytes.subarray(0, CHECKSUM_BYTES), checksum(body))) throw invalid('it is truncated or mistyped')
   try {
+    assertFormat('the join token', formatOfMessage(body))
     return readFields(body)
   } catch (cause) {
+    if (isMeshError(cause)) throw cause
     throw invalid('it was made by another version of mesh', cause)
   }
 }

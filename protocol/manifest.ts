@@ -3,10 +3,13 @@ import {
   MAX_BLOCK_SIZE_BYTES,
   MAX_IMAGE_SIZE_BYTES,
   MAX_METADATA_FILE_BYTES,
+  MAX_TEXT_BYTES,
   MIN_BLOCK_SIZE_BYTES,
 } from './constants.ts'
 import { type Digest, digestFromHex, toHex } from './digest.ts'
+import { readDocument } from './document.ts'
 import { MeshError } from './errors.ts'
+import { anyText, type Check, list, natural, object, optional, text, time, which } from './json-shape.ts'
 import { RangeSet } from './ranges.ts'
 import { type ByteCount, byteCount, countBlocks } from './units.ts'
 
@@ -33,8 +36,7 @@ export interface Manifest {
 
 const FORMAT = 1
 const MAX_LABEL_CHARACTERS = 200
-/** Those that each manifest has. */
-const KEYS = ['blockSize', 'format', 'image', 'label', 'preserve', 'release', 'root', 'size', 'time']
+const MAX_RELEASE = 2 ** 31
 
 /** Segments of `[a-z0-9][a-z0-9._-]*` joined by `/`, at most 128 characters, so that a name is safe in paths everywhere. */
 export function isImageName(text: string): boolean {
@@ -63,71 +65,52 @@ export function encodeManifest(manifest: Manifest): Uint8Array {
   )
 }
 
-/** The inverse of {@link encodeManifest}; accepts nothing else. Errors: MANIFEST_INVALID saying what is wrong. */
+const isDigest: Check<string> = which(text(MAX_TEXT_BYTES), (hex) => digestFromHex(hex) !== undefined)
+const isRun: Check<readonly number[]> = which(list(natural(), 2), ({ length }) => length === 2)
+
+const MANIFEST = {
+  name: 'the manifest',
+  format: FORMAT,
+  shape: object({
+    image: which(text(MAX_TEXT_BYTES), isImageName),
+    release: which(natural(MAX_RELEASE), (release) => release > 0),
+    size: which(natural(MAX_IMAGE_SIZE_BYTES), (size) => size > 0),
+    blockSize: which(natural(), isBlockSize),
+    root: isDigest,
+    preserve: list(isRun, MAX_METADATA_FILE_BYTES),
+    repeats: optional(isDigest),
+    label: which(anyText(MAX_METADATA_FILE_BYTES), (label) => label.length <= MAX_LABEL_CHARACTERS),
+    time,
+  }),
+  fault: 'MANIFEST_INVALID',
+} as const
+
+/** What a manifest says. Errors: MANIFEST_INVALID saying what is wrong, FORMAT_NEWER. */
 export function decodeManifest(bytes: Uint8Array): Manifest {
-  if (bytes.byteLength > MAX_METADATA_FILE_BYTES) throw invalid(`${bytes.byteLength} bytes are too many`)
-  let json: unknown
-  try {
-    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
-  } catch (cause) {
-    throw invalid('it is no JSON', cause)
-  }
-  if (typeof json !== 'object' || json === null || Array.isArray(json)) throw invalid('it is no JSON object')
-  const fields = json as Record<string, unknown>
-  if (fields.format !== FORMAT)
-    throw invalid(`format ${String(fields.format)} is not known; update mesh on this machine`)
-  const { repeats: repeatsHex, ...others } = fields
-  if (Object.keys(others).sort().join() !== KEYS.join()) throw invalid('its keys are not those of format 1')
-
-  const { image, label, time } = fields
-  if (typeof image !== 'string' || !isImageName(image)) throw invalid('image is no image name')
-  if (typeof label !== 'string' || label.length > MAX_LABEL_CHARACTERS) throw invalid('label is no short text')
-  if (typeof time !== 'string' || Number.isNaN(Date.parse(time)) || new Date(time).toISOString() !== time) {
-    throw invalid('time is no UTC time')
-  }
-  const release = natural(fields.release, 'release', 1, 2 ** 31)
-  const size = natural(fields.size, 'size', 1, MAX_IMAGE_SIZE_BYTES)
-  const blockSize = natural(fields.blockSize, 'blockSize', MIN_BLOCK_SIZE_BYTES, MAX_BLOCK_SIZE_BYTES)
-  if (!isBlockSize(blockSize)) throw invalid('blockSize is no power of two')
-  const root = typeof fields.root === 'string' ? digestFromHex(fields.root) : undefined
-  if (root === undefined) throw invalid('root is no SHA-256 in hexadecimal')
-  const preserve = decodePreserve(fields.preserve, countBlocks(size, blockSize))
-  const repeats = typeof repeatsHex === 'string' ? digestFromHex(repeatsHex) : undefined
-  if (repeatsHex !== undefined && repeats === undefined) throw invalid('repeats is no SHA-256 in hexadecimal')
-
-  const manifest = {
+  if (bytes.byteLength > MAX_METADATA_FILE_BYTES)
+    throw new MeshError('MANIFEST_INVALID', `the manifest has ${bytes.byteLength} bytes, which are too many`)
+  const { image, release, size, blockSize, root, preserve, repeats, label, time } = readDocument(MANIFEST, bytes)
+  return {
     image,
     release,
     size: byteCount(size),
     blockSize: byteCount(blockSize),
-    root,
-    preserve,
-    ...(repeats === undefined ? {} : { repeats }),
+    root: digestFromHex(root)!,
+    preserve: preservedOf(preserve, countBlocks(size, blockSize)),
+    ...(repeats === undefined ? {} : { repeats: digestFromHex(repeats)! }),
     label,
     time,
   }
-  if (Buffer.compare(encodeManifest(manifest), bytes) !== 0) throw invalid('it is not in canonical form')
-  return manifest
 }
 
-function decodePreserve(value: unknown, blocks: number): RangeSet {
-  if (!Array.isArray(value)) throw invalid('preserve is no list')
-  return RangeSet.from(
-    value.map((run: unknown): [number, number] => {
-      if (!Array.isArray(run) || run.length !== 2) throw invalid('preserve holds something else than [start, end]')
-      const start = natural(run[0], 'preserve start', 0, blocks)
-      return [start, natural(run[1], 'preserve end', start, blocks)]
-    }),
-  )
-}
-
-function natural(value: unknown, name: string, least: number, most: number): number {
-  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < least || value > most) {
-    throw invalid(`${name} is no whole number from ${least} to ${most}`)
-  }
-  return value
-}
-
-function invalid(why: string, cause?: unknown): MeshError {
-  return new MeshError('MANIFEST_INVALID', `manifest refused: ${why}`, { cause })
+/** Runs in ascending order, apart from each other, inside of the image. */
+function preservedOf(runs: readonly (readonly number[])[], blocks: number): RangeSet {
+  let end = -1
+  const checked = runs.map(([start = 0, stop = 0]): [number, number] => {
+    if (start <= end || stop <= start || stop > blocks)
+      throw new MeshError('MANIFEST_INVALID', `the manifest is damaged: preserve has a run from ${start} to ${stop}`)
+    end = stop
+    return [start, stop]
+  })
+  return RangeSet.from(checked)
 }

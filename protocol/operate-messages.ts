@@ -5,10 +5,13 @@ import {
   MAX_TEXT_BYTES,
   MAX_WARNING_SECONDS,
 } from './constants.ts'
+import { type DocumentShape, readDocument } from './document.ts'
 import { ERROR_CODES, type ErrorCode, MeshError } from './errors.ts'
 import {
   anyText,
   type Check,
+  either,
+  isRecord,
   list,
   literal,
   natural,
@@ -23,11 +26,16 @@ import type { SignedDocument } from './signed-document.ts'
 
 /** What operators ask of machines, as JSON in `operate` messages (docs/PROTOCOL.md, operate protocol). */
 
-const isDocument: Check<SignedDocument> = object({
+/** A signed document as it travels; what its text says is looked at apart. */
+export const isSignedDocument: Check<SignedDocument> = object({
   by: text(MAX_TEXT_BYTES),
   text: anyText(MAX_ROLL_BYTES),
   signature: text(MAX_TEXT_BYTES),
 })
+
+/** A receipt as its machine signed it, with its number beside, by which receipts are asked for and kept. */
+export type SignedReceipt = Of<typeof isSignedReceipt>
+const isSignedReceipt = object({ number: natural(), document: isSignedDocument })
 
 const REQUESTS = {
   state: object({ op: literal('state') }),
@@ -43,7 +51,7 @@ const REQUESTS = {
     evenInUse: truth,
   }),
   'roll-get': object({ op: literal('roll-get'), group: text(MAX_TEXT_BYTES) }),
-  'roll-put': object({ op: literal('roll-put'), document: isDocument }),
+  'roll-put': object({ op: literal('roll-put'), document: isSignedDocument }),
 } as const
 
 const REPLIES = {
@@ -70,14 +78,24 @@ const REPLIES = {
   }),
   /** In the order of their numbers; there are others if `more`. */
   receipts: object({
-    receipts: list(object({ number: natural(), document: isDocument }), MAX_RECEIPTS_PER_PAGE),
+    receipts: list(isSignedReceipt, MAX_RECEIPTS_PER_PAGE),
     more: truth,
   }),
   reset: object({ granted: literal(true) }),
-  'roll-get': object({ document: nullable(isDocument) }),
+  'roll-get': object({ document: nullable(isSignedDocument) }),
   /** `document` is what is stored now. */
-  'roll-put': object({ accepted: truth, document: nullable(isDocument) }),
+  'roll-put': object({ accepted: truth, document: nullable(isSignedDocument) }),
 } as const
+
+const isRequest: Check<OperateRequest> = (value): value is OperateRequest => {
+  const op = isRecord(value) ? value.op : undefined
+  return typeof op === 'string' && Object.hasOwn(REQUESTS, op) && REQUESTS[op as Operation](value)
+}
+const REQUEST: DocumentShape<OperateRequest> = {
+  name: 'the operate request',
+  shape: isRequest,
+  fault: 'PROTOCOL_VIOLATION',
+}
 
 export type Operation = keyof typeof REQUESTS
 type Of<C> = C extends Check<infer T> ? T : never
@@ -85,7 +103,6 @@ export type OperateRequest = { [Op in Operation]: Of<(typeof REQUESTS)[Op]> }[Op
 export type RequestOf<Op extends Operation> = Of<(typeof REQUESTS)[Op]>
 export type ReplyOf<Op extends Operation> = Of<(typeof REPLIES)[Op]>
 export type MachineState = ReplyOf<'state'>
-export type ReceiptPage = ReplyOf<'receipts'>
 
 export type OperateMessage = Extract<Message, { type: 'operate' }>
 
@@ -93,15 +110,9 @@ export function encodeRequest(request: OperateRequest): OperateMessage {
   return encode(request)
 }
 
-/** Errors: PROTOCOL_VIOLATION for anything but a request. */
+/** Errors: PROTOCOL_VIOLATION for anything but a request, FORMAT_NEWER. */
 export function decodeRequest(message: Message): OperateRequest {
-  const value = decode(message)
-  const op = (value as { op?: unknown } | null)?.op
-  if (typeof op === 'string' && Object.hasOwn(REQUESTS, op)) {
-    const check: Check<OperateRequest> = REQUESTS[op as Operation] as Check<OperateRequest>
-    if (check(value)) return value
-  }
-  throw new MeshError('PROTOCOL_VIOLATION', 'an operate message is no request')
+  return readDocument(REQUEST, payloadOf(message))
 }
 
 const isFailure = object({ error: object({ code: anyText(MAX_TEXT_BYTES), message: anyText(MAX_TEXT_BYTES) }) })
@@ -114,13 +125,21 @@ export function encodeFailure(error: MeshError): OperateMessage {
   return encode({ error: { code: error.code, message: error.message.slice(0, MAX_TEXT_BYTES / 4) } })
 }
 
-/** The answer to a request. Errors: PROTOCOL_VIOLATION for anything but an answer to it, and those that the answer names. */
+/**
+ * The answer to a request. Errors: PROTOCOL_VIOLATION for anything but an answer to it, FORMAT_NEWER, and those that the
+ * answer names.
+ */
 export function decodeReply<Op extends Operation>(op: Op, message: Message): ReplyOf<Op> {
-  const value = decode(message)
-  if (isFailure(value)) throw failureOf(value)
-  const check = REPLIES[op] as unknown as Check<ReplyOf<Op>>
-  if (object({ ok: check })(value)) return (value as { ok: ReplyOf<Op> }).ok
-  throw new MeshError('PROTOCOL_VIOLATION', `an operate message is no answer to ${op}`)
+  const shape = object({ ok: replyShape(op) })
+  const name = `the answer to ${op}`
+  const reply = readDocument({ name, shape: either(isFailure, shape), fault: 'PROTOCOL_VIOLATION' }, payloadOf(message))
+  if (isFailure(reply)) throw failureOf(reply)
+  return reply.ok
+}
+
+/** What an answer to a request must be. */
+export function replyShape<Op extends Operation>(op: Op): Check<ReplyOf<Op>> {
+  return REPLIES[op] as unknown as Check<ReplyOf<Op>>
 }
 
 function failureOf({
@@ -135,15 +154,11 @@ function encode(value: object): OperateMessage {
   return { type: 'operate', payload: Buffer.from(JSON.stringify(value)) }
 }
 
-function decode(message: Message): unknown {
+function payloadOf(message: Message): Uint8Array {
   if (message.type !== 'operate') {
     throw new MeshError('PROTOCOL_VIOLATION', `${message.type} was sent on the operate protocol`)
   }
   const bytes = message.payload.byteLength
   if (bytes > MAX_OPERATE_BYTES) throw new MeshError('PROTOCOL_VIOLATION', `an operate message has ${bytes} bytes`)
-  try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(message.payload))
-  } catch (cause) {
-    throw new MeshError('PROTOCOL_VIOLATION', 'an operate message is no JSON', { cause })
-  }
+  return message.payload
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { GRANULE_SIZE_BYTES, MAX_IMAGE_SIZE_BYTES } from './constants.ts'
+import { assertFormat, formatOfMessage } from './document.ts'
 import { isMeshError } from './errors.ts'
 import { violation, WireReader } from './wire-reader.ts'
 import { WireWriter } from './wire-writer.ts'
@@ -52,13 +53,18 @@ function encodeBody(repeats: readonly Repeat[]): Uint8Array {
   return w.finish()
 }
 
-/** The inverse of {@link encodeRepeats}. Errors: PROTOCOL_VIOLATION if the page is none, or speaks of granules beyond the image. */
+/**
+ * The inverse of {@link encodeRepeats}. Errors: PROTOCOL_VIOLATION if the page is none, or speaks of granules beyond the
+ * image; FORMAT_NEWER.
+ */
 export function decodeRepeats(page: Uint8Array, imageSize: number): Repeat[] {
   try {
     const body = Buffer.from(page.buffer, page.byteOffset, page.byteLength)
     const length = body.readUInt32LE()
     if (LENGTH_BYTES + length > body.byteLength) throw violation('a list of repeats is longer than its page')
-    return decodeBody(body.subarray(LENGTH_BYTES, LENGTH_BYTES + length), Math.floor(imageSize / GRANULE_SIZE_BYTES))
+    const message = body.subarray(LENGTH_BYTES, LENGTH_BYTES + length)
+    assertFormat('the list of repeats', formatOfMessage(message))
+    return decodeBody(message, Math.floor(imageSize / GRANULE_SIZE_BYTES))
   } catch (error) {
     if (isMeshError(error)) throw error
     // The protobuf library throws plain errors where bytes are missing.

@@ -1,6 +1,7 @@
 import { MAX_ROLL_BYTES, MAX_TEXT_BYTES } from './constants.ts'
-import { anyText, type Check, natural, object, text } from './json-shape.ts'
-import { isSigned, type SignedDocument, type SigningKey, signDocument } from './signed-document.ts'
+import type { DocumentShape } from './document.ts'
+import { anyText, natural, object, text } from './json-shape.ts'
+import { readSigned, type SignedDocument, type SigningKey, signDocument } from './signed-document.ts'
 
 /** The one document of a group of machines that says what its roll is at; what `body` means is the operators' business. */
 export interface RollDocument {
@@ -15,14 +16,18 @@ export interface RollDocument {
   readonly body: unknown
 }
 
-const anything = (_: unknown): _ is unknown => true
-const isRollDocument: Check<RollDocument> = object({
-  group: text(MAX_TEXT_BYTES),
-  roll: text(MAX_TEXT_BYTES),
-  epoch: natural(),
-  sequence: natural(),
-  body: anything,
-})
+const anything = (value: unknown): value is unknown => value !== undefined
+const ROLL: DocumentShape<RollDocument> = {
+  name: 'the roll document',
+  shape: object({
+    group: text(MAX_TEXT_BYTES),
+    roll: text(MAX_TEXT_BYTES),
+    epoch: natural(),
+    sequence: natural(),
+    body: anything,
+  }),
+  fault: 'PROTOCOL_VIOLATION',
+}
 const isText = anyText(MAX_ROLL_BYTES)
 
 /** Signs a roll document of at most MAX_ROLL_BYTES. */
@@ -34,15 +39,12 @@ export function signRoll(document: RollDocument, key: SigningKey): SignedDocumen
   return signed
 }
 
-/** What a signed roll document says; undefined if the signature or the content is wrong. Whether `by` may operate is not looked at. */
+/**
+ * What a signed roll document says; undefined if the signature or the content is wrong. Whether `by` may operate is not
+ * looked at. Errors: FORMAT_NEWER, of one whose signature is right.
+ */
 export function readRoll(signed: SignedDocument): RollDocument | undefined {
-  if (!isText(signed.text)) return undefined
-  try {
-    const document: unknown = JSON.parse(signed.text)
-    return isRollDocument(document) && isSigned('roll', signed) ? document : undefined
-  } catch {
-    return undefined
-  }
+  return isText(signed.text) ? readSigned('roll', signed, ROLL) : undefined
 }
 
 /** Whether a document replaces another one: by its epoch, then by its sequence. */

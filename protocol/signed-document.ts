@@ -1,4 +1,6 @@
 import { createPrivateKey, createPublicKey, sign, verify } from 'node:crypto'
+import { type DocumentShape, readDocument } from './document.ts'
+import { isMeshError } from './errors.ts'
 import { peerIdOf, publicKeyOf } from './peer-id.ts'
 
 /** A text that one machine of the site has signed (docs/PROTOCOL.md, signed documents). */
@@ -12,7 +14,7 @@ export interface SignedDocument {
 }
 
 /** What a document is, so that none can be taken for one of another kind. */
-export type DocumentKind = 'roll' | 'receipt'
+type DocumentKind = 'roll' | 'receipt'
 
 /** The raw Ed25519 key of a machine. */
 export interface SigningKey {
@@ -35,6 +37,20 @@ export function isSigned(kind: DocumentKind, document: SignedDocument): boolean 
   const jwk = { kty: 'OKP', crv: 'Ed25519', x: Buffer.from(publicKey).toString('base64url') }
   const signature = Buffer.from(document.signature, 'base64url')
   return verify(undefined, signedBytes(kind, document.text), createPublicKey({ key: jwk, format: 'jwk' }), signature)
+}
+
+/**
+ * What a signed text says, its signature first: undefined if that or the content is wrong, so that nobody can forge even a
+ * format. Errors: FORMAT_NEWER.
+ */
+export function readSigned<T>(kind: DocumentKind, document: SignedDocument, content: DocumentShape<T>): T | undefined {
+  if (!isSigned(kind, document)) return undefined
+  try {
+    return readDocument(content, document.text)
+  } catch (error) {
+    if (isMeshError(error, 'FORMAT_NEWER')) throw error
+    return undefined
+  }
 }
 
 function signedBytes(kind: DocumentKind, text: string): Buffer {

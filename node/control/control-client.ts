@@ -1,19 +1,29 @@
 import { connect } from 'node:net'
+import { readDocument } from '../../protocol/document.ts'
 import { ERROR_CODES, errnoOf, MeshError } from '../../protocol/errors.ts'
+import { anyText, type Check, either, object } from '../../protocol/json-shape.ts'
 import { controlSocketPath } from '../state/state-directory.ts'
 import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
 
+const isWords = anyText(MAX_CONTROL_BYTES)
+const isFailure = object({ error: object({ code: isWords, message: isWords }) })
+
 /**
- * Calls a method of the command that runs on this state directory. Errors: STATE_NOT_RUNNING if none runs,
- * STATE_UNWRITABLE if it belongs to another user, and those of the method. A failure there that is no MeshError comes
- * back as a plain Error.
+ * Calls a method of the command that runs on this state directory, which may be of another version. `result` is what the
+ * method must answer. Errors: STATE_NOT_RUNNING if no command runs, STATE_UNWRITABLE if it belongs to another user,
+ * PROTOCOL_VIOLATION and FORMAT_NEWER for another answer, and those of the method. A failure there that is no MeshError
+ * comes back as a plain Error.
  */
-export async function callControl<T>(stateDir: string, method: string, params: object = {}): Promise<T> {
-  const reply = JSON.parse(await exchange(stateDir, `${JSON.stringify({ method, params })}\n`)) as {
-    result?: T
-    error?: { code: string; message: string }
-  }
-  if (reply.error === undefined) return reply.result as T
+export async function callControl<T>(
+  stateDir: string,
+  method: string,
+  result: Check<T>,
+  params: object = {},
+): Promise<T> {
+  const json = await exchange(stateDir, `${JSON.stringify({ method, params })}\n`)
+  const name = `the answer to ${method} of the command running on ${stateDir}`
+  const reply = readDocument({ name, shape: either(isFailure, object({ result })), fault: 'PROTOCOL_VIOLATION' }, json)
+  if (!('error' in reply)) return reply.result
   const { code, message } = reply.error
   const known = ERROR_CODES.find((one) => one === code)
   // A fault of the running command itself, or a code of a newer version, has no advice here.

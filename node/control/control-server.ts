@@ -6,7 +6,10 @@
 
 import { chmod, rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
+import { MAX_TEXT_BYTES } from '../../protocol/constants.ts'
+import { readDocument } from '../../protocol/document.ts'
 import { isMeshError } from '../../protocol/errors.ts'
+import { isRecord, object, optional, text } from '../../protocol/json-shape.ts'
 import { controlSocketPath } from '../state/state-directory.ts'
 import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
 
@@ -67,12 +70,18 @@ export class ControlServer {
   }
 }
 
+const REQUEST = {
+  name: 'the control request',
+  shape: object({ method: text(MAX_TEXT_BYTES), params: optional(isRecord) }),
+  fault: 'USAGE',
+} as const
+
 async function answer(line: string, methods: Readonly<Record<string, ControlMethod>>): Promise<unknown> {
   try {
-    const request = JSON.parse(line) as { method?: unknown; params?: Record<string, unknown> }
-    const method = Object.hasOwn(methods, String(request.method)) ? methods[String(request.method)] : undefined
-    if (method === undefined) return { error: { code: 'USAGE', message: `no method ${String(request.method)} here` } }
-    return { result: (await method(request.params ?? {})) ?? null }
+    const { method: name, params = {} } = readDocument(REQUEST, line)
+    const method = Object.hasOwn(methods, name) ? methods[name] : undefined
+    if (method === undefined) return { error: { code: 'USAGE', message: `no method ${name} here` } }
+    return { result: (await method(params)) ?? null }
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error)
     return { error: { code: isMeshError(error) ? error.code : 'UNEXPECTED', message } }

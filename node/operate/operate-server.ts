@@ -6,7 +6,7 @@ import {
   type MachineState,
   type OperateMessage,
   type OperateRequest,
-  type ReceiptPage,
+  type ReplyOf,
   type RequestOf,
 } from '../../protocol/operate-messages.ts'
 import type { FrameStream } from '../net/frame-stream.ts'
@@ -14,14 +14,14 @@ import type { Resetter } from './resetter.ts'
 import type { RollStore } from './roll-store.ts'
 
 /** What a machine answers operators from. */
-export interface OperateServerOptions {
+interface OperateServerOptions {
   /** Whether a peer is the master or an operator, by the signed member list at this moment. */
   readonly mayOperate: (peerId: string) => boolean
   /** The group this machine is in. */
   readonly group: () => string
   readonly state: () => Promise<MachineState>
   /** A page of receipts with numbers above `since`. */
-  readonly receipts: (since: number) => Promise<ReceiptPage>
+  readonly receipts: (since: number) => Promise<ReplyOf<'receipts'>>
   readonly rolls: RollStore
   readonly resetter: Resetter
 }

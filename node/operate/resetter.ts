@@ -14,7 +14,7 @@ export interface ResetterOptions {
 }
 
 /** What an operator asks for. `evenInUse`: also while somebody uses the machine, after `warningSeconds`. */
-export interface ResetOrder {
+interface ResetOrder {
   readonly warningSeconds: number
   readonly evenInUse: boolean
   /** Looks, when the time has come, why the reset is not wanted any more; undefined if it is. */

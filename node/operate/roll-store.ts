@@ -3,13 +3,13 @@ import { isNewerRoll, type RollDocument, readRoll } from '../../protocol/roll-do
 import type { SignedDocument } from '../../protocol/signed-document.ts'
 
 /** Where roll documents are kept, by group; `put` is durable when it resolves. */
-export interface RollShelf {
+interface RollShelf {
   get(group: string): Promise<SignedDocument | undefined>
   put(group: string, document: SignedDocument): Promise<void>
 }
 
 /** Where documents are kept, and whose are taken. */
-export interface RollStoreOptions {
+interface RollStoreOptions {
   readonly shelf: RollShelf
   /** Whether a peer is the master or an operator at this moment. */
   readonly mayOperate: (peerId: string) => boolean
@@ -18,7 +18,7 @@ export interface RollStoreOptions {
 }
 
 /** A document as it was signed, and what it says. */
-export interface StoredRoll {
+interface StoredRoll {
   readonly signed: SignedDocument
   readonly roll: RollDocument
 }

@@ -57,7 +57,8 @@ interface BlockProviderOptions {
  * blocks in part, only the rest is fetched. Every block that is yielded has been hashed as a whole.
  */
 export class BlockProvider {
-  readonly counts = { local: 0, zero: 0, staged: 0, fetched: 0 }
+  /** Blocks by where their content came from; each is counted once, when it is about to be yielded. */
+  readonly counts = { zero: 0, local: 0, staged: 0, copied: 0, fetched: 0 }
   readonly deliveredBy = new Map<string, { blocks: number; bytes: number }>()
   bytesReceived = 0
   /** A block that turned out to be wrong in granules that the log called clean. */
@@ -220,7 +221,7 @@ export class BlockProvider {
       const digest = await this.#options.tree.leaf(index)
       if (!sameBytes(digestOf(data), digest)) continue
       rest.clear(index)
-      this.counts.local++
+      this.counts.copied++
       yield { index, data }
       yield* this.#twins(index, data)
     }
@@ -271,7 +272,7 @@ export class BlockProvider {
     if (this.#waiting.count === 0 || locations === undefined) return
     for await (const same of locations.find(await tree.leaf(index))) {
       if (!this.#waiting.clear(same)) continue
-      this.counts.local++
+      this.counts.copied++
       yield this.#known(same, data)
     }
   }

@@ -31,7 +31,8 @@ import { BlockWriter } from './block-writer.ts'
 import { DirtyBlocks } from './dirty-blocks.ts'
 import { AUDIT_BOOT_BUDGET_MS } from './limits.ts'
 import { movedLog } from './moved-log.ts'
-import { type Receipt, ReceiptBook } from './receipt.ts'
+import type { RestoreResult } from './restore-result.ts'
+import { RestoreTally } from './restore-tally.ts'
 import { DisplacedBlocks, scanDisk } from './scan.ts'
 import { ensureTree } from './tree-fetch.ts'
 import { assertLargeEnough } from './verify.ts'
@@ -74,7 +75,7 @@ export interface RestoreOptions {
   readonly onLogMiss?: (block: number) => void
   readonly progress: ReportProgress
   readonly signal: AbortSignal
-  /** Name of this machine, and of a peer, for the receipt. */
+  /** Name of this machine, and of a peer, for the result. */
   readonly machine: string
   readonly nameOf: (peerId: string) => string
   /** Unix ms; only the beginning is read from it. @default Date.now */
@@ -90,7 +91,7 @@ export interface RestoreOptions {
  * was changed), DISK_IO, BLOCKS_UNAVAILABLE, PEERS_UNREACHABLE, INTERRUPTED. Blocks that came before an error are
  * written, flushed and cleared in the log.
  */
-export async function restore(options: RestoreOptions): Promise<Receipt> {
+export async function restore(options: RestoreOptions): Promise<RestoreResult> {
   const { device, manifest, now = Date.now } = options
   const startedAt = now()
   // The clock may be set during a restore, as it often is after a boot, so the time that it took is not read from it.
@@ -101,15 +102,15 @@ export async function restore(options: RestoreOptions): Promise<Receipt> {
   try {
     const { logState, ...moved } = await moveLog(options, opened, tree)
     const disk = new ImageDisk(device, manifest)
-    const book = new ReceiptBook({ options, tree, disk, startedAt, received, logState, movedFrom: moved.movedFrom })
+    const tally = new RestoreTally({ options, tree, disk, startedAt, received, logState, movedFrom: moved.movedFrom })
     // Peers may have the tree before it is known which blocks are here.
     options.serving?.(new DiskSource({ disk, tree, held: new Bitmap(tree.geometry.blockCount) }))
-    const run = new RestoreRun(options, tree, disk, book, moved)
+    const run = new RestoreRun(options, tree, disk, tally, moved)
     if (logState.state === 'unknown') await run.fromScan()
     else await run.fromLog()
-    const receipt = book.receipt(startedAt + Math.round(performance.now() - begun))
+    const result = tally.result(startedAt + Math.round(performance.now() - begun))
     await options.handOver?.()
-    return receipt
+    return result
   } finally {
     await tree.close()
   }
@@ -190,15 +191,15 @@ class RestoreRun {
   readonly #options: RestoreOptions
   readonly #tree: TreeFile
   readonly #disk: ImageDisk
-  readonly #book: ReceiptBook
+  readonly #tally: RestoreTally
   readonly #alike: RangeSet
   #places: LocationIndex | undefined
 
-  constructor(options: RestoreOptions, tree: TreeFile, disk: ImageDisk, book: ReceiptBook, moved: Moved) {
+  constructor(options: RestoreOptions, tree: TreeFile, disk: ImageDisk, tally: RestoreTally, moved: Moved) {
     this.#options = options
     this.#tree = tree
     this.#disk = disk
-    this.#book = book
+    this.#tally = tally
     this.#alike = moved.alike ?? RangeSet.empty
     this.#places = moved.places
   }
@@ -209,7 +210,7 @@ class RestoreRun {
     const clean = this.#others(dirty)
     const missed = (await this.#putRight(dirty, new DisplacedBlocks())) ?? (await this.#audit(clean))
     if (missed === undefined) return this.#finish(dirty)
-    this.#book.missed = missed
+    this.#tally.missed = missed
     this.#options.onLogMiss?.(missed)
     await log.doubt(`block ${missed} changed without the log’s knowledge`)
     await this.fromScan()
@@ -232,7 +233,7 @@ class RestoreRun {
       preserve: manifest.preserve,
       phase: 'scan',
     })
-    this.#book.bytesRead += bytesRead
+    this.#tally.bytesRead += bytesRead
     const dirty = DirtyBlocks.fromScan(blocks)
     this.#places ??= await beforeMoving(this.#options, this.#tree, blocks)
     await log.reset(dirty.asGranules(log.granuleSize, manifest.blockSize))
@@ -242,15 +243,14 @@ class RestoreRun {
 
   /** Begins the log anew when every block is right and flushed, if there was anything in the log. */
   async #finish({ blocks }: DirtyBlocks): Promise<void> {
-    this.#book.left = blocks.count
-    if (blocks.count === 0 && this.#book.dirty > 0) await this.#options.log.reset(RangeSet.empty)
+    this.#tally.left = blocks.count
+    if (blocks.count === 0 && this.#tally.restored > 0) await this.#options.log.reset(RangeSet.empty)
   }
 
   /** Writes every dirty block anew. Returns a block that was wrong though the log called it clean, if there was one. */
   async #putRight(dirty: DirtyBlocks, displaced: DisplacedBlocks): Promise<number | undefined> {
     const { log, device, signal, beforeWriting, serving } = this.#options
     const count = dirty.blocks.count
-    this.#book.dirty += count
     if (count === 0) return undefined
     const source = new DiskSource({ disk: this.#disk, tree: this.#tree, held: this.#others(dirty) })
     const report = (): void => this.#progress(count - dirty.blocks.count, count)
@@ -267,7 +267,7 @@ class RestoreRun {
       repeats: this.#isMuch(dirty) ? await repeatsOf(this.#tree) : undefined,
       written: () => writer.written(),
     })
-    this.#book.providers.push(provider)
+    this.#tally.providers.push(provider)
     await beforeWriting()
     serving?.(source)
     await pipe(
@@ -275,6 +275,7 @@ class RestoreRun {
       (blocks) => writer.write(blocks),
     )
     if (signal.aborted) throw new MeshError('INTERRUPTED', `the restore of ${device.path} was interrupted`)
+    this.#tally.restored += count - dirty.blocks.count
     return provider.missed
   }
 
@@ -299,9 +300,9 @@ class RestoreRun {
    */
   async #audit(clean: Bitmap): Promise<number | undefined> {
     const { random, signal } = this.#options
-    const budget = this.#book.dirty === 0 ? { budgetMs: AUDIT_BOOT_BUDGET_MS } : {}
+    const budget = this.#tally.restored === 0 ? { budgetMs: AUDIT_BOOT_BUDGET_MS } : {}
     const { audited, wrong } = await audit({ disk: this.#disk, tree: this.#tree, clean, random, signal, ...budget })
-    this.#book.audited += audited
+    this.#tally.audited += audited
     return wrong
   }
 

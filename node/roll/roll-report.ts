@@ -1,20 +1,10 @@
-import type { Roll, Turn } from './roll.ts'
-
-/** The part of a signed receipt that a report shows. */
-export interface ReportedReceipt {
-  readonly verified: boolean
-  readonly release: number
-  /** Blocks that were written. */
-  readonly blocks: number
-  readonly seconds: number
-  /** Who sent how many blocks. */
-  readonly from: readonly { readonly name: string; readonly blocks: number }[]
-  /** A block that was wrong though the write log called it clean. */
-  readonly missed?: number
-}
+import { MAX_RECEIPT_PEERS, MAX_ROLL_MACHINES, MAX_TEXT_BYTES } from '../../protocol/constants.ts'
+import { type Check, list, literal, natural, object, optional, real, text, truth } from '../../protocol/json-shape.ts'
+import type { ReceiptSummary } from './receipt-summary.ts'
+import { type Roll, TURNS, type Turn } from './roll.ts'
 
 /** One machine of a roll; of a roll that still runs, as far as is known. */
-export interface ReportRow extends Partial<ReportedReceipt> {
+export interface ReportRow extends Partial<Omit<ReceiptSummary, 'key' | 'reason'>> {
   readonly machine: string
   readonly turn: Turn
   readonly why: string
@@ -29,11 +19,34 @@ export interface RollReport {
   readonly rows: readonly ReportRow[]
 }
 
+const shortText = text(MAX_TEXT_BYTES)
+/** What a report must be that was kept in a file. */
+export const isRollReport: Check<RollReport> = object({
+  roll: shortText,
+  verified: natural(),
+  failed: natural(),
+  skipped: natural(),
+  rows: list(
+    object({
+      machine: shortText,
+      turn: literal(...TURNS),
+      why: shortText,
+      verified: optional(truth),
+      release: optional(natural()),
+      blocks: optional(natural()),
+      seconds: optional(real),
+      from: optional(list(object({ name: shortText, blocks: natural() }), MAX_RECEIPT_PEERS)),
+      missed: optional(natural()),
+    }),
+    MAX_ROLL_MACHINES,
+  ),
+})
+
 /**
  * Reports what became of each machine. `receipts` has the receipts that the roll's document names, by the id of the
  * machine.
  */
-export function reportOf(roll: Roll, receipts: ReadonlyMap<string, ReportedReceipt>): RollReport {
+export function reportOf(roll: Roll, receipts: ReadonlyMap<string, ReceiptSummary>): RollReport {
   const count = (turn: Turn): number => roll.machines.filter((one) => one.turn === turn).length
   return {
     roll: roll.roll,
@@ -45,7 +58,13 @@ export function reportOf(roll: Roll, receipts: ReadonlyMap<string, ReportedRecei
       machine: name,
       turn,
       why,
-      ...(turn === 'verified' || turn === 'failed' ? receipts.get(id) : undefined),
+      ...(turn === 'verified' || turn === 'failed' ? factsOf(receipts.get(id)) : undefined),
     })),
   }
+}
+
+function factsOf(receipt: ReceiptSummary | undefined): Omit<ReceiptSummary, 'key' | 'reason'> | undefined {
+  if (receipt === undefined) return undefined
+  const { key: _, reason: __, ...facts } = receipt
+  return facts
 }

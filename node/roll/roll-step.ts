@@ -1,5 +1,6 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
 import { ROLL_ASK_AGAIN_MS } from './limits.ts'
+import type { ReceiptSummary } from './receipt-summary.ts'
 import { hasEnded, isDown, isOver, type Roll, type RollMachine } from './roll.ts'
 import { nextWave, type Shortage, type WaveMachine } from './waves.ts'
 
@@ -14,23 +15,14 @@ export interface Sight {
   /** Image on the disk of the machine, and the newest release of it that the machine knows. */
   readonly image: string
   readonly newest: number
-  /** Its last receipt. */
-  readonly receipt?: SeenReceipt
+  /** The part of its last receipt that decides its turn. */
+  readonly receipt?: Pick<ReceiptSummary, 'key' | 'verified' | 'reason' | 'release'>
   /** Blocks of the release that the machine holds, or held when it was last up. */
   readonly held: Bitmap
   /** Whether the machine has said what it holds. Until then nobody knows what would be lost with it. */
   readonly told: boolean
   /** The machine can be powered on from afar. */
   readonly canWake: boolean
-}
-
-/** The last receipt of a machine. `key` differs from one receipt to the next. */
-export interface SeenReceipt {
-  readonly key: string
-  readonly release: number
-  readonly verified: boolean
-  /** Why the restore is not verified. */
-  readonly reason: string
 }
 
 /** What the operator knows at one moment. */
@@ -168,7 +160,12 @@ function observe(machine: RollMachine, sight: Sight | undefined, document: Roll,
   return started && machine.turn !== 'back' ? { ...machine, turn: 'back', why: 'its receipt is waited for' } : machine
 }
 
-function ended(machine: RollMachine, receipt: SeenReceipt, { release }: Roll, now: number): RollMachine {
+function ended(
+  machine: RollMachine,
+  receipt: NonNullable<Sight['receipt']>,
+  { release }: Roll,
+  now: number,
+): RollMachine {
   const known = { ...machine, receipt: receipt.key }
   if (!receipt.verified) return turned(known, 'failed', now, receipt.reason || 'its restore is not verified')
   if (receipt.release < release) return turned(known, 'failed', now, `restored release ${receipt.release}`)

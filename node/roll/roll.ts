@@ -7,8 +7,8 @@
  */
 
 import { MAX_ROLL_MACHINES, MAX_TEXT_BYTES } from '../../protocol/constants.ts'
-import { MeshError } from '../../protocol/errors.ts'
-import { type Check, list, literal, natural, object, text, truth } from '../../protocol/json-shape.ts'
+import { checkDocument, type DocumentShape } from '../../protocol/document.ts'
+import { type Check, list, literal, natural, object, text, truth, which } from '../../protocol/json-shape.ts'
 
 /** Bytes of a name, an id or a key. */
 const MAX_NAME_BYTES = 128
@@ -30,7 +30,7 @@ type RollState = (typeof ROLL_STATES)[number]
  * `down`: told to reset. `back`: has started again, and its receipt is waited for. `verified`, `failed` and `skipped`
  * are ends.
  */
-const TURNS = ['waiting', 'woken', 'warned', 'down', 'back', 'verified', 'failed', 'skipped'] as const
+export const TURNS = ['waiting', 'woken', 'warned', 'down', 'back', 'verified', 'failed', 'skipped'] as const
 /** Where one machine stands in a roll, see the list above. */
 export type Turn = (typeof TURNS)[number]
 
@@ -175,8 +175,13 @@ export function brief(said: string): string {
   return said.replace(/[^ -~]+/g, ' ').slice(0, MAX_WHY_CHARACTERS)
 }
 
-/** Reads a document of another machine or of a file. Errors: PROTOCOL_VIOLATION. */
+const ROLL: DocumentShape<Roll> = {
+  name: 'the document of a roll',
+  shape: which(isDocument, ({ machines }) => new Set(machines.map(({ id }) => id)).size === machines.length),
+  fault: 'PROTOCOL_VIOLATION',
+}
+
+/** Reads a document that another machine, or a file, has. Errors: PROTOCOL_VIOLATION, FORMAT_NEWER. */
 export function parseRoll(value: unknown): Roll {
-  if (isDocument(value) && new Set(value.machines.map(({ id }) => id)).size === value.machines.length) return value
-  throw new MeshError('PROTOCOL_VIOLATION', 'the document of a roll is damaged')
+  return checkDocument(ROLL, value)
 }

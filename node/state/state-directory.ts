@@ -1,6 +1,8 @@
 /**
  * The folder node/state is what a machine remembers from one boot to the next, in one directory.
  * - `state-directory` opens the directory, holds it for one process (`directory-lock`), and has a database for small values.
+ * - `machine-config` is what the machine was told to be; `shelf` is a named part of the database; `stored-document` reads a
+ *   file of the directory.
  * - `atomic-file` replaces files so that a crash leaves the old one or the new one.
  */
 
@@ -8,60 +10,14 @@ import { closeSync, openSync } from 'node:fs'
 import { access, constants, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Level } from 'level'
+import { MAX_TEXT_BYTES } from '../../protocol/constants.ts'
+import { assertFormat, type DocumentShape } from '../../protocol/document.ts'
 import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
+import { natural, object, text as textOf } from '../../protocol/json-shape.ts'
 import { storageError, writeFileAtomic } from './atomic-file.ts'
-
-/** What serving may take of a machine. A value is there only if the user gave it. */
-export interface ServingConfig {
-  /** Bytes per second. */
-  readonly maxUpload?: number
-  /** Part of one core: 0.5 is half of it. */
-  readonly maxCpu?: number
-  /** Machines that are served at the same time. */
-  readonly maxPeers?: number
-  /** Priority, as nice(1) counts. */
-  readonly nice?: number
-  /** What may cross the uplink, as `parseUplinkRule` reads it. Strict: nothing crosses outside of its windows. */
-  readonly uplink?: string
-  readonly uplinkStrict?: boolean
-  /** Command that prints something while somebody uses the machine. Empty: nobody looks. */
-  readonly inUseCheck?: string
-  /** Bytes of a coming release that are kept beside the disk; 0: none. */
-  readonly stageSpace?: number
-  /** Bytes per second at which a coming release is fetched ahead. */
-  readonly stageRate?: number
-}
-
-/** How a machine is reset from afar: commands of the shell. A value is there only if the user gave it. */
-export interface ResetConfig {
-  /** The command that resets. Empty: the machine is not reset from afar. */
-  readonly command?: string
-  /** The command that shows its standard input to whoever uses the machine. */
-  readonly warnCommand?: string
-}
-
-/** What a machine was told to be: `machine.json` in the state directory. */
-export interface MachineConfig {
-  /** Name of the site, for people. */
-  readonly site: string
-  /** SHA-256 of the site's first root metadata, hexadecimal. It identifies the site. */
-  readonly siteId: string
-  /** Name of this machine within the site. */
-  readonly name: string
-  /** Peer id of this machine. */
-  readonly id: string
-  readonly role: 'master' | 'operator' | 'machine'
-  /** Image this machine is to have. */
-  readonly image?: string
-  /** Absolute path of the managed disk. */
-  readonly disk?: string
-  /** Multiaddrs to listen on. */
-  readonly listen: readonly string[]
-  readonly serving?: ServingConfig
-  readonly reset?: ResetConfig
-  /** State directories of the other managed disks of this computer. */
-  readonly beside?: readonly string[]
-}
+import { isMachineConfig, type MachineConfig } from './machine-config.ts'
+import { Shelf } from './shelf.ts'
+import { readStored } from './stored-document.ts'
 
 const FORMAT_NAME = 'lab-mesh-state'
 const FORMAT_VERSION = 1
@@ -75,12 +31,12 @@ const MAX_SOCKET_PATH_BYTES = 107
  */
 export class StateDirectory {
   readonly directory: string
-  readonly #database: Level<string, unknown> | undefined
+  readonly #database: Level<string, string> | undefined
   #machine: MachineConfig | undefined
 
   private constructor(
     directory: string,
-    database: Level<string, unknown> | undefined,
+    database: Level<string, string> | undefined,
     machine: MachineConfig | undefined,
   ) {
     this.directory = directory
@@ -91,7 +47,7 @@ export class StateDirectory {
   /**
    * Opens a state directory. `create` makes one of a missing or empty directory. `readOnly` takes no lock and opens no
    * database. The format is checked before anything is changed. Errors: STATE_MISSING, STATE_IN_USE (naming the
-   * holder), STATE_NEWER, STATE_CORRUPT, STATE_UNWRITABLE, DISK_FULL.
+   * holder), FORMAT_NEWER, STATE_CORRUPT, STATE_UNWRITABLE, DISK_FULL.
    */
   static async open(
     path: string,
@@ -126,35 +82,12 @@ export class StateDirectory {
     this.#machine = machine
   }
 
-  get database(): Level<string, unknown> {
+  /** A named part of the database, with documents of one kind. */
+  shelf<T>(name: string, document: DocumentShape<T>): Shelf<T> {
     if (this.#database === undefined) throw new Error('the state directory was opened read-only')
-    return this.#database
-  }
-
-  /** A named part of the database with JSON values of type T. */
-  sublevel<T>(name: string) {
-    return this.database.sublevel<string, T>(name, { valueEncoding: 'json' })
-  }
-
-  /** Stores a value durably; LevelDB alone does not fsync. Errors: DISK_FULL. */
-  async putDurable<T>(name: string, key: string, value: T): Promise<void> {
-    await this.changeDurable<T>(name, [[key, value]], [])
-  }
-
-  /** Stores and removes values, all or nothing, as {@link putDurable}. */
-  async changeDurable<T>(
-    name: string,
-    puts: readonly (readonly [string, T])[],
-    dels: readonly string[],
-  ): Promise<void> {
-    const sublevel = this.sublevel<T>(name)
-    const changes = [
-      ...puts.map(([key, value]) => ({ type: 'put', key, value, sublevel }) as const),
-      ...dels.map((key) => ({ type: 'del', key, sublevel }) as const),
-    ]
-    await this.database.batch(changes, { sync: true }).catch((error: unknown) => {
-      throw storageError(systemError(error, causesOf(error).text), this.path('db'))
-    })
+    return new Shelf(this.#database, name, document, (error) =>
+      storageError(systemError(error, causesOf(error).text), this.path('db')),
+    )
   }
 
   /** Directory `name` below this one, made if it is missing. */
@@ -204,9 +137,7 @@ async function checkFormat(directory: string, create: boolean): Promise<void> {
   if (name !== FORMAT_NAME || !/^\d+$/.test(version ?? '')) {
     throw new MeshError('STATE_CORRUPT', `${file} does not name a state format`)
   }
-  if (Number(version) > FORMAT_VERSION) {
-    throw new MeshError('STATE_NEWER', `${directory} has state format ${version}; this version knows ${FORMAT_VERSION}`)
-  }
+  assertFormat(`the state directory ${directory}`, Number(version), FORMAT_VERSION)
 }
 
 async function makeDirectory(directory: string): Promise<void> {
@@ -246,20 +177,12 @@ async function readMachine(directory: string): Promise<MachineConfig | undefined
     if (errnoOf(error) === 'ENOENT') return undefined
     throw storageError(error, file)
   })
-  if (text === undefined) return undefined
-  try {
-    const machine = JSON.parse(text) as MachineConfig
-    const texts = [machine.site, machine.siteId, machine.name, machine.id, machine.role]
-    if (texts.every((value) => typeof value === 'string') && Array.isArray(machine.listen)) return machine
-  } catch {
-    // This is reported below, as JSON of another shape is.
-  }
-  throw new MeshError('STATE_CORRUPT', `${file} is damaged`, { detail: { path: file } })
+  return text === undefined ? undefined : readStored(file, isMachineConfig, text)
 }
 
-async function openDatabase(directory: string): Promise<Level<string, unknown>> {
+async function openDatabase(directory: string): Promise<Level<string, string>> {
   const path = join(directory, 'db')
-  const database = new Level<string, unknown>(path, { valueEncoding: 'json' })
+  const database = new Level<string, string>(path, { valueEncoding: 'utf8' })
   try {
     await database.open()
     return database
@@ -293,6 +216,8 @@ function systemError(error: unknown, text: string): unknown {
   return errno === undefined ? error : Object.assign(new Error(text), { code: errno })
 }
 
+const isHolder = object({ pid: natural(), command: textOf(MAX_TEXT_BYTES) })
+
 /**
  * Describes the process that wrote `holder.json`, if it still runs. After a crash another process may hold the lock
  * already.
@@ -300,9 +225,9 @@ function systemError(error: unknown, text: string): unknown {
 async function describeHolder(directory: string): Promise<string> {
   try {
     const text = await readFile(join(directory, 'holder.json'), 'utf8')
-    const { pid, command } = JSON.parse(text) as { pid: number; command: string }
+    const { pid, command } = readStored('holder.json', isHolder, text)
     // On Linux this folder is there exactly as long as the process runs.
-    await access(`/proc/${Number(pid)}`)
+    await access(`/proc/${pid}`)
     return `mesh ${command} (pid ${pid})`
   } catch {
     return 'another mesh process'

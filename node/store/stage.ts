@@ -3,6 +3,7 @@ import { access, constants, type FileHandle, mkdir, open, statfs } from 'node:fs
 import { join } from 'node:path'
 import { DIGEST_SIZE_BYTES } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
+import { assertFormat } from '../../protocol/document.ts'
 import { isNoDigest, NO_DIGEST } from '../../protocol/hash-tree.ts'
 import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
 import { STAGE_MAX_BLOCKS, STAGE_RESERVE_BYTES } from './limits.ts'
@@ -38,7 +39,7 @@ export class Stage {
     this.blockSize = blockSize
   }
 
-  /** Makes the stage if it is missing; one for another block size is emptied. Errors: DISK_FULL, DISK_IO, STATE_UNWRITABLE. */
+  /** Makes the stage if it is missing; one for another block size is emptied. Errors: FORMAT_NEWER, DISK_FULL, DISK_IO, STATE_UNWRITABLE. */
   static async open(directory: string, blockSize: number): Promise<Stage> {
     try {
       await mkdir(directory, { recursive: true, mode: 0o700 })
@@ -167,7 +168,7 @@ export class Stage {
     const { size } = await this.#index.stat()
     const bytes = Buffer.alloc(Math.min(size, HEADER_BYTES + STAGE_MAX_BLOCKS * DIGEST_SIZE_BYTES))
     await readAt(this.#index, bytes, 0)
-    if (!sameBytes(bytes.subarray(0, HEADER_BYTES), this.#header())) return this.#clear()
+    if (!this.#isOurs(bytes.toString('latin1', 0, Math.min(size, HEADER_BYTES)))) return this.#clear()
     this.#length = Math.floor((bytes.byteLength - HEADER_BYTES) / DIGEST_SIZE_BYTES)
     for (let slot = 0; slot < this.#length; slot++) {
       const at = HEADER_BYTES + slot * DIGEST_SIZE_BYTES
@@ -186,6 +187,13 @@ export class Stage {
     await this.#blocks.truncate(0)
     await writeAt(this.#index, this.#header(), 0)
     await fsyncDirectory(this.directory)
+  }
+
+  /** What follows the block size in the first line is of a later version, and skipped. Errors: FORMAT_NEWER. */
+  #isOurs(header: string): boolean {
+    const [, format, blockSize] = /^lab-mesh-stage (\d+)(?: (\d+))?[ \n]/.exec(header) ?? []
+    if (format !== undefined) assertFormat(`the stage ${this.directory}`, Number(format))
+    return format === '1' && Number(blockSize) === this.blockSize && header.length === HEADER_BYTES
   }
 
   #header(): Uint8Array {

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import { MAX_TEXT_BYTES } from '../../protocol/constants.ts'
 import { digestOf, toHex } from '../../protocol/digest.ts'
+import type { DocumentShape } from '../../protocol/document.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { TOKEN_SECRET_BYTES } from '../../protocol/join-token.ts'
-import type { Place } from './members.ts'
+import { list, literal, natural, object, optional, text } from '../../protocol/json-shape.ts'
+import { isPlaceName, type Place } from './members.ts'
 
 /** What the master remembers of an invitation. The secret itself is in the token only. */
 export interface Invitation {
@@ -17,6 +20,18 @@ export interface Invitation {
    * master's site.
    */
   readonly place?: Place
+}
+
+/** An invitation as it is stored. */
+export const INVITATION: DocumentShape<Invitation> = {
+  name: 'an invitation',
+  shape: object({
+    expiresAt: natural(),
+    uses: natural(),
+    redeemedBy: list(text(MAX_TEXT_BYTES), Number.MAX_SAFE_INTEGER),
+    place: optional(object({ role: literal('operator', 'machine'), site: isPlaceName, group: isPlaceName })),
+  }),
+  fault: 'STATE_CORRUPT',
 }
 
 /** Keeps invitations: the state database, by the SHA-256 of the secret in hexadecimal. */

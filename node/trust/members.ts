@@ -1,6 +1,8 @@
 import { canonicalize } from '@tufjs/canonical-json'
-import { MAX_MAC_ADDRESSES, MAX_MEMBERS } from '../../protocol/constants.ts'
+import { MAX_MAC_ADDRESSES, MAX_MEMBERS, MAX_TEXT_BYTES } from '../../protocol/constants.ts'
+import { readDocument } from '../../protocol/document.ts'
 import { MeshError } from '../../protocol/errors.ts'
+import { type Check, list, literal, natural, object, optional, text, which } from '../../protocol/json-shape.ts'
 
 /**
  * What a member may do. A master (there is one) publishes. An operator commands the others and reads their receipts. A
@@ -52,63 +54,55 @@ export function mayOperate(member: Member | undefined): boolean {
   return member?.role === 'master' || member?.role === 'operator'
 }
 
-/** Canonical JSON of the member list, format 2 (docs/PROTOCOL.md). */
+/** Canonical JSON of the member list, format 2 (docs/PROTOCOL.md), with what later versions have added to its entries. */
 export function encodeMembers(members: readonly Member[]): Uint8Array {
-  const list = members.map(({ id, name, role, site, group, mac, added }) => ({
-    id,
-    name,
-    role,
-    site,
-    group,
-    mac,
-    added,
-  }))
-  return Buffer.from(canonicalize({ format: 2, members: list }))
+  return Buffer.from(canonicalize({ format: 2, members }))
 }
 
-const KEYS_1 = ['added', 'id', 'name', 'role', 'site'].join()
-const KEYS_2 = ['added', 'group', 'id', 'mac', 'name', 'role', 'site'].join()
 const MAX_TEXT_CHARACTERS = 128
+const isAddress: Check<string> = which(text(MAX_TEXT_BYTES), isMacAddress)
+// These texts are shown to people, on terminals.
+const isPlace: Check<string> = isPlaceName
 
-/** The inverse of {@link encodeMembers}; also reads format 1, which had neither groups nor operators. Errors: METADATA_INVALID. */
+/** Both formats: format 1 had neither groups nor network cards. */
+const MEMBERS = {
+  name: 'the member list',
+  format: 2,
+  shape: object({
+    format: optional(natural()),
+    members: list(
+      object({
+        id: isPlace,
+        name: which(text(MAX_TEXT_BYTES), isMachineName),
+        role: literal('master', 'operator', 'machine'),
+        site: isPlace,
+        group: optional(isPlace),
+        mac: optional(list(isAddress, MAX_MAC_ADDRESSES)),
+        added: isPlace,
+      }),
+      MAX_MEMBERS,
+    ),
+  }),
+  fault: 'METADATA_INVALID',
+} as const
+
+/**
+ * What a member list says; also one of format 1, which had neither groups nor operators. What a later version has added to an
+ * entry stays with it. Errors: METADATA_INVALID, FORMAT_NEWER.
+ */
 export function decodeMembers(bytes: Uint8Array): Member[] {
-  let json: { format?: unknown; members?: unknown }
-  try {
-    json = JSON.parse(Buffer.from(bytes).toString('utf8')) as typeof json
-  } catch (cause) {
-    throw new MeshError('METADATA_INVALID', 'the member list is no JSON', { cause })
-  }
-  if ((json?.format !== 1 && json?.format !== 2) || !Array.isArray(json.members) || json.members.length > MAX_MEMBERS) {
-    throw new MeshError('METADATA_INVALID', 'the member list has an unknown format')
-  }
-  const list: unknown[] = json.format === 1 ? json.members.map(withGroup) : json.members
-  if (!list.every(isMember)) throw new MeshError('METADATA_INVALID', 'the member list holds a damaged entry')
-  const members: Member[] = list
+  const { format = 1, members: entries } = readDocument(MEMBERS, bytes)
+  const members = entries.map((entry): Member => {
+    const { name, role, site, group, mac } = entry
+    const isFull = group !== undefined && mac !== undefined
+    if (format === 1 ? role === 'operator' : !isFull) throw damaged(`the entry of ${name} is none of format ${format}`)
+    return { ...entry, group: group ?? site, mac: mac ?? [] }
+  })
   const [ids, names] = [new Set(members.map((m) => m.id)), new Set(members.map((m) => m.name))]
-  if (ids.size !== members.length || names.size !== members.length) {
-    throw new MeshError('METADATA_INVALID', 'the member list names a machine twice')
-  }
+  if (ids.size !== members.length || names.size !== members.length) throw damaged('it names a machine twice')
   return members
 }
 
-/** Makes an entry of format 2 of one of format 1; returns anything else unchanged. */
-function withGroup(value: unknown): unknown {
-  if (typeof value !== 'object' || value === null || Object.keys(value).sort().join() !== KEYS_1) return undefined
-  const { role, site } = value as Record<string, unknown>
-  return role === 'operator' ? undefined : { ...value, group: site, mac: [] }
-}
-
-function isMember(value: unknown): value is Member {
-  if (typeof value !== 'object' || value === null || Object.keys(value).sort().join() !== KEYS_2) return false
-  const { id, name, role, site, group, mac, added } = value as Record<string, unknown>
-  return (
-    (role === 'master' || role === 'operator' || role === 'machine') &&
-    typeof name === 'string' &&
-    isMachineName(name) &&
-    Array.isArray(mac) &&
-    mac.length <= MAX_MAC_ADDRESSES &&
-    mac.every((address) => typeof address === 'string' && isMacAddress(address)) &&
-    // These texts are shown to people, on terminals.
-    [id, site, group, added].every(isPlaceName)
-  )
+function damaged(why: string): MeshError {
+  return new MeshError('METADATA_INVALID', `the member list is damaged: ${why}`)
 }

@@ -2,9 +2,11 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Fetcher, Updater } from 'tuf-js'
 import tufErrors from 'tuf-js/dist/error.js'
-import { MAX_METADATA_FILE_BYTES } from '../../protocol/constants.ts'
+import { MAX_METADATA_FILE_BYTES, MAX_TEXT_BYTES } from '../../protocol/constants.ts'
 import { digestOf, toHex } from '../../protocol/digest.ts'
+import { readDocument } from '../../protocol/document.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { object, text } from '../../protocol/json-shape.ts'
 import { storageError } from '../state/atomic-file.ts'
 import { loadRoles, MEMBERS_TARGET, removeUnnamedTargets, targetDigest, targetsOf } from './trusted-view.ts'
 
@@ -151,12 +153,14 @@ function expired(
   return new MeshError('METADATA_EXPIRED', text, { cause })
 }
 
+const isExpiring = object({ signed: object({ expires: text(MAX_TEXT_BYTES) }) })
+
 /** When the expired role expired: according to the newest file that came, or else to the file that was there. */
 async function expiryOf(role: string, scratch: string, files: PeerFiles): Promise<string> {
   const name = [...files.received.keys()].filter((key) => key.replace(/^\d+\./, '') === `${role}.json`).at(-1)
   const bytes =
     (name === undefined ? undefined : files.received.get(name)) ?? (await readFile(join(scratch, `${role}.json`)))
   // tuf-js checks the signature before the expiry, so the text can be believed.
-  const { signed } = JSON.parse(Buffer.from(bytes).toString('utf8')) as { signed: { expires: string } }
+  const { signed } = readDocument({ name: `${role}.json`, shape: isExpiring, fault: 'METADATA_INVALID' }, bytes)
   return new Date(signed.expires).toISOString()
 }

@@ -157,14 +157,21 @@ export class SiteSigner {
           ...base(signed.version + 1, this.#expires(role)),
           targets: signed.targets,
           ...delegationsOf(signed),
+          // What a later version has added stays.
+          unrecognizedFields: signed.unrecognizedFields,
         })
         meta[`${role}.json`] = await writeRole(scratch, role, next, this.#signers[role])
       }
-      const snapshot = new Snapshot({ ...base(roles.snapshot.signed.version + 1, this.#expires('snapshot')), meta })
+      const snapshot = new Snapshot({
+        ...base(roles.snapshot.signed.version + 1, this.#expires('snapshot')),
+        meta,
+        unrecognizedFields: roles.snapshot.signed.unrecognizedFields,
+      })
       const snapshotMeta = await writeRole(scratch, 'snapshot', snapshot, this.#signers.snapshot)
       const timestamp = new Timestamp({
         ...base(roles.timestamp.signed.version + 1, this.#expires('timestamp')),
         snapshotMeta,
+        unrecognizedFields: roles.timestamp.signed.unrecognizedFields,
       })
       await writeRole(scratch, 'timestamp', timestamp, this.#signers.timestamp)
       await removeUnnamedTargets(scratch, roles)

@@ -12,7 +12,9 @@ import { cp, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
 import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
+import { natural, object } from '../../protocol/json-shape.ts'
 import { storageError } from '../state/atomic-file.ts'
+import { readStored } from '../state/stored-document.ts'
 import { currentGeneration, nextGeneration, removeOtherGenerations } from './generations.ts'
 import { type FetchMetadata, updateMetadata } from './metadata-update.ts'
 import { loadRoles, loadView, type SignedRoles, type TrustView } from './trusted-view.ts'
@@ -24,6 +26,8 @@ export const EARLIEST_CLOCK_MS = Date.parse('2026-01-01T00:00:00Z')
 const MAX_REFRESH_TRIES = 20
 /** Times that an opening starts again because another process made the next generation. */
 const MAX_OPEN_TRIES = 5
+
+const isVersioned = object({ signed: object({ version: natural() }) })
 
 interface TrustStoreOptions {
   /** Unix ms. @default Date.now */
@@ -115,7 +119,7 @@ export class TrustStore {
   /**
    * Takes newer metadata from a peer, if it is valid; returns false if it is not newer. Whatever goes wrong, the
    * metadata trusted before stays. Errors: METADATA_EXPIRED, METADATA_ROLLBACK, METADATA_INVALID, MANIFEST_INVALID
-   * (signed, but not understood), CLOCK_WRONG, DISK_FULL, and those of `fetch`, which has to set its own deadline.
+   * (signed, but not understood), FORMAT_NEWER, CLOCK_WRONG, DISK_FULL, and those of `fetch`, which has to set its own deadline.
    */
   refresh(fetch: FetchMetadata): Promise<boolean> {
     const turn = this.#refreshing.then(() => whileItMoves(() => this.#refreshOnce(fetch)))
@@ -154,9 +158,10 @@ export class TrustStore {
     const versioned = /^(\d{1,10})\.(snapshot|targets|members)\.json$/.exec(name)
     if (versioned === null && !/^(\d{1,10}\.root\.json|timestamp\.json|targets\/[0-9a-f]{64})$/.test(name))
       return undefined
-    const bytes = await this.#read(versioned === null ? name : `${versioned[2]}.json`)
+    const file = versioned === null ? name : `${versioned[2]}.json`
+    const bytes = await this.#read(file)
     if (bytes === undefined || versioned === null) return bytes
-    const { signed } = JSON.parse(bytes.toString('utf8')) as { signed: { version: number } }
+    const { signed } = readStored(file, isVersioned, bytes)
     return signed.version === Number(versioned[1]) ? bytes : undefined
   }
 

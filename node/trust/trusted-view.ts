@@ -12,7 +12,9 @@ import {
 } from '@tufjs/models'
 import { MAX_METADATA_FILE_BYTES } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes, toHex } from '../../protocol/digest.ts'
-import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { readJson } from '../../protocol/document.ts'
+import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
+import { type Check, isRecord } from '../../protocol/json-shape.ts'
 import { decodeManifest } from '../../protocol/manifest.ts'
 import { storageError } from '../state/atomic-file.ts'
 import { decodeMembers, type Member } from './members.ts'
@@ -53,7 +55,8 @@ export interface SignedRoles {
 /**
  * Reads a generation and proves it again from the first root down: chain of roots, timestamp, snapshot, targets,
  * members, and the hash of every target. Expiry does not matter: expired metadata still names the release that this
- * machine trusts. Errors: STATE_CORRUPT naming the file and what does not fit, STATE_UNWRITABLE, DISK_IO.
+ * machine trusts. Errors: STATE_CORRUPT naming the file and what does not fit, FORMAT_NEWER,
+ * STATE_UNWRITABLE, DISK_IO.
  */
 export async function loadView(generation: string): Promise<TrustView> {
   const roles = await loadRoles(generation)
@@ -244,6 +247,8 @@ async function proven<T>(generation: string, name: string, check: (bytes: Buffer
   } catch (error) {
     const known = storageError(error, path)
     if (known !== error) throw known
+    // That is no damage.
+    if (isMeshError(error, 'FORMAT_NEWER')) throw error
     const text = error instanceof Error ? error.message : String(error)
     const why = errnoOf(error) === 'ENOENT' ? 'it is missing' : text
     throw new MeshError('STATE_CORRUPT', `${path} is damaged: ${why}`, { detail: { path }, cause: error })
@@ -251,7 +256,9 @@ async function proven<T>(generation: string, name: string, check: (bytes: Buffer
 }
 
 type Json = Parameters<typeof Metadata.fromJSON>[1]
+/** The rest is looked at by the TUF library, which skips what it does not know. */
+const isJson: Check<Json> = (value): value is Json => isRecord(value)
 
 function parse(bytes: Buffer): Json {
-  return JSON.parse(bytes.toString('utf8')) as Json
+  return readJson('the metadata', isJson, bytes)
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { crc32 } from 'node:zlib'
+import { newerFormat } from '../../protocol/document.ts'
 
 /**
  * How the durable bitmap lies in its file (docs/DURABILITY.md, "The log file"). Everything is a sector of 512 bytes
@@ -151,7 +152,7 @@ export function decodeHeader(sector: Buffer): LogHeader | string {
   const text = sector.subarray(0, CHECKSUM_AT).toString().replace(/\0+$/, '')
   if (!text.startsWith(MAGIC)) {
     const version = /^LAB-MESH WRITE LOG (\d+)\n/.exec(text)?.[1]
-    return version === undefined ? 'the log file holds something else' : `the log has version ${version}, not 1`
+    return version === undefined ? 'the log file holds something else' : newerFormat('the write log', Number(version))
   }
   if (sector.readUInt32LE(CHECKSUM_AT) !== crc32(sector.subarray(0, CHECKSUM_AT))) return 'the log’s header is damaged'
   const values = text.slice(MAGIC.length).split('\n')

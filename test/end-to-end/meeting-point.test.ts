@@ -2,7 +2,7 @@ import { readFile, truncate, writeFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import type { PeerStatus } from '../../node/agent/run/status.ts'
-import type { Receipt } from '../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import { SiteSigner } from '../../node/trust/site-signer.ts'
 import { TrustStore } from '../../node/trust/trust-store.ts'
 import { Random } from '../../tools/lab/random.ts'
@@ -71,10 +71,10 @@ describe.skipIf(why !== undefined)('two sites that cannot reach each other', { t
     for (const machine of [HUB, 'pc']) await empty(machine)
     await writeFile(model, random.bytes(SIZE))
     await lab.serve('master', ['seed', model, '--image', 'lab'])
-    const first = (await lab.ok(HUB, ['restore', ...WAIT])) as unknown as Receipt
+    const first = (await lab.ok(HUB, ['restore', ...WAIT])) as unknown as RestoreResult
     expect(first.peers.map(({ name }) => name)).toEqual(['master'])
     await lab.serve(HUB, ['up'])
-    const second = (await lab.ok('pc', ['restore', ...WAIT])) as unknown as Receipt
+    const second = (await lab.ok('pc', ['restore', ...WAIT])) as unknown as RestoreResult
     expect(second.peers.map(({ name }) => name)).toEqual([HUB])
     expect(second.verified).toBe(true)
     expect(second.release).toBe(2)

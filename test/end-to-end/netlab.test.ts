@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, it } from 'vitest'
-import type { Receipt } from '../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import { runTool } from '../../tools/lab/run-tool.ts'
 import { whyNoNetwork } from '../../tools/netlab/network.ts'
 import { testSeed } from '../support/seed.ts'
@@ -30,7 +30,7 @@ interface Result {
   }
   readonly cpuSeconds: { readonly machines: number; readonly source: number }
   readonly peakMib: { readonly machine: number; readonly source: number }
-  readonly receipts: readonly Receipt[]
+  readonly receipts: readonly RestoreResult[]
   readonly staging?: { readonly seconds: number; readonly overUplink: number; readonly received: number }
 }
 

@@ -159,6 +159,15 @@ describe('operating machines from afar', () => {
     expect(lines).toHaveLength(5)
     expect(lines[0]).toMatch(/^machine,number,began,/)
     expect(lines[1]).toMatch(/^pc1,1,.*,nope,.*,no,IMAGE_UNKNOWN,/)
+    const names = lines[0]!.trim().split(',')
+    for (const line of lines.slice(2, 4)) {
+      const cells = line.trim().split(',')
+      const of = (name: string): number => Number(cells[names.indexOf(name)] || Number.NaN)
+      const sources = ['zero', 'local', 'staged', 'copied', 'fetched'].map((source) => of(`blocks ${source}`))
+      expect(sources.reduce((sum, count) => sum + count)).toBe(of('blocks restored'))
+      expect(of('bytes beyond image')).toBe(0)
+      expect(cells[names.indexOf('moved from release')]).toBe('')
+    }
     const table = new MeshProcess(['receipts', '--state', lab.path('office')], {}, {})
     expect((await table.exited).stdout).toMatch(
       /^machine .*\npc1 .*NOT verified, .*nope.*\npc1 .*verified\npc1 .*verified\n$/,

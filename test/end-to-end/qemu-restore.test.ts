@@ -1,7 +1,7 @@
 import { access, readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { NbdClient } from '../../node/nbd/nbd-client.ts'
-import type { Receipt } from '../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import { Lab } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { runTool } from '../../tools/lab/run-tool.ts'
@@ -32,8 +32,8 @@ describe('a restore of a virtual machine’s disk', () => {
   afterAll(() => lab.close())
 
   /** A restore, after which both the disk and what a machine sees of it are the release. */
-  async function restore(): Promise<Receipt> {
-    const receipt = (await lab.ok('pc1', ['restore'])) as unknown as Receipt
+  async function restore(): Promise<RestoreResult> {
+    const receipt = (await lab.ok('pc1', ['restore'])) as unknown as RestoreResult
     expect((await readFile(disk)).equals(content)).toBe(true)
     return receipt
   }

@@ -1,6 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Receipt } from '../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import { Lab, type MeshEvent } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { BLOCK, joinMachine, startMaster } from '../support/fixtures.ts'
@@ -34,10 +34,10 @@ describe('two images of one site', { timeout: 240_000 }, () => {
     await lab.ok(name, ['join', token, '--disk', lab.path(`${name}.img`), '--name', name, '--image', 'other'])
   }
 
-  async function restored(name: string, result: MeshEvent): Promise<Receipt> {
+  async function restored(name: string, result: MeshEvent): Promise<RestoreResult> {
     expect(await readFile(lab.path(`${name}.img`))).toEqual(other)
     expect(result).toMatchObject({ verified: true, image: 'other', release: 1, blocks: { dirty: BLOCKS } })
-    return result as unknown as Receipt
+    return result as unknown as RestoreResult
   }
 
   it('share content on one computer: it is copied from the other disk, whatever was written there', async () => {

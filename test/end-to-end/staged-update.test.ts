@@ -1,9 +1,10 @@
 import { readFile, stat, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import type { StagingStatus } from '../../node/agent/machine/events.ts'
-import type { DiskNow } from '../../node/agent/release/releases.ts'
+import { isDiskNow } from '../../node/agent/release/releases.ts'
 import { callControl } from '../../node/control/control-client.ts'
-import type { Receipt } from '../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../node/restore/restore-result.ts'
+import type { Receipt } from '../../protocol/receipt.ts'
 import { Lab, type MeshProcess } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { runTool } from '../../tools/lab/run-tool.ts'
@@ -21,7 +22,7 @@ const LATEST_AFTER_MS = 3_000
 const SLOW = ['--max-upload', '8Mbit']
 const MACHINES = ['pc1', 'pc2'] as const
 
-type Printed = Receipt & { readonly events: readonly string[] }
+type Printed = RestoreResult & { readonly events: readonly string[] }
 
 describe('a release that is staged while the machines run', { timeout: 4 * WAIT_MS }, () => {
   const random = new Random(testSeed('staged update'))
@@ -58,7 +59,16 @@ describe('a release that is staged while the machines run', { timeout: 4 * WAIT_
   async function restore(machine: string, ...args: string[]): Promise<Printed> {
     const { code, stdout, stderr, result, events } = await lab.run(machine, ['restore', ...args])
     expect(code, `${stdout}\n${stderr}`).toBe(0)
-    return { ...(result as unknown as Receipt), events: events.map(({ event }) => event) }
+    return { ...(result as unknown as RestoreResult), events: events.map(({ event }) => event) }
+  }
+
+  /** The machine has signed what the restore said, and the counts add up to what was restored. */
+  async function expectSigned(machine: string, { blocks, log, beyondImage }: RestoreResult): Promise<void> {
+    const { receipts } = (await lab.ok(machine, ['receipts'])) as unknown as { receipts: Receipt[] }
+    const { result } = receipts.at(-1)!
+    expect(result).toMatchObject({ blocks, beyondImage, log: { movedFrom: log.movedFrom } })
+    const { dirty, zero, local, staged, copied, fetched } = blocks
+    expect(zero + local + staged + copied + fetched).toBe(dirty)
   }
 
   /** The next release: blocks of new content, two that change places, one that is copied, one that becomes zeros. */
@@ -77,7 +87,7 @@ describe('a release that is staged while the machines run', { timeout: 4 * WAIT_
   }
 
   async function staging(machine: string): Promise<StagingStatus | undefined> {
-    return (await callControl<DiskNow>(lab.path(machine), 'disk')).staging
+    return (await callControl(lab.path(machine), 'disk', isDiskNow)).staging
   }
 
   it('is restored without any network, whatever the session has written, and leaves nothing staged', async () => {
@@ -117,6 +127,7 @@ describe('a release that is staged while the machines run', { timeout: 4 * WAIT_
       expect(receipt.events).not.toContain('listening')
       expect((await readFile(lab.path(`${machine}.img`))).equals(model)).toBe(true)
       expect((await stat(lab.path(machine, 'stage', 'blocks'))).size).toBe(0)
+      await expectSigned(machine, receipt)
       // The log is of the new release from now on.
       expect(await restore(machine)).toMatchObject({ blocks: { dirty: 0 }, log: { state: 'clean' } })
     }
@@ -132,6 +143,7 @@ describe('a release that is staged while the machines run', { timeout: 4 * WAIT_
     // 60 to 65; 10 and 11, which have changed places an odd number of times; and 100, unless it was put right on the way.
     expect([8, 9]).toContain(receipt.blocks.dirty)
     expect(receipt.blocks.staged).toBe(0)
+    await expectSigned('pc1', receipt)
     expect((await readFile(lab.path('pc1.img'))).equals(model)).toBe(true)
   })
 

@@ -1,6 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import type { Receipt } from '../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import { Lab } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { BLOCK, dirty, joinMachine, startMaster } from '../support/fixtures.ts'
@@ -40,13 +40,13 @@ describe('a newer release that nobody has', { timeout: 3 * WAIT_MS }, () => {
   })
   afterAll(() => lab.close())
 
-  async function restored(machine: string): Promise<Receipt> {
+  async function restored(machine: string): Promise<RestoreResult> {
     const { code, stdout, stderr, result, events } = await lab.run(machine, ['restore', ...PATIENCE])
     expect(code, `${stdout}\n${stderr}`).toBe(0)
     const warnings = events.filter(({ event }) => event === 'warning').map(({ text }) => String(text))
     expect(warnings.join('\n')).toContain('release 2 cannot be had now')
     expect((await readFile(lab.path(`${machine}.img`))).equals(first)).toBe(true)
-    return result as unknown as Receipt
+    return result as unknown as RestoreResult
   }
 
   it('leaves a machine that is alone at the release on its disk', async () => {
@@ -62,7 +62,7 @@ describe('a newer release that nobody has', { timeout: 3 * WAIT_MS }, () => {
 
   it('is turned to as soon as somebody has it', async () => {
     await lab.serve('master', ['up'])
-    const { release, verified } = (await lab.ok('pc1', ['restore'])) as unknown as Receipt
+    const { release, verified } = (await lab.ok('pc1', ['restore'])) as unknown as RestoreResult
     expect({ release, verified }).toEqual({ release: 2, verified: true })
     expect((await readFile(lab.path('pc1.img'))).equals(await readFile(lab.path('model.img')))).toBe(true)
   })

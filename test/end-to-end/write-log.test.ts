@@ -1,6 +1,6 @@
 import { open, readFile, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import type { Receipt } from '../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import { Lab, type MeshProcess } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { runTool } from '../../tools/lab/run-tool.ts'
@@ -70,12 +70,12 @@ describe('a restore from the write log', () => {
     await utimes(disk, atime, mtime)
   }
 
-  async function restore(): Promise<Receipt & { events: string[] }> {
+  async function restore(): Promise<RestoreResult & { events: string[] }> {
     const { code, stderr, result, events } = await lab.run('pc1', ['restore'])
     expect(stderr).toBe('')
     expect(code).toBe(0)
     expect((await readFile(disk)).equals(image)).toBe(true)
-    return { ...(result as unknown as Receipt), events: events.map(({ event }) => String(event)) }
+    return { ...(result as unknown as RestoreResult), events: events.map(({ event }) => String(event)) }
   }
 
   it('does nothing, and starts no network, when the log is clean', async () => {

@@ -47,11 +47,11 @@ describe('manifest', () => {
       expect(refused(Buffer.from(JSON.stringify({ ...json, repeats: wrong })))).toBe(true)
   })
 
-  it('refuses every change of its form', () => {
+  it('refuses every wrong value', () => {
     const json = JSON.parse(Buffer.from(encodeManifest(sample)).toString()) as Record<string, unknown>
     const variants: Record<string, unknown>[] = [
-      { ...json, extra: 1 },
-      { ...json, format: 2 },
+      { ...json, format: 0 },
+      { ...json, format: '1' },
       { ...json, release: 0 },
       { ...json, release: 1.5 },
       { ...json, size: -1 },
@@ -78,7 +78,6 @@ describe('manifest', () => {
       const ordered = Object.fromEntries(Object.entries(variant).sort(([a], [b]) => (a < b ? -1 : 1)))
       expect(refused(Buffer.from(JSON.stringify(ordered))), JSON.stringify(variant)).toBe(true)
     }
-    expect(refused(Buffer.from(JSON.stringify(json, undefined, 1)))).toBe(true)
   })
 
   it('refuses any other bytes with a typed error', () => {

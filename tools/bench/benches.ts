@@ -1,5 +1,5 @@
 import { link, open, readFile } from 'node:fs/promises'
-import type { Receipt } from '../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import type { Lab, MeshProcess } from '../lab/local-lab.ts'
 import { Random } from '../lab/random.ts'
 
@@ -51,7 +51,7 @@ export async function benchSparse(lab: Lab, size: number, peers = 1): Promise<Fi
   for (let peer = 2; peer <= peers; peer++) await startHolder(lab, `m${peer}`)
   await lab.ok('m1', ['join', await lab.invite('master'), '--disk', lab.path('m1.img'), '--name', 'm1'])
   const restore = await measure(await lab.start('m1', ['restore']))
-  const { peers: sources } = restore.result as unknown as Receipt
+  const { peers: sources } = restore.result as unknown as RestoreResult
   // The master is asked last, so it may deliver nothing.
   if (sources.length < Math.max(1, peers - 1))
     throw new Error(`only ${sources.length} of ${peers} machines delivered something`)

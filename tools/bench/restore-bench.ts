@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { rm } from 'node:fs/promises'
-import type { Receipt } from '../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import type { Lab } from '../lab/local-lab.ts'
 import { runTool } from '../lab/run-tool.ts'
 import { type Figure, figure, makeFile, makeHole, measure, peakOf } from './benches.ts'
@@ -52,7 +52,7 @@ async function fromLog(lab: Lab, size: number): Promise<Figure[]> {
     await session(lab, size, block)
     const { dirty } = await lab.ok('m1', ['log', 'show'])
     const run = await measure(await lab.start('m1', ['restore']))
-    const receipt = run.result as unknown as Receipt
+    const receipt = run.result as unknown as RestoreResult
     const { bytes, blocks, log } = receipt
     if (log.state !== 'dirty' || log.missed !== undefined) throw new Error(`the log was ${JSON.stringify(log)}`)
     const dirtied = Number(dirty) * GRANULE
@@ -84,7 +84,7 @@ async function cleanLog(lab: Lab): Promise<Figure[]> {
     const begun = performance.now()
     const { result } = await lab.run('m1', ['restore'])
     restores.push((performance.now() - begun) / 1000)
-    const { log, blocks } = result as unknown as Receipt
+    const { log, blocks } = result as unknown as RestoreResult
     if (log.state !== 'clean' || blocks.dirty !== 0) throw new Error(`the log was ${JSON.stringify(log)}`)
   }
   return [

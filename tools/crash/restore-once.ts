@@ -1,7 +1,7 @@
 import type { BlockDevice } from '../../node/disk/block-device.ts'
 import type { HashPool } from '../../node/disk/hash-pool.ts'
-import type { Receipt } from '../../node/restore/receipt.ts'
 import { restore } from '../../node/restore/restore.ts'
+import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import type { WriteLog } from '../../node/writelog/write-log.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import { ImageFetcher } from './image-fetcher.ts'
@@ -25,7 +25,7 @@ interface RestoreOnceOptions {
 /**
  * Makes one restore as the agent makes it, and closes the log. Undefined if it ended because peers had no more blocks.
  */
-export async function restoreOnce(options: RestoreOnceOptions): Promise<Receipt | undefined> {
+export async function restoreOnce(options: RestoreOnceOptions): Promise<RestoreResult | undefined> {
   const { log, model, release, blocksToFetch } = options
   try {
     const receipt = await restore({

@@ -7,7 +7,7 @@
 import { copyFile, open, rm, stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import type { Receipt } from '../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import { EXIT, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { formatBytes, formatTable } from '../cli/format.ts'
 import { firstDifference } from '../lab/compare.ts'
@@ -35,7 +35,7 @@ const SESSION_SEED = 7
 interface Row {
   readonly machine: string
   readonly step: 'provision' | 'restore'
-  readonly receipt: Receipt
+  readonly receipt: RestoreResult
 }
 
 interface Check {
@@ -185,7 +185,10 @@ async function runLab(lab: Lab, image: string, signal: AbortSignal): Promise<Row
 
 async function restoreAll(lab: Lab, machines: readonly string[]): Promise<Omit<Row, 'step'>[]> {
   return Promise.all(
-    machines.map(async (machine) => ({ machine, receipt: (await lab.ok(machine, ['restore'])) as unknown as Receipt })),
+    machines.map(async (machine) => ({
+      machine,
+      receipt: (await lab.ok(machine, ['restore'])) as unknown as RestoreResult,
+    })),
   )
 }
 
@@ -219,7 +222,7 @@ async function checkDisks(lab: Lab, image: string, rows: readonly Row[], signal:
 async function checkRoot(
   lab: Lab,
   machine: string,
-  receipt: Receipt,
+  receipt: RestoreResult,
   signal: AbortSignal,
 ): Promise<{ ok: boolean; note: string }> {
   const blockSize = 65536
@@ -263,13 +266,25 @@ async function passes(
 }
 
 function table(rows: readonly Row[]): string {
-  const heading = ['machine', 'step', 'dirty', 'local', 'zero', 'fetched', 'MiB', 'seconds', 'verified', 'from']
+  const heading = [
+    'machine',
+    'step',
+    'dirty',
+    'local',
+    'copied',
+    'zero',
+    'fetched',
+    'MiB',
+    'seconds',
+    'verified',
+    'from',
+  ]
   return formatTable([
     heading,
     ...rows.map(({ machine, step, receipt }) => [
       machine,
       step,
-      ...[receipt.blocks.dirty, receipt.blocks.local, receipt.blocks.zero, receipt.blocks.fetched].map(String),
+      ...(['dirty', 'local', 'copied', 'zero', 'fetched'] as const).map((count) => String(receipt.blocks[count])),
       (receipt.bytes.received / 1024 ** 2).toFixed(1),
       receipt.seconds.toFixed(1),
       receipt.verified ? 'yes' : 'NO',

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Receipt } from '../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import { measure, peakOf } from '../bench/benches.ts'
 import { firstDifference } from '../lab/compare.ts'
 import { findNeed, idealSeconds, type Need } from './ideal.ts'
@@ -22,7 +22,7 @@ export interface MachineRun {
   readonly seconds: number
   readonly cpuSeconds: number
   readonly peakMib: number
-  readonly receipt: Receipt
+  readonly receipt: RestoreResult
   readonly traffic: Traffic
 }
 
@@ -146,7 +146,7 @@ async function restoreOne(
     return run()
   })
   const seconds = (performance.now() - startedAt) / 1000
-  return { machine, seconds, cpuSeconds, peakMib, receipt: result as unknown as Receipt }
+  return { machine, seconds, cpuSeconds, peakMib, receipt: result as unknown as RestoreResult }
 }
 
 /** What crossed a port between two counts; undefined if there is no such port. */

@@ -1,4 +1,4 @@
-import type { RollAction, SeenReceipt, Sight, View } from '../../node/roll/roll-step.ts'
+import type { RollAction, Sight, View } from '../../node/roll/roll-step.ts'
 import { Bitmap } from '../../protocol/bitmap.ts'
 import type { Random } from '../lab/random.ts'
 
@@ -28,7 +28,7 @@ interface SimulatedPc {
   up: boolean
   process: number
   held: Bitmap
-  receipt: SeenReceipt | undefined
+  receipt: Sight['receipt']
   /** Seconds until the machine is up again, and until nobody uses it any more. */
   backIn: number
   usedFor: number

@@ -1,8 +1,10 @@
 import { mkdir, readFile, rm } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { errnoOf, MeshError } from '../../../protocol/errors.ts'
+import { errnoOf } from '../../../protocol/errors.ts'
+import { anyText, type Check, either, literal, natural, object, optional } from '../../../protocol/json-shape.ts'
 import { storageError, writeFileAtomic } from '../../state/atomic-file.ts'
 import { lockDirectory } from '../../state/directory-lock.ts'
+import { readStored } from '../../state/stored-document.ts'
 import type { EraOrigin } from '../../writelog/dm-era.ts'
 import { isNbdAddress } from '../../writelog/log-storage.ts'
 
@@ -21,6 +23,23 @@ export type LogConfig = {
   | { readonly source: 'qemu'; readonly image: string; readonly live?: string }
 )
 
+/** A path, an address, a name. */
+const place = anyText(64 * 1024)
+const isLogConfig: Check<LogConfig> = either(
+  object({ storage: place, source: literal('nbd') }),
+  either(
+    object({
+      storage: place,
+      source: literal('dm-era'),
+      name: place,
+      metadata: place,
+      first: natural(),
+      last: natural(),
+    }),
+    object({ storage: place, source: literal('qemu'), image: place, live: optional(place) }),
+  ),
+)
+
 /** Where the bitmap is kept if the user names no other place. */
 export function defaultLogStorage(stateDir: string): string {
   return join(stateDir, 'write-log', 'bitmap')
@@ -31,14 +50,13 @@ export function logPlace(where: string): string {
   return isNbdAddress(where) ? where : resolve(where)
 }
 
-/** The configuration of the log. Undefined if no monitor was ever set up for this machine. Errors: STATE_CORRUPT. */
+/** The configuration of the log. Undefined if no monitor was ever set up for this machine. Errors: STATE_CORRUPT, FORMAT_NEWER. */
 export async function readLogConfig(stateDir: string): Promise<LogConfig | undefined> {
   const path = join(stateDir, 'write-log', 'config.json')
   try {
-    return JSON.parse(await readFile(path, 'utf8')) as LogConfig
+    return readStored(path, isLogConfig, await readFile(path))
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined
-    if (error instanceof SyntaxError) throw new MeshError('STATE_CORRUPT', `${path} cannot be read`, { cause: error })
     throw storageError(error, path)
   }
 }

@@ -1,4 +1,10 @@
+import { anyText, type Check, object, time } from '../../../protocol/json-shape.ts'
+import type { Shelf } from '../../state/shelf.ts'
 import type { StateDirectory } from '../../state/state-directory.ts'
+import { storedDocument } from '../../state/stored-document.ts'
+
+/** A reason may hold what a tool printed. */
+const MAX_REASON_BYTES = 64 * 1024
 
 /** Something that the write log does not know of was found. Until a restore has scanned the disk the log is not believed. */
 interface LogDoubt {
@@ -7,21 +13,24 @@ interface LogDoubt {
   readonly at: string
 }
 
-const SHELF = 'log-doubt'
 const KEY = 'disk'
+const isDoubt: Check<LogDoubt> = object({ reason: anyText(MAX_REASON_BYTES), at: time })
+
+const shelfOf = (state: StateDirectory): Shelf<LogDoubt> =>
+  state.shelf('log-doubt', storedDocument('the doubt about the write log', isDoubt))
 
 /** Durable when it resolves. */
 export async function recordLogDoubt(state: StateDirectory, reason: string): Promise<void> {
-  await state.putDurable<LogDoubt>(SHELF, KEY, { reason, at: new Date().toISOString() })
+  await shelfOf(state).putDurable(KEY, { reason, at: new Date().toISOString() })
 }
 
 /** Why the log is not to be believed, if so. */
 export async function readLogDoubt(state: StateDirectory): Promise<string | undefined> {
-  const doubt = await state.sublevel<LogDoubt>(SHELF).get(KEY)
+  const doubt = await shelfOf(state).get(KEY)
   return doubt === undefined ? undefined : `${doubt.reason} (${doubt.at})`
 }
 
 /** The disk was scanned and put right. Forgotten at the latest some time after; another scan would do no harm. */
 export async function forgetLogDoubt(state: StateDirectory): Promise<void> {
-  await state.sublevel<LogDoubt>(SHELF).del(KEY)
+  await shelfOf(state).del(KEY)
 }

@@ -1,8 +1,12 @@
+import { anyText, type Check, literal, natural, object, optional } from '../../../protocol/json-shape.ts'
 import type { Progress } from '../../disk/progress.ts'
 import type { HookOutcome } from '../../hooks/run-hook.ts'
-import type { Receipt } from '../../restore/receipt.ts'
+import type { RestoreResult } from '../../restore/restore-result.ts'
 import type { RollEvent } from '../../roll/roll-operator.ts'
 import type { LogState } from '../../writelog/write-log.ts'
+
+/** A reason names peers. */
+const MAX_REASON_BYTES = 64 * 1024
 
 /** What a command tells while it runs; the command line prints it, `--json` passes it on as it is. */
 export type AgentEvent =
@@ -15,7 +19,7 @@ export type AgentEvent =
   | { type: 'monitoring'; disk: string; uri: string; state: LogState['state']; dirty: number; openMs: number }
   | ({ type: 'hook' } & HookOutcome)
   | { type: 'published'; published: Published }
-  | { type: 'receipt'; receipt: Receipt }
+  | { type: 'receipt'; receipt: RestoreResult }
   | { type: 'member'; id: string; name: string }
   | { type: 'peer'; id: string; name: string; up: boolean }
   | RollEvent
@@ -33,6 +37,17 @@ export interface Published {
   /** True when the disk still has the content of the newest release, so that nothing was published. */
   readonly unchanged: boolean
 }
+
+/** What a command of another version tells of its stage must be this. */
+export const isStagingStatus: Check<StagingStatus> = object({
+  release: natural(),
+  wanted: natural(),
+  staged: natural(),
+  left: natural(),
+  received: natural(),
+  state: literal('fetching', 'waiting', 'done'),
+  reason: optional(anyText(MAX_REASON_BYTES)),
+})
 
 /** How far a coming release has been fetched ahead; part of `mesh status`. */
 export interface StagingStatus {

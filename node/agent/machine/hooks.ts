@@ -1,12 +1,16 @@
 import { readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
+import { MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { digestOf, toHex } from '../../../protocol/digest.ts'
+import { readDocument } from '../../../protocol/document.ts'
 import { type ErrorCode, errnoOf, isMeshError, MeshError } from '../../../protocol/errors.ts'
+import { type Check, natural, object, text, time } from '../../../protocol/json-shape.ts'
 import { findHooks } from '../../hooks/find-hooks.ts'
 import { HOOK_TIMEOUT_MS } from '../../hooks/limits.ts'
 import { type HookOutcome, runHook } from '../../hooks/run-hook.ts'
-import type { Receipt } from '../../restore/receipt.ts'
+import type { RestoreResult } from '../../restore/restore-result.ts'
 import { storageError, writeFileAtomic } from '../../state/atomic-file.ts'
+import { readStored } from '../../state/stored-document.ts'
 import type { AgentEvent } from './events.ts'
 
 /** Which hooks run, and for how long. */
@@ -43,11 +47,15 @@ interface Completed {
   readonly at: string
 }
 
+const isCompleted: Check<Completed> = object({ receipt: text(MAX_TEXT_BYTES), at: time })
+/** What hooks are told of a receipt. */
+const isReceipt = object({ machine: text(MAX_TEXT_BYTES), image: text(MAX_TEXT_BYTES), release: natural() })
+
 const receiptPath = (stateDir: string): string => resolve(stateDir, 'last-receipt.json')
 const completedPath = (stateDir: string): string => join(stateDir, 'hooks.json')
 
 /** Keeps the last receipt as a file, for hooks and for those that decide whether they are due. Errors: DISK_FULL, STATE_UNWRITABLE. */
-export async function writeReceiptFile(stateDir: string, receipt: Receipt): Promise<void> {
+export async function writeReceiptFile(stateDir: string, receipt: RestoreResult): Promise<void> {
   await writeFileAtomic(receiptPath(stateDir), `${JSON.stringify(receipt)}\n`)
 }
 
@@ -112,22 +120,19 @@ export function assertHooksDone(report: HooksReport | undefined): void {
     throw new MeshError(report.failure.code, report.failure.message, { detail: { failed: report.failed } })
 }
 
-/** Errors: HOOK_FAILED if the file is damaged, until the next restore. */
+/** Errors: HOOK_FAILED if the file is damaged, until the next restore writes it anew; FORMAT_NEWER. */
 function describeReceipt(stateDir: string, bytes: Buffer): NodeJS.ProcessEnv {
   const path = receiptPath(stateDir)
-  try {
-    const { machine, image, release } = JSON.parse(bytes.toString()) as Receipt
-    return { MESH_MACHINE: machine, MESH_IMAGE: image, MESH_RELEASE: String(release), MESH_RECEIPT: path }
-  } catch (cause) {
-    throw new MeshError('HOOK_FAILED', `${path} is damaged; the next restore writes it anew`, { cause })
-  }
+  const { machine, image, release } = readDocument({ name: path, shape: isReceipt, fault: 'HOOK_FAILED' }, bytes)
+  return { MESH_MACHINE: machine, MESH_IMAGE: image, MESH_RELEASE: String(release), MESH_RECEIPT: path }
 }
 
 /** A record that cannot be read is none: hooks run once too often rather than not at all. */
 async function completedFor(stateDir: string): Promise<string | undefined> {
-  const bytes = await readIfThere(completedPath(stateDir))
+  const path = completedPath(stateDir)
+  const bytes = await readIfThere(path)
   try {
-    return bytes === undefined ? undefined : (JSON.parse(bytes.toString()) as Completed).receipt
+    return bytes === undefined ? undefined : readStored(path, isCompleted, bytes).receipt
   } catch {
     return undefined
   }

@@ -8,7 +8,8 @@
 
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
-import { type MachineConfig, StateDirectory } from '../../state/state-directory.ts'
+import type { MachineConfig } from '../../state/machine-config.ts'
+import { StateDirectory } from '../../state/state-directory.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
 import { mayOperate } from '../../trust/members.ts'
 import { TrustStore } from '../../trust/trust-store.ts'
@@ -30,7 +31,7 @@ export class Machine {
   /**
    * Opens the state directory of a machine that has joined (or of the master). `readOnly` takes no lock; what is `configured`
    * goes before what the state directory says, and is not saved.
-   * Errors: STATE_MISSING, STATE_IN_USE, STATE_NEWER, STATE_CORRUPT, STATE_UNWRITABLE.
+   * Errors: STATE_MISSING, STATE_IN_USE, FORMAT_NEWER, STATE_CORRUPT, STATE_UNWRITABLE.
    */
   static async open(
     stateDir: string,

@@ -1,4 +1,4 @@
-import type { MachineConfig, ResetConfig, ServingConfig } from '../../state/state-directory.ts'
+import type { MachineConfig, ResetConfig, ServingConfig } from '../../state/machine-config.ts'
 import type { AgentEvent } from './events.ts'
 
 /** The part of {@link MachineConfig} that a configuration file may say. */

@@ -1,7 +1,8 @@
 import { isMeshError } from '../../../protocol/errors.ts'
-import { type MachineConfig, StateDirectory } from '../../state/state-directory.ts'
+import type { MachineConfig } from '../../state/machine-config.ts'
+import { StateDirectory } from '../../state/state-directory.ts'
 
-/** What a state directory says its machine is; undefined if there is none yet. Takes no lock. Errors: STATE_NEWER, STATE_CORRUPT. */
+/** What a state directory says its machine is; undefined if there is none yet. Takes no lock. Errors: FORMAT_NEWER, STATE_CORRUPT. */
 export async function rememberedMachine(stateDir: string): Promise<MachineConfig | undefined> {
   try {
     return (await StateDirectory.open(stateDir, { create: false, readOnly: true })).machine

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
-import type { ResetConfig, ServingConfig } from '../../state/state-directory.ts'
+import type { ResetConfig, ServingConfig } from '../../state/machine-config.ts'
 import type { Machine } from './machine.ts'
 import type { AgentOptions } from './options.ts'
 

@@ -16,6 +16,7 @@ import { CLOCK_TOLERANCE_MS } from '../machine/limits.ts'
 import { macAddresses } from '../machine/mac-addresses.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { listenToRemember } from '../machine/settings.ts'
+import { addressesOf } from './addresses.ts'
 import { requestEnrolment } from './enrolment.ts'
 import { withMetadataFrom } from './metadata-sync.ts'
 
@@ -66,7 +67,7 @@ export async function join(options: JoinOptions): Promise<Joined> {
     const manifest = device === undefined ? undefined : chooseImage(trust, site, options.image)
     if (device !== undefined && manifest !== undefined) assertLargeEnough(device, manifest)
     await state.subdirectory('trees')
-    await state.sublevel<readonly string[]>('addresses').put(token.peerId, [...token.addresses])
+    await addressesOf(state).put(token.peerId, [...token.addresses])
     await state.saveMachine({
       site,
       siteId: toHex(token.siteId),

@@ -28,6 +28,7 @@ import type { Holding } from '../../store/block-source.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { ServeStream } from '../machine/service-part.ts'
+import { addressesOf } from './addresses.ts'
 import { Dialer } from './dialer.ts'
 import { MetadataSync, serveMetadata } from './metadata-sync.ts'
 import { Neighbourhood } from './neighbourhood.ts'
@@ -144,7 +145,7 @@ export class MeshNode {
   #makeDialer(gradual: boolean): Dialer {
     const startedAt = Date.now()
     return new Dialer({
-      shelf: this.#machine.state.sublevel<readonly string[]>('addresses'),
+      shelf: addressesOf(this.#machine.state),
       connect: (peerId, addresses) => this.#host.connect(peerId, addresses),
       isWanted: (peerId) => this.#isWanted(peerId),
       rank: (peerId) => this.#neighbourhood.rank(peerId),

@@ -1,11 +1,11 @@
 import { readFile } from 'node:fs/promises'
 import { OPERATE_PROTOCOL } from '../../../protocol/constants.ts'
-import type { MachineState } from '../../../protocol/operate-messages.ts'
-import type { SignedDocument } from '../../../protocol/signed-document.ts'
+import { isSignedDocument, type MachineState } from '../../../protocol/operate-messages.ts'
 import { OperateServer } from '../../operate/operate-server.ts'
 import { Resetter } from '../../operate/resetter.ts'
 import { RollStore } from '../../operate/roll-store.ts'
-import type { ResetConfig } from '../../state/state-directory.ts'
+import type { ResetConfig } from '../../state/machine-config.ts'
+import { storedDocument } from '../../state/stored-document.ts'
 import { readDiskState } from '../machine/disk-state.ts'
 import type { AgentEvent, StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
@@ -51,11 +51,9 @@ export function answerOperators(options: AnswerOperatorsOptions, stack: AsyncDis
 /** The roll documents that this machine keeps. */
 function rollsOf(machine: Machine): RollStore {
   const { state, trust } = machine
+  const shelf = state.shelf('rolls', storedDocument('a stored roll document', isSignedDocument))
   return new RollStore({
-    shelf: {
-      get: (group) => state.sublevel<SignedDocument>('rolls').get(group),
-      put: (group, document) => state.putDurable('rolls', group, document),
-    },
+    shelf: { get: (group) => shelf.get(group), put: (group, document) => shelf.putDurable(group, document) },
     mayOperate: (peerId) => machine.isOperator(peerId),
     isGroup: (group) => trust.view().members.some((member) => member.group === group),
   })

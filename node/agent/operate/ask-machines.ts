@@ -1,7 +1,13 @@
-import { MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
+import { MAX_OPERATE_BYTES, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
-import { list, text } from '../../../protocol/json-shape.ts'
-import { decodeRequest, type OperateRequest, type Operation, type ReplyOf } from '../../../protocol/operate-messages.ts'
+import { anyText, type Check, either, list, object, text } from '../../../protocol/json-shape.ts'
+import {
+  decodeRequest,
+  type OperateRequest,
+  type Operation,
+  type ReplyOf,
+  replyShape,
+} from '../../../protocol/operate-messages.ts'
 import type { Answer } from '../../operate/ask.ts'
 import { OperateClient } from '../../operate/operate-client.ts'
 import type { Machine } from '../machine/machine.ts'
@@ -12,6 +18,13 @@ import { OPERATOR_BATCH } from './limits.ts'
 export type AnswerJson<Op extends Operation> =
   | { readonly id: string; readonly reply: ReplyOf<Op> }
   | { readonly id: string; readonly error: { readonly code: string; readonly message: string } }
+
+/** What an answer to a request must be. */
+export function answerShape<Op extends Operation>(op: Op): Check<AnswerJson<Op>> {
+  const id = text(MAX_TEXT_BYTES)
+  const error = object({ code: text(MAX_TEXT_BYTES), message: anyText(MAX_OPERATE_BYTES) })
+  return either(object({ id, reply: replyShape(op) }), object({ id, error }))
+}
 
 const isPeers = list(text(MAX_TEXT_BYTES), OPERATOR_BATCH)
 

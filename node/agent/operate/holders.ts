@@ -1,9 +1,15 @@
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { Bitmap } from '../../../protocol/bitmap.ts'
+import { MAX_IMAGE_SIZE_BYTES, MAX_TEXT_BYTES, MIN_BLOCK_SIZE_BYTES } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
+import { anyText, type Check, natural, object, text } from '../../../protocol/json-shape.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import type { HeldRelease } from '../offer/open-source.ts'
+
+const MAX_BLOCKS = MAX_IMAGE_SIZE_BYTES / MIN_BLOCK_SIZE_BYTES
+/** More than a control reply has. */
+const MAX_HELD_BYTES = 64 * 1024 * 1024
 
 /** Blocks of one image that a running machine can serve. */
 export interface Holder {
@@ -12,12 +18,19 @@ export interface Holder {
 }
 
 /** As {@link Holder}, in JSON: mostly all blocks, or runs of them. */
-export interface HolderJson {
+interface HolderJson {
   readonly id: string
   readonly blocks: number
   /** One bit a block, least significant first, zstd, base64. */
   readonly held: string
 }
+
+/** What a command of another version tells of a holder must be this. */
+export const isHolderJson: Check<HolderJson> = object({
+  id: text(MAX_TEXT_BYTES),
+  blocks: natural(MAX_BLOCKS),
+  held: anyText(MAX_HELD_BYTES),
+})
 
 /** Who holds what of the image with this root (hexadecimal): the connected machines, and this one with what it serves. */
 export function holdersOf(root: string, machine: Machine, node: MeshNode, own?: HeldRelease): Holder[] {

@@ -1,5 +1,7 @@
+import { MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
-import type { ReceiptRecord } from '../../../protocol/receipt-document.ts'
+import { type Check, list, type Optional, object, optional, type Shaped, text } from '../../../protocol/json-shape.ts'
+import { isReceipt, type Receipt } from '../../../protocol/receipt.ts'
 import { callControl } from '../../control/control-client.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
@@ -7,7 +9,8 @@ import { ReceiptArchive } from '../receipts/receipt-archive.ts'
 import { RECEIPTS_PER_CONTROL_PAGE } from './limits.ts'
 import { Operator } from './operator.ts'
 
-export interface ReceiptsOptions extends AgentOptions {
+/** Which receipts `mesh receipts` is to list. */
+interface ReceiptsOptions extends AgentOptions {
   /** Unix ms: restores that began earlier are left out. */
   readonly since?: number
   /** Name of the machine. */
@@ -17,18 +20,23 @@ export interface ReceiptsOptions extends AgentOptions {
 }
 
 /** Result of `mesh receipts`. */
-export interface Receipts {
+interface Receipts {
   readonly event: 'receipts'
   /** By the time the restore began. */
-  readonly receipts: readonly ReceiptRecord[]
+  readonly receipts: readonly Receipt[]
 }
 
-type Page = Awaited<ReturnType<ReceiptArchive['list']>>
+/** Receipts, and the key behind which the next page begins; absent from the last one. */
+const isPage = object({
+  receipts: list(isReceipt, RECEIPTS_PER_CONTROL_PAGE),
+  next: optional(text(MAX_TEXT_BYTES)),
+})
+type Page = Shaped<{ receipts: Check<readonly Receipt[]>; next: Optional<string> }>
 
 /** `mesh receipts`: what this machine has of its own, and on the master and operators' machines of all the others. */
 export async function receipts(options: ReceiptsOptions): Promise<Receipts> {
   if (options.now) await gatherNow(options)
-  const found: ReceiptRecord[] = []
+  const found: Receipt[] = []
   for await (const page of pages(options.stateDir)) found.push(...page.receipts.filter((one) => isWanted(one, options)))
   // Times are ISO 8601 in UTC; all of the same form.
   found.sort((a, b) => (a.startedAt < b.startedAt ? -1 : a.startedAt > b.startedAt ? 1 : 0))
@@ -52,7 +60,7 @@ async function gatherNow(options: ReceiptsOptions): Promise<void> {
 /** From the running command if there is one, else from the state directory. */
 async function* pages(stateDir: string): AsyncGenerator<Page> {
   await using stack = new AsyncDisposableStack()
-  let list = (after: string): Promise<Page> => callControl<Page>(stateDir, 'receipts', { after })
+  let list = (after: string): Promise<Page> => callControl(stateDir, 'receipts', isPage, { after })
   let page = await list('').catch(async (error: unknown) => {
     if (!isMeshError(error, 'STATE_NOT_RUNNING')) throw error
     const { state } = stack.adopt(await Machine.open(stateDir), (it) => it.close())
@@ -66,7 +74,7 @@ async function* pages(stateDir: string): AsyncGenerator<Page> {
   }
 }
 
-function isWanted({ startedAt, machine }: ReceiptRecord, wanted: ReceiptsOptions): boolean {
+function isWanted({ startedAt, machine }: Receipt, wanted: ReceiptsOptions): boolean {
   if (wanted.machine !== undefined && machine !== wanted.machine) return false
   return wanted.since === undefined || Date.parse(startedAt) >= wanted.since
 }

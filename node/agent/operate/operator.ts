@@ -8,7 +8,9 @@
  */
 
 import { setTimeout as sleep } from 'node:timers/promises'
+import { MAX_MEMBERS } from '../../../protocol/constants.ts'
 import { ERROR_CODES, isMeshError, MeshError } from '../../../protocol/errors.ts'
+import { isRecord, list } from '../../../protocol/json-shape.ts'
 import type { OperateRequest } from '../../../protocol/operate-messages.ts'
 import { type RollDocument, readRoll, signRoll } from '../../../protocol/roll-document.ts'
 import type { SignedDocument } from '../../../protocol/signed-document.ts'
@@ -21,9 +23,9 @@ import type { AgentOptions } from '../machine/options.ts'
 import { firstNews } from '../mesh/first-news.ts'
 import { DIAL_TICK_MS } from '../mesh/limits.ts'
 import { MeshNode } from '../mesh/mesh-node.ts'
-import { type Gathered, ReceiptGatherer } from '../receipts/receipt-gatherer.ts'
-import { type AnswerJson, AskMachines } from './ask-machines.ts'
-import { decodeHolder, type Holder, type HolderJson, holdersOf } from './holders.ts'
+import { type Gathered, isGathered, ReceiptGatherer } from '../receipts/receipt-gatherer.ts'
+import { type AnswerJson, AskMachines, answerShape } from './ask-machines.ts'
+import { decodeHolder, type Holder, holdersOf, isHolderJson } from './holders.ts'
 import { GATHER_WAIT_MS, OPERATOR_BATCH, OPERATOR_CONNECT_MS } from './limits.ts'
 
 /** What an {@link Operator} takes of a command's options. */
@@ -105,7 +107,7 @@ export class Operator {
   /** Gathers the receipts of all machines that can be reached, for GATHER_WAIT_MS at most. */
   async gatherReceipts(warn: (text: string) => void): Promise<Gathered> {
     const directory = this.#machine.state.directory
-    if (this.#running) return callControl<Gathered>(directory, 'gather')
+    if (this.#running) return callControl(directory, 'gather', isGathered)
     return new ReceiptGatherer({ machine: this.#machine, ask: this.#reach.ask, warn }).gather(GATHER_WAIT_MS)
   }
 
@@ -126,7 +128,7 @@ export class Operator {
 
 async function isRunning(stateDir: string): Promise<boolean> {
   try {
-    await callControl(stateDir, 'operate', { peers: [], request: { op: 'state' } })
+    await callControl(stateDir, 'operate', list(isRecord, 0), { peers: [], request: { op: 'state' } })
     return true
   } catch (error) {
     if (isMeshError(error, 'STATE_NOT_RUNNING')) return false
@@ -136,16 +138,17 @@ async function isRunning(stateDir: string): Promise<boolean> {
 
 function throughSocket(stateDir: string): Reach {
   const holders = async (root: string): Promise<Holder[]> =>
-    (await callControl<HolderJson[]>(stateDir, 'holders', { root })).map(decodeHolder)
+    (await callControl(stateDir, 'holders', list(isHolderJson, MAX_MEMBERS), { root })).map(decodeHolder)
   return { ask: askThroughSocket(stateDir), holders }
 }
 
 function askThroughSocket(stateDir: string): Ask {
   return async <R extends OperateRequest>(peers: readonly string[], request: R) => {
-    const batches: Promise<AnswerJson<R['op']>[]>[] = []
+    const isAnswers = list(answerShape<R['op']>(request.op), OPERATOR_BATCH)
+    const batches: Promise<readonly AnswerJson<R['op']>[]>[] = []
     for (let at = 0; at < peers.length; at += OPERATOR_BATCH) {
       const batch = peers.slice(at, at + OPERATOR_BATCH)
-      batches.push(callControl<AnswerJson<R['op']>[]>(stateDir, 'operate', { peers: batch, request }))
+      batches.push(callControl(stateDir, 'operate', isAnswers, { peers: batch, request }))
     }
     return (await Promise.all(batches)).flat().map((answer): Answer<R['op']> => {
       if ('reply' in answer) return answer

@@ -5,18 +5,14 @@
  */
 
 import { MAX_RECEIPTS_PER_PAGE } from '../../../protocol/constants.ts'
-import type { ReceiptPage } from '../../../protocol/operate-messages.ts'
-import { type ReceiptRecord, readReceipt } from '../../../protocol/receipt-document.ts'
+import { isSignedDocument, type ReplyOf, type SignedReceipt } from '../../../protocol/operate-messages.ts'
+import { type Receipt, readReceipt } from '../../../protocol/receipt.ts'
 import type { SignedDocument } from '../../../protocol/signed-document.ts'
+import type { Shelf } from '../../state/shelf.ts'
 import type { StateDirectory } from '../../state/state-directory.ts'
+import { storedDocument } from '../../state/stored-document.ts'
 import { RECEIPT_PAGE_BYTES, RECEIPTS_PER_MACHINE } from './limits.ts'
 
-export interface NumberedReceipt {
-  readonly number: number
-  readonly document: SignedDocument
-}
-
-const SUBLEVEL = 'signed-receipts'
 const DIGITS = String(Number.MAX_SAFE_INTEGER).length
 /** Separates the machine from the number; below every character of a peer id. */
 const SEPARATOR = '!'
@@ -24,34 +20,34 @@ const BEHIND_NUMBERS = '~'
 
 /** Signed receipts in the state database: those of this machine, and on the master and operators' machines all that were gathered. */
 export class ReceiptArchive {
-  readonly #state: StateDirectory
+  readonly #shelf: Shelf<SignedDocument>
 
   constructor(state: StateDirectory) {
-    this.#state = state
+    this.#shelf = state.shelf('signed-receipts', storedDocument('a stored receipt', isSignedDocument))
   }
 
   /** Keeps receipts of one machine, durably; the oldest ones go when there are more than RECEIPTS_PER_MACHINE. */
-  async add(id: string, receipts: readonly NumberedReceipt[]): Promise<void> {
+  async add(id: string, receipts: readonly SignedReceipt[]): Promise<void> {
     const puts = receipts.map(({ number, document }) => [keyOf(id, number), document] as const)
-    const before = await this.#shelf().keys(machineRange(id)).all()
+    const before = await this.#shelf.keys(machineRange(id))
     const keys = [...new Set([...before, ...puts.map(([key]) => key)])].sort()
     const old = new Set(keys.slice(0, -RECEIPTS_PER_MACHINE))
     const stay = puts.filter(([key]) => !old.has(key))
-    await this.#state.changeDurable<SignedDocument>(SUBLEVEL, stay, [...old])
+    await this.#shelf.changeDurable(stay, [...old])
   }
 
   /** The newest receipt of a machine. */
-  async last(id: string): Promise<NumberedReceipt | undefined> {
+  async last(id: string): Promise<SignedReceipt | undefined> {
     const options = { ...machineRange(id), reverse: true, limit: 1 }
-    for await (const [key, document] of this.#shelf().iterator(options)) return { number: numberOf(key), document }
+    for await (const [key, document] of this.#shelf.iterator(options)) return { number: numberOf(key), document }
     return undefined
   }
 
   /** Receipts of a machine with numbers above `since`, as many as fit into one answer. */
-  async page(id: string, since: number): Promise<ReceiptPage> {
-    const receipts: NumberedReceipt[] = []
+  async page(id: string, since: number): Promise<ReplyOf<'receipts'>> {
+    const receipts: SignedReceipt[] = []
     let bytes = 0
-    for await (const [key, document] of this.#shelf().iterator({ gt: keyOf(id, since), lt: machineRange(id).lt })) {
+    for await (const [key, document] of this.#shelf.iterator({ gt: keyOf(id, since), lt: machineRange(id).lt })) {
       bytes += Buffer.byteLength(document.text)
       const isFull = receipts.length === MAX_RECEIPTS_PER_PAGE || bytes > RECEIPT_PAGE_BYTES
       if (isFull && receipts.length > 0) return { receipts, more: true }
@@ -61,9 +57,9 @@ export class ReceiptArchive {
   }
 
   /** Receipts of all machines behind the key `after`, at most `limit`, and the key of the last one; none is left if that is absent. */
-  async list(after: string, limit: number): Promise<{ receipts: ReceiptRecord[]; next?: string }> {
-    const receipts: ReceiptRecord[] = []
-    for await (const [key, document] of this.#shelf().iterator({ gt: after })) {
+  async list(after: string, limit: number): Promise<{ receipts: Receipt[]; next?: string }> {
+    const receipts: Receipt[] = []
+    for await (const [key, document] of this.#shelf.iterator({ gt: after })) {
       const receipt = readReceipt(document)
       if (receipt !== undefined) receipts.push(receipt)
       if (receipts.length === limit) return { receipts, next: key }
@@ -74,12 +70,8 @@ export class ReceiptArchive {
   /** Forgets the receipts of machines that are not among these any more, so that they do not pile up. */
   async keepOnly(ids: ReadonlySet<string>): Promise<void> {
     const gone: string[] = []
-    for await (const key of this.#shelf().keys()) if (!ids.has(key.slice(0, key.indexOf(SEPARATOR)))) gone.push(key)
-    if (gone.length > 0) await this.#state.changeDurable<SignedDocument>(SUBLEVEL, [], gone)
-  }
-
-  #shelf() {
-    return this.#state.sublevel<SignedDocument>(SUBLEVEL)
+    for (const key of await this.#shelf.keys()) if (!ids.has(key.slice(0, key.indexOf(SEPARATOR)))) gone.push(key)
+    if (gone.length > 0) await this.#shelf.changeDurable([], gone)
   }
 }
 

@@ -1,12 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { readReceipt } from '../../../protocol/receipt-document.ts'
+import { MAX_MEMBERS, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
+import { isMeshError, type MeshError } from '../../../protocol/errors.ts'
+import { type Check, list, literal, natural, object, text } from '../../../protocol/json-shape.ts'
+import type { SignedReceipt } from '../../../protocol/operate-messages.ts'
+import { readReceipt } from '../../../protocol/receipt.ts'
 import type { Ask } from '../../operate/ask.ts'
 import type { Member } from '../../trust/members.ts'
 import type { Machine } from '../machine/machine.ts'
 import { GATHER_ARRIVED_MS, GATHER_PAGES, GATHER_TICK_MS } from './limits.ts'
-import { type NumberedReceipt, ReceiptArchive } from './receipt-archive.ts'
+import { ReceiptArchive } from './receipt-archive.ts'
 
-export interface GathererOptions {
+interface GathererOptions {
   readonly machine: Machine
   readonly ask: Ask
   readonly warn: (text: string) => void
@@ -19,6 +23,13 @@ export interface Gathered {
   /** Names of machines that told all they have. */
   readonly reached: readonly string[]
 }
+
+/** What a command of another version answers to `gather` must be this. */
+export const isGathered: Check<Gathered> = object({
+  event: literal('gathered'),
+  receipts: natural(),
+  reached: list(text(MAX_TEXT_BYTES), MAX_MEMBERS),
+})
 
 /** Fetches the receipts of other machines that this one does not have yet, proves them, and keeps them. */
 export class ReceiptGatherer {
@@ -99,14 +110,22 @@ export class ReceiptGatherer {
       const [answer] = await this.#options.ask([member.id], { op: 'receipts', since })
       if (answer === undefined || 'error' in answer) return false
       const { receipts, more } = answer.reply
-      const good = receipts.filter((one) => isOf(member, one) && one.number > since)
+      const good: SignedReceipt[] = []
+      let newer: MeshError | undefined
+      for (const one of receipts) {
+        const judged = judge(member, one)
+        if (judged === 'good' && one.number > since) good.push(one)
+        else if (isMeshError(judged)) newer = judged
+      }
       if (good.length > 0) await this.#archive.add(member.id, good)
       round.receipts += good.length
       if (good.length < receipts.length || (more && good.length === 0)) {
         this.#doubted.add(member.id)
         const bad = receipts.length - good.length
         this.#options.warn(
-          `${bad} receipts of ${member.name} are forged or damaged; they are dropped: look at that machine`,
+          newer === undefined
+            ? `${bad} receipts of ${member.name} are forged or damaged; they are dropped: look at that machine`
+            : `${bad} receipts of ${member.name} are left there: ${newer.message}`,
         )
         return false
       }
@@ -126,8 +145,14 @@ function newRound(): Round {
   return { receipts: 0, reached: [] }
 }
 
-/** Whether a receipt was signed by the machine that told of it, about itself. */
-function isOf(member: Member, { number, document }: NumberedReceipt): boolean {
-  const receipt = document.by === member.id ? readReceipt(document) : undefined
-  return receipt !== undefined && receipt.number === number && receipt.machine === member.name
+/** Whether a receipt was signed by the machine that told of it, about itself; or why this version cannot tell. */
+function judge(member: Member, { number, document }: SignedReceipt): 'good' | 'bad' | MeshError {
+  if (document.by !== member.id) return 'bad'
+  try {
+    const receipt = readReceipt(document)
+    return receipt !== undefined && receipt.number === number && receipt.machine === member.name ? 'good' : 'bad'
+  } catch (error) {
+    if (!isMeshError(error, 'FORMAT_NEWER')) throw error
+    return error
+  }
 }

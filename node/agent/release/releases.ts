@@ -1,14 +1,15 @@
 import { type Digest, sameBytes, toHex, zeroDigest } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import { isNoDigest } from '../../../protocol/hash-tree.ts'
+import { type Check, object, optional } from '../../../protocol/json-shape.ts'
 import { callControl } from '../../control/control-client.ts'
 import { changedBlocks } from '../../store/changed-blocks.ts'
 import { LocationIndex } from '../../store/location-index.ts'
 import type { TreeFile } from '../../store/tree-file.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
-import { type DiskState, readDiskState } from '../machine/disk-state.ts'
-import type { StagingStatus } from '../machine/events.ts'
+import { type DiskState, isDiskState, readDiskState } from '../machine/disk-state.ts'
+import { isStagingStatus, type StagingStatus } from '../machine/events.ts'
 import { Machine } from '../machine/machine.ts'
 import type { ServicePart } from '../machine/service-part.ts'
 
@@ -45,7 +46,7 @@ export interface Releases {
 }
 
 /** What a running command knows of the disk and the stage. */
-export interface DiskNow {
+interface DiskNow {
   readonly disk?: DiskState | undefined
   readonly staging?: StagingStatus | undefined
 }
@@ -55,6 +56,12 @@ export function diskMethods(machine: Machine, staging: () => StagingStatus | und
   const disk = async (): Promise<DiskNow> => ({ disk: await readDiskState(machine.state), staging: staging() })
   return { methods: { disk } }
 }
+
+/** What a command of another version answers to `disk` must be this. */
+export const isDiskNow: Check<DiskNow> = object({
+  disk: optional(isDiskState),
+  staging: optional(isStagingStatus),
+})
 
 /**
  * The releases of an image (default: this machine's), oldest first. Differences are found from the hash trees that are here:
@@ -87,7 +94,7 @@ export async function releases(stateDir: string, image?: string): Promise<Releas
 
 async function diskFacts(stateDir: string): Promise<DiskNow> {
   try {
-    return await callControl<DiskNow>(stateDir, 'disk')
+    return await callControl(stateDir, 'disk', isDiskNow)
   } catch (error) {
     if (!isMeshError(error, 'STATE_NOT_RUNNING')) throw error
   }

@@ -1,7 +1,9 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Bitmap } from '../../../protocol/bitmap.ts'
+import { MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { type Digest, toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
+import { type Check, literal, natural, object, text } from '../../../protocol/json-shape.ts'
 import { callControl } from '../../control/control-client.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
 import { LocationIndex } from '../../store/location-index.ts'
@@ -41,9 +43,18 @@ interface RollbackRequest {
   readonly force: boolean
 }
 
+const isRolledBack: Check<RolledBack> = object({
+  event: literal('rolled-back'),
+  image: text(MAX_TEXT_BYTES),
+  release: natural(),
+  content: natural(),
+  root: text(MAX_TEXT_BYTES),
+  blocks: object({ total: natural(), notHere: natural(), nowhere: natural() }),
+})
+
 /** Asks the running master. Errors: those of {@link publishEarlier}, STATE_NOT_RUNNING, STATE_NOT_MASTER. */
 export function rollback(stateDir: string, request: RollbackRequest): Promise<RolledBack> {
-  return callControl<RolledBack>(stateDir, 'rollback', { ...request })
+  return callControl(stateDir, 'rollback', isRolledBack, { ...request })
 }
 
 /** The request of {@link rollback} as the control socket delivers it. */

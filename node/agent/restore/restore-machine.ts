@@ -8,7 +8,7 @@
 import { openDevice } from '../../disk/file-device.ts'
 import { HashPool } from '../../disk/hash-pool.ts'
 import { assertNotMounted } from '../../disk/mounts.ts'
-import type { Receipt } from '../../restore/receipt.ts'
+import type { RestoreResult } from '../../restore/restore-result.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { readLogConfig } from '../log/log-config.ts'
@@ -46,7 +46,7 @@ interface RestoreMachineOptions extends AgentOptions {
  * to be fetched; then newer metadata is looked for first, and a newer release wins.
  * Errors: those of the state directory, of the disk, and of {@link restoreRelease}.
  */
-export async function restoreMachine(options: RestoreMachineOptions): Promise<Receipt> {
+export async function restoreMachine(options: RestoreMachineOptions): Promise<RestoreResult> {
   await using stack = new AsyncDisposableStack()
   const { stateDir, configured, report, lingerMs } = options
   const machine = stack.adopt(await Machine.open(stateDir, { configured }), (it) => it.close())
@@ -79,7 +79,7 @@ async function restoreDisk(
   network: RestoreNetwork,
   { image, release, force, lingerMs, report, signal }: RestoreDiskOptions,
   outer: AsyncDisposableStack,
-): Promise<{ receipt: Receipt; manifest: VerifiedManifest }> {
+): Promise<{ receipt: RestoreResult; manifest: VerifiedManifest }> {
   await using stack = new AsyncDisposableStack()
   const path = machine.diskPath
   const wanted = machine.manifest(image, release)

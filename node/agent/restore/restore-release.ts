@@ -2,8 +2,8 @@ import { isDeepStrictEqual } from 'node:util'
 import { toHex } from '../../../protocol/digest.ts'
 import type { BlockDevice } from '../../disk/block-device.ts'
 import type { HashPool } from '../../disk/hash-pool.ts'
-import type { Receipt } from '../../restore/receipt.ts'
 import { restore } from '../../restore/restore.ts'
+import type { RestoreResult } from '../../restore/restore-result.ts'
 import type { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { readLogConfig } from '../log/log-config.ts'
@@ -37,7 +37,7 @@ interface RestoreReleaseParts {
  * One restore to one release, from the log's opening to its durable receipt (docs/DURABILITY.md).
  * Errors: those of {@link restore}, of the write log, of the network and of the state directory.
  */
-export async function restoreRelease(manifest: VerifiedManifest, parts: RestoreReleaseParts): Promise<Receipt> {
+export async function restoreRelease(manifest: VerifiedManifest, parts: RestoreReleaseParts): Promise<RestoreResult> {
   const { state } = parts.machine
   const doubt = await readLogDoubt(state)
   // When this returns the log is closed, durably, before anything says that the disk is whole.
@@ -57,7 +57,7 @@ async function restoreLogged(
   manifest: VerifiedManifest,
   parts: RestoreReleaseParts,
   doubt: string | undefined,
-): Promise<{ receipt: Receipt; isLogAside: boolean }> {
+): Promise<{ receipt: RestoreResult; isLogAside: boolean }> {
   await using stack = new AsyncDisposableStack()
   const { machine, device, pool, trees, network, report, signal } = parts
   const { directory } = machine.state

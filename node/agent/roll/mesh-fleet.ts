@@ -4,9 +4,10 @@ import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import type { MachineState } from '../../../protocol/operate-messages.ts'
 import type { SignedDocument } from '../../../protocol/signed-document.ts'
 import type { Fleet, Seen, Stored } from '../../roll/fleet.ts'
+import type { ReceiptSummary } from '../../roll/receipt-summary.ts'
 import { brief, parseRoll, type Roll } from '../../roll/roll.ts'
-import type { ReportedReceipt, RollReport } from '../../roll/roll-report.ts'
-import type { Refusal, SeenReceipt, Sight } from '../../roll/roll-step.ts'
+import type { RollReport } from '../../roll/roll-report.ts'
+import type { Refusal, Sight } from '../../roll/roll-step.ts'
 import { wake } from '../../roll/wake.ts'
 import type { Member } from '../../trust/members.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
@@ -143,7 +144,7 @@ export class MeshFleet implements Fleet {
   }
 
   /** The receipts that a roll's document names, by machine: fetched from those that are up, if they are not known yet. */
-  async receipts(roll: Roll): Promise<Map<string, ReportedReceipt>> {
+  async receipts(roll: Roll): Promise<Map<string, ReceiptSummary>> {
     return this.#receipts.of(roll)
   }
 
@@ -177,7 +178,7 @@ export class MeshFleet implements Fleet {
       const isWhole = roll.roll === document.roll && roll.epoch === document.epoch && roll.group === group
       return isWhole && roll.sequence === document.sequence ? [roll] : []
     } catch (error) {
-      if (!isMeshError(error)) throw error
+      if (!isMeshError(error, 'PROTOCOL_VIOLATION')) throw error
       return []
     }
   }
@@ -188,7 +189,7 @@ function sightOf(
   id: string,
   state: MachineState | undefined,
   image: string,
-  receipt: SeenReceipt | undefined,
+  receipt: Sight['receipt'] | undefined,
 ): Omit<Sight, 'held' | 'told' | 'canWake'> {
   if (state === undefined) return { id, up: false, process: '', inUse: false, image: '', newest: 0 }
   const { disk, newest, bootId, startedAt, inUse } = state

@@ -2,9 +2,11 @@ import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { errnoOf, isMeshError, MeshError } from '../../../protocol/errors.ts'
+import { isRecord, object, optional } from '../../../protocol/json-shape.ts'
 import { parseRoll, type Roll } from '../../roll/roll.ts'
-import type { RollReport } from '../../roll/roll-report.ts'
+import { isRollReport, type RollReport } from '../../roll/roll-report.ts'
 import { writeFileAtomic } from '../../state/atomic-file.ts'
+import { readStored } from '../../state/stored-document.ts'
 
 /** A roll as it was last stored. */
 interface KeptRoll {
@@ -12,6 +14,8 @@ interface KeptRoll {
   /** Of a roll that has ended. */
   readonly report?: RollReport
 }
+
+const isKept = object({ roll: isRecord, report: optional(isRollReport) })
 
 /** What an operator's machine keeps of the last roll of a group: a file in its state directory (docs/DURABILITY.md). */
 export class RollFile {
@@ -23,21 +27,15 @@ export class RollFile {
     this.#path = join(directory, `roll-${name}.json`)
   }
 
-  /** Errors: STATE_CORRUPT. */
+  /** Errors: STATE_CORRUPT, FORMAT_NEWER. */
   async read(): Promise<KeptRoll | undefined> {
-    let text: string
     try {
-      text = await readFile(this.#path, 'utf8')
+      const kept = readStored(this.#path, isKept, await readFile(this.#path))
+      return { ...kept, roll: parseRoll(kept.roll) }
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return undefined
-      throw error
-    }
-    try {
-      const kept = JSON.parse(text) as KeptRoll
-      return { ...kept, roll: parseRoll(kept.roll) }
-    } catch (cause) {
-      if (!(cause instanceof SyntaxError || isMeshError(cause))) throw cause
-      throw new MeshError('STATE_CORRUPT', `${this.#path} is damaged`, { cause })
+      if (!isMeshError(error, 'PROTOCOL_VIOLATION')) throw error
+      throw new MeshError('STATE_CORRUPT', `${this.#path} is damaged`, { cause: error })
     }
   }
 

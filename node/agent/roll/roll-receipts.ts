@@ -1,21 +1,15 @@
+import { isMeshError } from '../../../protocol/errors.ts'
 import type { MachineState } from '../../../protocol/operate-messages.ts'
-import { readReceipt } from '../../../protocol/receipt-document.ts'
+import { type Receipt, readReceipt } from '../../../protocol/receipt.ts'
 import type { SignedDocument } from '../../../protocol/signed-document.ts'
+import type { ReceiptSummary } from '../../roll/receipt-summary.ts'
 import { brief, type Roll } from '../../roll/roll.ts'
-import type { ReportedReceipt } from '../../roll/roll-report.ts'
-import type { SeenReceipt } from '../../roll/roll-step.ts'
 import type { Operator } from '../operate/operator.ts'
-
-interface Known {
-  readonly number: number
-  readonly reason: string
-  readonly receipt: ReportedReceipt
-}
 
 /** The last signed receipt of each machine, as far as it was asked for. */
 export class RollReceipts {
   readonly #operator: Operator
-  readonly #known = new Map<string, Known>()
+  readonly #known = new Map<string, ReceiptSummary>()
 
   constructor(operator: Operator) {
     this.#operator = operator
@@ -24,27 +18,24 @@ export class RollReceipts {
   /** Fetches what the machines have had since. */
   async update(states: ReadonlyMap<string, MachineState>): Promise<void> {
     const behind = [...states].filter(
-      ([id, { lastReceipt }]) => lastReceipt !== null && this.#known.get(id)?.number !== lastReceipt,
+      ([id, { lastReceipt }]) => lastReceipt !== null && this.#known.get(id)?.key !== String(lastReceipt),
     )
     await Promise.all(behind.map(([id, { lastReceipt }]) => this.#fetch(id, lastReceipt ?? 0)))
   }
 
-  seen(id: string): SeenReceipt | undefined {
-    const known = this.#known.get(id)
-    if (known === undefined) return undefined
-    const { release, verified } = known.receipt
-    return { key: String(known.number), release, verified, reason: known.reason }
+  seen(id: string): ReceiptSummary | undefined {
+    return this.#known.get(id)
   }
 
   /** The receipts that a roll's document names, by machine. */
-  async of(roll: Roll): Promise<Map<string, ReportedReceipt>> {
-    const found = new Map<string, ReportedReceipt>()
+  async of(roll: Roll): Promise<Map<string, ReceiptSummary>> {
+    const found = new Map<string, ReceiptSummary>()
     const named = roll.machines.filter(({ receipt }) => receipt !== '')
     await Promise.all(
       named.map(async ({ id, receipt }) => {
-        if (this.#known.get(id)?.number !== Number(receipt)) await this.#fetch(id, Number(receipt))
+        if (this.#known.get(id)?.key !== receipt) await this.#fetch(id, Number(receipt))
         const known = this.#known.get(id)
-        if (known?.number === Number(receipt)) found.set(id, known.receipt)
+        if (known?.key === receipt) found.set(id, known)
       }),
     )
     return found
@@ -60,21 +51,27 @@ export class RollReceipts {
 }
 
 /** Only what the machine itself has signed counts as its receipt. */
-function readOf(id: string, number: number, signed: SignedDocument): Known | undefined {
-  const record = signed.by === id ? readReceipt(signed) : undefined
-  if (record === undefined || record.number !== number) return undefined
-  const { release, verified, ms, failure, result } = record
+function readOf(id: string, number: number, signed: SignedDocument): ReceiptSummary | undefined {
+  let receipt: Receipt | undefined
+  try {
+    receipt = signed.by === id ? readReceipt(signed) : undefined
+  } catch (error) {
+    if (!isMeshError(error, 'FORMAT_NEWER')) throw error
+    // Only this machine's turn fails: one machine must not end the roll of the others.
+    const reason = brief(`${error.code}: update mesh on the operator's machine`)
+    return { key: String(number), verified: false, reason, release: 0, blocks: 0, seconds: 0, from: [] }
+  }
+  if (receipt === undefined || receipt.number !== number) return undefined
+  const { release, verified, ms, failure, result } = receipt
   const log = result?.log
   return {
-    number,
+    key: String(number),
+    verified,
     reason: failure === null ? '' : brief(`${failure.code}: ${failure.message}`),
-    receipt: {
-      verified,
-      release: release ?? 0,
-      blocks: result?.blocks.dirty ?? 0,
-      seconds: ms / 1000,
-      from: result?.peers.map(({ name, blocks }) => ({ name, blocks })) ?? [],
-      ...(log === undefined || log.missed === null ? {} : { missed: log.missed }),
-    },
+    release: release ?? 0,
+    blocks: result?.blocks.dirty ?? 0,
+    seconds: ms / 1000,
+    from: result?.peers.map(({ name, blocks }) => ({ name, blocks })) ?? [],
+    ...(log === undefined || log.missed === null ? {} : { missed: log.missed }),
   }
 }

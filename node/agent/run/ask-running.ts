@@ -4,12 +4,13 @@ import type { Place, Role } from '../../trust/members.ts'
 import { Machine } from '../machine/machine.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
 import { lastReceipt } from '../receipts/own-receipts.ts'
+import { isInvited, isPeers, isRemoved, isStatus } from './replies.ts'
 import { describeStatus, type Peers, type Status } from './status.ts'
 
 /** The status of a machine, from its running command if there is one, else from its state directory. */
 export async function status(stateDir: string, configured?: ConfiguredMachine): Promise<Status> {
   try {
-    return await callControl<Status>(stateDir, 'status')
+    return await callControl(stateDir, 'status', isStatus)
   } catch (error) {
     if (!isMeshError(error, 'STATE_NOT_RUNNING')) throw error
   }
@@ -23,7 +24,7 @@ export async function status(stateDir: string, configured?: ConfiguredMachine): 
 
 /** Members and what the running command knows of them. Errors: STATE_NOT_RUNNING. */
 export function peers(stateDir: string): Promise<Peers> {
-  return callControl(stateDir, 'peers')
+  return callControl(stateDir, 'peers', isPeers)
 }
 
 /** What an invitation is to allow. `ttlMs`: how long it can be used; `uses`: by how many machines. */
@@ -36,7 +37,7 @@ interface InviteOptions extends Partial<Place> {
 
 /** Opens an invitation at the running master. Errors: STATE_NOT_RUNNING, STATE_NOT_MASTER. */
 export async function invite(stateDir: string, options: InviteOptions): Promise<Invited> {
-  return callControl<Invited>(stateDir, 'invite', options)
+  return callControl(stateDir, 'invite', isInvited, options)
 }
 
 /** Takes a machine out of the site, at the running master. Errors: NOT_A_MEMBER, STATE_NOT_RUNNING, STATE_NOT_MASTER. */
@@ -44,7 +45,7 @@ export async function removeMember(
   stateDir: string,
   name: string,
 ): Promise<{ event: 'removed'; name: string; id: string }> {
-  return callControl(stateDir, 'remove', { name })
+  return callControl(stateDir, 'remove', isRemoved, { name })
 }
 
 /** Result of `mesh invite`. */

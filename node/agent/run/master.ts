@@ -1,7 +1,7 @@
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { encodeJoinToken } from '../../../protocol/join-token.ts'
-import { type Invitation, InvitationBook } from '../../trust/invitations.ts'
+import { INVITATION, InvitationBook } from '../../trust/invitations.ts'
 import { isPlaceName, type Place } from '../../trust/members.ts'
 import { SiteSigner } from '../../trust/site-signer.ts'
 import type { AgentEvent } from '../machine/events.ts'
@@ -49,7 +49,7 @@ export class Master {
   ): Promise<Master> {
     const { trust, state } = machine
     const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust })
-    const invitations = await InvitationBook.load(state.sublevel<Invitation>('invitations'))
+    const invitations = await InvitationBook.load(state.shelf('invitations', INVITATION))
     await signer.renew()
     const master = new Master(machine, signer, invitations, report)
     const timer = setInterval(() => void master.#renew(), RENEW_TICK_MS)

@@ -1,5 +1,5 @@
 import { toHex } from '../../../protocol/digest.ts'
-import type { ReceiptRecord } from '../../../protocol/receipt-document.ts'
+import type { Receipt } from '../../../protocol/receipt.ts'
 import type { ServeFigures } from '../../exchange/serve/serve-scheduler.ts'
 import type { SiteTraffic } from '../../exchange/uplink/uplink-figures.ts'
 import type { Role } from '../../trust/members.ts'
@@ -111,7 +111,7 @@ interface Live {
 }
 
 /** The status of a machine; `live` is absent if no command runs. `receipt`: the record of its last restore. */
-export function describeStatus(machine: Machine, receipt: ReceiptRecord | undefined, live?: Live): Status {
+export function describeStatus(machine: Machine, receipt: Receipt | undefined, live?: Live): Status {
   const { config, trust } = machine
   const view = trust.view()
   const manifest = live?.held?.manifest ?? (config.image === undefined ? undefined : view.newest(config.image))
@@ -148,7 +148,7 @@ function describeLive({ node, inUse, held, staging }: Live): Partial<Status> {
   }
 }
 
-function describeRestore(receipt: ReceiptRecord): NonNullable<Status['lastRestore']> {
+function describeRestore(receipt: Receipt): NonNullable<Status['lastRestore']> {
   const { verified, release, startedAt, ms, failure } = receipt
   return { verified, release, startedAt, seconds: ms / 1000, ...(failure === null ? {} : { failure: failure.message }) }
 }

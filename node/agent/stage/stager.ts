@@ -5,7 +5,7 @@
  */
 
 import { isMeshError } from '../../../protocol/errors.ts'
-import type { ServingConfig } from '../../state/state-directory.ts'
+import type { ServingConfig } from '../../state/machine-config.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { aborted } from '../machine/aborted.ts'

@@ -5,6 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { callControl } from '../../../node/control/control-client.ts'
 import { ControlServer } from '../../../node/control/control-server.ts'
 import { MeshError } from '../../../protocol/errors.ts'
+import { natural, nullable } from '../../../protocol/json-shape.ts'
 import { codeOf } from '../../support/error-code.ts'
 import { useTempDir } from '../../support/temp-dir.ts'
 
@@ -28,12 +29,14 @@ describe('the control socket', () => {
 
   it('answers many callers at once, and passes errors on with their code', async () => {
     await listen()
-    const answers = await Promise.all(Array.from({ length: 50 }, (_, n) => callControl<number>(dir(), 'double', { n })))
+    const answers = await Promise.all(
+      Array.from({ length: 50 }, (_, n) => callControl(dir(), 'double', natural(), { n })),
+    )
     expect(answers).toEqual(Array.from({ length: 50 }, (_, n) => 2 * n))
-    expect(await callControl(dir(), 'nothing')).toBeNull()
-    expect(await codeOf(callControl(dir(), 'refuse'))).toBe('TOKEN_EXPIRED')
+    expect(await callControl(dir(), 'nothing', nullable(natural()))).toBeNull()
+    expect(await codeOf(callControl(dir(), 'refuse', natural()))).toBe('TOKEN_EXPIRED')
     for (const method of ['missing', 'constructor', 'toString'])
-      expect(await codeOf(callControl(dir(), method))).toBe('USAGE')
+      expect(await codeOf(callControl(dir(), method, natural()))).toBe('USAGE')
   })
 
   it('can be opened by its owner only', async () => {
@@ -53,22 +56,22 @@ describe('the control socket', () => {
         socket.on('error', () => socket.destroy())
       })
     }
-    expect(await callControl<number>(dir(), 'double', { n: 4 })).toBe(8)
+    expect(await callControl(dir(), 'double', natural(), { n: 4 })).toBe(8)
   })
 
   it('says when nobody listens, and takes the place of a dead socket', async () => {
-    expect(await codeOf(callControl(dir('nowhere'), 'double'))).toBe('STATE_NOT_RUNNING')
+    expect(await codeOf(callControl(dir('nowhere'), 'double', natural()))).toBe('STATE_NOT_RUNNING')
     await mkdir(dir('dead'), { recursive: true })
     await writeFile(dir('dead', 'control.sock'), '')
-    expect(await codeOf(callControl(dir('dead'), 'double'))).toBe('STATE_NOT_RUNNING')
+    expect(await codeOf(callControl(dir('dead'), 'double', natural()))).toBe('STATE_NOT_RUNNING')
     await listen(dir('dead'))
-    expect(await callControl<number>(dir('dead'), 'double', { n: 1 })).toBe(2)
+    expect(await callControl(dir('dead'), 'double', natural(), { n: 1 })).toBe(2)
   })
 
   it('works in a directory whose path is longer than a socket address', async () => {
     const deep = join(dir(), ...Array(8).fill('a-folder-with-a-long-name'))
     await mkdir(deep, { recursive: true })
     await listen(deep)
-    expect(await callControl<number>(deep, 'double', { n: 21 })).toBe(42)
+    expect(await callControl(deep, 'double', natural(), { n: 21 })).toBe(42)
   })
 })

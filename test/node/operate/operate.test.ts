@@ -134,13 +134,12 @@ describe('a machine that operators ask', () => {
       '[]',
       '{"op":"boot"}',
       '{"op":"constructor"}',
-      '{"op":"state","more":1}',
       ...[{ epoch: -1 }, { epoch: 1.5 }, { epoch: '1' }, { roll: 7 }, { evenInUse: 1 }, { warningSeconds: 1e9 }].map(
         (wrong) => JSON.stringify({ ...valid, ...wrong }),
       ),
       JSON.stringify({ op: 'roll-get', group: 'x'.repeat(5000) }),
       JSON.stringify({ op: 'roll-get', group: '\u001b[2J' }),
-      JSON.stringify({ op: 'roll-put', document: { by: 'x', text: 'y', signature: 'z', extra: 1 } }),
+      JSON.stringify({ op: 'roll-put', document: { by: 'x', text: 'y', signature: 'z' } }),
       `{"op":"state"}${' '.repeat(MAX_OPERATE_BYTES)}`,
       '['.repeat(100_000),
     ]

@@ -164,14 +164,14 @@ describe('restore', () => {
         const after = await readFile(dir('disk'))
         expect(differing(after)).toEqual([])
         expect(after.subarray(SIZE).equals(beyond)).toBe(true)
-        const { total, dirty, local, zero, fetched } = receipt.blocks
+        const { total, dirty, zero, local, copied, fetched } = receipt.blocks
         expect({ total, dirty, verified: receipt.verified, beyondImage: receipt.beyondImage }).toEqual({
           total: BLOCKS,
           dirty: wrong.length,
           verified: true,
           beyondImage: BEYOND,
         })
-        expect(local + zero + fetched).toBe(dirty)
+        expect(zero + local + copied + fetched).toBe(dirty)
         expect(fetched).toBe(fetcher.asked.length)
         const contents = fetcher.asked.map((i) => image.subarray(i * BLOCK, (i + 1) * BLOCK).toString('hex'))
         expect(new Set(contents).size).toBe(contents.length)

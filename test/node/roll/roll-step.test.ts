@@ -297,7 +297,7 @@ describe('a roll', () => {
 
   it.each([
     ['no object', 7],
-    ['a field too many', { ...newRoll(['a']), more: 1 }],
+    ['no image', { ...newRoll(['a']), image: undefined }],
     ['no state', { ...newRoll(['a']), state: 'lost' }],
     ['a machine twice', newRoll(['a', 'a'])],
     ['too many machines', newRoll(Array.from({ length: 129 }, (_, i) => `pc${i}`))],

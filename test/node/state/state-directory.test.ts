@@ -3,7 +3,10 @@ import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/pr
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { controlSocketPath, type MachineConfig, StateDirectory } from '../../../node/state/state-directory.ts'
+import type { MachineConfig } from '../../../node/state/machine-config.ts'
+import { controlSocketPath, StateDirectory } from '../../../node/state/state-directory.ts'
+import type { DocumentShape } from '../../../protocol/document.ts'
+import { natural, object } from '../../../protocol/json-shape.ts'
 import { mount } from '../../support/real-devices.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
@@ -18,6 +21,12 @@ const MACHINE: MachineConfig = {
   listen: [],
 }
 
+const THING: DocumentShape<{ readonly n: number }> = {
+  name: 'a thing',
+  shape: object({ n: natural() }),
+  fault: 'STATE_CORRUPT',
+}
+
 async function opened(directory: string, options = { create: true }): Promise<StateDirectory> {
   const state = await StateDirectory.open(directory, options)
   onTestFinished(() => state.close())
@@ -30,7 +39,7 @@ describe('a state directory', () => {
     const state = await StateDirectory.open(directory, { create: true })
     expect(state.machine).toBeUndefined()
     await state.saveMachine(MACHINE)
-    await state.sublevel<{ n: number }>('things').put('one', { n: 1 })
+    await state.shelf('things', THING).put('one', { n: 1 })
     await state.subdirectory('trees')
     await state.close()
     expect(await readFile(join(directory, 'format'), 'utf8')).toBe('lab-mesh-state 1\n')
@@ -38,7 +47,7 @@ describe('a state directory', () => {
 
     const again = await opened(directory, { create: false })
     expect(again.machine).toEqual(MACHINE)
-    expect(await again.sublevel<{ n: number }>('things').get('one')).toEqual({ n: 1 })
+    expect(await again.shelf('things', THING).get('one')).toEqual({ n: 1 })
     expect(again.path('trees')).toBe(join(directory, 'trees'))
     expect((await stat(again.path('trees'))).isDirectory()).toBe(true)
   })
@@ -71,7 +80,7 @@ describe('a state directory', () => {
   )
 
   it.each([
-    ['lab-mesh-state 2\n', 'STATE_NEWER'],
+    ['lab-mesh-state 2\n', 'FORMAT_NEWER'],
     ['lab-mesh-state x\n', 'STATE_CORRUPT'],
     ['other 1\n', 'STATE_CORRUPT'],
     ['', 'STATE_CORRUPT'],
@@ -107,7 +116,7 @@ describe('a state directory', () => {
     await state.saveMachine(MACHINE)
     const reader = await StateDirectory.open(directory, { create: false, readOnly: true })
     expect(reader.machine).toEqual(MACHINE)
-    expect(() => reader.database).toThrow('read-only')
+    expect(() => reader.shelf('things', THING)).toThrow('read-only')
     await reader.close()
     expect(await readdir(directory)).toContain('holder.json')
   })
@@ -198,9 +207,10 @@ describe('a directory that cannot be written', () => {
     await expect(StateDirectory.open(state, { create: true })).rejects.toMatchObject({ code: 'DISK_FULL' })
     await rm(join(directory, 'ballast'))
     const roomy = await opened(state)
-    await roomy.putDurable('things', 'small', { n: 1 })
-    const large = roomy.putDurable('things', 'large', 'x'.repeat(200_000))
-    await expect(large).rejects.toMatchObject({ code: 'DISK_FULL' })
+    await roomy.shelf('things', THING).putDurable('small', { n: 1 })
+    const large = { n: 1, more: 'x'.repeat(200_000) }
+    const stored = roomy.shelf('things', THING).putDurable('large', large)
+    await expect(stored).rejects.toMatchObject({ code: 'DISK_FULL' })
   })
 })
 

@@ -295,10 +295,13 @@ describe('metadata that must not be believed', () => {
 
   it('signed content that makes no sense, without taking it for damage of its own', async () => {
     const manifest = encodeManifest(makeManifest({ release: 6 }))
+    const broken = Buffer.from(Buffer.from(manifest).toString().replace('"size":1000000', '"size":-1'))
+    expect(broken.equals(manifest)).toBe(false)
     const newer = Buffer.from(Buffer.from(manifest).toString().replace('"format":1', '"format":2'))
     const cases: [string, Forgery][] = [
       ['METADATA_INVALID', { edit: { targets: addRelease(7, manifest) }, targets: [manifest] }],
-      ['MANIFEST_INVALID', { edit: { targets: addRelease(6, newer) }, targets: [newer] }],
+      ['FORMAT_NEWER', { edit: { targets: addRelease(6, newer) }, targets: [newer] }],
+      ['MANIFEST_INVALID', { edit: { targets: addRelease(6, broken) }, targets: [broken] }],
       ['METADATA_INVALID', { edit: { members: (signed) => delete signed.targets['members.json'] } }],
       ['METADATA_INVALID', { edit: { snapshot: (signed) => delete signed.meta['members.json'] } }],
       ['METADATA_INVALID', { edit: { targets: (signed) => (signed.delegations.roles = []) } }],
@@ -310,7 +313,7 @@ describe('metadata that must not be believed', () => {
           signed.targets['members.json'] = target(list)
         },
       }
-      cases.push(['METADATA_INVALID', { edit, targets: [list] }])
+      cases.push([text.includes('3') ? 'FORMAT_NEWER' : 'METADATA_INVALID', { edit, targets: [list] }])
     }
     for (const [code, forgery] of cases) {
       const fetch = await forged(forgery)

@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import type { ReceiptRecord } from '../../../protocol/receipt-document.ts'
+import type { Receipt } from '../../../protocol/receipt.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatCsv } from '../csv.ts'
 import { formatBytes, formatSeconds, formatTable } from '../format.ts'
@@ -36,9 +36,9 @@ async function run(context: Context, options: Options): Promise<void> {
   else context.output.result(result, describe(result.receipts))
 }
 
-function describe(receipts: readonly ReceiptRecord[]): string {
+function describe(receipts: readonly Receipt[]): string {
   if (receipts.length === 0) return 'No receipts.'
-  const heading = ['machine', 'began', 'image', 'release', 'took', 'restored', 'received', 'from', 'result']
+  const heading = ['machine', 'began', 'image', 'release', 'took', 'restored', 'staged', 'received', 'from', 'result']
   const rows = receipts.map(({ machine, startedAt, image, release, ms, result, ...rest }) => [
     machine,
     `${startedAt.slice(0, 10)} ${startedAt.slice(11, 19)}`,
@@ -46,6 +46,7 @@ function describe(receipts: readonly ReceiptRecord[]): string {
     String(release ?? ''),
     formatSeconds(ms / 1000),
     String(result?.blocks.dirty ?? ''),
+    String(result?.blocks.staged ?? ''),
     result === null ? '' : formatBytes(result.bytes.received),
     result === null || result.peers.length === 0 ? '' : `${result.peers.length}`,
     outcomeOf({ ...rest, result }),
@@ -53,17 +54,21 @@ function describe(receipts: readonly ReceiptRecord[]): string {
   return formatTable([heading, ...rows])
 }
 
-function outcomeOf({ verified, failure, result }: Pick<ReceiptRecord, 'verified' | 'failure' | 'result'>): string {
+function outcomeOf({ verified, failure, result }: Pick<Receipt, 'verified' | 'failure' | 'result'>): string {
   const parts = [verified ? 'verified' : 'NOT verified']
   if (failure !== null) parts.push(failure.message)
   const missed = result?.log.missed ?? null
   if (missed !== null) parts.push(`log missed block ${missed}`)
+  const movedFrom = result?.log.movedFrom ?? null
+  if (movedFrom !== null) parts.push(`moved from release ${movedFrom}`)
+  const beyond = result?.beyondImage ?? 0
+  if (beyond > 0) parts.push(`${formatBytes(beyond)} behind the image`)
   const bad = (result?.peers ?? []).filter((peer) => peer.bad > 0)
   if (bad.length > 0) parts.push(`wrong blocks from ${bad.map(({ name }) => name).join(', ')}`)
   return parts.join(', ')
 }
 
-const COLUMNS: readonly (readonly [string, (receipt: ReceiptRecord) => string | number | null | undefined])[] = [
+const COLUMNS: readonly (readonly [string, (receipt: Receipt) => string | number | null | undefined])[] = [
   ['machine', (it) => it.machine],
   ['number', (it) => it.number],
   ['began', (it) => it.startedAt],
@@ -75,18 +80,25 @@ const COLUMNS: readonly (readonly [string, (receipt: ReceiptRecord) => string | 
   ['failure', (it) => it.failure?.message],
   ['blocks', (it) => it.result?.blocks.total],
   ['blocks restored', (it) => it.result?.blocks.dirty],
+  ['blocks zero', (it) => it.result?.blocks.zero],
+  ['blocks local', (it) => it.result?.blocks.local],
+  ['blocks staged', (it) => it.result?.blocks.staged],
+  ['blocks copied', (it) => it.result?.blocks.copied],
   ['blocks fetched', (it) => it.result?.blocks.fetched],
+  ['blocks audited', (it) => it.result?.blocks.audited],
   ['bytes read', (it) => it.result?.bytes.read],
   ['bytes written', (it) => it.result?.bytes.written],
   ['bytes received', (it) => it.result?.bytes.received],
+  ['bytes beyond image', (it) => it.result?.beyondImage],
   ['from', (it) => it.result?.peers.map(({ name, blocks }) => `${name}: ${blocks}`).join('; ')],
   ['log', (it) => it.result?.log.source],
   ['log state', (it) => it.result?.log.state],
   ['log reason', (it) => it.result?.log.reason],
   ['log missed block', (it) => it.result?.log.missed],
+  ['moved from release', (it) => it.result?.log.movedFrom],
 ]
 
-function describeCsv(receipts: readonly ReceiptRecord[]): string {
+function describeCsv(receipts: readonly Receipt[]): string {
   const rows = receipts.map((receipt) => COLUMNS.map(([, value]) => value(receipt) ?? ''))
   return formatCsv([COLUMNS.map(([name]) => name), ...rows])
 }

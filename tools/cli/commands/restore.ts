@@ -1,7 +1,7 @@
 import { Command, Option } from 'commander'
 import type { HooksReport } from '../../../node/agent/machine/hooks.ts'
 import { LINGER_MS } from '../../../node/agent/offer/limits.ts'
-import type { Receipt } from '../../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../../node/restore/restore-result.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds, formatTable } from '../format.ts'
 import { type HookFlags, hooksOf, withHookOptions } from '../hook-options.ts'
@@ -73,13 +73,13 @@ async function run(context: Context, options: Options): Promise<void> {
   assertHooksDone(done)
 }
 
-function describe(receipt: Receipt): string {
+function describe(receipt: RestoreResult): string {
   const { blocks, bytes } = receipt
   const lines = [
     `Verified: ${receipt.image} release ${receipt.release}, ${blocks.total} blocks in ${formatSeconds(receipt.seconds)}`,
     blocks.dirty === 0
       ? 'nothing to restore'
-      : `${blocks.dirty} blocks restored: ${blocks.staged} staged, ${blocks.fetched} fetched (${formatBytes(bytes.received)}), ${blocks.local} copied, ${blocks.zero} zero`,
+      : `${blocks.dirty} blocks restored: ${blocks.staged} staged, ${blocks.fetched} fetched (${formatBytes(bytes.received)}), ${blocks.local + blocks.copied} copied, ${blocks.zero} zero`,
   ]
   if (receipt.beyondImage > 0)
     lines.push(`the ${formatBytes(receipt.beyondImage)} behind the image are left as they are`)

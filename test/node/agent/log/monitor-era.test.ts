@@ -5,7 +5,7 @@ import { type LogConfig, readLogConfig } from '../../../../node/agent/log/log-co
 import { type EraMonitored, monitorEra } from '../../../../node/agent/log/monitor-era.ts'
 import { openTracker } from '../../../../node/agent/log/open-log.ts'
 import { writeReceiptFile } from '../../../../node/agent/machine/hooks.ts'
-import type { Receipt } from '../../../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../../../node/restore/restore-result.ts'
 import { StateDirectory } from '../../../../node/state/state-directory.ts'
 import { runSystemTool } from '../../../../node/writelog/system-tool.ts'
 import { MeshProcess } from '../../../../tools/lab/local-lab.ts'
@@ -38,7 +38,15 @@ class Bench {
     const stateDir = join(directory, 'state')
     const disk = await Bench.device(directory, 'disk', DISK_BYTES, context)
     const state = await StateDirectory.open(stateDir, { create: true, readOnly: false })
-    const machine = { site: 's', siteId: '', name: 'pc', id: '', role: 'machine', listen: [], disk } as const
+    const machine = {
+      site: 's',
+      siteId: '00'.repeat(32),
+      name: 'pc',
+      id: '',
+      role: 'machine',
+      listen: [],
+      disk,
+    } as const
     await state.saveMachine(machine)
     await state.close()
     const bench = new Bench(directory, stateDir, disk)
@@ -76,7 +84,7 @@ class Bench {
 
   /** As a restore leaves it. */
   async restored(release: number): Promise<void> {
-    await writeReceiptFile(this.stateDir, { machine: 'pc', image: 'win', release } as Receipt)
+    await writeReceiptFile(this.stateDir, { machine: 'pc', image: 'win', release } as RestoreResult)
   }
 
   /** Nothing is active any more, and nothing holds the metadata file. */

@@ -24,7 +24,15 @@ async function machine() {
   const content = randomBytes(8 * MIB)
   await writeFile(disk, content)
   const state = await StateDirectory.open(stateDir, { create: true })
-  await state.saveMachine({ site: 'lab', siteId: '00', id: '00', name: 'm1', role: 'machine', listen: [], disk })
+  await state.saveMachine({
+    site: 'lab',
+    siteId: '00'.repeat(32),
+    id: '00',
+    name: 'm1',
+    role: 'machine',
+    listen: [],
+    disk,
+  })
   await state.close()
   /** What a restore does with its log. */
   const restore = async <Result>(use: (log: WriteLog) => Promise<Result>): Promise<Result> => {

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { AgentEvent } from '../../../../node/agent/machine/events.ts'
 import { type HooksReport, runMachineHooks, writeReceiptFile } from '../../../../node/agent/machine/hooks.ts'
-import type { Receipt } from '../../../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../../../node/restore/restore-result.ts'
 import { temporaryDirectory } from '../../../support/temporary.ts'
 
 describe('the hooks of a machine', () => {
@@ -25,7 +25,7 @@ describe('the hooks of a machine', () => {
   const hook = (name: string, script: string): Promise<void> =>
     writeFile(join(directory, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
   const restored = (release: number): Promise<void> =>
-    writeReceiptFile(stateDir, { machine: 'pc', image: 'win', release } as Receipt)
+    writeReceiptFile(stateDir, { machine: 'pc', image: 'win', release } as RestoreResult)
   const run = (flush?: () => Promise<void>): Promise<HooksReport | undefined> =>
     runMachineHooks({
       stateDir,

@@ -4,10 +4,10 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { Machine } from '../../../../node/agent/machine/machine.ts'
 import { RECEIPTS_PER_MACHINE } from '../../../../node/agent/receipts/limits.ts'
 import { keepFailure, keepReceipt, lastReceipt } from '../../../../node/agent/receipts/own-receipts.ts'
-import { type NumberedReceipt, ReceiptArchive } from '../../../../node/agent/receipts/receipt-archive.ts'
+import { ReceiptArchive } from '../../../../node/agent/receipts/receipt-archive.ts'
 import { ReceiptGatherer } from '../../../../node/agent/receipts/receipt-gatherer.ts'
 import type { Ask } from '../../../../node/operate/ask.ts'
-import type { Receipt } from '../../../../node/restore/receipt.ts'
+import type { RestoreResult } from '../../../../node/restore/restore-result.ts'
 import { StateDirectory } from '../../../../node/state/state-directory.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../../../../node/trust/machine-key.ts'
 import { createSite, SiteSigner } from '../../../../node/trust/site-signer.ts'
@@ -15,13 +15,13 @@ import { TrustStore } from '../../../../node/trust/trust-store.ts'
 import { MAX_RECEIPTS_PER_PAGE } from '../../../../protocol/constants.ts'
 import { toHex } from '../../../../protocol/digest.ts'
 import { MeshError } from '../../../../protocol/errors.ts'
-import type { OperateRequest, ReplyOf } from '../../../../protocol/operate-messages.ts'
+import type { OperateRequest, ReplyOf, SignedReceipt } from '../../../../protocol/operate-messages.ts'
 import { publicKeyOf } from '../../../../protocol/peer-id.ts'
-import { type ReceiptRecord, readReceipt, signReceipt } from '../../../../protocol/receipt-document.ts'
+import { type Receipt, readReceipt, signReceipt } from '../../../../protocol/receipt.ts'
 import { type SignedDocument, signDocument } from '../../../../protocol/signed-document.ts'
 import { temporaryDirectory } from '../../../support/temporary.ts'
 
-const FAILED: ReceiptRecord = {
+const FAILED: Receipt = {
   number: 1,
   machine: 'pc1',
   startedAt: '2026-11-01T22:00:00.000Z',
@@ -34,13 +34,13 @@ const FAILED: ReceiptRecord = {
   result: null,
 }
 
-const RECEIPT: Receipt = {
+const RESULT: RestoreResult = {
   event: 'receipt',
   verified: true,
   image: 'win',
   release: 3,
   root: 'ab'.repeat(32),
-  blocks: { total: 100, dirty: 9, local: 1, zero: 2, staged: 0, fetched: 6, audited: 64 },
+  blocks: { total: 100, dirty: 11, local: 1, zero: 2, staged: 1, copied: 1, fetched: 6, audited: 64 },
   bytes: { read: 1, written: 2, received: 3 },
   peers: Array.from({ length: 70 }, (_, i) => ({
     id: `id${i}`,
@@ -49,11 +49,11 @@ const RECEIPT: Receipt = {
     bytes: i,
     bad: i === 3 ? 1 : 0,
   })),
-  log: { source: 'scan', state: 'unknown', reason: 'line\nbreak \u001b[2J', missed: 7 },
+  log: { source: 'scan', state: 'unknown', reason: 'line\nbreak \u001b[2J', missed: 7, movedFrom: 2 },
   seconds: 1.2345,
   machine: 'pc1',
   startedAt: '2026-11-01T22:00:00.000Z',
-  beyondImage: 0,
+  beyondImage: 512,
 }
 
 /** The master of a site of which pc1 is a member, with real keys and state. */
@@ -74,7 +74,7 @@ async function master(): Promise<{ machine: Machine; pc1: MachineKey; own: Machi
   return { machine: await Machine.from(state), pc1, own }
 }
 
-const numbered = (number: number, key: MachineKey, over: Partial<ReceiptRecord> = {}): NumberedReceipt => ({
+const numbered = (number: number, key: MachineKey, over: Partial<Receipt> = {}): SignedReceipt => ({
   number,
   document: signReceipt({ ...FAILED, number, ...over }, key),
 })
@@ -90,7 +90,7 @@ function telling(page: (since: number) => ReplyOf<'receipts'> | Promise<ReplyOf<
   return { ask, asked }
 }
 
-const listed = async (machine: Machine): Promise<ReceiptRecord[]> =>
+const listed = async (machine: Machine): Promise<Receipt[]> =>
   (await new ReceiptArchive(machine.state).list('', 10_000)).receipts
 
 describe('a signed receipt', () => {
@@ -105,7 +105,7 @@ describe('a signed receipt', () => {
     expect(signed.map((one) => readReceipt(one)?.verified)).toEqual([true, false])
   })
 
-  it('is no receipt when anything in it was changed, or is of another form', async () => {
+  it('is no receipt when anything in it was changed, or a known key has a wrong value', async () => {
     const { pc1, own } = await master()
     const good = signReceipt(FAILED, pc1)
     expect(readReceipt(good)).toEqual(FAILED)
@@ -117,10 +117,8 @@ describe('a signed receipt', () => {
       { ...good, by: own.id },
       { ...good, text: swap('"verified":false', '"verified":true') },
       signDocument('roll', good.text, pc1),
-      signDocument('receipt', swap('"format":1', '"format":2'), pc1),
+      signDocument('receipt', swap('"format":1', '"format":0'), pc1),
       signDocument('receipt', swap('"number":1', '"number":1.5'), pc1),
-      signDocument('receipt', swap('"number":1', '"more":1,"number":1'), pc1),
-      signDocument('receipt', swap(',', ', '), pc1),
       signDocument('receipt', swap('"release":3', '"release":"3"'), pc1),
       signDocument('receipt', swap('2026-11-01T22:00:00.000Z', 'yesterday'), pc1),
       signDocument('receipt', swap('pc1', '\\u001b[2J'), pc1),
@@ -133,10 +131,23 @@ describe('a signed receipt', () => {
   it('is kept for each restore and for each failure, with what people and programs may see of it', async () => {
     const { machine, own } = await master()
     expect(await lastReceipt(machine)).toBeUndefined()
-    await keepReceipt(machine, RECEIPT)
+    await keepReceipt(machine, RESULT)
     const first = await lastReceipt(machine)
     expect(first).toMatchObject({ number: 1, machine: 'master', verified: true, ms: 1235, failure: null })
-    expect(first?.result?.log).toEqual({ source: 'scan', state: 'unknown', reason: 'line break  [2J', missed: 7 })
+    expect(first?.result?.log).toEqual({
+      source: 'scan',
+      state: 'unknown',
+      reason: 'line break  [2J',
+      missed: 7,
+      movedFrom: 2,
+    })
+    const { staged, copied, ...counts } = first!.result!.blocks
+    expect({ staged, copied, beyondImage: first?.result?.beyondImage }).toEqual({
+      staged: 1,
+      copied: 1,
+      beyondImage: 512,
+    })
+    expect(staged! + copied! + counts.local + counts.zero + counts.fetched).toBe(counts.dirty)
     expect(first?.result?.peers).toHaveLength(64)
     expect(first?.result?.peers.slice(0, 2).map(({ name }) => name)).toEqual(['pc3', 'pc69'])
     const startedAt = Date.parse('2026-11-02T22:00:00.000Z')
@@ -203,6 +214,21 @@ describe('gathering receipts', () => {
       expect((await listed(machine)).map(({ number }) => number)).toEqual([1])
       await new ReceiptArchive(machine.state).keepOnly(new Set())
     }
+  })
+
+  it('leaves what a newer version has signed where it is, and says what to do', async () => {
+    const { machine, pc1 } = await master()
+    const { text } = numbered(2, pc1).document
+    const newer = { number: 2, document: signDocument('receipt', text.replace('"format":1', '"format":2'), pc1) }
+    const warnings: string[] = []
+    const { ask, asked } = telling(() => ({ receipts: [numbered(1, pc1), newer], more: false }))
+    const gatherer = new ReceiptGatherer({ machine, ask, warn: (one) => void warnings.push(one) })
+    for (let round = 0; round < 2; round++) expect((await gatherer.gather()).reached).toEqual([])
+    expect(asked).toHaveLength(1)
+    expect(warnings).toEqual([
+      '1 receipts of pc1 are left there: the receipt was written by a newer version of mesh: format 2, this version reads up to 1; update mesh on this machine',
+    ])
+    expect((await listed(machine)).map(({ number }) => number)).toEqual([1])
   })
 
   it('does not go round with a machine that never ends, and forgets machines that were removed', async () => {

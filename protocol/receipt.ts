@@ -1,7 +1,19 @@
 import { canonicalize } from '@tufjs/canonical-json'
 import { MAX_RECEIPT_BYTES, MAX_RECEIPT_PEERS, MAX_TEXT_BYTES } from './constants.ts'
-import { anyText, list, natural, nullable, object, type Shaped, text, truth } from './json-shape.ts'
-import { isSigned, type SignedDocument, type SigningKey, signDocument } from './signed-document.ts'
+import {
+  anyText,
+  type Check,
+  list,
+  natural,
+  nullable,
+  object,
+  optional,
+  type Shaped,
+  text,
+  time,
+  truth,
+} from './json-shape.ts'
+import { readSigned, type SignedDocument, type SigningKey, signDocument } from './signed-document.ts'
 
 const FORMAT = 1
 /** UTF-8 takes up to three bytes a UTF-16 unit. */
@@ -12,9 +24,12 @@ const shortText = text(MAX_TEXT_BYTES)
 const result = {
   blocks: object({
     total: natural(),
+    /** `zero` + `local` + `staged` + `copied` + `fetched`, in receipts that have all of these. */
     dirty: natural(),
-    local: natural(),
     zero: natural(),
+    local: natural(),
+    staged: optional(natural()),
+    copied: optional(natural()),
     fetched: natural(),
     audited: natural(),
   }),
@@ -24,17 +39,25 @@ const result = {
     object({ id: shortText, name: shortText, blocks: natural(), bytes: natural(), bad: natural() }),
     MAX_RECEIPT_PEERS,
   ),
-  /** `missed`: a block that was wrong though the log called it clean. */
-  log: object({ source: shortText, state: shortText, reason: shortText, missed: nullable(natural()) }),
+  log: object({
+    source: shortText,
+    state: shortText,
+    reason: shortText,
+    /** A block that was wrong though the log called it clean. */
+    missed: nullable(natural()),
+    /** The release that the log was kept against until this restore moved it to another one. */
+    movedFrom: optional(nullable(natural())),
+  }),
+  /** Bytes of the disk behind the image, which are left alone. */
+  beyondImage: optional(natural()),
 }
 
 const record = {
-  format: natural(1),
   /** Counted by the machine, from 1. */
   number: natural(),
   machine: shortText,
   /** When the restore began, ISO 8601, by the clock of the machine. */
-  startedAt: shortText,
+  startedAt: time,
   ms: natural(),
   /** What it was to be restored to; null if it never came to know. */
   image: nullable(shortText),
@@ -48,36 +71,33 @@ const record = {
   result: nullable(object(result)),
 }
 
-/** The record of one restore, or of one that failed, in the form that a machine signs (docs/PROTOCOL.md, receipts). */
-export type ReceiptRecord = Omit<Shaped<typeof record>, 'format'>
-export type ReceiptResult = NonNullable<ReceiptRecord['result']>
+/**
+ * The record of one restore, or of one that failed: what a machine signs (docs/PROTOCOL.md, receipts). What is optional came
+ * later than format 1 did.
+ */
+export type Receipt = Shaped<typeof record>
 
-const isRecord = object(record)
+/** What a receipt says, as it is passed on to programs. */
+export const isReceipt: Check<Receipt> = object(record)
+const RECEIPT = { name: 'the receipt', shape: isReceipt, fault: 'PROTOCOL_VIOLATION' } as const
 const isText = anyText(MAX_RECEIPT_BYTES)
 
 /** Texts are cleaned and cut to what a receipt may hold. */
-export function signReceipt(receipt: ReceiptRecord, key: SigningKey): SignedDocument {
-  const signed = signDocument('receipt', canonicalize({ ...(clean(receipt) as ReceiptRecord), format: FORMAT }), key)
+export function signReceipt(receipt: Receipt, key: SigningKey): SignedDocument {
+  const signed = signDocument('receipt', canonicalize({ ...(clean(receipt) as Receipt), format: FORMAT }), key)
   if (readReceipt(signed) === undefined) throw new Error(`receipt ${receipt.number} is not valid: ${signed.text}`)
   return signed
 }
 
-/** What a signed receipt says; undefined if signature, content or form is wrong. Whose receipt it may be is not looked at. */
-export function readReceipt(signed: SignedDocument): ReceiptRecord | undefined {
-  if (!isText(signed.text)) return undefined
-  try {
-    const value: unknown = JSON.parse(signed.text)
-    if (!isRecord(value) || value.format !== FORMAT || canonicalize(value) !== signed.text) return undefined
-    const { format: _, ...receipt } = value
-    return isTime(receipt.startedAt) && isSigned('receipt', signed) ? receipt : undefined
-  } catch {
-    return undefined
-  }
-}
-
-function isTime(iso: string): boolean {
-  const time = Date.parse(iso)
-  return !Number.isNaN(time) && new Date(time).toISOString() === iso
+/**
+ * What a signed receipt says; undefined if signature or content is wrong. Whose receipt it may be is not looked at.
+ * Errors: FORMAT_NEWER, of one whose signature is right.
+ */
+export function readReceipt(signed: SignedDocument): Receipt | undefined {
+  const read = isText(signed.text) ? readSigned('receipt', signed, RECEIPT) : undefined
+  if (read === undefined) return undefined
+  const { format: _, ...receipt } = read as Receipt & { format?: number }
+  return receipt
 }
 
 /** Control characters have no place on a terminal, and would not survive canonical JSON. */

@@ -1,0 +1,113 @@
+import assert from 'node:assert/strict'
+import { toHex } from '../../protocol/digest.ts'
+import type { ImageDisk } from '../disk/image-disk.ts'
+import type { TreeFile } from '../store/tree-file.ts'
+import type { LogState, WriteLog } from '../writelog/write-log.ts'
+import type { BlockProvider } from './block-provider.ts'
+import type { RestoreResult } from './restore-result.ts'
+
+type Peer = RestoreResult['peers'][number]
+
+/** What a restore is about. */
+interface RestoreFacts {
+  readonly options: {
+    readonly device: { readonly size: number }
+    readonly manifest: {
+      readonly image: string
+      readonly release: number
+      readonly root: Uint8Array
+      readonly size: number
+    }
+    readonly log: WriteLog
+    readonly machine: string
+    readonly nameOf: (peerId: string) => string
+  }
+  readonly tree: TreeFile
+  readonly disk: ImageDisk
+  readonly startedAt: number
+  /** Bytes of the tree that came over the network. */
+  readonly received: number
+  readonly logState: LogState
+  readonly movedFrom?: number | undefined
+}
+
+/** Keeps count during a restore; a log miss makes it a restore in two parts. */
+export class RestoreTally {
+  readonly #facts: RestoreFacts
+  readonly providers: BlockProvider[] = []
+  /** Blocks that were written anew, in all parts of the restore. */
+  restored = 0
+  /** Blocks that are still dirty at the end. */
+  left = 0
+  audited = 0
+  /** Bytes read by a scan; the disk counts the others. */
+  bytesRead = 0
+  missed: number | undefined
+
+  constructor(facts: RestoreFacts) {
+    this.#facts = facts
+  }
+
+  result(now: number): RestoreResult {
+    const { options, tree, disk, startedAt, received, logState, movedFrom } = this.#facts
+    const { manifest, device, log, machine } = options
+    const { zero, local, staged, copied, fetched } = this.#sources()
+    // Each block that was written has been counted once, by where its content came from.
+    assert.equal(zero + local + staged + copied + fetched, this.restored)
+    return {
+      event: 'receipt',
+      verified: this.left === 0,
+      image: manifest.image,
+      release: manifest.release,
+      root: toHex(manifest.root),
+      blocks: {
+        total: tree.geometry.blockCount,
+        dirty: this.restored + this.left,
+        zero,
+        local,
+        staged,
+        copied,
+        fetched,
+        audited: this.audited,
+      },
+      bytes: {
+        read: this.bytesRead + disk.bytesRead,
+        written: disk.bytesWritten,
+        received: this.providers.reduce((bytes, it) => bytes + it.bytesReceived, received),
+      },
+      peers: this.#peers(),
+      log: {
+        source: log.source,
+        state: logState.state,
+        reason: logState.state === 'unknown' ? logState.reason : '',
+        ...(this.missed === undefined ? {} : { missed: this.missed }),
+        ...(movedFrom === undefined ? {} : { movedFrom }),
+      },
+      seconds: (now - startedAt) / 1000,
+      machine,
+      startedAt: new Date(startedAt).toISOString(),
+      beyondImage: device.size - manifest.size,
+    }
+  }
+
+  #sources(): BlockProvider['counts'] {
+    const sum = { zero: 0, local: 0, staged: 0, copied: 0, fetched: 0 }
+    for (const { counts } of this.providers)
+      for (const source of Object.keys(sum) as (keyof typeof sum)[]) sum[source] += counts[source]
+    return sum
+  }
+
+  #peers(): Peer[] {
+    const { nameOf } = this.#facts.options
+    const peers = new Map<string, Peer>()
+    const known = (id: string): Peer => peers.get(id) ?? { id, name: nameOf(id), blocks: 0, bytes: 0, bad: 0 }
+    for (const provider of this.providers) {
+      for (const [id, { blocks, bytes }] of provider.deliveredBy) {
+        const before = known(id)
+        peers.set(id, { ...before, blocks: before.blocks + blocks, bytes: before.bytes + bytes })
+      }
+      for (const { id, bad } of provider.ledger()) if (bad > 0) peers.set(id, { ...known(id), bad })
+    }
+    return [...peers.values()]
+  }
+}

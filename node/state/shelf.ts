@@ -1,0 +1,76 @@
+import type { Level } from 'level'
+import { type DocumentShape, readDocument } from '../../protocol/document.ts'
+
+/** Keys between which to look, in the order of their characters. */
+interface KeyRange {
+  readonly gt?: string
+  readonly lt?: string
+  readonly reverse?: boolean
+  readonly limit?: number
+}
+
+/** A named part of the state database: documents of one kind, as JSON, each checked when it is read. */
+export class Shelf<T> {
+  readonly #database: Level<string, string>
+  readonly #document: DocumentShape<T>
+  readonly #name: string
+  readonly #failed: (error: unknown) => unknown
+
+  /** `failed`: makes a fault of the world of what the database throws. */
+  constructor(
+    database: Level<string, string>,
+    name: string,
+    document: DocumentShape<T>,
+    failed: (error: unknown) => unknown,
+  ) {
+    this.#database = database
+    this.#name = name
+    this.#document = document
+    this.#failed = failed
+  }
+
+  /** Errors: FORMAT_NEWER, and the document's `fault`. */
+  async get(key: string): Promise<T | undefined> {
+    const json = await this.#part().get(key)
+    return json === undefined ? undefined : readDocument(this.#document, json)
+  }
+
+  /** Errors: as {@link get}. */
+  async *iterator(range: KeyRange = {}): AsyncGenerator<[string, T]> {
+    for await (const [key, json] of this.#part().iterator(range)) yield [key, readDocument(this.#document, json)]
+  }
+
+  keys(range: KeyRange = {}): Promise<string[]> {
+    return this.#part().keys(range).all()
+  }
+
+  /** Stores a value, soon. */
+  put(key: string, value: T): Promise<void> {
+    return this.#part().put(key, JSON.stringify(value))
+  }
+
+  del(key: string): Promise<void> {
+    return this.#part().del(key)
+  }
+
+  /** Stores a value so that it is on stable storage when this resolves (LevelDB alone does not fsync). Errors: DISK_FULL. */
+  putDurable(key: string, value: T): Promise<void> {
+    return this.changeDurable([[key, value]], [])
+  }
+
+  /** Stores and removes values, all or nothing, as {@link putDurable}. */
+  async changeDurable(puts: readonly (readonly [string, T])[], dels: readonly string[]): Promise<void> {
+    const sublevel = this.#part()
+    const changes = [
+      ...puts.map(([key, value]) => ({ type: 'put', key, value: JSON.stringify(value), sublevel }) as const),
+      ...dels.map((key) => ({ type: 'del', key, sublevel }) as const),
+    ]
+    await this.#database.batch(changes, { sync: true }).catch((error: unknown) => {
+      throw this.#failed(error)
+    })
+  }
+
+  #part() {
+    return this.#database.sublevel<string, string>(this.#name, { valueEncoding: 'utf8' })
+  }
+}

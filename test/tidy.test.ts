@@ -291,6 +291,11 @@ describe('the code keeps its order', () => {
     expect(eager).toEqual([])
   })
 
+  it('reads what comes from outside in one way', () => {
+    const parsing = sources.filter((path) => /JSON\.parse\(/.test(text(path)))
+    expect(parsing).toEqual(['protocol/document.ts'])
+  })
+
   it('has no file nobody imports', () => {
     const entries = [
       'tools/mesh.ts',

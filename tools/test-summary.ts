@@ -1,3 +1,5 @@
+import { type Check, natural, object } from '../protocol/json-shape.ts'
+
 /** The part of vitest's JSON report that is used. */
 export interface TestReport {
   readonly numPassedTests: number
@@ -5,6 +7,14 @@ export interface TestReport {
   readonly numPendingTests: number
   readonly numTodoTests: number
 }
+
+/** The part of Vitest's report that is used here. */
+export const isTestReport: Check<TestReport> = object({
+  numPassedTests: natural(),
+  numFailedTests: natural(),
+  numPendingTests: natural(),
+  numTodoTests: natural(),
+})
 
 /**
  * The closing line of `npm test`. Each step that failed counts as one failure. If the tests failed without a failed

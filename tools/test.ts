@@ -2,8 +2,9 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { readJson } from '../protocol/document.ts'
 import { hasTool, PACKAGES } from './lab/run-tool.ts'
-import { summarise, type TestReport } from './test-summary.ts'
+import { isTestReport, summarise, type TestReport } from './test-summary.ts'
 
 /**
  * `npm test`: installs the Debian packages that tests call, if it can, then runs linter, types, build and all tests.
@@ -37,7 +38,7 @@ function runTests(): TestReport | undefined {
       `--outputFile.json=${file}`,
       ...process.argv.slice(2),
     ])
-    return JSON.parse(readFileSync(file, 'utf8')) as TestReport
+    return readJson('the report of vitest', isTestReport, readFileSync(file))
   } catch {
     // Vitest has ended before it wrote a report.
     return undefined

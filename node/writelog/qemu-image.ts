@@ -4,7 +4,9 @@ import { chmod, chown, mkdtemp, open, realpath, rename, rm, stat } from 'node:fs
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { readJson } from '../../protocol/document.ts'
 import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
+import { anyText, list, natural, object, optional, truth } from '../../protocol/json-shape.ts'
 import { NBD_CONNECT_DEADLINE_MS } from '../nbd/limits.ts'
 import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
 import { type DirtyExtents, readDirtyExtents } from './dirty-extents.ts'
@@ -172,8 +174,16 @@ export class QemuImage {
     return start.equals(QCOW2_MAGIC) ? undefined : `${this.path} is not a qcow2 file`
   }
 
+  #read(json: string) {
+    try {
+      return readJson(`what qemu-img says of ${this.path}`, isQemuImgInfo, json)
+    } catch (cause) {
+      throw new MeshError('QEMU_FAILED', cause instanceof Error ? cause.message : String(cause), { cause })
+    }
+  }
+
   #parse(json: string): QemuImageInfo {
-    const told = JSON.parse(json) as QemuImgInfo
+    const told = this.#read(json)
     const { data } = told['format-specific']
     const file = data['data-file']
     return {
@@ -189,17 +199,19 @@ export class QemuImage {
   }
 }
 
+const words = anyText(64 * 1024)
+const MAX_BITMAPS = 65535
 /** The part of the JSON of `qemu-img info` that is used here. */
-interface QemuImgInfo {
-  readonly 'virtual-size': number
-  readonly 'format-specific': {
-    readonly data: {
-      readonly 'data-file'?: string
-      readonly 'data-file-raw'?: boolean
-      readonly bitmaps?: readonly { name: string; granularity: number; flags: readonly string[] }[]
-    }
-  }
-}
+const isQemuImgInfo = object({
+  'virtual-size': natural(),
+  'format-specific': object({
+    data: object({
+      'data-file': optional(words),
+      'data-file-raw': optional(truth),
+      bitmaps: optional(list(object({ name: words, granularity: natural(), flags: list(words, 64) }), MAX_BITMAPS)),
+    }),
+  }),
+})
 
 /**
  * Making an image empties its data file. So the image is made over a scratch file, and is told of the disk at the end.

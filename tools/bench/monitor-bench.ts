@@ -2,6 +2,8 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { access, rm } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { readJson } from '../../protocol/document.ts'
+import { list, object, real, which } from '../../protocol/json-shape.ts'
 import type { Lab, MeshEvent, MeshProcess } from '../lab/local-lab.ts'
 import { runTool } from '../lab/run-tool.ts'
 import { type Figure, makeFile, makeHole, peakOf } from './benches.ts'
@@ -146,9 +148,7 @@ async function nbdsh(socket: string, script: string): Promise<void> {
 async function fio(socket: string, size: number, job: readonly string[]): Promise<Speed> {
   const common = ['--name=bench', '--ioengine=nbd', `--uri=nbd+unix:///?socket=${socket}`, `--size=${size}`]
   const printed = await runTool('fio', [...common, `--iodepth=${DEPTH}`, '--output-format=json', ...job])
-  const { jobs } = JSON.parse(printed.slice(printed.indexOf('{'))) as {
-    jobs: { read: FioSide; write: FioSide }[]
-  }
+  const { jobs } = readJson('what fio says', isFioReport, printed.slice(printed.indexOf('{')))
   const { read, write } = jobs[0]!
   return {
     bytesPerSecond: read.bw_bytes + write.bw_bytes,
@@ -157,11 +157,10 @@ async function fio(socket: string, size: number, job: readonly string[]): Promis
   }
 }
 
-interface FioSide {
-  readonly bw_bytes: number
-  readonly iops: number
-  readonly total_ios: number
-}
+const isFioSide = object({ bw_bytes: real, iops: real, total_ios: real })
+const isFioReport = object({
+  jobs: which(list(object({ read: isFioSide, write: isFioSide }), 1), (jobs) => jobs.length === 1),
+})
 
 function median<T extends Speed>(speeds: readonly T[]): T {
   return speeds.toSorted((a, b) => a.perSecond - b.perSecond)[Math.floor(speeds.length / 2)]!

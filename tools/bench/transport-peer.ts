@@ -1,11 +1,15 @@
 import { generateKeyPairSync } from 'node:crypto'
 import type { FrameStream } from '../../node/net/frame-stream.ts'
+import { readJson } from '../../protocol/document.ts'
+import { natural, object } from '../../protocol/json-shape.ts'
 import { SMALL_DEPTH, type TransportEnd } from './transport-end.ts'
 
 /** One side of `npm run bench -- transport`, as a process of its own. Messages of its parent tell it what to do. */
 
 const PROTOCOL = '/lab-mesh/bench/1'
 const LOOPBACK = '/ip4/127.0.0.1/tcp/0'
+
+const isOrder = object({ count: natural(), size: natural() })
 
 /** The side of the mesh: its host, its streams of messages. */
 async function meshEnd(): Promise<TransportEnd> {
@@ -16,7 +20,7 @@ async function meshEnd(): Promise<TransportEnd> {
   await host.handle(PROTOCOL, async (stream) => {
     for await (const message of stream.messages()) {
       if (message.type !== 'file-request') throw new Error(message.type)
-      const { count, size } = JSON.parse(message.name)
+      const { count, size } = readJson('what is asked for', isOrder, message.name)
       const payload = Buffer.alloc(size, 1)
       for (let i = 0; i < count; i++) await stream.send({ type: 'file-reply', found: true, payload })
     }

@@ -1,4 +1,7 @@
 import { readFileSync } from 'node:fs'
+import { MAX_TEXT_BYTES } from '../../protocol/constants.ts'
+import { readJson } from '../../protocol/document.ts'
+import { object, text } from '../../protocol/json-shape.ts'
 
 declare const BUNDLED_VERSION: string | undefined
 
@@ -9,4 +12,8 @@ export const IS_BUNDLE = typeof BUNDLED_VERSION === 'string'
 export const VERSION =
   typeof BUNDLED_VERSION === 'string'
     ? BUNDLED_VERSION
-    : (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version
+    : readJson(
+        'package.json',
+        object({ version: text(MAX_TEXT_BYTES) }),
+        readFileSync(new URL('../../package.json', import.meta.url)),
+      ).version

@@ -4,6 +4,7 @@ import { openDevice } from '../../node/disk/file-device.ts'
 import { HashPool } from '../../node/disk/hash-pool.ts'
 import { DurableBitmap, logFileSize } from '../../node/writelog/durable-bitmap.ts'
 import { openLogStorage } from '../../node/writelog/log-storage.ts'
+import { anyText, type Check, natural, nullable, object, optional } from '../../protocol/json-shape.ts'
 import { Random } from '../lab/random.ts'
 import { Deadline, KillingDevice } from './killing-device.ts'
 import { openModel } from './model.ts'
@@ -23,6 +24,16 @@ export interface KillTask {
   readonly release?: number
   readonly blocksToFetch: number | null
 }
+
+/** The argument of a process that may kill itself must be this. */
+export const isKillTask: Check<KillTask> = object({
+  directory: anyText(4096),
+  seed: natural(),
+  operations: nullable(natural()),
+  granuleSize: natural(),
+  release: optional(natural(1)),
+  blocksToFetch: nullable(natural()),
+})
 
 /** Makes one session or restore on real files. True if it was a restore and came to its end. */
 export async function runKillTask(task: KillTask): Promise<boolean> {

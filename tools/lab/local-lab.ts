@@ -11,6 +11,8 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { readJson } from '../../protocol/document.ts'
+import { anyText, type Check, object } from '../../protocol/json-shape.ts'
 import { NODE_FLAGS } from './node-flags.ts'
 
 const SOURCE = join(import.meta.dirname, '../mesh.ts')
@@ -20,6 +22,9 @@ export interface MeshEvent {
   readonly event: string
   readonly [key: string]: unknown
 }
+
+const isEvent = object({ event: anyText(1024) })
+const isMeshEvent: Check<MeshEvent> = (value): value is MeshEvent => isEvent(value)
 
 /** How a command ended, and all that it printed. */
 export interface Outcome {
@@ -73,7 +78,7 @@ export class MeshProcess {
     const lines = createInterface({ input: this.child.stdout as NodeJS.ReadableStream })
     lines.on('line', (line) => {
       this.#stdout += `${line}\n`
-      if (line.startsWith('{')) this.events.push(JSON.parse(line) as MeshEvent)
+      if (line.startsWith('{')) this.events.push(readJson('an event', isMeshEvent, line))
       this.#wake()
     })
     this.exited = new Promise((resolve) => {

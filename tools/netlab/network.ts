@@ -2,7 +2,10 @@ import { readdir, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { MAX_TEXT_BYTES } from '../../protocol/constants.ts'
+import { readJson } from '../../protocol/document.ts'
 import { MeshError } from '../../protocol/errors.ts'
+import { list, natural, object, text } from '../../protocol/json-shape.ts'
 import { hasTool, PACKAGES, runTool } from '../lab/run-tool.ts'
 
 /**
@@ -39,10 +42,9 @@ interface Port {
   readonly side: Side
 }
 
-interface LinkStatistics {
-  readonly ifname: string
-  readonly stats64: { readonly rx: { readonly bytes: number }; readonly tx: { readonly bytes: number } }
-}
+/** What `ip -s -j link` tells of each link, as far as it is used here. */
+const isBytes = object({ bytes: natural() })
+const isLinks = list(object({ ifname: text(MAX_TEXT_BYTES), stats64: object({ rx: isBytes, tx: isBytes }) }), 65_536)
 
 /**
  * A switch with machines on it. Each machine is in a network namespace of its own, cabled to a bridge in another
@@ -129,7 +131,7 @@ export class Network {
 
   /** What has crossed each machine's port so far. */
   async traffic(): Promise<Map<string, Traffic>> {
-    const links = JSON.parse(await this.#ip(['-n', this.namespace(HUB), '-s', '-j', 'link'])) as LinkStatistics[]
+    const links = readJson('what ip says', isLinks, await this.#ip(['-n', this.namespace(HUB), '-s', '-j', 'link']))
     return new Map(
       links
         .filter(({ ifname }) => this.#ports.has(ifname))

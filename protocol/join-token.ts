@@ -19,6 +19,7 @@ export interface JoinToken {
   readonly expiresAt: number
 }
 
+/** Length of the secret of a token, in bytes. */
 export const TOKEN_SECRET_BYTES = 16
 const PREFIX = 'mesh-'
 const CHECKSUM_BYTES = 4

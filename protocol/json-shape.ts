@@ -26,6 +26,7 @@ export function object<const S extends Shape>(shape: S): Check<Shaped<S>> {
   return Object.assign(check, { keys: shape })
 }
 
+/** A key that may be left out. A key that is there must pass `check`. */
 export function optional<T>(check: Check<T>): Optional<T> {
   const same = (value: unknown): value is T => check(value)
   return Object.assign(same, partsOf(check), { optional: true as const })
@@ -51,6 +52,7 @@ export function natural(most = Number.MAX_SAFE_INTEGER): Check<number> {
 /** A finite number. */
 export const real: Check<number> = (value): value is number => Number.isFinite(value)
 
+/** `true` or `false`. */
 export const truth: Check<boolean> = (value): value is boolean => typeof value === 'boolean'
 
 /** Any object, whatever its keys. */
@@ -63,15 +65,18 @@ export const time: Check<string> = (value): value is string => {
   return !Number.isNaN(ms) && new Date(ms).toISOString() === value
 }
 
+/** One of these values. */
 export function literal<const T extends string | boolean>(...values: readonly T[]): Check<T> {
   return (value): value is T => values.some((one) => one === value)
 }
 
+/** What passes `check`, or null. */
 export function nullable<T>(check: Check<T>): Check<T | null> {
   const orNull = (value: unknown): value is T | null => value === null || check(value)
   return Object.assign(orNull, partsOf(check))
 }
 
+/** An array of at most `most` elements that all pass `check`. */
 export function list<T>(check: Check<T>, most: number): Check<readonly T[]> {
   const all = (value: unknown): value is readonly T[] =>
     Array.isArray(value) && value.length <= most && value.every(check)

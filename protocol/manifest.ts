@@ -43,6 +43,7 @@ export function isImageName(text: string): boolean {
   return text.length <= 128 && /^[a-z0-9][a-z0-9._-]*(\/[a-z0-9][a-z0-9._-]*)*$/.test(text) && !text.includes('..')
 }
 
+/** Whether a block may have so many bytes: a power of two from 4 KiB to 1 MiB. */
 export function isBlockSize(value: number): boolean {
   return Number.isInteger(Math.log2(value)) && value >= MIN_BLOCK_SIZE_BYTES && value <= MAX_BLOCK_SIZE_BYTES
 }

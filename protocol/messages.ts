@@ -21,6 +21,7 @@ import { WireWriter } from './wire-writer.ts'
 
 /** The grammar of the mesh protocols; docs/PROTOCOL.md gives the field numbers and who may send what when. */
 
+/** The newest signed metadata that a machine has, by the version numbers of two TUF roles. */
 export interface MetadataVersions {
   readonly root: number
   readonly timestamp: number
@@ -33,6 +34,7 @@ export interface HeldImage {
   readonly blockSize: number
 }
 
+/** One block or page that a client asks for. */
 export interface WantRequest {
   /** Chosen by the client, unique among its open requests. */
   readonly id: number
@@ -48,11 +50,13 @@ export interface WantRequest {
   readonly checks?: Uint8Array | undefined
 }
 
+/** Where a member can be dialled: its peer id and multiaddrs, all of them text. */
 export interface PeerAddresses {
   readonly id: string
   readonly addresses: readonly string[]
 }
 
+/** Any message of the mesh protocols, decoded. */
 export type Message =
   | {
       readonly type: 'hello'
@@ -131,9 +135,11 @@ export type Message =
 
 /** How the payload of a block is coded: as it is, or with zstd (RFC 8878). */
 export const CODING = { plain: 0, zstd: 1 } as const
+/** A number of {@link CODING}. */
 export type Coding = (typeof CODING)[keyof typeof CODING]
 
-export type MessageType = Message['type']
+/** The name of a message. */
+type MessageType = Message['type']
 
 /** The header is one protobuf field: its number is the message's kind, its value the message. */
 const KINDS = {

@@ -97,15 +97,22 @@ const REQUEST: DocumentShape<OperateRequest> = {
   fault: 'PROTOCOL_VIOLATION',
 }
 
+/** The name of what an operator asks a machine for. */
 export type Operation = keyof typeof REQUESTS
 type Of<C> = C extends Check<infer T> ? T : never
+/** Any request of the operate protocol. */
 export type OperateRequest = { [Op in Operation]: Of<(typeof REQUESTS)[Op]> }[Operation]
+/** The request of one operation. */
 export type RequestOf<Op extends Operation> = Of<(typeof REQUESTS)[Op]>
+/** The reply to one operation. */
 export type ReplyOf<Op extends Operation> = Of<(typeof REPLIES)[Op]>
+/** What a machine says of itself to an operator. */
 export type MachineState = ReplyOf<'state'>
 
+/** The message that carries a request or an answer, as JSON. */
 export type OperateMessage = Extract<Message, { type: 'operate' }>
 
+/** The message of a request. */
 export function encodeRequest(request: OperateRequest): OperateMessage {
   return encode(request)
 }
@@ -117,10 +124,12 @@ export function decodeRequest(message: Message): OperateRequest {
 
 const isFailure = object({ error: object({ code: anyText(MAX_TEXT_BYTES), message: anyText(MAX_TEXT_BYTES) }) })
 
+/** The message of a reply: `{"ok":…}`. */
 export function encodeReply<Op extends Operation>(reply: ReplyOf<Op>): OperateMessage {
   return encode({ ok: reply })
 }
 
+/** The message of a refusal: `{"error":{"code","message"}}`, the message cut to a quarter of MAX_TEXT_BYTES. */
 export function encodeFailure(error: MeshError): OperateMessage {
   return encode({ error: { code: error.code, message: error.message.slice(0, MAX_TEXT_BYTES / 4) } })
 }

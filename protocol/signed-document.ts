@@ -23,6 +23,7 @@ export interface SigningKey {
   readonly publicKey: Uint8Array
 }
 
+/** Signs the text of a document with a machine’s key (Ed25519). The kind is signed too. */
 export function signDocument(kind: DocumentKind, text: string, key: SigningKey): SignedDocument {
   const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64url')
   const jwk = { kty: 'OKP', crv: 'Ed25519', d: base64(key.seed), x: base64(key.publicKey) }

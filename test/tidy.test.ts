@@ -222,30 +222,6 @@ const LONG_FUNCTIONS: Readonly<Record<string, string>> = {
   'protocol/messages.ts encodeFields': 'one line for each field of each message',
 }
 
-/** What is still to be mended there: at most so many of them are left. */
-const LEFT_OVER = {
-  uncommented: {
-    protocol: 24,
-    tools: 1,
-  },
-  unused: {
-    'node/net': 1,
-    'protocol/messages.ts': 1,
-  },
-} as const
-
-/** How many of `found` are left in each folder or file of the table, and those that are in none of them. */
-function tally(found: readonly Export[], allowed: Readonly<Record<string, number>>) {
-  const places = Object.keys(allowed)
-  const placeOf = ({ path }: Export) => places.find((place) => path === place || path.startsWith(`${place}/`))
-  const counts = Object.fromEntries(
-    places.map((place) => [place, found.filter((one) => placeOf(one) === place).length]),
-  )
-  const others = found.filter((one) => placeOf(one) === undefined).map(({ path, name }) => `${path} ${name}`)
-  const beyond = places.filter((place) => counts[place]! > allowed[place]!).map((place) => `${place}: ${counts[place]}`)
-  return [...others, ...beyond]
-}
-
 const isOurs = (path: string): boolean => /^(protocol|node|tools|test)\//.test(path)
 
 describe('the code keeps its order', () => {
@@ -339,13 +315,13 @@ describe('the code keeps its order', () => {
 
   it('says above every export what it is', () => {
     const found = sources.flatMap(exportsOf).filter(({ commented }) => !commented)
-    expect(tally(found, LEFT_OVER.uncommented)).toEqual([])
+    expect(found.map(({ path, name }) => `${path} ${name}`)).toEqual([])
   })
 
   it('has no export that nobody imports', () => {
     const used = usedNames()
     const found = sources.flatMap(exportsOf).filter(({ path, name }) => used.get(path)?.has(name) !== true)
-    expect(tally(found, LEFT_OVER.unused)).toEqual([])
+    expect(found.map(({ path, name }) => `${path} ${name}`)).toEqual([])
   })
 
   it('uses no default exports, no any, no skipped tests without a reason', () => {

@@ -27,7 +27,7 @@ export interface HostOptions {
 }
 
 /** Serves one incoming stream of a protocol until it ends. What it throws aborts the stream. */
-export type StreamHandler = (stream: FrameStream) => Promise<void>
+type StreamHandler = (stream: FrameStream) => Promise<void>
 
 /** Of a socket. Its time is over once it is connected: what is to be agreed on then takes as long as a busy peer needs. */
 const DIAL_OPTIONS = { noDelay: true, timeout: ADDRESS_DIAL_DEADLINE_MS }

@@ -12,6 +12,7 @@ interface Options {
   csv: boolean
 }
 
+/** `mesh receipts`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withCommonOptions(new Command('receipts'))
     .description('list what restores did here; on the master and operators’ machines those of the whole site')

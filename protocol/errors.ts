@@ -70,6 +70,16 @@ const FAULTS = {
     advice: 'Give another place with --log; if what it holds is not needed, overwrite its beginning with zeros first.',
   },
   DISK_NOT_OWN: { exit: EXIT.disk, advice: 'Give the disk that `mesh join --disk` was given; `mesh status` shows it.' },
+  DISK_OTHER: {
+    exit: EXIT.disk,
+    advice:
+      'Put the right disk back, or give its new path by `mesh restore --disk PATH`. If this disk is to be the machine’s from now on, run `mesh restore --accept-new-disk` once, which overwrites it; on the master `mesh seed DISK --accept-new-disk`.',
+  },
+  DISK_AMBIGUOUS: {
+    exit: EXIT.disk,
+    advice:
+      'Take one of the disks named out, or name the right one once: `mesh restore --disk PATH --accept-new-disk`.',
+  },
   DISK_IO: { exit: EXIT.disk, advice: 'The disk failed; look at `dmesg`, and replace it if it happens again.' },
   DISK_FULL: {
     exit: EXIT.disk,

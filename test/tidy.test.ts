@@ -46,7 +46,7 @@ const imports = sources.flatMap(importsOf)
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   protocol: [],
   'node/disk': ['protocol'],
-  'node/state': ['protocol'],
+  'node/state': ['protocol', 'node/disk'],
   'node/hooks': ['protocol'],
   'node/net': ['protocol'],
   'node/roll': ['protocol'],

@@ -4,6 +4,8 @@
  * - `hash-pool` hashes a disk with several threads (`hash-worker`, each with a `run-hasher`) and finds anchors meanwhile;
  *   `repeat-finder` turns anchors into what the image has twice.
  * - `mounts` refuses a disk that is in use, `kernel-disks` asks /sys, `disk-identity` names a disk for its write log.
+ * - `read-disk` reads what a disk is known by (`known-disk`, `partition-table`), `compare-disks` says whether two are one, `find-disk`
+ *   looks for a disk under all names.
  */
 
 import type { ByteCount, ByteOffset } from '../../protocol/units.ts'

@@ -12,6 +12,7 @@ import {
   truth,
   which,
 } from '../../protocol/json-shape.ts'
+import { FACT_NAMES, type FactName, type KnownDisk } from '../disk/known-disk.ts'
 
 /** What serving may take of a machine. A value is there only if the user gave it. */
 export interface ServingConfig {
@@ -57,6 +58,8 @@ export interface MachineConfig {
   readonly image?: string
   /** Absolute path of the managed disk. */
   readonly disk?: string
+  /** What that disk is known by, whatever its path; absent until a disk was looked at. */
+  readonly diskIdentity?: KnownDisk
   /** Multiaddrs to listen on. */
   readonly listen: readonly string[]
   readonly serving?: ServingConfig
@@ -71,6 +74,19 @@ const isPositive = which(real, (value) => value > 0)
 /** Lists that people have made. */
 const MAX_LIST = 1024
 
+const isKnownDisk: Check<KnownDisk> = object({
+  kind: literal('file', 'disk', 'partition', 'loop', 'mapped', 'raid'),
+  size: natural(),
+  sectorBytes: optional(natural()),
+  model: optional(isWords),
+  link: optional(isWords),
+  facts: object(
+    Object.fromEntries(FACT_NAMES.map((name) => [name, optional(isWords)])) as {
+      [Name in FactName]: ReturnType<typeof optional<string>>
+    },
+  ),
+})
+
 /** What `machine.json` must be. */
 export const isMachineConfig: Check<MachineConfig> = object({
   site: text(MAX_TEXT_BYTES),
@@ -80,6 +96,7 @@ export const isMachineConfig: Check<MachineConfig> = object({
   role: literal('master', 'operator', 'machine'),
   image: optional(text(MAX_TEXT_BYTES)),
   disk: optional(isWords),
+  diskIdentity: optional(isKnownDisk),
   listen: list(text(MAX_TEXT_BYTES), MAX_LIST),
   serving: optional(
     object({

@@ -1,7 +1,8 @@
 import { execFile } from 'node:child_process'
-import { access } from 'node:fs/promises'
+import { access, mkdir, rm, stat, writeFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { onTestFinished, type TestContext } from 'vitest'
+import { deviceNumber } from '../../node/disk/device-number.ts'
 
 const run = promisify(execFile)
 
@@ -62,4 +63,12 @@ export async function appears(path: string, tries = 50): Promise<boolean> {
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
   return false
+}
+
+/** Writes what udev's database says of a block device (`ID_SERIAL=DISK_1`), as its daemon would, until the test ends. */
+export async function tellUdev(device: string, properties: readonly string[]): Promise<void> {
+  const place = `/run/udev/data/b${deviceNumber((await stat(device)).rdev)}`
+  await mkdir('/run/udev/data', { recursive: true })
+  await writeFile(place, properties.map((line) => `E:${line}\n`).join(''))
+  onTestFinished(() => rm(place, { force: true }))
 }

@@ -18,7 +18,7 @@ import type { LogState } from '../../writelog/write-log.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import { type HookOptions, type HooksReport, runMachineHooks } from '../machine/hooks.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
-import { assertOwnDisk } from '../machine/own-disk.ts'
+import { requireOwnDisk } from '../machine/own-disk.ts'
 import { defaultLogStorage, type LogConfig, logPlace, readLogConfig, writeLogConfig } from './log-config.ts'
 import { setUpLog } from './open-log.ts'
 
@@ -64,8 +64,8 @@ export interface EraMonitored {
  */
 export async function monitorEra(options: MonitorEraOptions): Promise<EraMonitored> {
   await using stack = new AsyncDisposableStack()
-  const { stateDir, disk, name, report, system = ERA_SYSTEM } = options
-  await assertOwnDisk(disk, stateDir, options.configured)
+  const { stateDir, name, report, system = ERA_SYSTEM } = options
+  const disk = await requireOwnDisk(options.disk, stateDir, options)
   const config = await chooseConfig(options)
   const device = new EraDevice({ name, metadata: config.metadata, disk }, system)
   await device.disk()

@@ -10,7 +10,7 @@ import { aborted } from '../machine/aborted.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import { type HookOptions, type HooksReport, runMachineHooks } from '../machine/hooks.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
-import { assertOwnDisk } from '../machine/own-disk.ts'
+import { requireOwnDisk } from '../machine/own-disk.ts'
 import { defaultLogStorage, logPlace, readLogConfig } from './log-config.ts'
 import { setUpLog } from './open-log.ts'
 import { tellServiceManager } from './service-manager.ts'
@@ -50,8 +50,8 @@ interface NbdMonitored {
  */
 export async function monitorNbd(options: MonitorNbdOptions): Promise<NbdMonitored> {
   await using stack = new AsyncDisposableStack()
-  const { stateDir, disk, readOnly, report, signal } = options
-  await assertOwnDisk(disk, stateDir, options.configured)
+  const { stateDir, readOnly, report, signal } = options
+  const disk = await requireOwnDisk(options.disk, stateDir, options)
   await assertNotMounted(disk, options)
   const device = stack.adopt(await openDevice(disk, { writable: !readOnly }), (it) => it.close())
   const disks = Promise.withResolvers<NbdExport[]>()

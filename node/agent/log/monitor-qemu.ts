@@ -5,7 +5,7 @@ import { QemuBitmap } from '../../writelog/qemu-bitmap.ts'
 import type { LogState } from '../../writelog/write-log.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
-import { assertOwnDisk } from '../machine/own-disk.ts'
+import { requireOwnDisk } from '../machine/own-disk.ts'
 import { defaultLogStorage, type LogConfig, logPlace, readLogConfig } from './log-config.ts'
 import { setUpLog } from './open-log.ts'
 
@@ -41,9 +41,9 @@ interface QemuMonitored {
  */
 export async function monitorQemu(options: MonitorQemuOptions): Promise<QemuMonitored> {
   await using stack = new AsyncDisposableStack()
-  const { stateDir, disk, report } = options
+  const { stateDir, report } = options
   const image = resolve(options.image)
-  await assertOwnDisk(disk, stateDir, options.configured)
+  const disk = await requireOwnDisk(options.disk, stateDir, options)
   const config = await chooseConfig(options, image)
   const device = stack.adopt(await openDevice(disk, { writable: false }), (it) => it.close())
   const tracker = new QemuBitmap({ image, disk })

@@ -1,3 +1,4 @@
+import type { MachineConfig } from '../../state/machine-config.ts'
 /**
  * The room `machine`: what every command of this machine works with, whatever it does.
  * `Machine` is the enrolled machine: its state directory, its key, the signed list and the releases that it trusts. Beside it stand
@@ -8,7 +9,6 @@
 
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
-import type { MachineConfig } from '../../state/machine-config.ts'
 import { StateDirectory } from '../../state/state-directory.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
 import { mayOperate } from '../../trust/members.ts'
@@ -20,12 +20,12 @@ import type { ConfiguredMachine } from './options.ts'
 export class Machine {
   readonly state: StateDirectory
   readonly trust: TrustStore
-  readonly config: MachineConfig
+  #config: MachineConfig
 
   private constructor(state: StateDirectory, trust: TrustStore, config: MachineConfig) {
     this.state = state
     this.trust = trust
-    this.config = config
+    this.#config = config
   }
 
   /**
@@ -58,6 +58,15 @@ export class Machine {
       )
     }
     return new Machine(state, trust, { ...config, ...configured })
+  }
+
+  get config(): MachineConfig {
+    return this.#config
+  }
+
+  /** From now on this is the path of the managed disk, until the machine is closed. */
+  useDisk(path: string): void {
+    this.#config = { ...this.#config, disk: path }
   }
 
   key(): Promise<MachineKey> {

@@ -1,6 +1,11 @@
 import { stat } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import { MeshError } from '../../../protocol/errors.ts'
+import { describeDisk } from '../../disk/known-disk.ts'
+import type { MachineConfig } from '../../state/machine-config.ts'
 import { StateDirectory } from '../../state/state-directory.ts'
+import { chooseDisk } from './choose-disk.ts'
+import type { AgentEvent } from './events.ts'
 import type { ConfiguredMachine } from './options.ts'
 
 /**
@@ -8,24 +13,42 @@ import type { ConfiguredMachine } from './options.ts'
  * Errors: STATE_MISSING and others of the state.
  */
 export async function ownDisk(stateDir: string, configured: ConfiguredMachine = {}): Promise<string> {
-  const state = await StateDirectory.open(stateDir, { create: false, readOnly: true })
-  const disk = configured.disk ?? state.machine?.disk
-  if (disk === undefined)
-    throw new MeshError('STATE_MISSING', `${state.directory} belongs to no machine with a disk yet`)
-  return disk
+  return (await remembered(stateDir, configured)).disk
 }
 
 /**
- * Checks that a monitor is set up for the managed disk. The log of another disk would be taken for the log of the managed one.
- * Errors: DISK_NOT_OWN, those of {@link ownDisk}.
+/**
+ * The path at which the managed disk is now, for a monitor. The log of another disk would be taken for the log of the managed one.
+ * Errors: DISK_NOT_OWN, those of {@link ownDisk} and {@link chooseDisk}.
  */
-export async function assertOwnDisk(disk: string, stateDir: string, configured?: ConfiguredMachine): Promise<void> {
-  const own = await ownDisk(stateDir, configured)
-  const [given, known] = await Promise.all([stat(disk).catch(() => undefined), stat(own).catch(() => undefined)])
+export async function requireOwnDisk(
+  disk: string,
+  stateDir: string,
+  options: { readonly configured?: ConfiguredMachine | undefined; readonly report: (event: AgentEvent) => void },
+): Promise<string> {
+  const machine = await remembered(stateDir, options.configured)
+  const own = await chooseDisk(machine, options)
+  if (resolve(disk) === machine.disk) return own.path
+  const [given, known] = await Promise.all([stat(disk).catch(() => undefined), stat(own.path)])
   // Opening a missing disk says so, later.
-  if (given === undefined) return
+  if (given === undefined) return disk
   const same = given.isBlockDevice()
-    ? known?.isBlockDevice() === true && given.rdev === known.rdev
-    : given.dev === known?.dev && given.ino === known.ino
-  if (!same) throw new MeshError('DISK_NOT_OWN', `${disk} is not the disk of this machine, which is ${own}`)
+    ? known.isBlockDevice() && given.rdev === known.rdev
+    : given.dev === known.dev && given.ino === known.ino
+  if (same) return disk
+  throw new MeshError(
+    'DISK_NOT_OWN',
+    `${disk} is not the disk of this machine, which is ${describeDisk(own.path, own.disk)}`,
+  )
+}
+
+async function remembered(
+  stateDir: string,
+  configured: ConfiguredMachine = {},
+): Promise<MachineConfig & { readonly disk: string }> {
+  const state = await StateDirectory.open(stateDir, { create: false, readOnly: true })
+  const disk = configured.disk ?? state.machine?.disk
+  if (state.machine === undefined || disk === undefined)
+    throw new MeshError('STATE_MISSING', `${state.directory} belongs to no machine with a disk yet`)
+  return { ...state.machine, disk }
 }

@@ -6,6 +6,7 @@ import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { decodeJoinToken, type JoinToken } from '../../../protocol/join-token.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import { assertNotMounted } from '../../disk/mounts.ts'
+import { readDisk } from '../../disk/read-disk.ts'
 import { assertLargeEnough } from '../../restore/verify.ts'
 import { StateDirectory } from '../../state/state-directory.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
@@ -56,6 +57,7 @@ export async function join(options: JoinOptions): Promise<Joined> {
   const device = options.disk === undefined ? undefined : await openDevice(options.disk, { writable: true })
   await device?.close()
   if (options.disk !== undefined) await assertNotMounted(options.disk, options)
+  const diskIdentity = options.disk === undefined ? undefined : await readDisk(options.disk)
   const state = await StateDirectory.open(options.stateDir, { create: true })
   try {
     refuseOtherSite(state, token)
@@ -76,6 +78,7 @@ export async function join(options: JoinOptions): Promise<Joined> {
       role,
       ...(manifest === undefined ? {} : { image: manifest.image }),
       ...(options.disk === undefined ? {} : { disk: resolve(options.disk) }),
+      ...(diskIdentity === undefined ? {} : { diskIdentity }),
       listen: listenToRemember(options) ?? [],
     })
     const release = manifest === undefined ? {} : { image: manifest.image, release: manifest.release }

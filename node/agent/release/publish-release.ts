@@ -13,6 +13,7 @@ import { RangeSet } from '../../../protocol/ranges.ts'
 import { byteCount } from '../../../protocol/units.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import { HashPool } from '../../disk/hash-pool.ts'
+import type { KnownDisk } from '../../disk/known-disk.ts'
 import { assertNotMounted } from '../../disk/mounts.ts'
 import type { ReportProgress } from '../../disk/progress.ts'
 import { buildTree, copyDisk, preservedBlocks, sameContent } from '../../store/build-tree.ts'
@@ -20,6 +21,7 @@ import { TreeStore } from '../../store/tree-store.ts'
 import { SiteSigner } from '../../trust/site-signer.ts'
 import { EARLIEST_CLOCK_MS } from '../../trust/trust-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import { chooseModel } from '../machine/choose-disk.ts'
 import { writeDiskState } from '../machine/disk-state.ts'
 import type { AgentEvent, Published } from '../machine/events.ts'
 import { CLOCK_TOLERANCE_MS } from '../machine/limits.ts'
@@ -39,6 +41,8 @@ export interface ReleaseRequest {
   readonly copy: boolean
   /** Publish a disk although it is mounted read-write. */
   readonly force: boolean
+  /** Publish the disk although another one was published from the same path before. */
+  readonly acceptNewDisk?: boolean
   /** Remark for people. */
   readonly label?: string
 }
@@ -82,7 +86,7 @@ interface PublishContext {
 /**
  * Publishes the content of a disk as the next release of its image, and remembers that this machine has that release. Content
  * that the newest release has already makes no release.
- * Errors: CLOCK_WRONG, RANGE_INVALID, INTERRUPTED, and those of the disk, the keys and the state directory.
+ * Errors: DISK_OTHER, CLOCK_WRONG, RANGE_INVALID, INTERRUPTED, and those of the disk, the keys and the state directory.
  */
 export async function publishRelease(
   machine: Machine,
@@ -90,13 +94,15 @@ export async function publishRelease(
   { size, listen, report, signal }: PublishContext,
 ): Promise<PublishedRelease> {
   const startedAt = Date.now()
+  const disk = resolve(request.disk)
+  const diskIdentity = await chooseModel(machine.config, disk, request)
   const image = request.image ?? machine.config.image ?? imageNameOf(request.disk)
   const before = machine.trust.view().newest(image)
   assertLater(before, startedAt)
   const blockSize = request.blockSize ?? before?.blockSize ?? DEFAULT_BLOCK_SIZE_BYTES
   const preserve = preserveOf(request.preserve, before, size, blockSize)
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
-  const path = request.copy ? await copyOf(machine, request.disk, image, report) : resolve(request.disk)
+  const path = request.copy ? await copyOf(machine, disk, image, report) : disk
   const pool = new HashPool({ here: true })
   const progress: ReportProgress = (at) => report({ type: 'progress', ...at })
   const plan = { path, size, blockSize, preserve, pool, trees, progress, signal }
@@ -110,7 +116,7 @@ export async function publishRelease(
     await signer.publish({ ...facts, ...(repeats === undefined ? {} : { repeats }), time: new Date().toISOString() })
   }
   const manifest = machine.manifest(image)
-  await rememberRelease(machine, manifest, { disk: resolve(request.disk), path, listen })
+  await rememberRelease(machine, manifest, { disk, diskIdentity, path, listen })
   const view = machine.trust.view()
   await trees.collect(view.images.flatMap((name) => view.releases(name)))
   const { release } = manifest
@@ -131,9 +137,14 @@ function assertLater(before: VerifiedManifest | undefined, now: number): void {
 async function rememberRelease(
   { state, config }: Machine,
   { image, release, root }: VerifiedManifest,
-  { disk, path, listen = config.listen }: { disk: string; path: string; listen: readonly string[] | undefined },
+  {
+    disk,
+    diskIdentity,
+    path,
+    listen = config.listen,
+  }: { disk: string; diskIdentity: KnownDisk; path: string; listen: readonly string[] | undefined },
 ): Promise<void> {
-  await state.saveMachine({ ...config, image, disk, listen })
+  await state.saveMachine({ ...config, image, disk, diskIdentity, listen })
   const servedFrom = path === disk ? {} : { servedFrom: path }
   await writeDiskState(state, { state: 'whole', image, release, root: toHex(root), ...servedFrom })
 }
@@ -141,11 +152,10 @@ async function rememberRelease(
 /** Copies the disk into the state directory. Returns the path of the copy, which is served instead of the disk. */
 async function copyOf(
   machine: Machine,
-  path: string,
+  disk: string,
   image: string,
   report: (event: AgentEvent) => void,
 ): Promise<string> {
-  const disk = resolve(path)
   const directory = await machine.state.subdirectory('copies')
   const copy = machine.state.path('copies', `${image.replaceAll('/', '+')}.img`)
   report({ type: 'note', text: `copying ${disk} to ${copy}` })

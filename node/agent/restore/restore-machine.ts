@@ -5,6 +5,7 @@
  * this computer where content is looked for first. verify-machine is `mesh verify`.
  */
 
+import { resolve } from 'node:path'
 import { openDevice } from '../../disk/file-device.ts'
 import { HashPool } from '../../disk/hash-pool.ts'
 import { assertNotMounted } from '../../disk/mounts.ts'
@@ -12,6 +13,7 @@ import type { RestoreResult } from '../../restore/restore-result.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { readLogConfig } from '../log/log-config.ts'
+import { chooseDisk, rememberDisk } from '../machine/choose-disk.ts'
 import { type HookOptions, type HooksReport, runMachineHooks } from '../machine/hooks.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
@@ -29,6 +31,10 @@ interface RestoreMachineOptions extends AgentOptions {
   readonly release?: number
   /** How long to wait for peers, and for somebody who holds what is missing, in milliseconds; default: the constants. */
   readonly waitMs?: number
+  /** A new path of this machine's disk, remembered for the next time. */
+  readonly disk?: string
+  /** The disk at that path is this machine's from now on, whatever it was known by. */
+  readonly acceptNewDisk?: boolean
   /** Write to the disk although it is mounted read-write. */
   readonly force: boolean
   /** State directories of the other managed disks of this computer. */
@@ -68,7 +74,10 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
   return receipt
 }
 
-type RestoreDiskOptions = Pick<RestoreMachineOptions, 'image' | 'release' | 'force' | 'lingerMs' | 'report' | 'signal'>
+type RestoreDiskOptions = Pick<
+  RestoreMachineOptions,
+  'image' | 'release' | 'disk' | 'acceptNewDisk' | 'force' | 'lingerMs' | 'report' | 'signal'
+>
 
 /**
  * Restores until an attempt succeeds, or none is of use any more. What this has opened for writing is closed when it returns: the
@@ -77,11 +86,14 @@ type RestoreDiskOptions = Pick<RestoreMachineOptions, 'image' | 'release' | 'for
 async function restoreDisk(
   machine: Machine,
   network: RestoreNetwork,
-  { image, release, force, lingerMs, report, signal }: RestoreDiskOptions,
+  { image, release, disk, acceptNewDisk = false, force, lingerMs, report, signal }: RestoreDiskOptions,
   outer: AsyncDisposableStack,
 ): Promise<{ receipt: RestoreResult; manifest: VerifiedManifest }> {
   await using stack = new AsyncDisposableStack()
-  const path = machine.diskPath
+  const given = disk === undefined ? undefined : resolve(disk)
+  const chosen = await chooseDisk(machine.config, { given, acceptNew: acceptNewDisk, report })
+  const { path } = chosen
+  machine.useDisk(path)
   const wanted = machine.manifest(image, release)
   await assertNotMounted(path, { force })
   const device = stack.adopt(await openDevice(path, { writable: true }), (it) => it.close())
@@ -92,6 +104,7 @@ async function restoreDisk(
     try {
       const { manifest, mayStay } = choice
       const receipt = await restoreRelease(manifest, { machine, device, pool, trees, network, mayStay, report, signal })
+      await rememberDisk(machine.state, chosen, { given, report })
       report({ type: 'receipt', receipt })
       if (lingerMs !== undefined) await network.keepOffering({ manifest, path, whole: true }, pool, outer)
       return { receipt, manifest }

@@ -2,6 +2,7 @@ import { openDevice } from '../../disk/file-device.ts'
 import { HashPool } from '../../disk/hash-pool.ts'
 import { type VerifyReport, verifyDisk } from '../../restore/verify.ts'
 import { TreeStore } from '../../store/tree-store.ts'
+import { chooseDisk } from '../machine/choose-disk.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 
@@ -13,7 +14,10 @@ interface VerifyMachineOptions extends Pick<AgentOptions, 'stateDir' | 'configur
   readonly release?: number
 }
 
-/** `mesh verify`: compares the whole disk with a release, by default the newest. Changes nothing and takes no lock. */
+/**
+ * `mesh verify`: compares the whole disk with a release, by default the newest. Changes nothing and takes no lock.
+ * Errors: those of {@link chooseDisk}, of the disk and of the state directory.
+ */
 export async function verifyMachine(options: VerifyMachineOptions): Promise<VerifyReport> {
   await using stack = new AsyncDisposableStack()
   const pool = stack.adopt(new HashPool({ here: true }), (it) => it.close())
@@ -23,7 +27,8 @@ export async function verifyMachine(options: VerifyMachineOptions): Promise<Veri
     await Machine.open(options.stateDir, { configured: options.configured, readOnly: true }),
     (it) => it.close(),
   )
-  const device = stack.adopt(await openDevice(machine.diskPath, { writable: false }), (it) => it.close())
+  const { path } = await chooseDisk(machine.config, options)
+  const device = stack.adopt(await openDevice(path, { writable: false }), (it) => it.close())
   return await verifyDisk({
     device,
     manifest: machine.manifest(options.image, options.release),

@@ -2,6 +2,7 @@ import { toHex } from '../../../protocol/digest.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { readLogConfig } from '../log/log-config.ts'
 import { peekLog } from '../log/log-peek.ts'
+import { chooseDisk } from '../machine/choose-disk.ts'
 import { readDiskState } from '../machine/disk-state.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
@@ -12,10 +13,18 @@ import { serve } from './serve.ts'
 export async function up(options: AgentOptions): Promise<void> {
   const machine = await Machine.open(options.stateDir, { configured: options.configured })
   try {
+    await useOwnDisk(machine, options)
     await serve(machine, await currentOffer(machine), { ...options, command: 'up' })
   } finally {
     await machine.close()
   }
+}
+
+/** The master that serves a copy does not use its disk. */
+async function useOwnDisk(machine: Machine, { report }: AgentOptions): Promise<void> {
+  if (machine.config.disk === undefined || machine.config.image === undefined) return
+  if ((await readDiskState(machine.state))?.servedFrom !== undefined) return
+  machine.useDisk((await chooseDisk(machine.config, { report })).path)
 }
 
 /**

@@ -13,6 +13,8 @@ interface Options extends ServingFlags, HookFlags {
   release?: number
   force: boolean
   beside: string[]
+  disk?: string
+  acceptNewDisk: boolean
   wait?: number
   linger?: number
 }
@@ -37,6 +39,8 @@ export function command(): Command {
       (value: string, before: string[]) => [...before, value],
       [],
     )
+    .option('--disk <path>', 'another path of this machine’s disk (remembered)')
+    .option('--accept-new-disk', 'the disk was replaced: overwrite the one at its path, and know it from now on', false)
     .option('--force', 'write to the disk although it is mounted read-write', false)
     .addHelpText(
       'after',

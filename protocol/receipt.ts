@@ -43,6 +43,8 @@ const result = {
     source: shortText,
     state: shortText,
     reason: shortText,
+    /** What could have told that the log is not the newest one, and did not. */
+    witness: optional(shortText),
     /** A block that was wrong though the log called it clean. */
     missed: nullable(natural()),
     /** The release that the log was kept against until this restore moved it to another one. */

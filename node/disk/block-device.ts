@@ -3,9 +3,11 @@
  * - `BlockDevice` is a disk that is open; `file-device` opens one, `image-disk` sees the part of it that an image covers.
  * - `hash-pool` hashes a disk with several threads (`hash-worker`, each with a `run-hasher`) and finds anchors meanwhile;
  *   `repeat-finder` turns anchors into what the image has twice.
- * - `mounts` refuses a disk that is in use, `kernel-disks` asks /sys, `disk-identity` names a disk for its write log.
+ * - `mounts` refuses a disk that is in use, `kernel-disks` asks /sys.
  * - `read-disk` reads what a disk is known by (`known-disk`, `partition-table`), `compare-disks` says whether two are one, `find-disk`
  *   looks for a disk under all names.
+ * - `disk-facts` is what a write log needs of its disk: a `disk-mark` to know it by, and a stamp by which `disk-witness` (with the
+ *   `drive-counter`) sees that it was written.
  */
 
 import type { ByteCount, ByteOffset } from '../../protocol/units.ts'

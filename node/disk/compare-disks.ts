@@ -29,7 +29,7 @@ export function compareDisks(a: KnownDisk, b: KnownDisk): Likeness {
 }
 
 /** Whether both are on the same hardware, as far as both know; a RAID is its own hardware. */
-function sameHardware(a: DiskFactValues, b: DiskFactValues): boolean | undefined {
+export function sameHardware(a: DiskFactValues, b: DiskFactValues): boolean | undefined {
   const raid = agree(a, b, 'raid')
   if (raid !== undefined) return raid
   for (const group of HARDWARE) {
@@ -47,7 +47,7 @@ export function sameName(a: DiskFactValues, b: DiskFactValues): boolean | undefi
 }
 
 /** Undefined unless both know the fact. */
-function agree(a: DiskFactValues, b: DiskFactValues, name: FactName): boolean | undefined {
+export function agree(a: DiskFactValues, b: DiskFactValues, name: FactName): boolean | undefined {
   const [left, right] = [a[name], b[name]]
   return left === undefined || right === undefined ? undefined : left === right
 }

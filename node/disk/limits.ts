@@ -30,3 +30,5 @@ export const MAX_PARTITIONS = 1024
 export const MAX_PARTITION_ENTRY_BYTES = 4096
 /** Devices stacked on each other (LVM on LUKS on RAID …) that are followed down to the hardware. */
 export const MAX_STACKED_DEVICES = 8
+/** How long a drive may take to tell its counters; without them a boot goes on. */
+export const DRIVE_COUNTER_DEADLINE_MS = 3_000

@@ -50,6 +50,8 @@ export interface RestoreResult {
     readonly source: LogSource
     readonly state: LogState['state']
     readonly reason: string
+    /** What could have told that the log is not the newest one, and did not ({@link WriteLog.witness}). */
+    readonly witness: string
     /** A block that was wrong though the log called it clean, so that the disk was scanned. */
     readonly missed?: number
     /** The log was kept against this release until now, and what differs between the two was added to it. */

@@ -80,6 +80,7 @@ export class RestoreTally {
         source: log.source,
         state: logState.state,
         reason: logState.state === 'unknown' ? logState.reason : '',
+        witness: logState.state === 'unknown' ? 'none' : log.witness,
         ...(this.missed === undefined ? {} : { missed: this.missed }),
         ...(movedFrom === undefined ? {} : { movedFrom }),
       },

@@ -1,4 +1,3 @@
-import type { MachineConfig } from './machine-config.ts'
 /**
  * The folder node/state is what a machine remembers from one boot to the next, in one directory.
  * - `state-directory` opens the directory, holds it for one process (`directory-lock`), and has a database for small values.
@@ -16,7 +15,7 @@ import { assertFormat, type DocumentShape } from '../../protocol/document.ts'
 import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { natural, object, text as textOf } from '../../protocol/json-shape.ts'
 import { storageError, writeFileAtomic } from './atomic-file.ts'
-import { isMachineConfig } from './machine-config.ts'
+import { isMachineConfig, type MachineConfig } from './machine-config.ts'
 import { Shelf } from './shelf.ts'
 import { readStored } from './stored-document.ts'
 

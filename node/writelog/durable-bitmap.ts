@@ -6,7 +6,8 @@ import { type Digest, toHex } from '../../protocol/digest.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
 import { byteOffset } from '../../protocol/units.ts'
 import type { BlockDevice } from '../disk/block-device.ts'
-import type { DiskFacts } from '../disk/disk-identity.ts'
+import type { DiskFacts } from '../disk/disk-facts.ts'
+import { markDoubt } from '../disk/disk-mark.ts'
 import { countGranules, type LogContents, readLog } from './log-file.ts'
 import {
   BITS_PER_SECTOR,
@@ -18,6 +19,7 @@ import {
   SECTOR_PAYLOAD_BYTES,
   sealSector,
 } from './log-layout.ts'
+import { type LogPlace, placeDoubt } from './log-place.ts'
 import type { LogSource, LogState, WriteLog } from './write-log.ts'
 
 /** What a log is opened with. */
@@ -36,6 +38,8 @@ export interface DurableBitmapOptions {
   readonly release?: { readonly release: number; readonly root: Digest }
   /** Who marks. */
   readonly source: Exclude<LogSource, 'scan'>
+  /** What the storage is, if that can be told, so that a copy that was put back is known as such; see {@link placeOf}. */
+  readonly place?: LogPlace
   /** For a new log; an existing one with another granule is unknown. */
   readonly granuleSize?: number
   readonly now?: () => number
@@ -64,6 +68,9 @@ export class DurableBitmap implements WriteLog {
   #marked: Bitmap
   /** Sectors of bits that belong to this epoch. */
   #touched: Bitmap
+  /** Witnesses that have nothing against this log. */
+  readonly #agreed: string[] = []
+  readonly #place: string
   /** Positions of sectors whose content in memory differs from what was written last. */
   #stale = new Set<number>()
   /** Sectors with marks that the flush under way, or the next one, makes durable. */
@@ -92,6 +99,7 @@ export class DurableBitmap implements WriteLog {
   constructor(options: DurableBitmapOptions) {
     const { disk, source, granuleSize = GRANULE_SIZE_BYTES } = options
     this.#options = options
+    this.#place = options.place?.mark ?? ''
     this.source = source
     this.granuleSize = granuleSize
     this.#layout = new LogLayout(countGranules(disk.size, granuleSize))
@@ -228,7 +236,15 @@ export class DurableBitmap implements WriteLog {
 
   /** Whether the disk was written after the log was closed and before it was opened, as far as the stamp shows. */
   async writtenSinceClosed(): Promise<boolean> {
-    return this.#closedOver !== '' && (await this.#options.disk.changedSince(this.#closedOver)) === true
+    if (this.#closedOver === '') return false
+    const { changed, agreed } = await this.#options.disk.since(this.#closedOver)
+    this.#agreed.push(...agreed)
+    return changed !== undefined
+  }
+
+  /** What could have told that the log is not the newest, or that the disk was written past it, and did not; for the receipt. */
+  get witness(): string {
+    return this.#agreed.length === 0 ? 'none' : this.#agreed.join(', ')
   }
 
   /** Notes that the marks contain every change of the tracker's periods before `period`. Durable when it resolves. */
@@ -260,14 +276,14 @@ export class DurableBitmap implements WriteLog {
       if (this.#untouched && stamp === this.#header.stamp) return
       await this.#writeStale()
       await this.#flush()
-      this.#header = { ...this.#header, inUse: false, stamp }
+      this.#header = { ...this.#header, disk: this.#options.disk.mark, inUse: false, stamp }
       await this.#writeHeader(this.#header)
     })
   }
 
   #newHeader(part: Partial<LogHeader>): LogHeader {
     return {
-      disk: this.#options.disk.identity,
+      disk: this.#options.disk.mark,
       source: this.#options.source,
       diskSize: this.#options.disk.size,
       granuleSize: this.granuleSize,
@@ -279,6 +295,7 @@ export class DurableBitmap implements WriteLog {
       inUse: false,
       stamp: '',
       period: '',
+      place: this.#place,
       doubt: '',
       ...part,
     }
@@ -300,7 +317,7 @@ export class DurableBitmap implements WriteLog {
     this.#marked = found.marked
     this.#touched = found.touched
     this.#closedOver = found.header.inUse ? '' : found.header.stamp
-    const doubt = found.doubt !== '' ? found.doubt : await this.#behindItsBack()
+    const doubt = found.doubt !== '' ? found.doubt : (this.#putBack(found.header) ?? (await this.#behindItsBack()))
     this.#header = { ...found.header, doubt }
     const other = this.#otherRelease()
     const clean = this.#marked.count === 0
@@ -326,7 +343,8 @@ export class DurableBitmap implements WriteLog {
   /** Why the log speaks of something else than this disk; undefined if it does not. */
   #refuse(header: LogHeader): string | undefined {
     const { disk } = this.#options
-    if (header.disk !== disk.identity) return 'the log is of another disk'
+    const other = markDoubt(header.disk, disk.mark)
+    if (other !== undefined) return other
     if (header.source !== this.source) return `the log was kept by ${header.source}, not by ${this.source}`
     if (header.diskSize !== disk.size)
       return `the disk has ${disk.size} bytes, and had ${header.diskSize} when the log was begun`
@@ -339,6 +357,14 @@ export class DurableBitmap implements WriteLog {
     const wanted = this.#options.release
     if (wanted === undefined || toHex(wanted.root) === this.#header.root) return undefined
     return `the log is of release ${this.#header.release}, not ${wanted.release}`
+  }
+
+  /** Why the storage is not the one that this log was kept in; undefined if it is, or nobody can tell. */
+  #putBack({ place }: LogHeader): string | undefined {
+    const now = this.#options.place
+    const doubt = placeDoubt(place, now)
+    if (doubt === undefined && now !== undefined && place !== '') this.#agreed.push('log file')
+    return doubt
   }
 
   /**

@@ -30,3 +30,5 @@ export const QEMU_OUTPUT_BYTES = 4 * 1024 * 1024
 export const QEMU_POLL_MS = 5
 /** Bytes of zeros that are written at a time. */
 export const LOG_ZERO_BYTES = 1024 * 1024
+/** How far the two times of a log's file may be apart, in nanoseconds: FAT keeps them in steps of 2 s. */
+export const LOG_TIMES_SLACK_NS = 2_000_000_000n

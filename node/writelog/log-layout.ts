@@ -78,7 +78,7 @@ function isZero(sector: Buffer): boolean {
 
 /** What the header says. */
 export interface LogHeader {
-  /** Digest of what the disk is, hexadecimal. */
+  /** What the disk is, as `markOf` of node/disk writes it. */
   readonly disk: string
   /** Who marks. A log says nothing about writes that went another way. */
   readonly source: string
@@ -101,12 +101,16 @@ export interface LogHeader {
   readonly stamp: string
   /** Period of the change tracker that the log goes with, '' if it stands alone. */
   readonly period: string
+  /** What the file is that the log is kept in, hashed, so that a copy is known as such; '' if that cannot be told. */
+  readonly place: string
   /** Why nothing may be concluded from the log, '' if it may. */
   readonly doubt: string
 }
 
 const MAGIC_NAME = 'LAB-MESH WRITE LOG '
-const MAGIC = `${MAGIC_NAME}1\n`
+/** Format 1 did not name the place of the log. */
+const FORMAT = 2
+const MAGIC = `${MAGIC_NAME}${FORMAT}\n`
 /** Fields in their order in the file, separated by newlines; no field can contain one. */
 const FIELDS = [
   'disk',
@@ -121,11 +125,12 @@ const FIELDS = [
   'inUse',
   'stamp',
   'period',
+  'place',
   'doubt',
 ] as const satisfies readonly (keyof LogHeader)[]
 
 /** Longest reason that is kept in a header, in bytes. */
-const MAX_DOUBT_BYTES = 120
+const MAX_DOUBT_BYTES = 72
 /** The name of a change tracker’s period, in bytes of UTF-8: what the header sector has room for. */
 export const MAX_PERIOD_BYTES = 80
 
@@ -152,7 +157,10 @@ export function decodeHeader(sector: Buffer): LogHeader | string {
   const text = sector.subarray(0, CHECKSUM_AT).toString().replace(/\0+$/, '')
   if (!text.startsWith(MAGIC)) {
     const version = /^LAB-MESH WRITE LOG (\d+)\n/.exec(text)?.[1]
-    return version === undefined ? 'the log file holds something else' : newerFormat('the write log', Number(version))
+    if (version === undefined) return 'the log file holds something else'
+    return Number(version) < FORMAT
+      ? `the write log was written by an older version of mesh (format ${version}, now ${FORMAT})`
+      : newerFormat('the write log', Number(version), FORMAT)
   }
   if (sector.readUInt32LE(CHECKSUM_AT) !== crc32(sector.subarray(0, CHECKSUM_AT))) return 'the log’s header is damaged'
   const values = text.slice(MAGIC.length).split('\n')
@@ -170,6 +178,7 @@ export function decodeHeader(sector: Buffer): LogHeader | string {
     inUse: named.inUse === 'true',
     stamp: named.stamp!,
     period: named.period!,
+    place: named.place!,
     doubt: named.doubt!,
   }
 }

@@ -6,11 +6,13 @@ import { openDevice } from '../disk/file-device.ts'
 import { openNbdDevice } from '../nbd/nbd-device.ts'
 import { storageError, writeZeros } from '../state/atomic-file.ts'
 import { isLogOrNothing, SECTOR_BYTES } from './log-layout.ts'
+import { type LogPlace, placeOf } from './log-place.ts'
 
-/** Storage for a write log. `made`: why it holds no log yet, if it had to be made. */
+/** Storage for a write log. `made`: why it holds no log yet, if it had to be made. `place`: what its file is, if it is one. */
 interface LogStorage {
   readonly storage: BlockDevice
   readonly made?: string
+  readonly place?: LogPlace
 }
 
 /**
@@ -27,7 +29,8 @@ export async function openLogStorage(where: string, size: number): Promise<LogSt
     await storage.close()
     throw new MeshError('DISK_TOO_SMALL', `${where} has ${storage.size} bytes; the write log needs ${size}`)
   }
-  return { storage, ...(made === undefined ? {} : { made }) }
+  const place = remote ? undefined : await placeOf(where)
+  return { storage, ...(made === undefined ? {} : { made }), ...(place === undefined ? {} : { place }) }
 }
 
 /**

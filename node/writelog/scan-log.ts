@@ -7,6 +7,7 @@ import type { LogState, WriteLog } from './write-log.ts'
 export class ScanLog implements WriteLog {
   readonly source = 'scan'
   readonly granuleSize = GRANULE_SIZE_BYTES
+  readonly witness = 'none'
   readonly #reason: string
   #dirty = RangeSet.empty
   #closed = false

@@ -27,6 +27,10 @@ export class TrackedLog implements WriteLog {
     this.granuleSize = bitmap.granuleSize
   }
 
+  get witness(): string {
+    return this.#bitmap.witness
+  }
+
   /** Errors: also those of the tracker, for a disk that must not be restored now. */
   async open(): Promise<LogState> {
     const state = await this.#bitmap.open()

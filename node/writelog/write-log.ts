@@ -1,7 +1,7 @@
 /**
  * The folder node/writelog is the record of what may differ from the release, so that a restore need not read the disk.
  * - `WriteLog` is what a restore sees. `scan-log` is no log: the restore reads the disk.
- * - `durable-bitmap` is our own log, kept in a file (`log-layout`, `log-file`, `log-storage`); `logged-disk` marks in it what NBD
+ * - `durable-bitmap` is our own log, kept in a file (`log-layout`, `log-file`, `log-storage`, `log-place`); `logged-disk` marks in it what NBD
  *   clients write.
  * - `tracked-log` joins our log to something else that sees writes, a `ChangeTracker`: the kernel (`dm-era`, by `era-device` and
  *   `running-era`) or QEMU (`qemu-bitmap`, by `qemu-image`).
@@ -35,6 +35,11 @@ export interface WriteLog {
   readonly granuleSize: number
   /** What the log says of the whole disk. */
   open(): Promise<LogState>
+  /**
+   * Once the log is open: what outside of the log could have told that the log is not the newest one, or that the disk was
+   * written past it, and did not. Such as `log file, file times`; `none` if there is nothing of the kind.
+   */
+  readonly witness: string
   /**
    * Granules that may differ, in ascending order, as they are now. The caller asks only if the state is not `unknown`,
    * or names another release.

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { access, mkdir, rm, stat, writeFile } from 'node:fs/promises'
+import { access, mkdir, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { onTestFinished, type TestContext } from 'vitest'
 import { deviceNumber } from '../../node/disk/device-number.ts'
@@ -68,7 +68,17 @@ export async function appears(path: string, tries = 50): Promise<boolean> {
 /** Writes what udev's database says of a block device (`ID_SERIAL=DISK_1`), as its daemon would, until the test ends. */
 export async function tellUdev(device: string, properties: readonly string[]): Promise<void> {
   const place = `/run/udev/data/b${deviceNumber((await stat(device)).rdev)}`
-  await mkdir('/run/udev/data', { recursive: true })
-  await writeFile(place, properties.map((line) => `E:${line}\n`).join(''))
-  onTestFinished(() => rm(place, { force: true }))
+  const text = properties.map((line) => `E:${line}\n`).join('')
+  for (let tries = 3; ; tries--) {
+    await mkdir('/run/udev/data', { recursive: true })
+    // Another test may just have removed the folder.
+    const failure = await writeFile(place, text).catch((error: unknown) => error)
+    if (failure === undefined) break
+    if (tries === 0) throw failure
+  }
+  onTestFinished(async () => {
+    await rm(place, { force: true })
+    // Where there is no udev the folders go with the last file.
+    for (const folder of ['/run/udev/data', '/run/udev']) await rmdir(folder).catch(() => undefined)
+  })
 }

@@ -1,5 +1,5 @@
 import type { BlockDevice } from '../../node/disk/block-device.ts'
-import type { DiskFacts } from '../../node/disk/disk-identity.ts'
+import type { DiskFacts } from '../../node/disk/disk-facts.ts'
 import { DurableBitmap } from '../../node/writelog/durable-bitmap.ts'
 import type { LogState } from '../../node/writelog/write-log.ts'
 import { toHex } from '../../protocol/digest.ts'
@@ -24,7 +24,7 @@ export async function judge(
   model: Model,
 ): Promise<Judgement> {
   // The stamp is left out: the log must be right without it.
-  const blind = { ...facts, changedSince: async () => undefined }
+  const blind: DiskFacts = { ...facts, since: async () => ({ agreed: [] }) }
   const log = new DurableBitmap({ storage, disk: blind, source: 'nbd', granuleSize })
   const { state } = await log.open()
   if (state === 'unknown') return { state }

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { diskFacts } from '../../node/disk/disk-identity.ts'
+import { diskFacts } from '../../node/disk/disk-facts.ts'
 import { openDevice } from '../../node/disk/file-device.ts'
 import { HashPool } from '../../node/disk/hash-pool.ts'
 import { DurableBitmap, logFileSize } from '../../node/writelog/durable-bitmap.ts'

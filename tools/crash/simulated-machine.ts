@@ -1,6 +1,7 @@
 import { crc32 } from 'node:zlib'
 import type { BlockDevice } from '../../node/disk/block-device.ts'
-import type { DiskFacts } from '../../node/disk/disk-identity.ts'
+import type { DiskFacts } from '../../node/disk/disk-facts.ts'
+import { markOf } from '../../node/disk/disk-mark.ts'
 import { DurableBitmap, type DurableBitmapOptions, logFileSize } from '../../node/writelog/durable-bitmap.ts'
 import type { LogState } from '../../node/writelog/write-log.ts'
 import { byteCount } from '../../protocol/units.ts'
@@ -72,7 +73,8 @@ export class SimulatedMachine {
     this.#log = Buffer.alloc(logFileSize(model.diskSize, granuleSize))
     const stamp = async (): Promise<string> => 'boot.1'
     // As for a disk after a reboot, nobody can tell whether something else wrote to it.
-    this.#facts = { identity: 'a1', size: byteCount(model.diskSize), stamp, changedSince: async () => undefined }
+    const mark = markOf({ kind: 'disk', size: model.diskSize, facts: { serial: 'a1' } })
+    this.#facts = { mark, size: byteCount(model.diskSize), stamp, since: async () => ({ agreed: [] }) }
   }
 
   async session(cut: Cut, shutDown: boolean): Promise<void> {

@@ -19,6 +19,10 @@ export class TracedLog implements WriteLog {
     return this.#log.granuleSize
   }
 
+  get witness(): string {
+    return this.#log.witness
+  }
+
   open(): Promise<LogState> {
     return this.#during('open', () => this.#log.open())
   }

@@ -1,9 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { RangeSet } from '../../../protocol/ranges.ts'
 import type { BlockDevice } from '../../disk/block-device.ts'
-import { diskFacts } from '../../disk/disk-identity.ts'
+import { diskFacts } from '../../disk/disk-facts.ts'
+import { markDoubt } from '../../disk/disk-mark.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import { type LogContents, readLog } from '../../writelog/log-file.ts'
+import { placeDoubt, placeOf } from '../../writelog/log-place.ts'
 import { openStoredLog } from '../../writelog/log-storage.ts'
 import type { LogSource } from '../../writelog/write-log.ts'
 import { LOG_PEEK_PAUSE_MS, LOG_PEEK_TRIES } from './limits.ts'
@@ -41,7 +43,8 @@ export async function peekLog(config: LogConfig, disk: string): Promise<LogPeek>
   ])
   if (typeof contents === 'string') return { state: 'unknown', reason: contents }
   const { header, marked, doubt } = contents
-  const reason = doubt !== '' ? doubt : await otherDisk(header, disk)
+  const reason =
+    doubt !== '' ? doubt : (placeDoubt(header.place, await placeOf(config.storage)) ?? (await otherDisk(header, disk)))
   if (reason !== undefined) return { state: 'unknown', reason }
   let dirty = marked.toRanges()
   if (tracker !== undefined) {
@@ -70,8 +73,9 @@ async function readStored(where: string): Promise<LogContents | string> {
 async function otherDisk(header: LogContents['header'], path: string): Promise<string | undefined> {
   const device: BlockDevice = await openDevice(path, { writable: false })
   try {
-    const { identity, size } = await diskFacts(device)
-    if (header.disk !== identity) return 'the log is of another disk'
+    const { mark, size } = await diskFacts(device)
+    const other = markDoubt(header.disk, mark)
+    if (other !== undefined) return other
     return header.diskSize === size ? undefined : `the disk has ${size} bytes, and had ${header.diskSize} before`
   } finally {
     await device.close()

@@ -7,7 +7,7 @@
 
 import { isMeshError } from '../../../protocol/errors.ts'
 import type { BlockDevice } from '../../disk/block-device.ts'
-import { type DiskFacts, diskFacts } from '../../disk/disk-identity.ts'
+import { type DiskFacts, diskFacts } from '../../disk/disk-facts.ts'
 import type { ChangeTracker } from '../../writelog/change-tracker.ts'
 import { DurableBitmap, type DurableBitmapOptions, logFileSize } from '../../writelog/durable-bitmap.ts'
 import { assertPlaceFree, openLogStorage } from '../../writelog/log-storage.ts'
@@ -84,9 +84,15 @@ async function openBitmap(
 ): Promise<DurableBitmap> {
   stack.adopt(await lockLog(stateDir), (release) => release())
   const { anew, ...others } = options
-  const { storage, made } = await openLogStorage(config.storage, logFileSize(disk.size, options.granuleSize))
+  const { storage, made, place } = await openLogStorage(config.storage, logFileSize(disk.size, options.granuleSize))
   stack.adopt(storage, (it) => it.close())
-  const bitmap = new DurableBitmap({ ...others, storage, disk, source: config.source })
+  const bitmap = new DurableBitmap({
+    ...others,
+    storage,
+    disk,
+    source: config.source,
+    ...(place === undefined ? {} : { place }),
+  })
   if (made !== undefined || anew === true) await bitmap.format(made)
   return stack.adopt(bitmap, (it) => it.close())
 }

@@ -39,6 +39,7 @@ function differing(a: Buffer, b: Buffer): number[] {
 class FakeLog implements WriteLog {
   readonly source = 'nbd'
   readonly granuleSize = GRANULE
+  readonly witness = 'none'
   readonly #state: LogState
   #marked: RangeSet
   doubts: string[] = []

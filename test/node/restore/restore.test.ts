@@ -242,6 +242,7 @@ describe('restore', () => {
     const log: WriteLog = {
       source: 'nbd',
       granuleSize: 1024,
+      witness: 'none',
       open: async (): Promise<LogState> => ({ state: 'dirty' }),
       dirty: async () =>
         RangeSet.from([

@@ -49,7 +49,7 @@ const RESULT: RestoreResult = {
     bytes: i,
     bad: i === 3 ? 1 : 0,
   })),
-  log: { source: 'scan', state: 'unknown', reason: 'line\nbreak \u001b[2J', missed: 7, movedFrom: 2 },
+  log: { source: 'scan', state: 'unknown', reason: 'line\nbreak \u001b[2J', witness: 'none', missed: 7, movedFrom: 2 },
   seconds: 1.2345,
   machine: 'pc1',
   startedAt: '2026-11-01T22:00:00.000Z',
@@ -138,6 +138,7 @@ describe('a signed receipt', () => {
       source: 'scan',
       state: 'unknown',
       reason: 'line break  [2J',
+      witness: 'none',
       missed: 7,
       movedFrom: 2,
     })

@@ -54,6 +54,11 @@ const FAULTS = {
     exit: EXIT.disk,
     advice: 'Run as a user who may read (and for a restore write) the disk, usually root.',
   },
+  DISK_READ_ONLY: {
+    exit: EXIT.disk,
+    advice:
+      'Take the write protection away (a switch, `blockdev --setrw`, `mount -o remount,rw`); replace a disk that protects itself: it is worn out.',
+  },
   DISK_NOT_A_DISK: { exit: EXIT.disk, advice: 'Give a regular file or a block device.' },
   DISK_EMPTY: { exit: EXIT.disk, advice: 'Give a disk, or an image file with content.' },
   DISK_TOO_SMALL: {
@@ -81,13 +86,20 @@ const FAULTS = {
       'Take one of the disks named out, or name the right one once: `mesh restore --disk PATH --accept-new-disk`.',
   },
   DISK_IO: { exit: EXIT.disk, advice: 'The disk failed; look at `dmesg`, and replace it if it happens again.' },
+  DISK_SHRUNK: {
+    exit: EXIT.disk,
+    advice: 'Let nothing else write to the disk or file meanwhile; put its content back, then run the command again.',
+  },
   DISK_FULL: {
     exit: EXIT.disk,
     advice: 'Free space on the file system named, then run the command again; it continues.',
   },
 
   TOOL_MISSING: { exit: EXIT.disk, advice: 'Install that package, then run the command again.' },
-  DISK_IN_USE: { exit: EXIT.disk, advice: 'Shut down the virtual machine that uses it, then run the command again.' },
+  DISK_IN_USE: {
+    exit: EXIT.disk,
+    advice: 'Stop what uses it (a virtual machine, swap space, another program), then run the command again.',
+  },
   QEMU_FAILED: {
     exit: EXIT.disk,
     advice: 'Look at what QEMU says; the image file can be removed, and is then made anew by `mesh monitor --qemu`.',

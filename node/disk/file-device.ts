@@ -5,7 +5,7 @@ import { MAX_IMAGE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { type ByteCount, type ByteOffset, byteCount } from '../../protocol/units.ts'
 import type { BlockDevice } from './block-device.ts'
-import { openFault, transferFault } from './device-fault.ts'
+import { diskEnd, openFault, readOnlyFault, transferFault } from './device-fault.ts'
 import { deviceNumber } from './device-number.ts'
 import { QuickTransfers } from './quick-transfers.ts'
 
@@ -14,7 +14,7 @@ const SECTOR_BYTES = 512
 
 /**
  * Opens a regular file or a block device; links such as /dev/disk/by-id are followed.
- * Errors: DISK_MISSING, DISK_UNREADABLE, DISK_NOT_A_DISK, DISK_EMPTY, DISK_TOO_LARGE.
+ * Errors: DISK_MISSING, DISK_UNREADABLE, DISK_READ_ONLY, DISK_IN_USE, DISK_NOT_A_DISK, DISK_EMPTY, DISK_TOO_LARGE, DISK_IO.
  */
 export async function openDevice(path: string, options: { writable: boolean }): Promise<BlockDevice> {
   try {
@@ -25,6 +25,8 @@ export async function openDevice(path: string, options: { writable: boolean }): 
       const what = facts.isDirectory() ? 'a directory' : 'no disk'
       throw new MeshError('DISK_NOT_A_DISK', `${path} is ${what}`, { detail: { path } })
     }
+    // Some kernels open such a device for writing, and refuse each write.
+    if (options.writable && facts.isBlockDevice() && (await isReadOnly(facts.rdev))) throw readOnlyFault(path)
     const handle = await open(path, options.writable ? constants.O_RDWR : constants.O_RDONLY)
     try {
       return await deviceOf(handle, path)
@@ -70,7 +72,7 @@ class FileDevice implements BlockDevice {
       const { bytesRead } = await this.#handle
         .read(into, done, into.byteLength - done, offset + done)
         .catch((error: unknown) => Promise.reject(transferFault('reading', this.path, offset + done, error)))
-      if (bytesRead === 0) throw transferFault('reading', this.path, offset + done, new Error('the disk ends here'))
+      if (bytesRead === 0) throw transferFault('reading', this.path, offset + done, diskEnd())
       done += bytesRead
     }
   }
@@ -126,6 +128,12 @@ class FileDevice implements BlockDevice {
       `bytes ${offset} to ${offset + length} of ${this.path}, which has ${this.size}`,
     )
   }
+}
+
+/** Whether the kernel lets nobody write to a block device: a switch, `blockdev --setro`, a drive that has locked itself. */
+async function isReadOnly(rdev: number): Promise<boolean> {
+  const flag = await readFile(`/sys/dev/block/${deviceNumber(rdev)}/ro`, 'utf8').catch(() => '')
+  return flag.trim() === '1'
 }
 
 async function blockDeviceSize(rdev: number): Promise<number> {

@@ -3,7 +3,7 @@ import { GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import type { RangeSet } from '../../protocol/ranges.ts'
 import type { Repeat } from '../../protocol/repeats.ts'
-import { openFault, transferFault } from './device-fault.ts'
+import { diskEnd, openFault, transferFault } from './device-fault.ts'
 import { MAX_ANCHORS, MAX_REPEAT_CANDIDATES, MAX_REPEAT_MISSES, MIN_ANCHOR_BITS } from './limits.ts'
 import type { ReportProgress } from './progress.ts'
 
@@ -160,15 +160,16 @@ class Granules {
 
   async #read(into: Buffer, granule: number, count: number): Promise<Buffer> {
     const [offset, length] = [granule * GRANULE_SIZE_BYTES, count * GRANULE_SIZE_BYTES]
+    let done = 0
     try {
-      for (let done = 0; done < length; ) {
+      while (done < length) {
         const { bytesRead } = await this.#handle.read(into, done, length - done, offset + done)
-        if (bytesRead === 0) throw new Error('the disk ends here')
+        if (bytesRead === 0) throw diskEnd()
         done += bytesRead
       }
       return into
     } catch (error) {
-      throw transferFault('reading', this.#path, offset, error)
+      throw transferFault('reading', this.#path, offset + done, error)
     }
   }
 }

@@ -3,6 +3,7 @@ import { closeSync, openSync, readSync } from 'node:fs'
 import { DIGEST_SIZE_BYTES, GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { zeroDigest } from '../../protocol/digest.ts'
 import { AnchorGatherer } from './anchors.ts'
+import { diskEnd } from './device-fault.ts'
 import type { HashFailure, HashReply, HashRequest } from './hash-messages.ts'
 
 /**
@@ -44,7 +45,7 @@ export class RunHasher {
     try {
       while (done < length) {
         const count = readSync(handle, this.#buffer, done, length - done, request.offset + done)
-        if (count === 0) throw new Error('the disk ends here')
+        if (count === 0) throw diskEnd()
         done += count
       }
     } catch (error) {

@@ -205,7 +205,7 @@ function* neighbours(placed: readonly Placed[], most: number): Generator<Placed[
 }
 
 function unreadable(error: unknown): undefined {
-  if (isMeshError(error, 'DISK_IO')) return undefined
+  if (isMeshError(error, 'DISK_IO', 'DISK_SHRUNK')) return undefined
   throw error
 }
 

@@ -1,9 +1,22 @@
 import { stat } from 'node:fs/promises'
+import { isMeshError } from '../../../protocol/errors.ts'
 import type { RangeSet } from '../../../protocol/ranges.ts'
 import type { HashPool } from '../../disk/hash-pool.ts'
 import { scanDisk } from '../../restore/scan.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
 import { DEVICE_SCAN_EVERY_MS, DISK_WATCH_TICK_MS } from './limits.ts'
+
+/** What a {@link DiskWatch} looks at, and whom it tells. */
+interface DiskWatchOptions {
+  readonly path: string
+  readonly source: DiskSource
+  readonly preserve: RangeSet
+  readonly pool: HashPool
+  /** Called with the number of changed blocks when it grew. */
+  readonly changed: (blocks: number) => void
+  /** Called when the disk has become shorter than the image, so that nothing of it is offered any more. */
+  readonly shrunk: () => void
+}
 
 /**
  * Notices that a published disk was changed afterwards. A file is read again when its time of change moves, a device now and then.
@@ -11,26 +24,13 @@ import { DEVICE_SCAN_EVERY_MS, DISK_WATCH_TICK_MS } from './limits.ts'
  * hear of the change in time, and not for safety.
  */
 export class DiskWatch {
-  readonly #options: {
-    path: string
-    source: DiskSource
-    preserve: RangeSet
-    pool: HashPool
-    changed: (blocks: number) => void
-  }
+  readonly #options: DiskWatchOptions
   readonly #stop = new AbortController()
   #timer: NodeJS.Timeout | undefined
   #stamp: string | undefined
   #scanning: Promise<void> | undefined
 
-  constructor(options: {
-    path: string
-    source: DiskSource
-    preserve: RangeSet
-    pool: HashPool
-    /** Called with the number of changed blocks when it grew. */
-    changed: (blocks: number) => void
-  }) {
+  constructor(options: DiskWatchOptions) {
     this.#options = options
   }
 
@@ -56,7 +56,7 @@ export class DiskWatch {
     const stamp = await stampOf(this.#options.path)
     if (stamp === this.#stamp) return
     const { source, path, preserve, pool, changed } = this.#options
-    const { dirty } = await scanDisk({
+    const scanned = await scanDisk({
       pool,
       path,
       tree: source.tree,
@@ -64,14 +64,30 @@ export class DiskWatch {
       phase: 'scan',
       progress: () => undefined,
       signal: this.#stop.signal,
+    }).catch((error: unknown) => {
+      if (!isMeshError(error, 'DISK_SHRUNK')) throw error
+      return undefined
     })
     this.#stamp = stamp
+    if (scanned === undefined) {
+      this.#withdraw()
+      return
+    }
+    const { dirty } = scanned
     const before = source.heldCount
     for (let block = 0; block < dirty.length; block++) {
       if (dirty.has(block)) source.lost(block)
       else if (!preserve.has(block)) source.gained(block)
     }
     if (source.heldCount < before) changed(dirty.count)
+  }
+
+  /** A disk that somebody has cut short is being replaced: what is left of it is not for others. */
+  #withdraw(): void {
+    const { source, shrunk } = this.#options
+    if (source.heldCount === 0) return
+    for (const block of source.held().values()) source.lost(block)
+    shrunk()
   }
 }
 

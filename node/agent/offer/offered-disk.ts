@@ -78,6 +78,10 @@ export class OfferedDisk {
         const text = `${path} was changed after it was published: ${blocks} blocks of ${manifest.image} are no longer on it; run \`mesh seed\` again to publish the change`
         report({ type: 'warning', text })
       },
+      shrunk: () => {
+        const text = `${path} has become shorter than the ${manifest.size} bytes of ${manifest.image}: nothing of it is offered any more; put its content back, or run \`mesh seed\` again to publish what it holds now`
+        report({ type: 'warning', text })
+      },
     })
     await disk.start()
     stack.adopt(disk, (it) => it.stop())

@@ -33,8 +33,8 @@ describe('a file as a disk', () => {
     const device = await openDevice(path, { writable: false })
     await truncate(path, 4096 + 10)
     await expect(device.read(byteOffset(4096), new Uint8Array(100))).rejects.toMatchObject({
-      code: 'DISK_IO',
-      message: `reading ${path} failed at byte 4106: the disk ends here`,
+      code: 'DISK_SHRUNK',
+      message: `${path} ends at byte 4106: it has become shorter while it was used`,
       detail: { path, offset: 4106 },
     })
     await device.close()
@@ -109,6 +109,18 @@ describe('what cannot be a disk', () => {
     await expect(openDevice(path, { writable: false })).rejects.toMatchObject({ code: 'DISK_NOT_A_DISK' })
   })
 
+  it('a file on a file system that is mounted read-only', async (context) => {
+    const directory = await temporaryDirectory()
+    await mount(context, '-t', 'tmpfs', '-o', 'size=256k', 'none', directory)
+    const path = join(directory, 'disk.img')
+    await writeFile(path, 'x')
+    await orSkip(context, 'mount', ['-o', 'remount,ro', directory])
+    await expect(openDevice(path, { writable: true })).rejects.toMatchObject({
+      code: 'DISK_READ_ONLY',
+      message: expect.stringContaining('mounted read-only'),
+    })
+  })
+
   it('a file of another user', async (context) => {
     if (process.geteuid?.() !== 0) context.skip('needs root, to become somebody else')
     const directory = await temporaryDirectory()
@@ -159,6 +171,21 @@ describe('a block device', () => {
     await expect(device.flush()).rejects.toMatchObject({ code: expect.stringMatching(/^DISK_(IO|FULL)$/) })
     await expect(device.flush()).rejects.toMatchObject({ code: expect.stringMatching(/^DISK_(IO|FULL)$/) })
     await device.close()
+  })
+
+  it('that is write-protected is called so, before and after it was opened', async (context) => {
+    const path = join(await temporaryDirectory(), 'disk.img')
+    await writeFile(path, new Uint8Array(MIB))
+    const loop = await attachLoop(path, context)
+    const device = await openDevice(loop, { writable: true })
+    await orSkip(context, 'blockdev', ['--setro', loop])
+    const expected = { code: 'DISK_READ_ONLY', detail: { path: loop } }
+    await expect(openDevice(loop, { writable: true })).rejects.toMatchObject(expected)
+    await expect(device.write(byteOffset(0), new Uint8Array(512))).rejects.toMatchObject({ code: 'DISK_READ_ONLY' })
+    await device.close()
+    await (await openDevice(loop, { writable: false })).close()
+    await orSkip(context, 'blockdev', ['--setrw', loop])
+    await (await openDevice(loop, { writable: true })).close()
   })
 
   it('without a medium is empty', async (context) => {

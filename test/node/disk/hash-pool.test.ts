@@ -146,7 +146,7 @@ describe('a scan', () => {
         await sleep(50)
       }
     }
-    await expect(scan()).rejects.toMatchObject({ code: 'DISK_IO', detail: { path, offset: end } })
+    await expect(scan()).rejects.toMatchObject({ code: 'DISK_SHRUNK', detail: { path, offset: end } })
     expect(seen).toEqual([0])
     expect(await scanned(path, { size: 5000, blockSize: 4096 })).toEqual(expected(content.subarray(0, 5000), 4096))
   })

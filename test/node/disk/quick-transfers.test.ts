@@ -54,7 +54,7 @@ describe('quick transfers', () => {
     expect(usually).toEqual(quickly)
     await truncate(path, 4096)
     expect(device.readNow?.(byteOffset(4000), quickly.subarray(0, 200))).toBe(false)
-    expect(await codeOf(device.read(byteOffset(4000), quickly.subarray(0, 200)))).toBe('DISK_IO')
+    expect(await codeOf(device.read(byteOffset(4000), quickly.subarray(0, 200)))).toBe('DISK_SHRUNK')
     await device.close()
     expect(device.writeNow?.(byteOffset(0), quickly)).toBe(false)
   })

@@ -90,6 +90,11 @@ const FAULTS = {
     exit: EXIT.disk,
     advice: 'Let nothing else write to the disk or file meanwhile; put its content back, then run the command again.',
   },
+  DISK_CHANGED: {
+    exit: EXIT.disk,
+    advice:
+      'Shut down what writes to it, then run the command again; --force publishes what was read, a state that the disk may never have had.',
+  },
   DISK_FULL: {
     exit: EXIT.disk,
     advice: 'Free space on the file system named, then run the command again; it continues.',

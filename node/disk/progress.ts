@@ -1,6 +1,6 @@
 /** A report of a long piece of work: its phase, and bytes done of bytes in all. */
 export interface Progress {
-  readonly phase: 'hash' | 'repeats' | 'tree' | 'scan' | 'restore' | 'verify'
+  readonly phase: 'copy' | 'hash' | 'repeats' | 'tree' | 'scan' | 'restore' | 'verify'
   readonly doneBytes: number
   readonly totalBytes: number
 }

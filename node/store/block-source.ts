@@ -1,6 +1,6 @@
 /**
  * The folder node/store is what this machine holds of images: hash trees, and blocks that peers may ask for.
- * - `tree-store` has one file for each hash tree; `tree-file` reads and writes one; `build-tree` makes one of a disk.
+ * - `tree-store` has one file for each hash tree; `tree-file` reads and writes one; `build-tree` makes one of a disk, which `copy-disk` can copy.
  * - `disk-source` serves blocks from the disk, `staged-source` from the `stage`, where blocks of a coming release wait.
  * - `location-index` finds the place of a block by its digest; `changed-blocks` compares two trees.
  * - `change-teller` tells listeners which blocks were gained and lost.

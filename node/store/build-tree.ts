@@ -1,4 +1,3 @@
-import { constants, copyFile, open, rename } from 'node:fs/promises'
 import { DIGEST_SIZE_BYTES, GRANULE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { sameBytes } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
@@ -10,7 +9,6 @@ import { encodeRepeats } from '../../protocol/repeats.ts'
 import type { HashPool } from '../disk/hash-pool.ts'
 import type { ReportProgress } from '../disk/progress.ts'
 import { RepeatFinder } from '../disk/repeat-finder.ts'
-import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
 import type { TreeFacts } from './tree-file.ts'
 import type { TreeStore } from './tree-store.ts'
 
@@ -108,20 +106,4 @@ export function preservedBlocks(
       return [offset / blockSize, Math.ceil(end / blockSize)]
     }),
   )
-}
-
-/**
- * Keeps a copy of the disk, so that the master can go on being used. File systems that can share blocks share them
- * (reflink). Errors: DISK_FULL.
- */
-export async function copyDisk(from: string, to: string, directory: string): Promise<void> {
-  try {
-    await copyFile(from, `${to}.part`, constants.COPYFILE_FICLONE)
-    const copy = await open(`${to}.part`, 'r')
-    await copy.datasync().finally(() => copy.close())
-    await rename(`${to}.part`, to)
-    await fsyncDirectory(directory)
-  } catch (error) {
-    throw storageError(error, to)
-  }
 }

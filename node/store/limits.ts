@@ -14,3 +14,6 @@ export const MAX_LOCATIONS_PER_DIGEST = 16
 export const STAGE_RESERVE_BYTES = 256 * 1024 ** 2
 /** Blocks that are staged at most: each takes about 100 bytes of memory, 25 MiB for all. */
 export const STAGE_MAX_BLOCKS = 256 * 1024
+/** A disk is copied 4 MiB at a time, which a disk reads at full speed; 64 KiB of zeros in a row become a hole of the copy. */
+export const COPY_READ_BYTES = 4 * 1024 * 1024
+export const COPY_HOLE_BYTES = 64 * 1024

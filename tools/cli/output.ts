@@ -8,6 +8,7 @@ const LINE_EVERY_MS = 2_000
 const JSON_PROGRESS_EVERY_MS = 500
 
 const PHASES: Readonly<Record<Progress['phase'], string>> = {
+  copy: 'Copying',
   hash: 'Hashing',
   repeats: 'Comparing what repeats',
   tree: 'Fetching the hash tree',

@@ -12,11 +12,9 @@ import { isBlockSize, isImageName } from '../../../protocol/manifest.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'
 import { byteCount } from '../../../protocol/units.ts'
 import { openDevice } from '../../disk/file-device.ts'
-import { HashPool } from '../../disk/hash-pool.ts'
 import type { KnownDisk } from '../../disk/known-disk.ts'
 import { assertNotMounted } from '../../disk/mounts.ts'
-import type { ReportProgress } from '../../disk/progress.ts'
-import { buildTree, copyDisk, preservedBlocks, sameContent } from '../../store/build-tree.ts'
+import { preservedBlocks, sameContent } from '../../store/build-tree.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import { SiteSigner } from '../../trust/site-signer.ts'
 import { EARLIEST_CLOCK_MS } from '../../trust/trust-store.ts'
@@ -26,6 +24,7 @@ import { writeDiskState } from '../machine/disk-state.ts'
 import type { AgentEvent, Published } from '../machine/events.ts'
 import { CLOCK_TOLERANCE_MS } from '../machine/limits.ts'
 import type { Machine } from '../machine/machine.ts'
+import { copyPath, type ReleaseContent, readContent } from './release-content.ts'
 
 /** What is to be published. */
 export interface ReleaseRequest {
@@ -86,7 +85,7 @@ interface PublishContext {
 /**
  * Publishes the content of a disk as the next release of its image, and remembers that this machine has that release. Content
  * that the newest release has already makes no release.
- * Errors: DISK_OTHER, CLOCK_WRONG, RANGE_INVALID, INTERRUPTED, and those of the disk, the keys and the state directory.
+ * Errors: DISK_OTHER, CLOCK_WRONG, RANGE_INVALID, DISK_CHANGED, INTERRUPTED, and those of the disk, the keys and the state directory.
  */
 export async function publishRelease(
   machine: Machine,
@@ -102,19 +101,12 @@ export async function publishRelease(
   const blockSize = request.blockSize ?? before?.blockSize ?? DEFAULT_BLOCK_SIZE_BYTES
   const preserve = preserveOf(request.preserve, before, size, blockSize)
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
-  const path = request.copy ? await copyOf(machine, disk, image, report) : disk
-  const pool = new HashPool({ here: true })
-  const progress: ReportProgress = (at) => report({ type: 'progress', ...at })
-  const plan = { path, size, blockSize, preserve, pool, trees, progress, signal }
-  const tree = await buildTree(plan).finally(() => pool.close())
-  const unchanged = before !== undefined && sameContent(before, tree, preserve)
-  if (!unchanged) {
-    const { root, repeats } = tree
-    const sizes = { size: byteCount(size), blockSize: byteCount(blockSize) }
-    const facts = { image, release: (before?.release ?? 0) + 1, ...sizes, root, preserve, label: request.label ?? '' }
-    const signer = await SiteSigner.open({ keysDir: machine.state.path('keys'), trust: machine.trust })
-    await signer.publish({ ...facts, ...(repeats === undefined ? {} : { repeats }), time: new Date().toISOString() })
-  }
+  const copyTo = request.copy ? await copyPath(machine.state, image) : undefined
+  const plan = { disk, size, blockSize, preserve, trees, copyTo, force: request.force, report, signal }
+  const content = await readContent(plan)
+  const unchanged = before !== undefined && sameContent(before, content.tree, preserve)
+  if (!unchanged) await sign(machine, { image, before, preserve, label: request.label ?? '' }, content)
+  const path = await content.keep()
   const manifest = machine.manifest(image)
   await rememberRelease(machine, manifest, { disk, diskIdentity, path, listen })
   const view = machine.trust.view()
@@ -149,18 +141,32 @@ async function rememberRelease(
   await writeDiskState(state, { state: 'whole', image, release, root: toHex(root), ...servedFrom })
 }
 
-/** Copies the disk into the state directory. Returns the path of the copy, which is served instead of the disk. */
-async function copyOf(
-  machine: Machine,
-  disk: string,
-  image: string,
-  report: (event: AgentEvent) => void,
-): Promise<string> {
-  const directory = await machine.state.subdirectory('copies')
-  const copy = machine.state.path('copies', `${image.replaceAll('/', '+')}.img`)
-  report({ type: 'note', text: `copying ${disk} to ${copy}` })
-  await copyDisk(disk, copy, directory)
-  return copy
+/** What {@link sign} signs beside the content. */
+interface ReleaseFacts {
+  readonly image: string
+  /** The newest release. */
+  readonly before: VerifiedManifest | undefined
+  readonly preserve: RangeSet
+  readonly label: string
+}
+
+/** Signs the next release. If that fails, nothing is left of a copy. */
+async function sign(
+  { state, trust }: Machine,
+  { before, ...facts }: ReleaseFacts,
+  { tree, drop }: ReleaseContent,
+): Promise<void> {
+  const { root, repeats } = tree
+  const sizes = { size: byteCount(tree.size), blockSize: byteCount(tree.blockSize) }
+  const contents = { ...sizes, root, ...(repeats === undefined ? {} : { repeats }) }
+  const release = (before?.release ?? 0) + 1
+  try {
+    const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust })
+    await signer.publish({ ...facts, ...contents, release, time: new Date().toISOString() })
+  } catch (error) {
+    await drop()
+    throw error
+  }
 }
 
 function preserveOf(

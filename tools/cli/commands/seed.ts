@@ -34,7 +34,7 @@ export function command(): Command {
     )
     .option('--copy', 'serve an own copy, so that the disk can go on being changed', false)
     .option('--once', 'publish and stop, instead of serving on', false)
-    .option('--force', 'publish although the disk is mounted read-write', false)
+    .option('--force', 'publish although the disk is mounted read-write, or was written while it was read', false)
     .option('--accept-new-disk', 'publish it although another disk had this path before', false)
     .option('--label <text>', 'remark for people')
     .option('--site <name>', 'name of the site, at the first time (default: lab)')

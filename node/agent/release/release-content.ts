@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { MeshError } from '../../../protocol/errors.ts'
 import type { RangeSet } from '../../../protocol/ranges.ts'
-import { diskFacts } from '../../disk/disk-identity.ts'
+import { diskFacts } from '../../disk/disk-facts.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import { HashPool } from '../../disk/hash-pool.ts'
 import type { ReportProgress } from '../../disk/progress.ts'
@@ -68,7 +68,8 @@ async function readDisk(plan: ContentPlan, pool: HashPool): Promise<ReleaseConte
     const facts = await diskFacts(device)
     const before = await facts.stamp()
     const tree = await hash(plan, path, pool)
-    if ((await facts.changedSince(before)) === true) refuseChanged(`${path} was written while it was hashed`, plan)
+    if ((await facts.since(before)).changed !== undefined)
+      refuseChanged(`${path} was written while it was hashed`, plan)
     return { tree, keep: async () => path, drop: async () => undefined }
   } finally {
     await device.close()

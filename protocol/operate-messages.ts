@@ -41,6 +41,8 @@ const REQUESTS = {
   state: object({ op: literal('state') }),
   /** Receipts with numbers above `since`. */
   receipts: object({ op: literal('receipts'), since: natural() }),
+  /** The newest receipt of the machine that asks. Any member may ask. */
+  seen: object({ op: literal('seen') }),
   reset: object({
     op: literal('reset'),
     /** Id and epoch of the roll that it is part of; null and 0 for none. */
@@ -81,6 +83,8 @@ const REPLIES = {
     receipts: list(isSignedReceipt, MAX_RECEIPTS_PER_PAGE),
     more: truth,
   }),
+  /** Null if none is kept there. */
+  seen: object({ number: nullable(natural()) }),
   reset: object({ granted: literal(true) }),
   'roll-get': object({ document: nullable(isSignedDocument) }),
   /** `document` is what is stored now. */

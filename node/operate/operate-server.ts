@@ -20,8 +20,10 @@ interface OperateServerOptions {
   /** The group this machine is in. */
   readonly group: () => string
   readonly state: () => Promise<MachineState>
-  /** A page of receipts with numbers above `since`. */
-  readonly receipts: (since: number) => Promise<ReplyOf<'receipts'>>
+  /** A page of receipts with numbers above `since`, for the operator who asks. */
+  readonly receipts: (since: number, askedBy: string) => Promise<ReplyOf<'receipts'>>
+  /** Number of the newest receipt of another machine that is kept here. */
+  readonly newestOf: (peerId: string) => Promise<number | null>
   readonly rolls: RollStore
   readonly resetter: Resetter
 }
@@ -42,23 +44,25 @@ export class OperateServer {
   async #answer(peerId: string, message: Parameters<typeof decodeRequest>[0]): Promise<OperateMessage> {
     const request = decodeRequest(message)
     try {
+      // Every member may ask about itself.
+      if (request.op === 'seen') return encodeReply<'seen'>({ number: await this.#options.newestOf(peerId) })
       // Looked at for each request: a role may be taken away while the stream is open.
       if (!this.#options.mayOperate(peerId))
         throw new MeshError('NOT_AN_OPERATOR', 'only the master and operators may ask for that')
-      return await this.#do(request)
+      return await this.#do(request, peerId)
     } catch (error) {
       if (!isMeshError(error) || error.code === 'PROTOCOL_VIOLATION') throw error
       return encodeFailure(error)
     }
   }
 
-  async #do(request: OperateRequest): Promise<OperateMessage> {
+  async #do(request: Exclude<OperateRequest, RequestOf<'seen'>>, peerId: string): Promise<OperateMessage> {
     const { state, receipts, rolls } = this.#options
     switch (request.op) {
       case 'state':
         return encodeReply<'state'>(await state())
       case 'receipts':
-        return encodeReply<'receipts'>(await receipts(request.since))
+        return encodeReply<'receipts'>(await receipts(request.since, peerId))
       case 'reset':
         return this.#reset(request)
       case 'roll-get':

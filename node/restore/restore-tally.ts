@@ -43,13 +43,17 @@ export class RestoreTally {
   /** Bytes read by a scan; the disk counts the others. */
   bytesRead = 0
   missed: number | undefined
+  /** Why the log was not believed after all. */
+  doubt: string | undefined
+  /** Peers that know this machine’s receipts have nothing against the log. */
+  peersAgree = false
 
   constructor(facts: RestoreFacts) {
     this.#facts = facts
   }
 
   result(now: number): RestoreResult {
-    const { options, tree, disk, startedAt, received, logState, movedFrom } = this.#facts
+    const { options, tree, disk, startedAt, received, movedFrom } = this.#facts
     const { manifest, device, log, machine } = options
     const { zero, local, staged, copied, fetched } = this.#sources()
     // Each block that was written has been counted once, by where its content came from.
@@ -78,9 +82,7 @@ export class RestoreTally {
       peers: this.#peers(),
       log: {
         source: log.source,
-        state: logState.state,
-        reason: logState.state === 'unknown' ? logState.reason : '',
-        witness: logState.state === 'unknown' ? 'none' : log.witness,
+        ...this.#judgement(),
         ...(this.missed === undefined ? {} : { missed: this.missed }),
         ...(movedFrom === undefined ? {} : { movedFrom }),
       },
@@ -89,6 +91,16 @@ export class RestoreTally {
       startedAt: new Date(startedAt).toISOString(),
       beyondImage: device.size - manifest.size,
     }
+  }
+
+  /** What came of the log, as it was opened and as peers see it. */
+  #judgement(): Pick<RestoreResult['log'], 'state' | 'reason' | 'witness'> {
+    const { logState, options } = this.#facts
+    const reason = this.doubt ?? (logState.state === 'unknown' ? logState.reason : undefined)
+    if (reason !== undefined) return { state: 'unknown', reason, witness: 'none' }
+    const { witness } = options.log
+    const all = [...(witness === 'none' ? [] : [witness]), ...(this.peersAgree ? ['peers'] : [])]
+    return { state: logState.state, reason: '', witness: all.join(', ') || 'none' }
   }
 
   #sources(): BlockProvider['counts'] {

@@ -69,6 +69,11 @@ export interface RestoreOptions {
   readonly beforeWriting: () => Promise<void>
   /** Called when verified blocks of this disk can be served to others. Serving ends with the restore. */
   readonly serving?: (source: DiskSource) => void
+  /**
+   * Asks peers whether the log is the newest one, if the network was needed anyway: undefined if nobody can tell, or with `doubt` why
+   * it is not. The restore then scans the whole disk.
+   */
+  readonly askPeers?: () => Promise<PeersWord>
   /** Waits as long as others need this machine as a source. */
   readonly handOver?: () => Promise<void>
   /** Called with a block that the log called clean and that was wrong. The restore then scans the whole disk. */
@@ -115,6 +120,9 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
     await tree.close()
   }
 }
+
+/** What peers say of the log; undefined if nobody can tell. */
+type PeersWord = { readonly doubt?: string } | undefined
 
 /** What is known once a log has been moved from another release. */
 interface Moved {
@@ -194,6 +202,7 @@ class RestoreRun {
   readonly #tally: RestoreTally
   readonly #alike: RangeSet
   #places: LocationIndex | undefined
+  #told: Promise<PeersWord> | undefined
 
   constructor(options: RestoreOptions, tree: TreeFile, disk: ImageDisk, tally: RestoreTally, moved: Moved) {
     this.#options = options
@@ -209,10 +218,15 @@ class RestoreRun {
     const dirty = DirtyBlocks.fromLog(await log.dirty(), log.granuleSize, manifest)
     const clean = this.#others(dirty)
     const missed = (await this.#putRight(dirty, new DisplacedBlocks())) ?? (await this.#audit(clean))
-    if (missed === undefined) return this.#finish(dirty)
+    const told = missed === undefined ? await this.#askPeers() : undefined
+    if (missed === undefined && told?.doubt === undefined) {
+      this.#tally.peersAgree = told !== undefined
+      return this.#finish(dirty)
+    }
     this.#tally.missed = missed
-    this.#options.onLogMiss?.(missed)
-    await log.doubt(`block ${missed} changed without the log’s knowledge`)
+    this.#tally.doubt = told?.doubt
+    if (missed !== undefined) this.#options.onLogMiss?.(missed)
+    await log.doubt(told?.doubt ?? `block ${missed} changed without the log’s knowledge`)
     await this.fromScan()
   }
 
@@ -238,7 +252,15 @@ class RestoreRun {
     this.#places ??= await beforeMoving(this.#options, this.#tree, blocks)
     await log.reset(dirty.asGranules(log.granuleSize, manifest.blockSize))
     await this.#putRight(dirty, displaced)
+    // They may know more than this machine of its own receipts. The disk was read already.
+    await this.#askPeers()
     await this.#finish(dirty)
+  }
+
+  /** Asks once. */
+  #askPeers(): Promise<PeersWord> {
+    this.#told ??= this.#options.askPeers?.() ?? Promise.resolve(undefined)
+    return this.#told
   }
 
   /** Begins the log anew when every block is right and flushed, if there was anything in the log. */

@@ -3,6 +3,7 @@ import { copyFile, cp, open, readdir, readFile, rm, stat, symlink, utimes, write
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest'
+import { decodeHeader, encodeHeader, SECTOR_BYTES } from '../../node/writelog/log-layout.ts'
 import { Lab } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { runTool } from '../../tools/lab/run-tool.ts'
@@ -142,6 +143,58 @@ describe('a write log that is not this disk’s, or not the newest', () => {
     expect(await isImage(file)).toBe(true)
   })
 
+  describe('of which nothing on the machine tells', () => {
+    /** The state goes back to before the last session, as if the disk had no witness; one block is wrong and not in the log. */
+    async function rolledBack(name: string, file: string): Promise<void> {
+      await writeFile(file, image)
+      expect(await machineWith(file)).toBe(name)
+      const state = lab.path(name)
+      await cp(state, `${state}.copy`, { recursive: true, filter: (path) => !path.endsWith('.sock') })
+      await session(name, 100)
+      await lab.ok(name, ['restore'])
+      const up = await lab.serve(name, ['up'])
+      const gathered = async (): Promise<unknown> =>
+        (await lab.ok('master', ['receipts', '--now', '--machine', name])).receipts
+      await expect.poll(gathered, { interval: 200 }).toHaveLength(2)
+      await up.stop()
+      await session(name, 200)
+      await overwrite(join(`${state}.copy`, 'write-log'), join(state, 'write-log'))
+      await rm(join(state, 'db'), { recursive: true })
+      await cp(join(`${state}.copy`, 'db'), join(state, 'db'), { recursive: true })
+      await forgetStamp(join(state, 'write-log', 'bitmap'))
+    }
+
+    it('is doubted by a restore that needs the network, as the master has seen newer receipts', async () => {
+      const name = `pc${machines + 1}`
+      const file = lab.path('peers.img')
+      await rolledBack(name, file)
+      await session(name, 5)
+      expect(await lab.ok(name, ['restore'])).toMatchObject({
+        ...unknown(/master has receipt 2 of this machine, which knows of 1/),
+        blocks: { dirty: 2 },
+      })
+      expect(await isImage(file)).toBe(true)
+      await session(name, 6)
+      expect(await lab.ok(name, ['restore'])).toMatchObject({
+        log: { state: 'dirty', witness: expect.stringMatching(/, peers$/) },
+      })
+    })
+
+    it('is doubted by the next restore where `mesh up` hears of it, and the master says so', async () => {
+      const name = `pc${machines + 1}`
+      const file = lab.path('heard.img')
+      await rolledBack(name, file)
+      const up = await lab.serve(name, ['up'])
+      const warning = await up.when(({ event, text }) => event === 'warning' && /went back in time/.test(String(text)))
+      expect(warning).toBeDefined()
+      await up.stop()
+      expect(await lab.ok(name, ['restore'])).toMatchObject({ ...unknown(/went back in time/), blocks: { dirty: 1 } })
+      expect(await isImage(file)).toBe(true)
+      const { wentBack } = await lab.ok('master', ['receipts', '--machine', name])
+      expect(wentBack).toMatchObject([{ machine: name, number: 2 }])
+    })
+  })
+
   it('was put back by a program that keeps times', async () => {
     const file = lab.path('times.img')
     await writeFile(file, image)
@@ -163,6 +216,16 @@ async function overwrite(from: string, to: string): Promise<void> {
     await file.truncate(content.byteLength)
     await file.write(content, 0, content.byteLength, 0)
   }
+}
+
+/** The log says no longer what the disk looked like when it was closed. */
+async function forgetStamp(path: string): Promise<void> {
+  await using file = await open(path, 'r+')
+  const sector = Buffer.alloc(SECTOR_BYTES)
+  await file.read(sector, 0, SECTOR_BYTES, 0)
+  const header = decodeHeader(sector)
+  if (typeof header === 'string') throw new Error(header)
+  await file.write(encodeHeader({ ...header, stamp: '' }), 0, SECTOR_BYTES, 0)
 }
 
 interface Copy {

@@ -23,12 +23,14 @@ interface AnswerOperatorsOptions {
   readonly use: UseWatch
   readonly reset: ResetConfig
   readonly staging: () => StagingStatus | undefined
+  /** Called with the number of a receipt of this machine that an operator has, and with the name of that operator. */
+  readonly heardOf: (number: number, by: string) => Promise<void>
   readonly report: (event: AgentEvent) => void
 }
 
 /** Answers what operators of other machines ask this one, and resets it for them, until the stack ends. */
 export function answerOperators(options: AnswerOperatorsOptions, stack: AsyncDisposableStack): ServicePart {
-  const { machine, use, reset, staging, report } = options
+  const { machine, use, reset, staging, heardOf, report } = options
   const resetter = new Resetter({
     command: reset.command ?? defaultReset(machine),
     warnCommand: reset.warnCommand ?? WARN_COMMAND,
@@ -41,7 +43,12 @@ export function answerOperators(options: AnswerOperatorsOptions, stack: AsyncDis
     mayOperate: (peerId) => machine.isOperator(peerId),
     group: () => machine.trust.view().memberById(machine.config.id)?.group ?? machine.config.site,
     state: () => describeMachine(machine, { use, resetter, staging: staging() }),
-    receipts: (since) => archive.page(machine.config.id, since),
+    receipts: async (since, askedBy) => {
+      // Whoever asks for what comes after a receipt has that one.
+      await heardOf(since, machine.nameOf(askedBy))
+      return archive.page(machine.config.id, since)
+    },
+    newestOf: async (peerId) => (await archive.last(peerId))?.number ?? null,
     rolls: rollsOf(machine),
     resetter,
   })

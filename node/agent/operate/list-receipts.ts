@@ -1,11 +1,13 @@
-import { MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
+import { MAX_MEMBERS, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import { type Check, list, type Optional, object, optional, type Shaped, text } from '../../../protocol/json-shape.ts'
 import { isReceipt, type Receipt } from '../../../protocol/receipt.ts'
 import { callControl } from '../../control/control-client.ts'
+import type { StateDirectory } from '../../state/state-directory.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { ReceiptArchive } from '../receipts/receipt-archive.ts'
+import { isWentBack, listWentBack, type WentBack } from '../receipts/went-back.ts'
 import { RECEIPTS_PER_CONTROL_PAGE } from './limits.ts'
 import { Operator } from './operator.ts'
 
@@ -24,23 +26,35 @@ interface Receipts {
   readonly event: 'receipts'
   /** By the time the restore began. */
   readonly receipts: readonly Receipt[]
+  /** Machines that told other receipts than before. */
+  readonly wentBack: readonly WentBack[]
 }
 
-/** Receipts, and the key behind which the next page begins; absent from the last one. */
+/** Receipts, and the key behind which the next page begins; absent from the last one. The first page has `wentBack`. */
 const isPage = object({
   receipts: list(isReceipt, RECEIPTS_PER_CONTROL_PAGE),
   next: optional(text(MAX_TEXT_BYTES)),
+  wentBack: optional(list(isWentBack, MAX_MEMBERS)),
 })
-type Page = Shaped<{ receipts: Check<readonly Receipt[]>; next: Optional<string> }>
+type Page = Shaped<{
+  receipts: Check<readonly Receipt[]>
+  next: Optional<string>
+  wentBack: Optional<readonly WentBack[]>
+}>
 
 /** `mesh receipts`: what this machine has of its own, and on the master and operators' machines of all the others. */
 export async function receipts(options: ReceiptsOptions): Promise<Receipts> {
   if (options.now) await gatherNow(options)
   const found: Receipt[] = []
-  for await (const page of pages(options.stateDir)) found.push(...page.receipts.filter((one) => isWanted(one, options)))
+  const wentBack: WentBack[] = []
+  for await (const page of pages(options.stateDir)) {
+    found.push(...page.receipts.filter((one) => isWanted(one, options)))
+    wentBack.push(...(page.wentBack ?? []))
+  }
   // Times are ISO 8601 in UTC; all of the same form.
   found.sort((a, b) => (a.startedAt < b.startedAt ? -1 : a.startedAt > b.startedAt ? 1 : 0))
-  return { event: 'receipts', receipts: found }
+  const isShown = ({ machine }: WentBack): boolean => options.machine === undefined || machine === options.machine
+  return { event: 'receipts', receipts: found, wentBack: wentBack.filter(isShown) }
 }
 
 async function gatherNow(options: ReceiptsOptions): Promise<void> {
@@ -57,6 +71,12 @@ async function gatherNow(options: ReceiptsOptions): Promise<void> {
   }
 }
 
+/** Receipts behind the key `after`; with the first page, the machines whose receipts went back. */
+export async function receiptPage(state: StateDirectory, after: string): Promise<Page> {
+  const page = await new ReceiptArchive(state).list(after, RECEIPTS_PER_CONTROL_PAGE)
+  return after === '' ? { ...page, wentBack: await listWentBack({ state }) } : page
+}
+
 /** From the running command if there is one, else from the state directory. */
 async function* pages(stateDir: string): AsyncGenerator<Page> {
   await using stack = new AsyncDisposableStack()
@@ -64,7 +84,7 @@ async function* pages(stateDir: string): AsyncGenerator<Page> {
   let page = await list('').catch(async (error: unknown) => {
     if (!isMeshError(error, 'STATE_NOT_RUNNING')) throw error
     const { state } = stack.adopt(await Machine.open(stateDir), (it) => it.close())
-    list = (after) => new ReceiptArchive(state).list(after, RECEIPTS_PER_CONTROL_PAGE)
+    list = (after) => receiptPage(state, after)
     return list('')
   })
   yield page

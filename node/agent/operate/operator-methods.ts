@@ -3,11 +3,11 @@ import type { Machine } from '../machine/machine.ts'
 import type { ServicePart } from '../machine/service-part.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import type { HeldRelease } from '../offer/open-source.ts'
-import { ReceiptArchive } from '../receipts/receipt-archive.ts'
 import { ReceiptGatherer } from '../receipts/receipt-gatherer.ts'
 import { AskMachines } from './ask-machines.ts'
 import { encodeHolder, holdersOf } from './holders.ts'
-import { GATHER_WAIT_MS, RECEIPTS_PER_CONTROL_PAGE } from './limits.ts'
+import { GATHER_WAIT_MS } from './limits.ts'
+import { receiptPage } from './list-receipts.ts'
 
 /** What {@link operatorMethods} works with. */
 interface OperatorMethodsOptions {
@@ -42,12 +42,11 @@ export function operatorMethods(
     gatherer.start()
     for (const { id } of node.connectedMembers()) gatherer.noticed(id)
   }
-  const archive = new ReceiptArchive(machine.state)
   return {
     methods: {
       operate: async (params) => machines.askAll(params),
       gather: async () => gatherer.gather(GATHER_WAIT_MS),
-      receipts: async ({ after }) => archive.list(String(after ?? ''), RECEIPTS_PER_CONTROL_PAGE),
+      receipts: async ({ after }) => receiptPage(machine.state, String(after ?? '')),
       holders: async ({ root }) => holdersOf(String(root), machine, node, held()).map(encodeHolder),
     },
   }

@@ -9,3 +9,5 @@ export const GATHER_PAGES = 16
 export const GATHER_ARRIVED_MS = 1_000
 /** Bytes of the receipts in one answer, all together. */
 export const RECEIPT_PAGE_BYTES = 96 * 1024
+/** How long a restore waits for what others know of this machine's receipts; without an answer it goes on. */
+export const SEEN_DEADLINE_MS = 2_000

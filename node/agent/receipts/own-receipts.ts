@@ -5,6 +5,7 @@ import { type Receipt, readReceipt, signReceipt } from '../../../protocol/receip
 import type { RestoreResult } from '../../restore/restore-result.ts'
 import type { Machine } from '../machine/machine.ts'
 import { ReceiptArchive } from './receipt-archive.ts'
+import { newestNumber } from './receipt-floor.ts'
 
 /** Signs and keeps the receipt of a restore, durably. Errors: DISK_FULL. */
 export async function keepReceipt(machine: Machine, restored: RestoreResult): Promise<void> {
@@ -40,7 +41,7 @@ export async function lastReceipt(machine: Machine): Promise<Receipt | undefined
 async function keep(machine: Machine, receipt: Omit<Receipt, 'number' | 'machine'>): Promise<void> {
   const archive = new ReceiptArchive(machine.state)
   const { id, name } = machine.config
-  const number = ((await archive.last(id))?.number ?? 0) + 1
+  const number = (await newestNumber(machine)) + 1
   const document = signReceipt({ ...receipt, number, machine: name }, await machine.key())
   await archive.add(id, [{ number, document }])
 }

@@ -2,6 +2,8 @@
  * The room `receipts`: the signed records of what was restored, and of what failed.
  * own-receipts signs and keeps a receipt for each restore of this machine, also for one that failed. receipt-gatherer fetches those
  * of other machines, on the master and on operators' machines. Both keep them in `ReceiptArchive`.
+ * receipt-floor is what a machine hears of its own receipts from those (ask-seen asks them): its state may be older than what they know.
+ * went-back is what they note of a machine whose receipts contradict what it had told.
  */
 
 import { MAX_RECEIPTS_PER_PAGE } from '../../../protocol/constants.ts'

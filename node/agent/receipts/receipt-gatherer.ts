@@ -9,6 +9,7 @@ import type { Member } from '../../trust/members.ts'
 import type { Machine } from '../machine/machine.ts'
 import { GATHER_ARRIVED_MS, GATHER_PAGES, GATHER_TICK_MS } from './limits.ts'
 import { ReceiptArchive } from './receipt-archive.ts'
+import { describeWentBack, keepWentBack, noteWentBack } from './went-back.ts'
 
 interface GathererOptions {
   readonly machine: Machine
@@ -92,8 +93,11 @@ export class ReceiptGatherer {
   async #gather(isWanted: (member: Member) => boolean, round: Round): Promise<void> {
     const { machine } = this.#options
     const { members } = machine.trust.view()
-    if (members !== this.#known)
-      await this.#archive.keepOnly(new Set([machine.config.id, ...members.map(({ id }) => id)]))
+    if (members !== this.#known) {
+      const ids = new Set([machine.config.id, ...members.map(({ id }) => id)])
+      await this.#archive.keepOnly(ids)
+      await keepWentBack(machine, ids)
+    }
     this.#known = members
     const others = members.filter((one) => one.id !== machine.config.id && !this.#doubted.has(one.id) && isWanted(one))
     await Promise.all(
@@ -105,11 +109,19 @@ export class ReceiptGatherer {
 
   /** Returns whether the machine has told all it has. */
   async #gatherFrom(member: Member, round: Round): Promise<boolean> {
-    let since = (await this.#archive.last(member.id))?.number ?? 0
+    const last = await this.#archive.last(member.id)
+    // The last one is asked for once more: whether the machine still has it.
+    let since = last === undefined ? 0 : last.number - 1
     for (let page = 0; page < GATHER_PAGES; page++) {
       const [answer] = await this.#options.ask([member.id], { op: 'receipts', since })
       if (answer === undefined || 'error' in answer) return false
-      const { receipts, more } = answer.reply
+      const { more } = answer.reply
+      let { receipts } = answer.reply
+      if (page === 0 && last !== undefined) {
+        since = last.number
+        if (!(await this.#goesOn(member, last, receipts[0]))) continue
+        receipts = receipts.filter(({ number }) => number > last.number)
+      }
       const good: SignedReceipt[] = []
       let newer: MeshError | undefined
       for (const one of receipts) {
@@ -132,6 +144,21 @@ export class ReceiptGatherer {
       since = good.at(-1)?.number ?? since
       if (!more) return true
     }
+    return false
+  }
+
+  /**
+   * Whether the receipts of a machine go on behind the last one that it told; `first` is the first that it has from there on. If they
+   * do not, the machine is asked for newer ones all the same, and learns by that what is known of it.
+   */
+  async #goesOn(member: Member, last: SignedReceipt, first: SignedReceipt | undefined): Promise<boolean> {
+    // It keeps so many only, and may have forgotten that one.
+    if (first !== undefined && first.number > last.number) return true
+    if (first?.number === last.number && first.document.text === last.document.text) return true
+    // What is forged is told apart, and proves nothing.
+    const now = first !== undefined && judge(member, first) === 'good' ? first : undefined
+    if (await noteWentBack(this.#options.machine, member, last, now))
+      this.#options.warn(describeWentBack({ machine: member.name, number: last.number }))
     return false
   }
 }

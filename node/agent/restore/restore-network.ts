@@ -9,12 +9,14 @@ import type { BlockFetcher } from '../../restore/block-fetcher.ts'
 import type { ServingConfig } from '../../state/machine-config.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import { recordLogDoubt } from '../log/log-doubt.ts'
 import { firstNews } from '../mesh/first-news.ts'
 import { METADATA_WAIT_MS } from '../mesh/limits.ts'
 import { MeshNode, type MeshNodeOptions } from '../mesh/mesh-node.ts'
 import { linger } from '../offer/linger.ts'
 import { type Offer, openSource } from '../offer/open-source.ts'
 import { limitNode, stepBack } from '../offer/serving-limits.ts'
+import { askSeen, type SeenReceipts } from '../receipts/ask-seen.ts'
 import { MOVE_WAIT_MS } from './limits.ts'
 
 /** What a {@link RestoreNetwork} works with. */
@@ -121,6 +123,12 @@ export class RestoreNetwork {
     // In this order the image is held all the time.
     this.#running?.hold(source)
     if (before !== undefined) this.#running?.drop(before)
+  }
+
+  /** What those who gather receipts say of this machine; undefined if the network was not needed, or nobody has answered. */
+  async seenReceipts(): Promise<SeenReceipts | undefined> {
+    const { machine } = this.#options
+    return this.#running && askSeen(machine, this.#running, (doubt) => recordLogDoubt(machine.state, doubt))
   }
 
   /** Others that fetch over the uplink are not left without what came to this machine last. */

@@ -41,12 +41,13 @@ export async function restoreRelease(manifest: VerifiedManifest, parts: RestoreR
   const { state } = parts.machine
   const doubt = await readLogDoubt(state)
   // When this returns the log is closed, durably, before anything says that the disk is whole.
-  const { receipt, isLogAside } = await restoreLogged(manifest, parts, doubt)
+  const receipt = await restoreLogged(manifest, parts, doubt)
   const whole: DiskState = { state: 'whole', ...nameOf(manifest) }
   if (!isDeepStrictEqual(await readDiskState(state), whole)) await writeDiskState(state, whole)
   await keepReceipt(parts.machine, receipt)
   await writeReceiptFile(state.directory, receipt)
-  if (doubt !== undefined || isLogAside) await forgetLogDoubt(state)
+  // Peers may have cast one since.
+  if ((await readLogDoubt(state)) !== undefined) await forgetLogDoubt(state)
   await emptyStage(manifest, parts)
   await forgetTrees(manifest, parts)
   return receipt
@@ -57,7 +58,7 @@ async function restoreLogged(
   manifest: VerifiedManifest,
   parts: RestoreReleaseParts,
   doubt: string | undefined,
-): Promise<{ receipt: RestoreResult; isLogAside: boolean }> {
+): Promise<RestoreResult> {
   await using stack = new AsyncDisposableStack()
   const { machine, device, pool, trees, network, report, signal } = parts
   const { directory } = machine.state
@@ -66,7 +67,7 @@ async function restoreLogged(
   const beside = await openBeside(manifest, parts, stack)
   // This restore scans because the log cannot be had now. The next one may find the log again.
   const isLogAside = log.source === 'scan' && (await readLogConfig(directory)) !== undefined
-  const receipt = await restore({
+  return await restore({
     device,
     manifest,
     trees,
@@ -78,6 +79,7 @@ async function restoreLogged(
     pool,
     fetcher: () => network.fetcher(manifest),
     handOver: () => network.handOver(),
+    askPeers: () => network.seenReceipts(),
     ...(parts.mayStay ? { beforeMoving: (missing) => network.assertHeld(manifest, missing) } : {}),
     beforeWriting: async () => {
       // The next restore must not go by that log if this one is cut off.
@@ -95,7 +97,6 @@ async function restoreLogged(
     nameOf: (peerId) => machine.nameOf(peerId),
     random: secureRandom,
   })
-  return { receipt, isLogAside }
 }
 
 /** Which release it is, as the state of the disk names it. */

@@ -7,6 +7,7 @@
 
 import { ControlServer } from '../../control/control-server.ts'
 import { HashPool } from '../../disk/hash-pool.ts'
+import { recordLogDoubt } from '../log/log-doubt.ts'
 import { aborted } from '../machine/aborted.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
@@ -18,6 +19,7 @@ import type { Offer } from '../offer/open-source.ts'
 import { limitNode, spareUser, stepBack } from '../offer/serving-limits.ts'
 import { answerOperators } from '../operate/answer-operators.ts'
 import { operatorMethods } from '../operate/operator-methods.ts'
+import { heardOfReceipt } from '../receipts/receipt-floor.ts'
 import { diskMethods } from '../release/releases.ts'
 import { Stager } from '../stage/stager.ts'
 import { Master, masterMethods } from './master.ts'
@@ -45,9 +47,13 @@ export async function serve(machine: Machine, offer: Offer | undefined, options:
   const use = spareUser(node, serving, report, stack)
   const disk = new OfferedDisk({ machine, node, pool, report, signal })
   const stager = new Stager({ machine, node, config: serving, inUse: () => use.inUse, report })
+  const heardOf = async (number: number, by: string): Promise<void> => {
+    const doubt = await heardOfReceipt(machine, { number, by }, (reason) => recordLogDoubt(machine.state, reason))
+    if (doubt !== undefined) report({ type: 'warning', text: `${doubt}; the next restore will read the whole disk` })
+  }
   const [held, staging] = [() => disk.held, () => stager.status()]
   const parts = [
-    answerOperators({ machine, use, reset, staging, report }, stack),
+    answerOperators({ machine, use, reset, staging, heardOf, report }, stack),
     operatorMethods({ machine, node, held, report }, stack),
     masterMethods(master, { machine, node, held }),
     statusMethods({ machine, node, command, held, staging, inUse: () => use.inUse }),

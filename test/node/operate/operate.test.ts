@@ -60,6 +60,7 @@ async function machine(over: Partial<ResetterOptions> = {}) {
     mayOperate: (peerId) => operators.has(peerId),
     group: () => 'lab-a',
     state: async () => STATE,
+    newestOf: async () => 7,
     receipts: async () => ({ receipts: [], more: false }),
     rolls,
     resetter,
@@ -103,6 +104,11 @@ describe('a machine that operators ask', () => {
     expect(replies).toEqual(Array(8).fill(STATE))
     expect(ends).toHaveLength(1)
     expect(await client.ask('pc1', { op: 'receipts', since: 0 })).toEqual({ receipts: [], more: false })
+  })
+
+  it('tells any member what is known of its own receipts, and nothing of others', async () => {
+    const { as, pupil } = await machine()
+    expect(await as(pupil.id).ask('pc1', { op: 'seen' })).toEqual({ number: 7 })
   })
 
   it('refuses whoever is no operator, also one that was until now', async () => {

@@ -1,4 +1,5 @@
 import { Command } from 'commander'
+import { describeWentBack, type WentBack } from '../../../node/agent/receipts/went-back.ts'
 import type { Receipt } from '../../../protocol/receipt.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatCsv } from '../csv.ts'
@@ -34,7 +35,7 @@ async function run(context: Context, options: Options): Promise<void> {
     ...(machine === undefined ? {} : { machine }),
   })
   if (options.csv && !context.output.json) process.stdout.write(describeCsv(result.receipts))
-  else context.output.result(result, describe(result.receipts))
+  else context.output.result(result, [describe(result.receipts), ...result.wentBack.map(describeNoticed)].join('\n'))
 }
 
 function describe(receipts: readonly Receipt[]): string {
@@ -53,6 +54,10 @@ function describe(receipts: readonly Receipt[]): string {
     outcomeOf({ ...rest, result }),
   ])
   return formatTable([heading, ...rows])
+}
+
+function describeNoticed({ machine, number, at }: WentBack): string {
+  return `warning: ${describeWentBack({ machine, number })} (noticed ${at.slice(0, 16).replace('T', ' ')})`
 }
 
 function outcomeOf({ verified, failure, result }: Pick<Receipt, 'verified' | 'failure' | 'result'>): string {

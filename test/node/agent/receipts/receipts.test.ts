@@ -5,7 +5,9 @@ import { Machine } from '../../../../node/agent/machine/machine.ts'
 import { RECEIPTS_PER_MACHINE } from '../../../../node/agent/receipts/limits.ts'
 import { keepFailure, keepReceipt, lastReceipt } from '../../../../node/agent/receipts/own-receipts.ts'
 import { ReceiptArchive } from '../../../../node/agent/receipts/receipt-archive.ts'
+import { heardOfReceipt } from '../../../../node/agent/receipts/receipt-floor.ts'
 import { ReceiptGatherer } from '../../../../node/agent/receipts/receipt-gatherer.ts'
+import { listWentBack } from '../../../../node/agent/receipts/went-back.ts'
 import type { Ask } from '../../../../node/operate/ask.ts'
 import type { RestoreResult } from '../../../../node/restore/restore-result.ts'
 import { StateDirectory } from '../../../../node/state/state-directory.ts'
@@ -187,7 +189,8 @@ describe('gathering receipts', () => {
     asked.length = 0
     many.push(numbered(many.length + 1, pc1))
     expect(await gatherer.gather()).toMatchObject({ receipts: 1 })
-    expect(asked).toEqual([RECEIPTS_PER_MACHINE + 30])
+    // The last one is asked for once more.
+    expect(asked).toEqual([RECEIPTS_PER_MACHINE + 29])
     // The archive itself passes on in the same pages.
     const first = await new ReceiptArchive(machine.state).page(pc1.id, 0)
     expect(first.more).toBe(true)
@@ -242,5 +245,52 @@ describe('gathering receipts', () => {
     await signer.removeMember('pc1')
     expect(await gatherer.gather()).toEqual({ event: 'gathered', receipts: 0, reached: [] })
     expect(await listed(machine)).toEqual([])
+  })
+
+  it.each<[string, (pc1: MachineKey) => SignedReceipt[]]>([
+    ['has fewer receipts than it had told', (pc1) => [numbered(1, pc1)]],
+    ['has another one in the place of the last', (pc1) => [numbered(1, pc1), numbered(2, pc1, { ms: 77 })]],
+    ['has others, and more', (pc1) => [1, 2, 3].map((number) => numbered(number, pc1, { ms: 77 }))],
+  ])('says so once if a machine %s, and tells it what is known of it', async (_, now) => {
+    const { machine, pc1 } = await master()
+    let told = [numbered(1, pc1), numbered(2, pc1)]
+    const warnings: string[] = []
+    const { ask, asked } = telling((since) => ({ receipts: told.filter(({ number }) => number > since), more: false }))
+    const gatherer = new ReceiptGatherer({ machine, ask, warn: (text) => void warnings.push(text) })
+    await gatherer.gather()
+    await gatherer.gather()
+    expect(warnings).toEqual([])
+    expect(await listWentBack(machine)).toEqual([])
+    told = now(pc1)
+    asked.length = 0
+    await gatherer.gather()
+    await gatherer.gather()
+    expect(warnings).toEqual([expect.stringMatching(/the receipts of pc1 went back: .* receipt 2 /)])
+    expect(asked.slice(0, 2)).toEqual([1, 2])
+    expect(await listWentBack(machine)).toMatchObject([{ machine: 'pc1', number: 2 }])
+    // What it had told is kept.
+    expect((await listed(machine)).slice(0, 2)).toEqual([1, 2].map((number) => ({ ...FAILED, number })))
+    // It goes on behind what is known of it.
+    told = [...told, numbered(9, pc1)]
+    await gatherer.gather()
+    expect(warnings).toHaveLength(1)
+    expect((await listed(machine)).at(-1)?.number).toBe(9)
+    const signer = await SiteSigner.open({ keysDir: machine.state.path('keys'), trust: machine.trust })
+    await signer.removeMember('pc1')
+    await gatherer.gather()
+    expect(await listWentBack(machine)).toEqual([])
+  })
+
+  it('is heard of by a machine whose own receipts are older, once, and it counts on behind that', async () => {
+    const { machine } = await master()
+    await keepReceipt(machine, RESULT)
+    const recorded: string[] = []
+    const record = async (doubt: string): Promise<void> => void recorded.push(doubt)
+    expect(await heardOfReceipt(machine, { number: 1, by: 'office' }, record)).toBe(undefined)
+    expect(await heardOfReceipt(machine, { number: 5, by: 'office' }, record)).toMatch(/office has receipt 5 .* of 1:/)
+    expect(await heardOfReceipt(machine, { number: 5, by: 'office' }, record)).toBe(undefined)
+    expect(recorded).toHaveLength(1)
+    await keepReceipt(machine, RESULT)
+    expect((await lastReceipt(machine))?.number).toBe(6)
   })
 })

@@ -40,7 +40,7 @@ export interface KnownDisk {
   readonly sectorBytes?: number
   /** What the drive calls itself, for people. */
   readonly model?: string
-  /** A path that means this disk at every boot, such as `/dev/disk/by-id/…`, for people and to find it again. */
+  /** A path that means this disk at every boot, such as `/dev/disk/by-id/…`. Only people need it. */
   readonly link?: string
   readonly facts: DiskFactValues
 }

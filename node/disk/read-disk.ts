@@ -71,10 +71,11 @@ export async function fileMark(path: string): Promise<string | undefined> {
   return inode === '' && born === '' ? undefined : `${inode}.${born}`
 }
 
-/** The folder of a device in /sys. Errors: DISK_MISSING. */
+/** The folder of a device in /sys. The device is there, so it is /sys that lacks. Errors: DISK_UNREADABLE. */
 async function folderOf(number: string, { sys }: DiskPlaces): Promise<string> {
   return realpath(`${sys}/dev/block/${number}`).catch((cause: unknown) => {
-    throw new MeshError('DISK_MISSING', `${sys} shows no block device ${number}`, { cause })
+    const text = `${sys} shows nothing of the block device ${number}, so it cannot be known; is ${sys} mounted?`
+    throw new MeshError('DISK_UNREADABLE', text, { cause })
   })
 }
 

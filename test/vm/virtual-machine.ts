@@ -57,7 +57,11 @@ export class VirtualMachine {
       ...['-display', 'none', '-monitor', 'none', '-serial', 'stdio', '-no-reboot'],
       ...['-kernel', kernel.image, '-initrd', initramfs],
       ...['-append', `console=ttyS0 quiet panic=-1 ${told.join(' ')}`],
-      ...drives.flatMap((drive) => ['-drive', `${drive},if=virtio,discard=unmap`]),
+      // With serial numbers, by which a write log knows its disk after a reboot.
+      ...drives.flatMap((drive, i) => [
+        ...['-drive', `${drive},if=none,id=disk${i},discard=unmap`],
+        ...['-device', `virtio-blk-pci,drive=disk${i},serial=lab-${i}`],
+      ]),
     ]
     this.#child = spawn('qemu-system-x86_64', args, { stdio: ['ignore', 'pipe', 'pipe'] })
     VirtualMachine.#running.add(this)

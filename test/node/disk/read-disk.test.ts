@@ -144,7 +144,7 @@ describe('what a disk is known by', () => {
     expect(await codeOf(readDisk(join(folder, 'none')))).toBe('DISK_MISSING')
     expect(await codeOf(readDisk(folder))).toBe('DISK_NOT_A_DISK')
     const fake = await FakeDisks.make()
-    expect(await codeOf(readBlockDevice('8:0', fake.places))).toBe('DISK_MISSING')
+    expect(await codeOf(readBlockDevice('8:0', fake.places))).toBe('DISK_UNREADABLE')
   })
 })
 

@@ -9,3 +9,5 @@ export const ROLL_SILENT_MS = 20_000
 export const ROLL_ASK_AGAIN_MS = 15_000
 /** UDP port of the packets that power machines on. Nobody listens there: the network card looks at every packet. */
 export const WAKE_PORT = 9
+/** Windows of one roll: one for each half of each day of the week, and to spare. */
+export const MAX_ROLL_WINDOWS = 16

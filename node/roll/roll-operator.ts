@@ -1,10 +1,11 @@
 import { MeshError } from '../../protocol/errors.ts'
+import { formatTime } from '../../protocol/local-time.ts'
 import type { Fleet, Seen, Stored } from './fleet.ts'
 import { ROLL_BEAT_MS, ROLL_TICK_MS } from './limits.ts'
 import { hasEnded, isDown, type Roll } from './roll.ts'
 import { type RollAction, refused, rollStep, waveMachines } from './roll-step.ts'
 import { HolderCounts, heldByAny } from './waves.ts'
-import { parseWindow, type RollWindow } from './window.ts'
+import { type RollWindow, rollWindow } from './window.ts'
 
 /** What a roll reports while it runs. */
 export type RollEvent =
@@ -38,12 +39,13 @@ export class RollOperator {
   #roll: Roll
   #storedAt = Number.NEGATIVE_INFINITY
   #leastSaid = ''
+  #waitSaid = ''
 
   /** `roll` has a higher epoch than every document that was found. */
   constructor(roll: Roll, options: RollOperatorOptions) {
     this.#roll = roll
     this.#options = options
-    this.#window = parseWindow(roll.rules.window)
+    this.#window = rollWindow(roll.rules.window)
   }
 
   /**
@@ -85,9 +87,11 @@ export class RollOperator {
   async #tick(seen: Seen): Promise<void> {
     const { now } = this.#options
     this.#obey(seen.rolls)
-    const windowOpen = this.#window(new Date(now()))
-    const view = { now: now(), windowOpen, blocks: seen.blocks, sights: seen.sights }
-    const { document, actions } = rollStep(this.#roll, view)
+    const opensAt = this.#window(new Date(now()))
+    const view = { now: now(), windowOpen: opensAt === undefined, blocks: seen.blocks, sights: seen.sights }
+    const step = rollStep(this.#roll, view)
+    const { actions } = step
+    const document = this.#withWait(step.document, opensAt)
     const changed = document !== this.#roll
     const before = this.#roll
     this.#roll = document
@@ -101,6 +105,15 @@ export class RollOperator {
     if (!isMost(stored))
       return this.#warn('too few machines of the group could be told what is next, so nothing is done')
     await Promise.all(actions.map((action) => this.#act(action)))
+  }
+
+  /** Says in the document until when a closed window is waited for. */
+  #withWait(document: Roll, opensAt: Date | undefined): Roll {
+    const waits = document.state === 'running' && document.machines.some(({ turn }) => turn === 'waiting')
+    const said = this.#waitSaid
+    this.#waitSaid = opensAt === undefined || !waits ? '' : `outside its window, waits until ${formatTime(opensAt)}`
+    if (this.#waitSaid !== '') return document.why === this.#waitSaid ? document : { ...document, why: this.#waitSaid }
+    return said !== '' && document.why === said ? { ...document, why: '' } : document
   }
 
   async #act(action: RollAction): Promise<void> {
@@ -146,7 +159,8 @@ export class RollOperator {
     const turns = new Map(before.machines.map(({ id, turn, why }) => [id, `${turn} ${why}`]))
     for (const { id, name, turn, why } of after.machines)
       if (turns.get(id) !== `${turn} ${why}`) this.#options.report({ type: 'turn', machine: name, turn, why })
-    if (before.state !== after.state) this.#options.report({ type: 'roll', state: after.state, why: after.why })
+    if (before.state !== after.state || (after.state === 'running' && before.why !== after.why))
+      this.#options.report({ type: 'roll', state: after.state, why: after.why })
   }
 
   /**

@@ -6,7 +6,8 @@ import type { DocumentShape } from '../../protocol/document.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { TOKEN_SECRET_BYTES } from '../../protocol/join-token.ts'
 import { list, literal, natural, object, optional, text } from '../../protocol/json-shape.ts'
-import { isPlaceName, type Place } from './members.ts'
+import { isPlaceName } from '../../protocol/names.ts'
+import type { Place } from './members.ts'
 
 /** What the master remembers of an invitation. The secret itself is in the token only. */
 export interface Invitation {

@@ -3,6 +3,7 @@ import { MAX_MAC_ADDRESSES, MAX_MEMBERS, MAX_TEXT_BYTES } from '../../protocol/c
 import { readDocument } from '../../protocol/document.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { type Check, list, literal, natural, object, optional, text, which } from '../../protocol/json-shape.ts'
+import { isMachineName, isPlaceName } from '../../protocol/names.ts'
 
 /**
  * What a member may do. A master (there is one) publishes. An operator commands the others and reads their receipts. A
@@ -34,19 +35,9 @@ export interface Member {
   readonly added: string
 }
 
-/** Like a host name: letters, digits, dots, dashes and underscores, at most 63 characters. */
-export function isMachineName(text: string): boolean {
-  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(text)
-}
-
 /** Whether a text is a MAC address as members are listed with: `aa:bb:cc:00:11:22`, in lower case. */
 export function isMacAddress(text: string): boolean {
   return /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(text)
-}
-
-/** Name of a site or a group: what a terminal can show, at most 128 characters. */
-export function isPlaceName(text: unknown): text is string {
-  return typeof text === 'string' && text.length > 0 && text.length <= MAX_TEXT_CHARACTERS && !/\p{C}/u.test(text)
 }
 
 /** Whether a member may command others and read their receipts. */
@@ -59,7 +50,6 @@ export function encodeMembers(members: readonly Member[]): Uint8Array {
   return Buffer.from(canonicalize({ format: 2, members }))
 }
 
-const MAX_TEXT_CHARACTERS = 128
 const isAddress: Check<string> = which(text(MAX_TEXT_BYTES), isMacAddress)
 // These texts are shown to people, on terminals.
 const isPlace: Check<string> = isPlaceName

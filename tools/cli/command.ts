@@ -5,6 +5,7 @@ import { EXIT, isMeshError } from '../../protocol/errors.ts'
 import { configOf, optionsFromFile } from './config/apply-config.ts'
 import type { ConfigValues } from './config/config-keys.ts'
 import { Output } from './output.ts'
+import { parseAddress } from './parse.ts'
 
 /** Options that every command has. */
 interface GlobalOptions {
@@ -50,7 +51,7 @@ export function withCommonOptions(command: Command): Command {
 }
 
 function collect(value: string, before: string[]): string[] {
-  return [...before, value]
+  return [...before, parseAddress(value)]
 }
 
 /** Wraps the work of a command: makes its context, passes Ctrl-C on, prints the outcome, sets the exit code. */

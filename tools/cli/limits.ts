@@ -2,5 +2,7 @@
 
 /** Bits per second that serving may be limited to, at least: clients take a slower server for one that has stalled. */
 export const MIN_UPLOAD_BITS = 1_000_000
+/** Bits per second of any other rate, at least: a lower one takes more than a day for 1 GiB, and is a typing error. */
+export const MIN_RATE_BITS = 100_000
 /** Bytes of a configuration file; a longer file is something else. */
 export const MAX_CONFIG_BYTES = 64 * 1024

@@ -1,19 +1,24 @@
 import { resolve } from 'node:path'
 import { InvalidArgumentError } from 'commander'
 import type { MonitorNbdOptions } from '../../node/agent/log/monitor-nbd.ts'
+import { parseRollWindows } from '../../node/roll/window.ts'
+import { parseBitRate } from '../../protocol/bit-rate.ts'
+import { MAX_WARNING_SECONDS } from '../../protocol/constants.ts'
 import { isMeshError } from '../../protocol/errors.ts'
+import { isImageName } from '../../protocol/manifest.ts'
+import { isMachineName, isPlaceName } from '../../protocol/names.ts'
 import { parseUplinkRule } from '../../protocol/uplink-rule.ts'
-import { MIN_UPLOAD_BITS } from './limits.ts'
+import { MIN_RATE_BITS, MIN_UPLOAD_BITS } from './limits.ts'
 
 const DURATION_UNITS_MS = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
 /** Longest time that is accepted. A longer one is a typing error, and would leave the range of dates. */
 const MAX_DURATION_MS = 366 * DURATION_UNITS_MS.d
 /** First descriptor that systemd hands over (SD_LISTEN_FDS_START). */
 const FIRST_LISTEN_FD = 3
-const RATE_UNITS = { kbit: 1e3, mbit: 1e6, gbit: 1e9 } as const
 const MOST_RATE = 1e12
 const MOST_PEERS = 10_000
 const MOST_NICE = 19
+const MOST_HOLDERS = 100
 const SIZE_UNITS = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 } as const
 
 /** Reads `90s`, `15m`, `1h` or `2d`; milliseconds, at most 366 days. */
@@ -25,12 +30,27 @@ export function parseDuration(text: string): number {
   return value
 }
 
-/** Reads `2026-11-01` (its beginning, in UTC) or `3d` (ago); Unix milliseconds. */
+/** Reads how long users are warned; milliseconds, at most MAX_WARNING_SECONDS. */
+export function parseWarning(text: string): number {
+  const ms = parseDuration(text)
+  if (ms > MAX_WARNING_SECONDS * 1000)
+    throw new InvalidArgumentError(`Give a time of at most ${MAX_WARNING_SECONDS / 60}m.`)
+  return ms
+}
+
+/** Reads `2026-11-01` (its beginning, by the local clock) or `3d` (ago); Unix milliseconds. */
 export function parseSince(text: string): number {
-  if (!/^\d{4}-\d{2}-\d{2}$/.test(text)) return Date.now() - parseDuration(text)
-  const time = Date.parse(text)
-  if (Number.isNaN(time)) throw new InvalidArgumentError('Give a day such as 2026-11-01, or a time such as 3d.')
-  return time
+  const parts = /^(\d{4})-(\d{2})-(\d{2})$/.exec(text)
+  if (parts === null) {
+    if (/^\d+[smhd]$/.test(text)) return Date.now() - parseDuration(text)
+    throw new InvalidArgumentError('Give a day such as 2026-11-01, or a time such as 3d.')
+  }
+  const [year, month, day] = parts.slice(1).map(Number) as [number, number, number]
+  const time = new Date(year, month - 1, day)
+  // `Date` takes 30 February for 2 March.
+  if (time.getFullYear() !== year || time.getMonth() !== month - 1 || time.getDate() !== day)
+    throw new InvalidArgumentError(`There is no day ${text}. Give a day such as 2026-11-01, or a time such as 3d.`)
+  return time.getTime()
 }
 
 /** Reads `65536`, `64K`, `64KiB` or `1G`; bytes. */
@@ -42,21 +62,25 @@ export function parseSize(text: string): number {
   return value
 }
 
-/** Reads `20mbit`, `1.5Gbit` or `none`; bits per second, 0 for none. */
-export function parseRate(text: string, smallest = 100_000): number {
+/** Reads `20mbit`, `1.5 Gbit/s` or `none`; bits per second, 0 for none. */
+export function parseRate(text: string, smallest = MIN_RATE_BITS): number {
   if (text === 'none') return 0
-  const [, number, unit = ''] = /^(\d+(?:\.\d+)?)([kmg]bit)$/i.exec(text) ?? []
-  const rate = Math.round(Number(number) * RATE_UNITS[unit.toLowerCase() as keyof typeof RATE_UNITS])
-  if (!(rate >= smallest && rate <= MOST_RATE))
+  const rate = parseBitRate(text) ?? 0
+  if (rate < smallest || rate > MOST_RATE)
     throw new InvalidArgumentError(
       `Give a rate such as 20Mbit, 100Mbit or 1Gbit (at least ${smallest / 1000}kbit), or none.`,
     )
   return rate
 }
 
-/** Reads a rate; bytes per second, 0 for none. */
+/** Reads the most that is sent to others; bytes per second, 0 for none. */
 export function parseMaxUpload(text: string): number {
   return parseRate(text, MIN_UPLOAD_BITS) / 8
+}
+
+/** Reads how fast a coming release is fetched; bytes per second, 0 for none. */
+export function parseStageRate(text: string): number {
+  return parseRate(text) / 8
 }
 
 /** Reads a part of one core: `50%` is 0.5, and 0 stands for none. */
@@ -96,19 +120,67 @@ export function parseRange(
 
 /** Checks a rule of the uplink and returns it as it was given; or `none`. */
 export function parseUplink(text: string): string {
+  if (text !== 'none') asArgument(() => parseUplinkRule(text))
+  return text
+}
+
+/** Checks the windows of a roll, such as `Mo-Fr 22:00-05:00`, and returns them as they were given. */
+export function parseWindow(text: string): string {
+  asArgument(() => parseRollWindows(text))
+  return text
+}
+
+function asArgument(parse: () => unknown): void {
   try {
-    if (text !== 'none') parseUplinkRule(text)
-    return text
+    parse()
   } catch (error) {
     if (!isMeshError(error, 'USAGE')) throw error
     throw new InvalidArgumentError(error.message)
   }
 }
 
+/** A text that is not blank, such as a command. */
+export function parseText(text: string): string {
+  if (text.trim() === '') throw new InvalidArgumentError('Give a text that is not empty.')
+  return text
+}
+
+/** Name of an image. */
+export function parseImage(text: string): string {
+  if (!isImageName(text))
+    throw new InvalidArgumentError(
+      'Give an image name of small letters, digits, dots, dashes, underscores and slashes, such as win11.',
+    )
+  return text
+}
+
+/** Name of a site or a group. */
+export function parsePlace(text: string): string {
+  if (!isPlaceName(text) || text.trim() === '')
+    throw new InvalidArgumentError('Give a name of 1 to 128 characters, without control characters.')
+  return text
+}
+
+/** Name of a machine. */
+export function parseMachine(text: string): string {
+  if (!isMachineName(text))
+    throw new InvalidArgumentError(
+      'Give a name of letters, digits, dots, dashes and underscores that begins with a letter or digit, at most 63 characters.',
+    )
+  return text
+}
+
 /** Accepts what looks like a multiaddr. libp2p checks it later, when it is loaded. */
 export function parseAddress(text: string): string {
   if (!/^\/[a-z0-9]+\/\S+$/.test(text)) throw new InvalidArgumentError('Give multiaddrs such as /ip4/0.0.0.0/tcp/7433.')
   return text
+}
+
+/** Holders that each block keeps: a whole number from 0 to 100. */
+export function parseHolders(text: string): number {
+  if (!/^\d{1,3}$/.test(text) || Number(text) > MOST_HOLDERS)
+    throw new InvalidArgumentError(`Give a whole number from 0 to ${MOST_HOLDERS}.`)
+  return Number(text)
 }
 
 /** A whole number from 1 to 10000. */
@@ -136,6 +208,13 @@ export function parseNbdAddress(text: string): MonitorNbdOptions['address'] {
   if (host === undefined || Number(port) > 65535)
     throw new InvalidArgumentError('Give unix:PATH, tcp:HOST:PORT or systemd.')
   return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) }
+}
+
+/** Checks the address that units give to `mesh monitor --nbd`, and returns it as it was given. */
+export function parseUnitNbd(text: string): string {
+  if (!/^(unix:\/|tcp:)/.test(text)) throw new InvalidArgumentError('Give unix:/PATH or tcp:HOST:PORT.')
+  parseNbdAddress(text)
+  return text
 }
 
 /** Reads a name that device mapper and a path can both hold. */

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import type { AgentOptions } from '../../node/agent/machine/options.ts'
+import { parseText } from './parse.ts'
 
 /** What commander read of these options. */
 export interface ResetFlags {
@@ -13,8 +14,9 @@ export function withResetOptions(command: Command): Command {
     .option(
       '--reset-command <command>',
       'resets this machine when an operator asks for it, or none (default: systemctl reboot; none on the master and operators)',
+      parseText,
     )
-    .option('--warn-command <command>', 'shows what it reads to whoever uses the machine (default: wall)')
+    .option('--warn-command <command>', 'shows what it reads to whoever uses the machine (default: wall)', parseText)
 }
 
 /** The flags as the agent takes them; `none` becomes no command. */

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import type { ServingOptions } from '../../node/agent/machine/options.ts'
-import { parseMaxCpu, parseMaxPeers, parseMaxUpload, parseNice, parseUplink } from './parse.ts'
+import { parseMaxCpu, parseMaxPeers, parseMaxUpload, parseNice, parseText, parseUplink } from './parse.ts'
 
 /** What commander read of these options. `maxUpload` in bytes per second, `maxCpu` in cores; 0 for no limit. */
 export interface ServingFlags {
@@ -31,7 +31,11 @@ export function withServingOptions(command: Command): Command {
     .option('--uplink-strict', 'let nothing cross outside of those windows, not even for a restore')
     .option('--no-uplink-strict', 'what a restore needs may cross outside of them, at the lowest rate (default)')
     .option('--nice <n>', 'priority while serving, 0 to 19 (default: 10)', parseNice)
-    .option('--in-use-check <command>', 'prints something while somebody uses the machine (default: who), or none')
+    .option(
+      '--in-use-check <command>',
+      'prints something while somebody uses the machine (default: who), or none',
+      parseText,
+    )
 }
 
 /** The flags as the agent takes them: undefined leaves what is remembered, null takes a limit away. */

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import type { ServingOptions } from '../../node/agent/machine/options.ts'
-import { parseRate, parseSize } from './parse.ts'
+import { parseSize, parseStageRate } from './parse.ts'
 
 /** What commander read of these options: bytes, and bytes per second with 0 for no limit. */
 export interface StagingFlags {
@@ -23,9 +23,4 @@ export function withStagingOptions(command: Command): Command {
 export function stagingOf({ stageSpace, stageRate }: StagingFlags): ServingOptions {
   // `none` was read as 0.
   return { stageSpace, stageRate: stageRate === 0 ? null : stageRate }
-}
-
-/** Bytes per second; 0 for none. */
-function parseStageRate(text: string): number {
-  return parseRate(text) / 8
 }

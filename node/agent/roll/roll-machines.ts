@@ -14,7 +14,7 @@ import { newestRoll, type Order, orderRoll } from '../../roll/roll-order.ts'
 import { type RollReport, reportOf } from '../../roll/roll-report.ts'
 import { type Sight, takenOver, waveMachines } from '../../roll/roll-step.ts'
 import { planWaves, type Shortage } from '../../roll/waves.ts'
-import { parseWindow } from '../../roll/window.ts'
+import { rollWindow } from '../../roll/window.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { Operator, type OperatorOptions } from '../operate/operator.ts'
 import { MeshFleet } from './mesh-fleet.ts'
@@ -98,7 +98,7 @@ function whyNot({ image, release, rules }: Roll, sight: Sight | undefined, short
  */
 export async function startRoll(options: NewRollOptions): Promise<RollResult> {
   // Before anything is claimed.
-  parseWindow(options.rules.window)
+  rollWindow(options.rules.window)
   return withFleet(options, async (fleet) => {
     const found = await fleet.rolls(options.group)
     const last = newestRoll(found)

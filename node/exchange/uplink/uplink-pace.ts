@@ -1,3 +1,4 @@
+import { localTimeOf } from '../../../protocol/day-window.ts'
 import { type UplinkRule, uplinkRate } from '../../../protocol/uplink-rule.ts'
 import { UPLINK_BURST_MS } from './limits.ts'
 
@@ -37,8 +38,7 @@ export class UplinkPace {
   /** Bytes per second that the uplink carries now; 0: closed. */
   get bytesPerSecond(): number {
     const { rules, strict } = this.#limit
-    const time = this.#clock.local()
-    const rate = uplinkRate(rules, { day: time.getDay(), minute: time.getHours() * 60 + time.getMinutes() })
+    const rate = uplinkRate(rules, localTimeOf(this.#clock.local()))
     return rate > 0 || strict ? rate : Math.min(...rules.map((rule) => rule.bytesPerSecond))
   }
 

@@ -4,10 +4,11 @@ import type { Roll } from '../../../node/roll/roll.ts'
 import { type RollEvent, RollOperator } from '../../../node/roll/roll-operator.ts'
 import { newestRoll, type Order, orderRoll } from '../../../node/roll/roll-order.ts'
 import { takenOver } from '../../../node/roll/roll-step.ts'
+import { formatTime } from '../../../protocol/local-time.ts'
 import { Random } from '../../../tools/lab/random.ts'
 import { codeOf } from '../../support/error-code.ts'
 import { testSeed } from '../../support/seed.ts'
-import { newRoll } from './lab-model.ts'
+import { newRoll, RULES } from './lab-model.ts'
 import { ModelLab } from './model-fleet.ts'
 
 const NAMES = ['a', 'b', 'c', 'd', 'e']
@@ -43,6 +44,18 @@ describe('the operator of a roll', () => {
     expect(holders.length).toBeGreaterThan(3)
     expect(Math.min(...holders.map(({ least }) => least))).toBe(3)
     for (const { stored } of lab.machines) expect(stored).toEqual(last)
+  })
+
+  it('says outside its window until when it waits, and no longer when the window is open', async () => {
+    const lab = new ModelLab(NAMES)
+    lab.now = new Date(2026, 10, 3, 21, 58, 30).getTime()
+    const events: RollEvent[] = []
+    const roll = newRoll(NAMES, { state: 'claimed', rules: { ...RULES, window: '22:00-05:00' } })
+    const last = await run(lab, roll, lab.fleet(), events)
+    const said = events.flatMap((event) => (event.type === 'roll' ? [`${event.state} ${event.why}`] : []))
+    const until = formatTime(new Date(2026, 10, 3, 22, 0))
+    expect(said).toEqual(['running ', `running outside its window, waits until ${until}`, 'running ', 'done '])
+    expect(last).toMatchObject({ state: 'done', why: '' })
   })
 
   it('goes on wherever it was killed, and resets nobody twice who was seen to be back', async () => {

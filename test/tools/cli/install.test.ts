@@ -63,8 +63,9 @@ describe.skipIf(!hasSystemd)('systemd', () => {
   it('understands the calendar that a window becomes', async () => {
     for (const [window, calendar] of [
       ['22:00-05:00', '*-*-* 22:00:00'],
-      ['Mo-Fr 9:30 - 12:00', 'Mon..Fri *-*-* 09:30:00'],
+      ['Mo-Fr 9:30 - 12:00', 'Mon,Tue,Wed,Thu,Fri *-*-* 09:30:00'],
       ['Su 00:00-06:00', 'Sun *-*-* 00:00:00'],
+      ['sa-mo 7:05-24:00', 'Mon,Sat,Sun *-*-* 07:05:00'],
     ] as const) {
       const timer = meshUnits({ ...FACTS, roll: { group: 'g', window } }).find(({ name }) => name.endsWith('.timer'))
       const [, found] = /^OnCalendar=(.*)$/m.exec(timer!.text) ?? []
@@ -81,9 +82,16 @@ describe('units', () => {
     )
   })
 
-  it('refuse a window that has no beginning', () => {
-    for (const window of ['0 22 * * *', '25:00-26:00', 'Mo', ''])
-      expect(() => meshUnits({ ...FACTS, roll: { group: 'g', window } })).toThrow(/no timer/)
+  it('begin at each of several windows, and take a name with a percent sign for a name', () => {
+    const roll = { group: 'room 100%n', window: 'Mo-Tu 22:00-05:00; Su 08:00-24:00' }
+    const texts = meshUnits({ ...FACTS, roll }).map(({ text }) => text)
+    const timer = texts.at(-1)!
+    expect(timer.match(/^OnCalendar=.*$/gm)).toEqual([
+      'OnCalendar=Mon,Tue *-*-* 22:00:00',
+      'OnCalendar=Sun *-*-* 08:00:00',
+    ])
+    expect(timer).toContain('Description=When the machines of room 100%%n are reset\n')
+    expect(texts.at(-2)).toContain('--group "room 100%%n"')
   })
 
   it('are made for what the machine has', () => {

@@ -8,7 +8,7 @@ import { configOf } from '../config/apply-config.ts'
 import type { UnitChange } from '../install/install-units.ts'
 import type { UnitFacts, UnitMonitor } from '../install/mesh-units.ts'
 import type { UnitFile } from '../install/unit-text.ts'
-import { parseEraName } from '../parse.ts'
+import { parseEraName, parseUnitNbd } from '../parse.ts'
 
 interface Options {
   root: string
@@ -29,7 +29,7 @@ export function command(): Command {
     .option('--root <dir>', 'system for which they are written', '/')
     .option('--remove', 'take away what was written', false)
     .option('--initrd', 'the disk holds the root file system: restore it in the initrd', false)
-    .option('--nbd <address>', 'run `mesh monitor --nbd` with this address, unix:PATH or tcp:HOST:PORT')
+    .option('--nbd <address>', 'run `mesh monitor --nbd` with this address, unix:PATH or tcp:HOST:PORT', parseUnitNbd)
     .option('--era <name>', 'run `mesh monitor --era` with this name (default: as it was set up)', parseEraName)
     .option('--operator', 'this machine starts a roll of its group when the window of the file begins', false)
     .option('--program <path>', 'what runs as mesh (default: this program)')
@@ -92,10 +92,7 @@ async function factsOf({ agent, command, config }: Context, options: Options): P
  */
 async function monitorOf(state: string, { nbd, era }: Options): Promise<UnitMonitor | undefined> {
   if (nbd !== undefined && era !== undefined) throw new MeshError('USAGE', 'give one of --nbd and --era')
-  if (nbd !== undefined) {
-    if (!/^(unix:\/|tcp:)./.test(nbd)) throw new MeshError('USAGE', `--nbd ${nbd}: give unix:/PATH or tcp:HOST:PORT`)
-    return { nbd }
-  }
+  if (nbd !== undefined) return { nbd }
   if (era !== undefined) return { era }
   const { readLogConfig } = await import('../../../node/agent/log/log-config.ts')
   const log = await readLogConfig(state)

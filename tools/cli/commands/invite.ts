@@ -1,6 +1,6 @@
 import { Command, Option } from 'commander'
 import { action, type Context, withCommonOptions } from '../command.ts'
-import { parseAddress, parseCount, parseDuration } from '../parse.ts'
+import { parseAddress, parseCount, parseDuration, parsePlace } from '../parse.ts'
 
 /** `mesh invite`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
@@ -13,8 +13,8 @@ export function command(): Command {
         .choices(['machine', 'operator'])
         .default('machine'),
     )
-    .option('--site <name>', 'network on the near side of an uplink (default: the master’s)')
-    .option('--group <name>', 'machines that are reset together, such as a room (default: the site)')
+    .option('--site <name>', 'network on the near side of an uplink (default: the master’s)', parsePlace)
+    .option('--group <name>', 'machines that are reset together, such as a room (default: the site)', parsePlace)
     .option(
       '--address <multiaddr>',
       'where this machine is reached from afar, such as a forwarded port (repeatable)',

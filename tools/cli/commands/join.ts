@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import { action, type Context, withCommonOptions } from '../command.ts'
+import { parseImage, parseMachine } from '../parse.ts'
 
 interface Options {
   disk?: string
@@ -14,8 +15,8 @@ export function command(): Command {
     .description('make this machine a member of the site that a token names')
     .argument('<token>', 'as `mesh invite` printed it on the master')
     .option('--disk <disk>', 'block device or file that is to be restored; an operator’s machine needs none')
-    .option('--name <name>', 'name of this machine (default: its host name)')
-    .option('--image <name>', 'image it is to have, if the site has several')
+    .option('--name <name>', 'name of this machine (default: its host name)', parseMachine)
+    .option('--image <name>', 'image it is to have, if the site has several', parseImage)
     .option('--force', 'accept a disk that is mounted read-write', false)
     .addHelpText('after', '\nExample:\n  mesh join mesh-… --disk /dev/sda3 --name pc07')
     .action(action(run))

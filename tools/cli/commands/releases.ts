@@ -2,12 +2,13 @@ import { Command } from 'commander'
 import type { ReleaseStatus } from '../../../node/agent/release/releases.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatTable } from '../format.ts'
+import { parseImage } from '../parse.ts'
 
 /** `mesh releases`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withCommonOptions(new Command('releases'))
     .description('list the releases of an image, and what each changed')
-    .option('--image <name>', 'another image than this machine’s')
+    .option('--image <name>', 'another image than this machine’s', parseImage)
     .addHelpText('after', '\nExample:\n  mesh releases --image win11')
     .action(action(run))
 }

@@ -5,7 +5,7 @@ import type { RestoreResult } from '../../../node/restore/restore-result.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds, formatTable } from '../format.ts'
 import { type HookFlags, hooksOf, withHookOptions } from '../hook-options.ts'
-import { parseCount, parseDuration } from '../parse.ts'
+import { parseCount, parseDuration, parseImage } from '../parse.ts'
 import { type ServingFlags, servingOf, withServingOptions } from '../serving-options.ts'
 
 interface Options extends ServingFlags, HookFlags {
@@ -25,7 +25,7 @@ const DEFAULT_LINGER = `${LINGER_MS / 1000}s`
 export function command(): Command {
   return withHookOptions(withServingOptions(withCommonOptions(new Command('restore'))))
     .description('bring this machine’s disk back to the newest release')
-    .option('--image <name>', 'another image than this machine’s')
+    .option('--image <name>', 'another image than this machine’s', parseImage)
     .option('--release <n>', 'an older release', parseCount)
     .option('--wait <time>', 'how long to wait for machines that have what is missing (default: 20s)', parseDuration)
     .addOption(

@@ -1,9 +1,8 @@
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command, Option } from 'commander'
 import type { NewRollOptions, RollOptions, RollResult } from '../../../node/agent/roll/roll-machines.ts'
-import { MAX_WARNING_SECONDS } from '../../../protocol/constants.ts'
-import { EXIT, MeshError } from '../../../protocol/errors.ts'
+import { EXIT } from '../../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
-import { parseCount, parseDuration } from '../parse.ts'
+import { parseCount, parseDuration, parseHolders, parseImage, parsePlace, parseWarning, parseWindow } from '../parse.ts'
 import { describePlan, describeRoll } from '../roll-text.ts'
 
 interface GroupFlags {
@@ -27,8 +26,6 @@ interface RuleFlags extends GroupFlags {
 interface TakeOverFlags extends GroupFlags {
   takeOver: boolean
 }
-
-const MOST_HOLDERS = 100
 
 /** `mesh roll`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
@@ -61,7 +58,7 @@ Ctrl-C leaves the roll as it is; mesh roll resume goes on with it.`
 function of(name: string, description: string): Command {
   return withCommonOptions(new Command(name))
     .description(description)
-    .requiredOption('--group <name>', 'group of machines, as mesh peers lists them')
+    .requiredOption('--group <name>', 'group of machines, as mesh peers lists them', parsePlace)
 }
 
 function withRules(command: Command): Command {
@@ -70,19 +67,25 @@ function withRules(command: Command): Command {
     .option('--holders <n>', 'running machines that every block must stay on', parseHolders, 2)
     .option('--stop-after <n>', 'failures that stop the roll', parseCount, 3)
     .option('--even-in-use', 'also reset machines that somebody uses', false)
-    .addOption(time('--warning <time>', 'how long whoever uses a machine is warned before').default(300_000, '5m'))
+    .addOption(
+      new Option('--warning <time>', 'how long whoever uses a machine is warned before, at most 60m')
+        .argParser(parseWarning)
+        .default(300_000, '5m'),
+    )
     .addOption(
       new Option(
         '--window <times>',
-        'when machines may go down: 22:00-05:00, or minutes in cron syntax: "* 22-23,0-4 * * *"',
-      ).default('', 'always'),
+        'when machines may go down: 22:00-05:00, or "Mo-Fr 22:00-05:00; Sa-Su 00:00-24:00"',
+      )
+        .argParser(parseWindow)
+        .default('', 'always'),
     )
     .option('--wake', 'power on machines that are off (Wake-on-LAN)', false)
     .addOption(time('--timeout <time>', 'for one machine, from the reset to its receipt').default(1_200_000, '20m'))
     .addOption(
       time('--patience <time>', 'for machines in use, off or needed, when nothing else is left (default: the timeout)'),
     )
-    .option('--image <name>', 'image of the machines (default: the one they have)')
+    .option('--image <name>', 'image of the machines (default: the one they have)', parseImage)
     .option('--release <n>', 'release they must have in the end (default: the newest)', parseCount)
 }
 
@@ -151,22 +154,15 @@ function newRollOptions(context: Context, flags: RuleFlags): NewRollOptions {
       holders,
       stopAfter,
       evenInUse,
-      warningSeconds: seconds('--warning', warning, MAX_WARNING_SECONDS),
+      warningSeconds: seconds(warning),
       window,
       wake,
-      timeoutSeconds: seconds('--timeout', timeout),
-      patienceSeconds: seconds('--patience', flags.patience ?? timeout),
+      timeoutSeconds: seconds(timeout),
+      patienceSeconds: seconds(flags.patience ?? timeout),
     },
   }
 }
 
-function seconds(option: string, ms: number, most = Number.POSITIVE_INFINITY): number {
-  if (ms / 1000 > most) throw new MeshError('USAGE', `${option} is at most ${most / 60} minutes`)
+function seconds(ms: number): number {
   return Math.round(ms / 1000)
-}
-
-function parseHolders(text: string): number {
-  if (!/^\d{1,3}$/.test(text) || Number(text) > MOST_HOLDERS)
-    throw new InvalidArgumentError(`Give a whole number from 0 to ${MOST_HOLDERS}.`)
-  return Number(text)
 }

@@ -1,6 +1,6 @@
 import { Command } from 'commander'
 import { action, type Context, withCommonOptions } from '../command.ts'
-import { parseCount } from '../parse.ts'
+import { parseCount, parseImage } from '../parse.ts'
 
 interface Options {
   image?: string
@@ -15,7 +15,7 @@ export function command(): Command {
       'publish the content of an earlier release as the next one; `mesh seed` or `mesh up` must be running here, on the master',
     )
     .argument('<release>', 'number of the earlier release, as `mesh releases` lists it', parseCount)
-    .option('--image <name>', 'another image than this machine’s')
+    .option('--image <name>', 'another image than this machine’s', parseImage)
     .option('--label <text>', 'remark for people (default: which release it is)')
     .option('--force', 'publish it although some of its blocks are on no machine that can be reached', false)
     .addHelpText('after', '\nExample:\n  mesh rollback 12')

@@ -2,7 +2,7 @@ import { Command } from 'commander'
 import { MeshError } from '../../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds } from '../format.ts'
-import { parseRange, parseSize } from '../parse.ts'
+import { parseImage, parseMachine, parsePlace, parseRange, parseSize } from '../parse.ts'
 import { type ResetFlags, resetOf, withResetOptions } from '../reset-options.ts'
 import { type ServingFlags, servingOf, withServingOptions } from '../serving-options.ts'
 
@@ -24,7 +24,7 @@ export function command(): Command {
   return withResetOptions(withServingOptions(withCommonOptions(new Command('seed'))))
     .description('publish the content of a disk as the next release, then serve it')
     .argument('[disk]', 'block device or image file (default: that of the configuration file)')
-    .option('--image <name>', 'name of the image (default: that of last time, or the file name)')
+    .option('--image <name>', 'name of the image (default: that of last time, or the file name)', parseImage)
     .option('--block-size <bytes>', 'unit of content addressing, a power of two (default: 64K)', parseSize)
     .option(
       '--preserve <offset:length>',
@@ -37,8 +37,8 @@ export function command(): Command {
     .option('--force', 'publish although the disk is mounted read-write, or was written while it was read', false)
     .option('--accept-new-disk', 'publish it although another disk had this path before', false)
     .option('--label <text>', 'remark for people')
-    .option('--site <name>', 'name of the site, at the first time (default: lab)')
-    .option('--name <name>', 'name of this machine, at the first time (default: master)')
+    .option('--site <name>', 'name of the site, at the first time (default: lab)', parsePlace)
+    .option('--name <name>', 'name of this machine, at the first time (default: master)', parseMachine)
     .addHelpText('after', '\nExamples:\n  mesh seed /dev/sda3 --image win11\n  mesh seed model.img --once')
     .action(action(run))
 }

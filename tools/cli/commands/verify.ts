@@ -2,13 +2,13 @@ import { Command } from 'commander'
 import { EXIT } from '../../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatSeconds } from '../format.ts'
-import { parseCount } from '../parse.ts'
+import { parseCount, parseImage } from '../parse.ts'
 
 /** `mesh verify`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
   return withCommonOptions(new Command('verify'))
     .description('compare the whole disk with the release; changes nothing')
-    .option('--image <name>', 'another image than this machine’s')
+    .option('--image <name>', 'another image than this machine’s', parseImage)
     .option('--release <n>', 'an older release', parseCount)
     .addHelpText('after', '\nExit code 0 if the disk equals the image, 8 if it does not.\n\nExample:\n  mesh verify')
     .action(action(run))

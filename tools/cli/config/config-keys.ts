@@ -4,12 +4,19 @@ import {
   parseAddress,
   parseCount,
   parseDuration,
+  parseHolders,
+  parseImage,
   parseMaxCpu,
   parseMaxPeers,
   parseMaxUpload,
   parseNice,
+  parsePlace,
   parseSize,
+  parseStageRate,
+  parseText,
   parseUplink,
+  parseWarning,
+  parseWindow,
 } from '../parse.ts'
 
 /** The kind of a value in the file: a string; a number, bare or as a string; true or false; a list of strings. */
@@ -26,11 +33,6 @@ export interface ConfigKey<Value, Kind extends ConfigKind = ConfigKind> {
   readonly commands?: readonly string[]
   /** The value if nobody says anything, for people. */
   readonly fallback: string
-}
-
-const asText = (text: string): string => {
-  if (text.trim() === '') throw new InvalidArgumentError('Give a text that is not empty.')
-  return text
 }
 
 /** A path must be absolute: a file that is read at boot has no current directory. */
@@ -58,27 +60,27 @@ function key<Kind extends ConfigKind, Value>(
 export const CONFIG_KEYS = {
   state: key('text', asPath, '/var/lib/lab-mesh', 'state'),
   disk: key('text', asPath, 'none', 'disk', ['join']),
-  image: key('text', asText, 'none', 'image', ['seed', 'join', 'restore', 'verify']),
+  image: key('text', parseImage, 'none', 'image', ['seed', 'join', 'restore', 'verify']),
   listen: key('list', parseAddress, '/ip4/0.0.0.0/tcp/7433', 'listen'),
   mdns: key('boolean', asBoolean, 'true', 'mdns'),
-  site: key('text', asText, 'lab', 'site', ['seed']),
-  group: key('text', asText, 'the site', 'group', []),
+  site: key('text', parsePlace, 'lab', 'site', ['seed']),
+  group: key('text', parsePlace, 'the site', 'group', []),
   uplink: key('text', parseUplink, 'none', 'uplink'),
   'uplink-strict': key('boolean', asBoolean, 'false', 'uplinkStrict'),
   'serving.max-upload': key('text', parseMaxUpload, 'none', 'maxUpload'),
   'serving.max-cpu': key('text', parseMaxCpu, 'none', 'maxCpu'),
   'serving.max-peers': key('number', parseMaxPeers, 'none', 'maxPeers'),
   'serving.nice': key('number', parseNice, '10', 'nice'),
-  'serving.in-use-check': key('text', asText, 'who', 'inUseCheck'),
+  'serving.in-use-check': key('text', parseText, 'who', 'inUseCheck'),
   'stage.max-space': key('number', parseSize, '4G', 'stageSpace'),
-  'stage.max-download': key('text', parseMaxUpload, 'none', 'stageRate'),
-  'reset.command': key('text', asText, 'systemctl reboot', 'resetCommand'),
-  'reset.warn-command': key('text', asText, 'wall', 'warnCommand'),
-  'reset.warning': key('text', parseDuration, '5m', 'warning'),
+  'stage.max-download': key('text', parseStageRate, 'none', 'stageRate'),
+  'reset.command': key('text', parseText, 'systemctl reboot', 'resetCommand'),
+  'reset.warn-command': key('text', parseText, 'wall', 'warnCommand'),
+  'reset.warning': key('text', parseWarning, '5m', 'warning'),
   'hooks.directory': key('text', asPath, 'none', 'hooks'),
   'hooks.timeout': key('text', parseDuration, '1m', 'hookTimeout'),
-  'roll.window': key('text', asText, 'any time', 'window'),
-  'roll.holders': key('number', parseCount, '2', 'holders'),
+  'roll.window': key('text', parseWindow, 'any time', 'window'),
+  'roll.holders': key('number', parseHolders, '2', 'holders'),
   'roll.wave': key('number', parseCount, '8', 'wave'),
   'roll.stop-after': key('number', parseCount, '3', 'stopAfter'),
 } as const

@@ -1,4 +1,5 @@
-import { MeshError } from '../../../protocol/errors.ts'
+import { parseRollWindows } from '../../../node/roll/window.ts'
+import { calendarOf } from '../../../protocol/day-window.ts'
 import { escapePath, execLine, pathWord, plainText, type UnitFile, unit } from './unit-text.ts'
 
 /** Who keeps the write log, if one is kept. */
@@ -37,9 +38,8 @@ export const UNIT_NAMES = [
 
 /** Exit code 9 means that hooks failed; the disk is right all the same. */
 const HOOKS_ARE_NO_REASON = 'SuccessExitStatus=9'
-const DAYS = { Mo: 'Mon', Tu: 'Tue', We: 'Wed', Th: 'Thu', Fr: 'Fri', Sa: 'Sat', Su: 'Sun' } as const
 
-/** The units of one machine. Errors: USAGE for a window that no timer can be made of. */
+/** The units of one machine. */
 export function meshUnits(facts: UnitFacts): UnitFile[] {
   return [
     ...(facts.disk === undefined ? [] : [restoreUnit(facts, facts.disk)]),
@@ -215,25 +215,11 @@ function rollUnits(facts: UnitFacts, { group, window }: NonNullable<UnitFacts['r
       ],
       Service: ['Type=exec', command(facts, 'roll', 'start', '--group', group)],
     }),
-    unit('mesh-roll.timer', `At the beginning of the window ${window}.`, {
-      Unit: [`Description=When the machines of ${group} are reset`],
+    unit('mesh-roll.timer', `At the beginning of ${window}.`, {
+      Unit: [`Description=When the machines of ${plainText(group)} are reset`],
       // Persistent= is left out: a night that was missed is not made up for by day.
-      Timer: [`OnCalendar=${calendarOf(window)}`, 'AccuracySec=1s'],
+      Timer: [...parseRollWindows(window).map((one) => `OnCalendar=${calendarOf(one)}`), 'AccuracySec=1s'],
       Install: ['WantedBy=timers.target'],
     }),
   ]
-}
-
-/** The beginning of `22:00-05:00` or `Mo-Fr 22:00-05:00` as systemd.time(7) writes it. */
-function calendarOf(window: string): string {
-  const day = '(Mo|Tu|We|Th|Fr|Sa|Su)'
-  const pattern = new RegExp(`^(?:${day}(?:-${day})?\\s+)?([01]?\\d|2[0-3]):([0-5]\\d)\\s*-\\s*\\d{1,2}:\\d{2}$`)
-  const [match, from, to, hour, minute] = pattern.exec(window.trim()) ?? []
-  if (match === undefined)
-    throw new MeshError(
-      'USAGE',
-      `no timer can be made of roll.window = ${window}: give 22:00-05:00 or Mo-Fr 22:00-05:00`,
-    )
-  const days = [from, to].filter((one) => one !== undefined).map((one) => DAYS[one as keyof typeof DAYS])
-  return `${days.length === 0 ? '' : `${days.join('..')} `}*-*-* ${hour!.padStart(2, '0')}:${minute}:00`
 }

@@ -8,3 +8,5 @@ export const HOOK_GRACE_MS = 5_000
 export const HOOK_OUTPUT_BYTES = 64 * 1024
 /** Hooks in one directory; a directory with more of them is the wrong one. */
 export const MAX_HOOKS = 100
+/** Bytes of the first line of a script that Linux reads (BINPRM_BUF_SIZE). */
+export const SHEBANG_BYTES = 256

@@ -6,10 +6,12 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { open } from 'node:fs/promises'
 import { basename } from 'node:path'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { HOOK_GRACE_MS, HOOK_OUTPUT_BYTES } from './limits.ts'
+import { HOOK_GRACE_MS, HOOK_OUTPUT_BYTES, SHEBANG_BYTES } from './limits.ts'
+import { longTimeout } from './long-timeout.ts'
 
 /** How one hook ended. */
 export interface HookOutcome {
@@ -53,7 +55,7 @@ export async function runHook(path: string, options: RunHookOptions): Promise<Ho
     grace = setTimeout(() => signalGroup(child.pid, 'SIGKILL'), HOOK_GRACE_MS)
   }
   let grace: NodeJS.Timeout | undefined
-  const timer = setTimeout(() => end(`no end within ${options.timeoutMs / 1000} s`), options.timeoutMs)
+  const callOff = longTimeout(() => end(`no end within ${options.timeoutMs / 1000} s`), options.timeoutMs)
   const stop = (): void => end('interrupted')
   options.signal.addEventListener('abort', stop, { once: true })
   if (options.signal.aborted) stop()
@@ -62,9 +64,9 @@ export async function runHook(path: string, options: RunHookOptions): Promise<Ho
     const [code, signal] = await ended
     why = cut !== '' ? cut : signal !== null ? `ended by ${signal}` : code === 0 ? '' : `exit code ${code}`
   } catch (error) {
-    why = error instanceof Error ? error.message : String(error)
+    why = (await lineEndFault(path)) ?? (error instanceof Error ? error.message : String(error))
   } finally {
-    clearTimeout(timer)
+    callOff()
     clearTimeout(grace)
     options.signal.removeEventListener('abort', stop)
     signalGroup(child.pid, 'SIGKILL')
@@ -75,6 +77,25 @@ export async function runHook(path: string, options: RunHookOptions): Promise<Ho
   await Promise.race([closed, sleep(HOOK_GRACE_MS, undefined, { ref: false })])
   for (const stream of [child.stdout, child.stderr]) stream.destroy()
   return { name: basename(path), ok: why === '', why, seconds, output: output() }
+}
+
+/**
+ * The kernel looks for the interpreter of `#!/bin/sh\\r` under a name that ends with the carriage return, and says ENOENT
+ * of the script. Undefined: the first line is no such line.
+ */
+async function lineEndFault(path: string): Promise<string | undefined> {
+  const file = await open(path).catch(() => undefined)
+  if (file === undefined) return undefined
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(SHEBANG_BYTES), 0, SHEBANG_BYTES, 0)
+    const [first = ''] = buffer.toString('latin1', 0, bytesRead).split('\n')
+    if (!first.startsWith('#!') || !first.endsWith('\r')) return undefined
+    return 'the file has Windows line ends (CR LF); sed -i "s/\\r$//" on it mends that'
+  } catch {
+    return undefined
+  } finally {
+    await file.close()
+  }
 }
 
 function signalGroup(pid: number | undefined, signal: NodeJS.Signals): void {

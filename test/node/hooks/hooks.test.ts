@@ -117,6 +117,19 @@ describe('a hook is run', () => {
     })
   })
 
+  it('if it has Windows line ends: no, and its failure says so', async () => {
+    const path = join(await temporaryDirectory(), 'windows')
+    await writeFile(path, '#!/bin/sh\r\necho hello\r\n', { mode: 0o755 })
+    expect(await runHook(path, { env: {}, timeoutMs: 60_000, signal: still })).toMatchObject({
+      ok: false,
+      why: expect.stringMatching(/Windows line ends/),
+    })
+  })
+
+  it('for up to a year, which is longer than one timer can be', async () => {
+    expect(await run('sleep 0.2; echo done', 366 * 86_400_000)).toMatchObject({ ok: true, output: 'done' })
+  })
+
   it('no longer than it may: it is told to end, then killed, and all it has started', async () => {
     expect(await run('trap "echo told; exit 0" TERM; sleep 600 & wait', 200)).toMatchObject({
       ok: false,

@@ -334,6 +334,18 @@ describe('the code keeps its order', () => {
     }
   })
 
+  it('measures and waits by a clock that nobody sets', () => {
+    // What these compare are dates.
+    const dates = [
+      'node/agent/mesh/join.ts',
+      'node/agent/operate/answer-operators.ts',
+      'node/agent/release/publish-release.ts',
+    ]
+    const ours = sources.filter((path) => path.startsWith('node/') && !dates.includes(path))
+    const sums = /Date\.now\(\)\s*[-+<>]|[-+<>]=?\s*Date\.now\(\)/
+    expect(ours.filter((path) => sums.test(text(path)))).toEqual([])
+  })
+
   it('provokes every error code in some test', () => {
     const all = tests.map(text).join('\n')
     expect(ERROR_CODES.filter((code) => !all.includes(`'${code}'`) && !all.includes(` ${code} `))).toEqual([])

@@ -21,7 +21,10 @@ export type RollEvent =
 interface RollOperatorOptions {
   readonly fleet: Fleet
   readonly report: (event: RollEvent) => void
+  /** Unix milliseconds by a clock that nobody sets. */
   readonly now: () => number
+  /** What the clock of this machine shows, by which windows go. */
+  readonly local: () => Date
   /** Resolves after so many milliseconds, or when the signal aborts. */
   readonly pause: (ms: number, signal: AbortSignal) => Promise<void>
 }
@@ -85,9 +88,9 @@ export class RollOperator {
   }
 
   async #tick(seen: Seen): Promise<void> {
-    const { now } = this.#options
+    const { now, local } = this.#options
     this.#obey(seen.rolls)
-    const opensAt = this.#window(new Date(now()))
+    const opensAt = this.#window(local())
     const view = { now: now(), windowOpen: opensAt === undefined, blocks: seen.blocks, sights: seen.sights }
     const step = rollStep(this.#roll, view)
     const { actions } = step

@@ -6,6 +6,7 @@ import type { DocumentShape } from '../../protocol/document.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { TOKEN_SECRET_BYTES } from '../../protocol/join-token.ts'
 import { list, literal, natural, object, optional, text } from '../../protocol/json-shape.ts'
+import { formatTime } from '../../protocol/local-time.ts'
 import { isPlaceName } from '../../protocol/names.ts'
 import type { Place } from './members.ts'
 
@@ -106,7 +107,7 @@ export class InvitationBook {
     const invitation = await this.#shelf.get(keyOf(secret))
     if (invitation === undefined) throw new MeshError('TOKEN_UNKNOWN', 'the master knows no such invitation')
     if (invitation.expiresAt <= this.#now()) {
-      throw new MeshError('TOKEN_EXPIRED', `the invitation expired at ${new Date(invitation.expiresAt).toISOString()}`)
+      throw new MeshError('TOKEN_EXPIRED', `the invitation expired at ${formatTime(invitation.expiresAt)}`)
     }
     if (invitation.redeemedBy.includes(peerId)) return invitation.place
     if (invitation.redeemedBy.length >= invitation.uses) {

@@ -7,6 +7,7 @@ import { digestOf, toHex } from '../../protocol/digest.ts'
 import { readDocument } from '../../protocol/document.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { object, text } from '../../protocol/json-shape.ts'
+import { formatTime } from '../../protocol/local-time.ts'
 import { storageError } from '../state/atomic-file.ts'
 import { loadRoles, MEMBERS_TARGET, removeUnnamedTargets, targetDigest, targetsOf } from './trusted-view.ts'
 
@@ -146,9 +147,9 @@ function expired(
   cause: unknown,
 ): MeshError {
   const clock = now()
-  let text = `${role}.json expired at ${expires}; the clock of this machine says ${new Date(clock).toISOString()}`
+  let text = `${role}.json expired at ${formatTime(expires)}; the clock of this machine says ${formatTime(clock)}`
   if (releasedAt !== undefined && clock < releasedAt - DAY_MS) {
-    text += `, but a release it trusts was signed at ${new Date(releasedAt).toISOString()}`
+    text += `, but a release it trusts was signed at ${formatTime(releasedAt)}`
   }
   return new MeshError('METADATA_EXPIRED', text, { cause })
 }
@@ -162,5 +163,5 @@ async function expiryOf(role: string, scratch: string, files: PeerFiles): Promis
     (name === undefined ? undefined : files.received.get(name)) ?? (await readFile(join(scratch, `${role}.json`)))
   // tuf-js checks the signature before the expiry, so the text can be believed.
   const { signed } = readDocument({ name: `${role}.json`, shape: isExpiring, fault: 'METADATA_INVALID' }, bytes)
-  return new Date(signed.expires).toISOString()
+  return signed.expires
 }

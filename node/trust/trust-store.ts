@@ -13,6 +13,7 @@ import { join } from 'node:path'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
 import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { natural, object } from '../../protocol/json-shape.ts'
+import { formatTime } from '../../protocol/local-time.ts'
 import { storageError } from '../state/atomic-file.ts'
 import { readStored } from '../state/stored-document.ts'
 import { currentGeneration, nextGeneration, removeOtherGenerations } from './generations.ts'
@@ -227,7 +228,7 @@ export class TrustStore {
 /** Refuses to judge metadata by a clock from before this code was written: nothing would ever look expired. */
 function requireClock(now: () => number): void {
   if (now() >= EARLIEST_CLOCK_MS) return
-  throw new MeshError('CLOCK_WRONG', `the clock of this machine says ${new Date(now()).toISOString()}`)
+  throw new MeshError('CLOCK_WRONG', `the clock of this machine says ${formatTime(now())}`)
 }
 
 /**

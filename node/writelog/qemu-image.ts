@@ -255,12 +255,12 @@ async function makeLike(old: string, fresh: string): Promise<void> {
 }
 
 async function readWhenUp(socket: string, bitmap: string): Promise<DirtyExtents> {
-  for (const deadline = Date.now() + NBD_CONNECT_DEADLINE_MS; ; await sleep(QEMU_POLL_MS)) {
+  for (const deadline = performance.now() + NBD_CONNECT_DEADLINE_MS; ; await sleep(QEMU_POLL_MS)) {
     try {
       return await readDirtyExtents(`nbd+unix:///?socket=${encodeURIComponent(socket)}`, bitmap)
     } catch (error) {
       const notYet = errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ECONNREFUSED'
-      if (!notYet || Date.now() > deadline) throw error
+      if (!notYet || performance.now() > deadline) throw error
     }
   }
 }

@@ -51,7 +51,7 @@ export class Dialer {
     this.#rank = options.rank
     this.#room = options.room
     this.#random = options.random ?? Math.random
-    this.#now = options.now ?? Date.now
+    this.#now = options.now ?? (() => performance.now())
   }
 
   /** Begins with the addresses of earlier runs. */

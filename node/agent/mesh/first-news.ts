@@ -11,7 +11,8 @@ export async function firstNews(
   peerMs: number,
   signal: AbortSignal,
 ): Promise<void> {
-  const deadline = Date.now() + peerMs
-  while (node.swarm.peers().length === 0 && Date.now() < deadline && !signal.aborted) await sleep(FIRST_PEER_TICK_MS)
+  const deadline = performance.now() + peerMs
+  while (node.swarm.peers().length === 0 && performance.now() < deadline && !signal.aborted)
+    await sleep(FIRST_PEER_TICK_MS)
   await Promise.race([node.metadataSettled(), sleep(METADATA_WAIT_MS, undefined, { ref: false })])
 }

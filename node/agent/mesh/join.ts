@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { sameBytes, toHex } from '../../../protocol/digest.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { decodeJoinToken, type JoinToken } from '../../../protocol/join-token.ts'
+import { formatTime } from '../../../protocol/local-time.ts'
 import { isMachineName } from '../../../protocol/names.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import { assertNotMounted } from '../../disk/mounts.ts'
@@ -53,7 +54,7 @@ interface JoinOptions extends AgentOptions {
 export async function join(options: JoinOptions): Promise<Joined> {
   const token = decodeJoinToken(options.token)
   const name = options.name ?? hostname().split('.')[0] ?? ''
-  if (!isMachineName(name)) throw new MeshError('USAGE', `${name} is no machine name; give one with --name`)
+  if (!isMachineName(name)) throw noMachineName(name, options.name === undefined)
   checkClock(token)
   const device = options.disk === undefined ? undefined : await openDevice(options.disk, { writable: true })
   await device?.close()
@@ -89,10 +90,18 @@ export async function join(options: JoinOptions): Promise<Joined> {
   }
 }
 
+function noMachineName(name: string, isHostName: boolean): MeshError {
+  const what = isHostName ? `the host name "${name}"` : `"${name}"`
+  return new MeshError(
+    'USAGE',
+    `${what} is no machine name: give one by --name, of letters a to z, digits, dots, dashes and underscores, at most 63`,
+  )
+}
+
 /** The master's clock decides about the token; this only finds a clock that is clearly wrong before metadata is judged by it. */
 function checkClock(token: JoinToken): void {
   if (Date.now() > token.issuedAt - CLOCK_TOLERANCE_MS) return
-  const [now, issued] = [new Date().toISOString(), new Date(token.issuedAt).toISOString()]
+  const [now, issued] = [formatTime(Date.now()), formatTime(token.issuedAt)]
   throw new MeshError('CLOCK_WRONG', `the clock of this machine says ${now}, but the token was made on ${issued}`)
 }
 

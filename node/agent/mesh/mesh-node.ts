@@ -143,7 +143,7 @@ export class MeshNode {
 
   /** What connects to members. `gradual`: to few at first, and to more as time goes by. */
   #makeDialer(gradual: boolean): Dialer {
-    const startedAt = Date.now()
+    const startedAt = performance.now()
     return new Dialer({
       shelf: addressesOf(this.#machine.state),
       connect: (peerId, addresses) => this.#host.connect(peerId, addresses),
@@ -152,7 +152,7 @@ export class MeshNode {
       room: (rank) =>
         this.#neighbourhood.room(rank, {
           connected: this.#members,
-          restoringMs: gradual ? Date.now() - startedAt : undefined,
+          restoringMs: gradual ? performance.now() - startedAt : undefined,
           starves: this.swarm.starves,
           needsFar: this.#needsFar(),
         }),

@@ -84,7 +84,7 @@ export class MetadataSync {
     this.#warn = options.warn
     this.#nameOf = options.nameOf
     this.#received = options.received ?? (() => undefined)
-    this.#now = options.now ?? Date.now
+    this.#now = options.now ?? (() => performance.now())
   }
 
   /** Notes which versions a peer says it has. Resolves when nothing newer that was claimed is left to fetch. */

@@ -94,5 +94,5 @@ export class DiskWatch {
 async function stampOf(path: string): Promise<string> {
   const facts = await stat(path)
   if (facts.isFile()) return `${facts.mtimeMs} ${facts.size}`
-  return String(Math.floor(Date.now() / DEVICE_SCAN_EVERY_MS))
+  return String(Math.floor(performance.now() / DEVICE_SCAN_EVERY_MS))
 }

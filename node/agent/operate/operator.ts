@@ -165,12 +165,12 @@ async function throughOwnNode(
 ): Promise<Reach> {
   const node = stack.adopt(await MeshNode.start({ machine, listen, mdns, report }), (it) => it.stop())
   const machines = stack.adopt(new AskMachines(machine, node), (it) => it.close())
-  const deadline = Date.now() + OPERATOR_CONNECT_MS
+  const deadline = performance.now() + OPERATOR_CONNECT_MS
   // Who is a member is what the first peer's metadata says, if that is newer.
   await firstNews(node, OPERATOR_CONNECT_MS, signal)
   const ask: Ask = async (peers, request) => {
     const connected = (): Set<string> => new Set(node.connectedMembers().map(({ id }) => id))
-    while (!peers.every((id) => connected().has(id)) && Date.now() < deadline && !signal.aborted)
+    while (!peers.every((id) => connected().has(id)) && performance.now() < deadline && !signal.aborted)
       await sleep(DIAL_TICK_MS / 5)
     return machines.ask(peers, request)
   }

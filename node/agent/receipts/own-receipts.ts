@@ -17,16 +17,16 @@ export async function keepReceipt(machine: Machine, restored: RestoreResult): Pr
 /** Signs and keeps, durably, that a restore failed, and why. Errors: DISK_FULL. */
 export async function keepFailure(
   machine: Machine,
-  restore: { startedAt: number; image?: string | undefined; release?: number | undefined },
+  restore: { startedAt: number; ms: number; image?: string | undefined; release?: number | undefined },
   error: unknown,
 ): Promise<void> {
-  const { startedAt } = restore
+  const { startedAt, ms } = restore
   const message = error instanceof Error ? error.message : String(error)
   await keep(machine, {
     ...wanted(machine, restore.image, restore.release),
     verified: false,
     startedAt: new Date(startedAt).toISOString(),
-    ms: Math.max(0, Date.now() - startedAt),
+    ms,
     failure: { code: isMeshError(error) ? error.code : 'UNEXPECTED', message },
     result: null,
   })

@@ -8,6 +8,7 @@ import { basename, resolve } from 'node:path'
 import { DEFAULT_BLOCK_SIZE_BYTES } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
+import { formatTime } from '../../../protocol/local-time.ts'
 import { isBlockSize, isImageName } from '../../../protocol/manifest.ts'
 import { RangeSet } from '../../../protocol/ranges.ts'
 import { byteCount } from '../../../protocol/units.ts'
@@ -67,7 +68,7 @@ export async function checkRequest({ disk, image, blockSize, preserve, force }: 
   if (image !== undefined && !isImageName(image))
     throw new MeshError('USAGE', `${image} is no image name: use small letters, digits, dots, dashes and slashes`)
   if (Date.now() < EARLIEST_CLOCK_MS)
-    throw new MeshError('CLOCK_WRONG', `the clock of this machine says ${new Date().toISOString()}`)
+    throw new MeshError('CLOCK_WRONG', `the clock of this machine says ${formatTime(Date.now())}`)
   preservedBlocks(preserve, device.size, blockSize ?? DEFAULT_BLOCK_SIZE_BYTES)
   return device.size
 }
@@ -92,12 +93,12 @@ export async function publishRelease(
   request: ReleaseRequest,
   { size, listen, report, signal }: PublishContext,
 ): Promise<PublishedRelease> {
-  const startedAt = Date.now()
+  const begun = performance.now()
   const disk = resolve(request.disk)
   const diskIdentity = await chooseModel(machine.config, disk, request)
   const image = request.image ?? machine.config.image ?? imageNameOf(request.disk)
   const before = machine.trust.view().newest(image)
-  assertLater(before, startedAt)
+  assertLater(before, Date.now())
   const blockSize = request.blockSize ?? before?.blockSize ?? DEFAULT_BLOCK_SIZE_BYTES
   const preserve = preserveOf(request.preserve, before, size, blockSize)
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
@@ -113,7 +114,7 @@ export async function publishRelease(
   await trees.collect(view.images.flatMap((name) => view.releases(name)))
   const { release } = manifest
   const root = toHex(manifest.root)
-  const seconds = (Date.now() - startedAt) / 1000
+  const seconds = (performance.now() - begun) / 1000
   const published = { event: 'published', image, release, root, size, blockSize, seconds, unchanged } as const
   return { published, manifest, path }
 }
@@ -121,8 +122,11 @@ export async function publishRelease(
 /** Whoever publishes with a clock that is behind would sign a release that seems older than the one before. Errors: CLOCK_WRONG. */
 function assertLater(before: VerifiedManifest | undefined, now: number): void {
   if (before === undefined || Date.parse(before.time) <= now + CLOCK_TOLERANCE_MS) return
-  const clock = new Date(now).toISOString()
-  throw new MeshError('CLOCK_WRONG', `release ${before.release} is of ${before.time}, but the clock says ${clock}`)
+  const clock = formatTime(now)
+  throw new MeshError(
+    'CLOCK_WRONG',
+    `release ${before.release} is of ${formatTime(before.time)}, but the clock says ${clock}`,
+  )
 }
 
 /** From now on this machine is one that has the image on its disk, whole. `path`: where the content is served from. */

@@ -61,10 +61,11 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
   const { image, release, waitMs, listen, mdns, signal } = options
   const started = new RestoreNetwork({ machine, serving, release, waitMs, listen, mdns, report, signal })
   const network = stack.adopt(started, (it) => it.stop())
-  const startedAt = Date.now()
+  const [startedAt, begun] = [Date.now(), performance.now()]
   const { receipt, manifest } = await restoreDisk(machine, network, options, stack).catch(async (error: unknown) => {
     // What is wrong is told in any case.
-    await keepFailure(machine, { image, release, startedAt }, error).catch((reason: Error) =>
+    const ms = Math.round(performance.now() - begun)
+    await keepFailure(machine, { image, release, startedAt, ms }, error).catch((reason: Error) =>
       report({ type: 'warning', text: `this failure is not recorded: ${reason.message}` }),
     )
     throw error

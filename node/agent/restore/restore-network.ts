@@ -64,14 +64,14 @@ export class RestoreNetwork {
   async assertHeld(manifest: VerifiedManifest, blocks: Bitmap): Promise<void> {
     this.#node ??= this.#start()
     const { swarm } = await this.#node
-    const deadline = Date.now() + Math.min(MOVE_WAIT_MS, this.#options.waitMs ?? MOVE_WAIT_MS)
+    const deadline = performance.now() + Math.min(MOVE_WAIT_MS, this.#options.waitMs ?? MOVE_WAIT_MS)
     for (;;) {
       if (this.#isSuperseded(manifest)) throw new ReleaseSuperseded()
       const missing = blocks.copy()
       for (const { held } of swarm.holders(toHex(manifest.root)))
         for (const [start, end] of held.toRanges().runs()) missing.clearRange(start, end)
       if (missing.count === 0 || this.#options.signal.aborted) return
-      if (Date.now() >= deadline)
+      if (performance.now() >= deadline)
         throw new ReleaseUnavailable(`${missing.count} of its blocks are on no machine that can be reached`)
       await sleep(FETCH_TICK_MS)
     }

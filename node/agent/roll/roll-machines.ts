@@ -59,7 +59,7 @@ export async function planRoll(options: NewRollOptions): Promise<PlannedRoll> {
   return withFleet(options, async (fleet) => {
     const roll = await newRoll(fleet, options, 1)
     const seen = await fleet.look(roll)
-    const machines = waveMachines(roll, { ...seen, now: Date.now() })
+    const machines = waveMachines(roll, { ...seen, now: steadyNow() })
     const { wave: size, holders } = roll.rules
     const plan = planWaves(seen.blocks, machines, { size, holders })
     const planned = new Set(plan.waves.flat())
@@ -110,7 +110,7 @@ export async function startRoll(options: NewRollOptions): Promise<RollResult> {
     if (last.operator !== fleet.self.id) throw taken(`it is ${last.state}`)
     if (last.state !== 'running') throw taken(`it is ${last.state} (${last.why})`)
     if (last.attended && (await give('resume', fleet, options)).heard) throw taken('it runs on this machine')
-    return runRoll(fleet, takenOver(last, fleet.self, epoch, Date.now()), options)
+    return runRoll(fleet, takenOver(last, fleet.self, epoch, steadyNow()), options)
   })
 }
 
@@ -138,7 +138,7 @@ export async function takeUpRoll(
       )
     if (hasEnded(roll)) return { event: 'roll-result', roll }
     const epoch = nextEpoch(await fleet.rolls(options.group))
-    return runRoll(fleet, takenOver(roll, fleet.self, epoch, Date.now()), options)
+    return runRoll(fleet, takenOver(roll, fleet.self, epoch, steadyNow()), options)
   })
 }
 
@@ -159,7 +159,7 @@ async function runRoll(
   roll: Roll,
   { signal, report }: Pick<RollOptions, 'signal' | 'report'>,
 ): Promise<RollResult> {
-  const running = new RollOperator(roll, { fleet, report, now: Date.now, pause })
+  const running = new RollOperator(roll, { fleet, report, now: steadyNow, local: () => new Date(), pause })
   await running.claim()
   const last = await running.run(signal)
   const made = reportOf(last, await fleet.receipts(last))
@@ -190,7 +190,7 @@ function give(
     await pause(ms, signal)
     if (signal.aborted) throw new MeshError('INTERRUPTED', 'waiting for the operator of the roll was interrupted')
   }
-  return orderRoll(order, { fleet, group, by: fleet.self.name, now: Date.now, pause: wait, wait: !atOnce })
+  return orderRoll(order, { fleet, group, by: fleet.self.name, now: steadyNow, pause: wait, wait: !atOnce })
 }
 
 /** A roll of the group that nobody has claimed yet. */
@@ -204,7 +204,7 @@ async function newRoll(
   if (machines.length > MAX_ROLL_MACHINES)
     throw new MeshError('USAGE', `group ${group} has ${machines.length} machines; a roll takes ${MAX_ROLL_MACHINES}`)
   const { image, release } = await fleet.target(group, options.image, options.release)
-  const now = Date.now()
+  const now = steadyNow()
   return {
     format: 1,
     roll: randomBytes(6).toString('hex'),
@@ -243,4 +243,12 @@ function nextEpoch(rolls: readonly Roll[]): number {
 async function pause(ms: number, signal: AbortSignal): Promise<void> {
   // An end is not an error here: whoever waits looks at the signal.
   await sleep(ms, undefined, { signal }).catch(() => undefined)
+}
+
+/**
+ * Unix milliseconds by a clock that nobody sets: a roll counts its times in them, and must not take machines for lost when the
+ * operator's clock is set.
+ */
+function steadyNow(): number {
+  return Math.round(performance.timeOrigin + performance.now())
 }

@@ -46,7 +46,7 @@ export interface SwarmOptions {
   readonly places?: Partial<PeerPlaces>
   readonly events?: Partial<SwarmEvents>
   readonly deadlines?: Partial<SwarmDeadlines>
-  /** Milliseconds of any clock (@default Date.now). */
+  /** Milliseconds of any clock (@default performance.now). */
   readonly now?: () => number
   /** In [0, 1) (@default Math.random). */
   readonly random?: () => number

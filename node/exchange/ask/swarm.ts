@@ -75,7 +75,7 @@ export class Swarm {
       places = {},
       events = {},
       deadlines = {},
-      now = Date.now,
+      now = () => performance.now(),
       random = Math.random,
     } = options
     const { isFar = () => false, nearSettled = () => true, isReluctant = () => false } = places

@@ -21,6 +21,7 @@ function operatorOf(lab: ModelLab, roll: Roll, fleet: Fleet, events: RollEvent[]
   return new RollOperator(roll, {
     fleet,
     now: () => lab.now,
+    local: () => new Date(lab.now),
     pause: lab.pause,
     report: (event) => void events.push(event),
   })

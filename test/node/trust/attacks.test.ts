@@ -5,6 +5,7 @@ import { encodeMembers } from '../../../node/trust/members.ts'
 import type { FetchMetadata } from '../../../node/trust/metadata-update.ts'
 import type { SiteSigner } from '../../../node/trust/site-signer.ts'
 import { TrustStore } from '../../../node/trust/trust-store.ts'
+import { formatTime } from '../../../protocol/local-time.ts'
 import { encodeManifest } from '../../../protocol/manifest.ts'
 import { codeOf } from '../../support/error-code.ts'
 import { makeManifest, makeSite } from '../../support/site.ts'
@@ -237,9 +238,9 @@ describe('metadata that must not be believed', () => {
       })
       const error = await machine.refresh(fetch).catch((reason: unknown) => reason)
       expect(error, role).toMatchObject({ code: 'METADATA_EXPIRED' })
-      const clock = new Date().toISOString().slice(0, 13)
+      const clock = formatTime(Date.now()).slice(0, 13)
       expect(String(error)).toContain(
-        `${role}.json expired at 2026-02-03T04:05:06.000Z; the clock of this machine says ${clock}`,
+        `${role}.json expired at ${formatTime('2026-02-03T04:05:06Z')}; the clock of this machine says ${clock}`,
       )
       expect(await refused(fetch), role).toBe('METADATA_EXPIRED')
       const fresh = TrustStore.join(join(here, `fresh-${role}`), master.trust.siteId, fetch)

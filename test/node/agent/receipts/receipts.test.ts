@@ -156,10 +156,10 @@ describe('a signed receipt', () => {
     const startedAt = Date.parse('2026-11-02T22:00:00.000Z')
     await keepFailure(
       machine,
-      { startedAt, image: 'win' },
+      { startedAt, ms: 1500, image: 'win' },
       new MeshError('DISK_IO', `the disk failed ${'x'.repeat(2000)}`),
     )
-    await keepFailure(machine, { startedAt }, new Error('boom'))
+    await keepFailure(machine, { startedAt, ms: 0 }, new Error('boom'))
     const all = await listed(machine)
     expect(all.map(({ number, failure }) => [number, failure?.code])).toEqual([
       [1, undefined],

@@ -1,4 +1,5 @@
 import { constants as osConstants } from 'node:os'
+import { isatty } from 'node:tty'
 import { type Command, Option } from 'commander'
 import type { AgentOptions } from '../../node/agent/machine/options.ts'
 import { EXIT, isMeshError } from '../../protocol/errors.ts'
@@ -91,10 +92,15 @@ export function action<Options extends object, Args extends unknown[]>(
   }
 }
 
-/** The first signal asks the command to stop cleanly, the second ends it at once. */
+/**
+ * The first signal asks the command to stop cleanly, the second ends it at once. SIGHUP says that the terminal went away: a
+ * command that uses none, as below nohup(1), goes on. Whether nohup has had the signal ignored cannot be seen, since Node sets
+ * all signals to their defaults when it begins.
+ */
 function stopOnSignals(stop: AbortController, output: Output): () => void {
-  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+  const hasTerminal = [0, 1, 2].some((fd) => isatty(fd))
   const onSignal = (signal: NodeJS.Signals): void => {
+    if (signal === 'SIGHUP' && !hasTerminal) return
     if (stop.signal.aborted) {
       // A bar hides the cursor.
       output.close()
@@ -102,6 +108,7 @@ function stopOnSignals(stop: AbortController, output: Output): () => void {
     }
     stop.abort()
   }
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   for (const signal of signals) process.on(signal, onSignal)
   return () => {
     for (const signal of signals) process.off(signal, onSignal)

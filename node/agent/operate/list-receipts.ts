@@ -1,19 +1,19 @@
 import { MAX_MEMBERS, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import { type Check, list, type Optional, object, optional, type Shaped, text } from '../../../protocol/json-shape.ts'
-import { isReceipt, type Receipt } from '../../../protocol/receipt.ts'
 import { callControl } from '../../control/control-client.ts'
 import type { StateDirectory } from '../../state/state-directory.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
-import { ReceiptArchive } from '../receipts/receipt-archive.ts'
+import { isListedReceipt, type ListedReceipt, ReceiptArchive } from '../receipts/receipt-archive.ts'
+import { judgeTimes, listedAt, type TimedReceipt } from '../receipts/receipt-time.ts'
 import { isWentBack, listWentBack, type WentBack } from '../receipts/went-back.ts'
 import { RECEIPTS_PER_CONTROL_PAGE } from './limits.ts'
 import { Operator } from './operator.ts'
 
 /** Which receipts `mesh receipts` is to list. */
 interface ReceiptsOptions extends AgentOptions {
-  /** Unix ms: restores that began earlier are left out. */
+  /** Unix ms: restores that are listed by an earlier time are left out. */
   readonly since?: number
   /** Name of the machine. */
   readonly machine?: string
@@ -24,20 +24,20 @@ interface ReceiptsOptions extends AgentOptions {
 /** Result of `mesh receipts`. */
 interface Receipts {
   readonly event: 'receipts'
-  /** By the time the restore began. */
-  readonly receipts: readonly Receipt[]
+  /** In the order of the times that they are listed by ({@link listedAt}). */
+  readonly receipts: readonly TimedReceipt[]
   /** Machines that told other receipts than before. */
   readonly wentBack: readonly WentBack[]
 }
 
 /** Receipts, and the key behind which the next page begins; absent from the last one. The first page has `wentBack`. */
 const isPage = object({
-  receipts: list(isReceipt, RECEIPTS_PER_CONTROL_PAGE),
+  receipts: list(isListedReceipt, RECEIPTS_PER_CONTROL_PAGE),
   next: optional(text(MAX_TEXT_BYTES)),
   wentBack: optional(list(isWentBack, MAX_MEMBERS)),
 })
 type Page = Shaped<{
-  receipts: Check<readonly Receipt[]>
+  receipts: Check<readonly ListedReceipt[]>
   next: Optional<string>
   wentBack: Optional<readonly WentBack[]>
 }>
@@ -45,16 +45,15 @@ type Page = Shaped<{
 /** `mesh receipts`: what this machine has of its own, and on the master and operators' machines of all the others. */
 export async function receipts(options: ReceiptsOptions): Promise<Receipts> {
   if (options.now) await gatherNow(options)
-  const found: Receipt[] = []
+  const found: ListedReceipt[] = []
   const wentBack: WentBack[] = []
   for await (const page of pages(options.stateDir)) {
-    found.push(...page.receipts.filter((one) => isWanted(one, options)))
+    found.push(...page.receipts)
     wentBack.push(...(page.wentBack ?? []))
   }
-  // Times are ISO 8601 in UTC; all of the same form.
-  found.sort((a, b) => (a.startedAt < b.startedAt ? -1 : a.startedAt > b.startedAt ? 1 : 0))
   const isShown = ({ machine }: WentBack): boolean => options.machine === undefined || machine === options.machine
-  return { event: 'receipts', receipts: found, wentBack: wentBack.filter(isShown) }
+  const receipts = judgeTimes(found).filter((one) => isWanted(one, options))
+  return { event: 'receipts', receipts, wentBack: wentBack.filter(isShown) }
 }
 
 async function gatherNow(options: ReceiptsOptions): Promise<void> {
@@ -94,7 +93,8 @@ async function* pages(stateDir: string): AsyncGenerator<Page> {
   }
 }
 
-function isWanted({ startedAt, machine }: Receipt, wanted: ReceiptsOptions): boolean {
-  if (wanted.machine !== undefined && machine !== wanted.machine) return false
-  return wanted.since === undefined || Date.parse(startedAt) >= wanted.since
+/** A restore of which nobody knows when it was may have been since then. */
+function isWanted(receipt: TimedReceipt, { machine, since }: ReceiptsOptions): boolean {
+  if (machine !== undefined && receipt.machine !== machine) return false
+  return since === undefined || (listedAt(receipt) ?? since) >= since
 }

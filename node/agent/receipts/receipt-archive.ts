@@ -7,8 +7,9 @@
  */
 
 import { MAX_RECEIPTS_PER_PAGE } from '../../../protocol/constants.ts'
+import { type Check, object, optional, time } from '../../../protocol/json-shape.ts'
 import { isSignedDocument, type ReplyOf, type SignedReceipt } from '../../../protocol/operate-messages.ts'
-import { type Receipt, readReceipt } from '../../../protocol/receipt.ts'
+import { isReceipt, type Receipt, readReceipt } from '../../../protocol/receipt.ts'
 import type { SignedDocument } from '../../../protocol/signed-document.ts'
 import type { Shelf } from '../../state/shelf.ts'
 import type { StateDirectory } from '../../state/state-directory.ts'
@@ -20,17 +21,34 @@ const DIGITS = String(Number.MAX_SAFE_INTEGER).length
 const SEPARATOR = '!'
 const BEHIND_NUMBERS = '~'
 
+/** When this machine got a receipt, ISO 8601 by its own clock; absent from those of earlier versions. */
+const arrival = { receivedAt: optional(time) }
+type Arrival = { readonly receivedAt?: string }
+const hasArrival: Check<Arrival> = object(arrival)
+
+/** A receipt as it is kept: what was signed, and when it came. */
+type KeptReceipt = SignedDocument & Arrival
+const isKeptReceipt: Check<KeptReceipt> = (value): value is KeptReceipt => isSignedDocument(value) && hasArrival(value)
+
+/** A receipt as it is listed. */
+export type ListedReceipt = Receipt & Arrival
+
+/** What a command of another version lists must be this. */
+export const isListedReceipt: Check<ListedReceipt> = (value): value is ListedReceipt =>
+  isReceipt(value) && hasArrival(value)
+
 /** Signed receipts in the state database: those of this machine, and on the master and operators' machines all that were gathered. */
 export class ReceiptArchive {
-  readonly #shelf: Shelf<SignedDocument>
+  readonly #shelf: Shelf<KeptReceipt>
 
   constructor(state: StateDirectory) {
-    this.#shelf = state.shelf('signed-receipts', storedDocument('a stored receipt', isSignedDocument))
+    this.#shelf = state.shelf('signed-receipts', storedDocument('a stored receipt', isKeptReceipt))
   }
 
-  /** Keeps receipts of one machine, durably; the oldest ones go when there are more than RECEIPTS_PER_MACHINE. */
+  /** Keeps receipts of one machine, durably, with the time at which they came; the oldest ones go when there are more than RECEIPTS_PER_MACHINE. */
   async add(id: string, receipts: readonly SignedReceipt[]): Promise<void> {
-    const puts = receipts.map(({ number, document }) => [keyOf(id, number), document] as const)
+    const receivedAt = new Date().toISOString()
+    const puts = receipts.map(({ number, document }) => [keyOf(id, number), { ...document, receivedAt }] as const)
     const before = await this.#shelf.keys(machineRange(id))
     const keys = [...new Set([...before, ...puts.map(([key]) => key)])].sort()
     const old = new Set(keys.slice(0, -RECEIPTS_PER_MACHINE))
@@ -41,7 +59,8 @@ export class ReceiptArchive {
   /** The newest receipt of a machine. */
   async last(id: string): Promise<SignedReceipt | undefined> {
     const options = { ...machineRange(id), reverse: true, limit: 1 }
-    for await (const [key, document] of this.#shelf.iterator(options)) return { number: numberOf(key), document }
+    for await (const [key, kept] of this.#shelf.iterator(options))
+      return { number: numberOf(key), document: signedOf(kept) }
     return undefined
   }
 
@@ -49,7 +68,8 @@ export class ReceiptArchive {
   async page(id: string, since: number): Promise<ReplyOf<'receipts'>> {
     const receipts: SignedReceipt[] = []
     let bytes = 0
-    for await (const [key, document] of this.#shelf.iterator({ gt: keyOf(id, since), lt: machineRange(id).lt })) {
+    for await (const [key, kept] of this.#shelf.iterator({ gt: keyOf(id, since), lt: machineRange(id).lt })) {
+      const document = signedOf(kept)
       bytes += Buffer.byteLength(document.text)
       const isFull = receipts.length === MAX_RECEIPTS_PER_PAGE || bytes > RECEIPT_PAGE_BYTES
       if (isFull && receipts.length > 0) return { receipts, more: true }
@@ -59,11 +79,12 @@ export class ReceiptArchive {
   }
 
   /** Receipts of all machines behind the key `after`, at most `limit`, and the key of the last one; none is left if that is absent. */
-  async list(after: string, limit: number): Promise<{ receipts: Receipt[]; next?: string }> {
-    const receipts: Receipt[] = []
+  async list(after: string, limit: number): Promise<{ receipts: ListedReceipt[]; next?: string }> {
+    const receipts: ListedReceipt[] = []
     for await (const [key, document] of this.#shelf.iterator({ gt: after })) {
       const receipt = readReceipt(document)
-      if (receipt !== undefined) receipts.push(receipt)
+      const { receivedAt } = document
+      if (receipt !== undefined) receipts.push({ ...receipt, ...(receivedAt === undefined ? {} : { receivedAt }) })
       if (receipts.length === limit) return { receipts, next: key }
     }
     return { receipts }
@@ -75,6 +96,11 @@ export class ReceiptArchive {
     for (const key of await this.#shelf.keys()) if (!ids.has(key.slice(0, key.indexOf(SEPARATOR)))) gone.push(key)
     if (gone.length > 0) await this.#shelf.changeDurable([], gone)
   }
+}
+
+/** What was signed, as it is passed on. */
+function signedOf({ receivedAt: _, ...document }: KeptReceipt): SignedDocument {
+  return document
 }
 
 function keyOf(id: string, number: number): string {

@@ -3,6 +3,7 @@ import { resolve } from 'node:path'
 import { Command } from 'commander'
 import type { LogReport } from '../../../node/agent/log/log-control.ts'
 import { errnoOf, MeshError } from '../../../protocol/errors.ts'
+import { formatTime } from '../../../protocol/local-time.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes } from '../format.ts'
 
@@ -70,7 +71,7 @@ function describe(report: LogReport): string {
   if (map !== undefined && since !== undefined) {
     const share = `${dirty} of ${granules} granules of ${formatBytes(granuleSize)}`
     rows.push(['state', dirty === 0 ? 'clean' : `dirty: ${formatBytes(dirty * granuleSize)}, ${share}`])
-    rows.push(['against', `release ${release}, since ${new Date(since).toLocaleString('sv')}`])
+    rows.push(['against', `release ${release}, since ${formatTime(since)}`])
     rows.push(['where', map.map((count) => symbolOf(count, granules / map.length)).join('')])
     rows.push([
       '',

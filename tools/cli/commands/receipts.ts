@@ -1,6 +1,7 @@
 import { Command } from 'commander'
+import { listedAt, type TimedReceipt } from '../../../node/agent/receipts/receipt-time.ts'
 import { describeWentBack, type WentBack } from '../../../node/agent/receipts/went-back.ts'
-import type { Receipt } from '../../../protocol/receipt.ts'
+import { formatTime } from '../../../protocol/local-time.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatCsv } from '../csv.ts'
 import { formatBytes, formatSeconds, formatTable } from '../format.ts'
@@ -38,29 +39,33 @@ async function run(context: Context, options: Options): Promise<void> {
   else context.output.result(result, [describe(result.receipts), ...result.wentBack.map(describeNoticed)].join('\n'))
 }
 
-function describe(receipts: readonly Receipt[]): string {
+function describe(receipts: readonly TimedReceipt[]): string {
   if (receipts.length === 0) return 'No receipts.'
   const heading = ['machine', 'began', 'image', 'release', 'took', 'restored', 'staged', 'received', 'from', 'result']
-  const rows = receipts.map(({ machine, startedAt, image, release, ms, result, ...rest }) => [
-    machine,
-    `${startedAt.slice(0, 10)} ${startedAt.slice(11, 19)}`,
-    image ?? '',
-    String(release ?? ''),
-    formatSeconds(ms / 1000),
-    String(result?.blocks.dirty ?? ''),
-    String(result?.blocks.staged ?? ''),
-    result === null ? '' : formatBytes(result.bytes.received),
-    result === null || result.peers.length === 0 ? '' : `${result.peers.length}`,
-    outcomeOf({ ...rest, result }),
-  ])
+  const rows = receipts.map((receipt) => {
+    const { machine, image, release, ms, result } = receipt
+    const time = listedAt(receipt)
+    return [
+      machine,
+      time === undefined ? 'unknown' : formatTime(time),
+      image ?? '',
+      String(release ?? ''),
+      formatSeconds(ms / 1000),
+      String(result?.blocks.dirty ?? ''),
+      String(result?.blocks.staged ?? ''),
+      result === null ? '' : formatBytes(result.bytes.received),
+      result === null || result.peers.length === 0 ? '' : `${result.peers.length}`,
+      outcomeOf(receipt),
+    ]
+  })
   return formatTable([heading, ...rows])
 }
 
 function describeNoticed({ machine, number, at }: WentBack): string {
-  return `warning: ${describeWentBack({ machine, number })} (noticed ${at.slice(0, 16).replace('T', ' ')})`
+  return `warning: ${describeWentBack({ machine, number })} (noticed ${formatTime(at)})`
 }
 
-function outcomeOf({ verified, failure, result }: Pick<Receipt, 'verified' | 'failure' | 'result'>): string {
+function outcomeOf({ verified, failure, result, clockWrong, startedAt }: TimedReceipt): string {
   const parts = [verified ? 'verified' : 'NOT verified']
   if (failure !== null) parts.push(failure.message)
   const missed = result?.log.missed ?? null
@@ -71,13 +76,17 @@ function outcomeOf({ verified, failure, result }: Pick<Receipt, 'verified' | 'fa
   if (beyond > 0) parts.push(`${formatBytes(beyond)} behind the image`)
   const bad = (result?.peers ?? []).filter((peer) => peer.bad > 0)
   if (bad.length > 0) parts.push(`wrong blocks from ${bad.map(({ name }) => name).join(', ')}`)
+  if (clockWrong === true)
+    parts.push(`its clock is wrong (${formatTime(startedAt)}), so the time is when the receipt came here`)
   return parts.join(', ')
 }
 
-const COLUMNS: readonly (readonly [string, (receipt: Receipt) => string | number | null | undefined])[] = [
+const COLUMNS: readonly (readonly [string, (receipt: TimedReceipt) => string | number | null | undefined])[] = [
   ['machine', (it) => it.machine],
   ['number', (it) => it.number],
-  ['began', (it) => it.startedAt],
+  ['began', (it) => formatTime(it.startedAt)],
+  ['received', (it) => (it.receivedAt === undefined ? '' : formatTime(it.receivedAt))],
+  ['clock', (it) => (it.clockWrong === true ? 'wrong' : '')],
   ['seconds', (it) => it.ms / 1000],
   ['image', (it) => it.image],
   ['release', (it) => it.release],
@@ -104,7 +113,7 @@ const COLUMNS: readonly (readonly [string, (receipt: Receipt) => string | number
   ['moved from release', (it) => it.result?.log.movedFrom],
 ]
 
-function describeCsv(receipts: readonly Receipt[]): string {
+function describeCsv(receipts: readonly TimedReceipt[]): string {
   const rows = receipts.map((receipt) => COLUMNS.map(([, value]) => value(receipt) ?? ''))
   return formatCsv([COLUMNS.map(([name]) => name), ...rows])
 }

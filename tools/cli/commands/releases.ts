@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import type { ReleaseStatus } from '../../../node/agent/release/releases.ts'
+import { formatTime } from '../../../protocol/local-time.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatTable } from '../format.ts'
 import { parseImage } from '../parse.ts'
@@ -26,7 +27,7 @@ function row(release: ReleaseStatus, at: number): string[] {
   const unknown = at === 0 ? '' : 'unknown'
   return [
     String(release.release),
-    release.time.slice(0, 16).replace('T', ' '),
+    formatTime(release.time),
     formatBytes(release.size),
     difference === null ? unknown : `${difference.blocks} blocks, ${formatBytes(difference.bytes)}`,
     difference === null ? unknown : formatBytes(difference.newBytes),

@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import type { Status } from '../../../node/agent/run/status.ts'
+import { formatTime } from '../../../protocol/local-time.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds } from '../format.ts'
 
@@ -44,9 +45,12 @@ function describe(status: Status): string {
   if (status.lastRestore !== undefined) {
     const { verified, release, startedAt, seconds, failure } = status.lastRestore
     const outcome = verified ? 'verified' : `NOT verified${failure === undefined ? '' : ` (${failure})`}`
-    rows.push(['restored', `${startedAt}, release ${release ?? 'unknown'}, ${outcome}, ${formatSeconds(seconds)}`])
+    rows.push([
+      'restored',
+      `${formatTime(startedAt)}, release ${release ?? 'unknown'}, ${outcome}, ${formatSeconds(seconds)}`,
+    ])
   }
-  rows.push(['members', String(status.members)], ['metadata', `valid until ${status.metadataExpires.slice(0, 10)}`])
+  rows.push(['members', String(status.members)], ['metadata', `valid until ${formatTime(status.metadataExpires)}`])
   return rows.map(([name, value]) => `${name.padEnd(10)}${value}`).join('\n')
 }
 

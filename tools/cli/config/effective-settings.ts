@@ -56,18 +56,31 @@ type Remembered = Awaited<
 /** `machine.json` as the configuration file would say it. */
 function remember(machine: Remembered): Partial<Record<ConfigName, string | readonly string[]>> {
   if (machine === undefined) return {}
-  const { site, image, disk, listen, serving = {} } = machine
-  const { maxUpload, maxCpu, maxPeers, nice, inUseCheck } = serving
+  const { site, image, disk, listen, serving = {}, reset = {} } = machine
+  const { maxUpload, maxCpu, maxPeers, nice, inUseCheck, uplink, uplinkStrict, stageSpace, stageRate } = serving
   const all = {
     site,
     image,
     disk,
     ...(listen.length > 0 ? { listen } : {}),
-    'serving.max-upload': maxUpload === undefined ? undefined : `${(maxUpload * 8) / 1e6}Mbit`,
+    uplink,
+    'uplink-strict': uplinkStrict?.toString(),
+    'serving.max-upload': rateText(maxUpload),
     'serving.max-cpu': maxCpu === undefined ? undefined : `${Math.round(maxCpu * 100)}%`,
     'serving.max-peers': maxPeers?.toString(),
     'serving.nice': nice?.toString(),
     'serving.in-use-check': inUseCheck === '' ? 'none' : inUseCheck,
+    'stage.max-space': stageSpace?.toString(),
+    'stage.max-download': rateText(stageRate),
+    'reset.command': reset.command === '' ? 'none' : reset.command,
+    'reset.warn-command': reset.warnCommand,
   }
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
+}
+
+/** Bytes per second as a rate is written, which is bits per second. */
+function rateText(rate: number | undefined): string | undefined {
+  if (rate === undefined) return undefined
+  const kbit = (rate * 8) / 1000
+  return kbit >= 1000 ? `${kbit / 1000}Mbit` : `${kbit}kbit`
 }

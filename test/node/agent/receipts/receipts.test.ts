@@ -269,7 +269,7 @@ describe('gathering receipts', () => {
     expect(asked.slice(0, 2)).toEqual([1, 2])
     expect(await listWentBack(machine)).toMatchObject([{ machine: 'pc1', number: 2 }])
     // What it had told is kept.
-    expect((await listed(machine)).slice(0, 2)).toEqual([1, 2].map((number) => ({ ...FAILED, number })))
+    expect((await listed(machine)).slice(0, 2)).toMatchObject([1, 2].map((number) => ({ ...FAILED, number })))
     // It goes on behind what is known of it.
     told = [...told, numbered(9, pc1)]
     await gatherer.gather()

@@ -38,8 +38,10 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
   // `npm run mesh` changes to the package's folder, but the user gave paths from where he stands.
   if (process.env.npm_lifecycle_event === 'mesh' && process.env.INIT_CWD !== undefined)
     process.chdir(process.env.INIT_CWD)
-  // A reader that goes away (`mesh restore --json | head -1`) must neither stop the work nor decide its exit code.
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', ignoreLostReader)
+  // A reader that goes away (`mesh restore --json | head -1`), or a full disk below a log file, must neither stop the work nor
+  // decide its exit code.
+  process.stdout.on('error', tellLostOutput)
+  process.stderr.on('error', () => undefined)
   const json = args.includes('--json')
   process.on('uncaughtException', (error) => {
     new Output({ json, quiet: true }).unexpected(error)
@@ -91,6 +93,11 @@ function inherit(command: Command, parent: Command): Command {
   return command
 }
 
-function ignoreLostReader(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EPIPE' && error.code !== 'ERR_STREAM_DESTROYED') throw error
+let isOutputLost = false
+
+/** Whoever reads the output has gone on purpose. That a file could not take it is told, once. */
+function tellLostOutput({ code }: NodeJS.ErrnoException): void {
+  if (isOutputLost || code === 'EPIPE' || code === 'ERR_STREAM_DESTROYED') return
+  isOutputLost = true
+  process.stderr.write(`mesh: warning: the output cannot be written (${code}); the work goes on\n`)
 }

@@ -149,7 +149,7 @@ export function parseText(text: string): string {
 export function parseImage(text: string): string {
   if (!isImageName(text))
     throw new InvalidArgumentError(
-      'Give an image name of small letters, digits, dots, dashes, underscores and slashes, such as win11.',
+      'That is no image name. Give one of small letters, digits, dots, dashes, underscores and slashes, such as win11.',
     )
   return text
 }
@@ -165,7 +165,7 @@ export function parsePlace(text: string): string {
 export function parseMachine(text: string): string {
   if (!isMachineName(text))
     throw new InvalidArgumentError(
-      'Give a name of letters, digits, dots, dashes and underscores that begins with a letter or digit, at most 63 characters.',
+      'That is no machine name. Give one of letters, digits, dots, dashes and underscores that begins with a letter or digit, at most 63 characters.',
     )
   return text
 }

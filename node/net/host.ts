@@ -74,7 +74,7 @@ export class MeshHost {
           addressDialTimeout: DIAL_DEADLINE_MS,
           reconnectRetries: 0,
         },
-        // Bulk data delays pings; our own deadlines are on progress.
+        // Bulk data delays its pings, so they end nothing. That each machine sends one every 10 s is what watchSilence counts on.
         connectionMonitor: { abortConnectionOnPingFailure: false },
         // Nobody is asked to identify: hello says all there is to know, and every stream of every connection costs time.
         services: { ...(options.mdnsTag === undefined ? {} : { discovery: discovery(options.mdnsTag, found) }) },

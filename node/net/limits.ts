@@ -16,6 +16,10 @@ export const MAX_STREAMS_PER_CONNECTION = 64
 export const DIAL_DEADLINE_MS = 5_000
 /** Time until something answers at one address, so that one that never does does not use up the others' time. */
 export const ADDRESS_DIAL_DEADLINE_MS = 1_500
+/** How often a connection is looked at that nothing comes through. */
+export const SILENCE_TICK_MS = 5_000
+/** Looks after which a silent connection is dead: 25 s. A peer sends something every 10 s, by libp2p's connection monitor. */
+export const SILENCE_TICKS = 5
 /** How often a node asks by multicast who is there; everybody hears every answer. */
 export const DISCOVERY_INTERVAL_MS = 10_000
 /** A restore begins with so many connections, and makes as many more each time that so long has passed. */

@@ -1,16 +1,21 @@
 import { privateKeyFromRaw } from '@libp2p/crypto/keys'
-import type { PeerId } from '@libp2p/interface'
+import type { Connection, PeerId } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { tcp } from '@libp2p/tcp'
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p, type Libp2p } from 'libp2p'
 import { MAX_MEMBERS, REQUEST_DEADLINE_MS } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
+import { announced } from './announced.ts'
 import { batchedNoise } from './batched-noise.ts'
-import { type DiscoveryListener, discovery } from './discovery.ts'
+import { type DialAddress, dialAddress } from './dial-address.ts'
+import { dialSequence } from './dial-sequence.ts'
+import { Discovery, type DiscoveryListener } from './discovery.ts'
 import { type FrameStream, Libp2pFrameStream } from './frame-stream.ts'
 import { connectionGater, type Gate } from './gate.ts'
 import { ADDRESS_DIAL_DEADLINE_MS, DIAL_DEADLINE_MS, MAX_STREAMS_PER_PROTOCOL } from './limits.ts'
+import { NetworkWatch } from './network-watch.ts'
+import { AllFailed, raceAddresses } from './race-addresses.ts'
 import { wideYamux } from './wide-yamux.ts'
 
 /** What a node is made of. */
@@ -24,6 +29,16 @@ export interface HostOptions {
   readonly mdnsTag?: string
   /** What went wrong in a protocol handler; the stream concerned is aborted. */
   readonly onError?: (peerId: string, error: unknown) => void
+  /** What does not work of the network on this machine, in words. */
+  readonly warn?: (text: string) => void
+}
+
+/** How a connection came about. */
+export interface Dialled {
+  /** Where the peer answered; absent if it was connected already. */
+  readonly address?: string
+  /** Where somebody else answered: an address that several machines have, or that the peer no longer has. */
+  readonly wrong: readonly string[]
 }
 
 /** Serves one incoming stream of a protocol until it ends. What it throws aborts the stream. */
@@ -34,29 +49,32 @@ const DIAL_OPTIONS = { noDelay: true, timeout: ADDRESS_DIAL_DEADLINE_MS }
 
 /** One libp2p node: TCP, noise, yamux, and multicast DNS. The only thing in the code that knows libp2p. */
 export class MeshHost {
-  readonly #node: Libp2p
+  readonly #node: Libp2p<{ readonly dial: DialAddress }>
+  readonly #listen: readonly string[]
   readonly #onError: (peerId: string, error: unknown) => void
-  readonly #onDiscover: Set<DiscoveryListener>
+  readonly #discovered = new Set<DiscoveryListener>()
+  readonly #discovery: Discovery | undefined
+  /** The addresses of this machine. */
+  readonly network: NetworkWatch
 
-  private constructor(
-    node: Libp2p,
-    onError: (peerId: string, error: unknown) => void,
-    onDiscover: Set<DiscoveryListener>,
-  ) {
+  private constructor(node: Libp2p<{ readonly dial: DialAddress }>, options: HostOptions) {
+    const { listen, gate, mdnsTag, warn = () => undefined } = options
     this.#node = node
-    this.#onError = onError
-    this.#onDiscover = onDiscover
+    this.#listen = listen
+    this.#onError = options.onError ?? (() => undefined)
+    this.network = new NetworkWatch()
+    const found: DiscoveryListener = (peerId, addresses) => {
+      // Anybody on the subnet can answer; only who may be connected is worth remembering.
+      if (gate.admits(peerId)) for (const listener of this.#discovered) listener(peerId, addresses)
+    }
+    const common = { peerId: this.peerId, addresses: () => this.addresses(), watch: this.network, found, warn }
+    this.#discovery = mdnsTag === undefined ? undefined : new Discovery({ serviceTag: mdnsTag, ...common })
   }
 
   /** Starts listening. Errors: ADDRESS_INVALID, PORT_TAKEN. */
   static async start(options: HostOptions): Promise<MeshHost> {
     const listen = options.listen.map((address) => parseAddress(address).toString())
     const privateKey = privateKeyFromRaw(Buffer.concat([options.key.seed, options.key.publicKey]))
-    const onDiscover = new Set<DiscoveryListener>()
-    const found: DiscoveryListener = (peerId, addresses) => {
-      // Anybody on the subnet can answer; only who may be connected is worth remembering.
-      if (options.gate.admits(peerId)) for (const listener of onDiscover) listener(peerId, addresses)
-    }
     try {
       const node = await createLibp2p({
         privateKey,
@@ -70,16 +88,14 @@ export class MeshHost {
           inboundConnectionThreshold: MAX_MEMBERS,
           maxIncomingPendingConnections: MAX_MEMBERS,
           maxConnections: MAX_MEMBERS,
-          dialTimeout: DIAL_DEADLINE_MS,
-          addressDialTimeout: DIAL_DEADLINE_MS,
           reconnectRetries: 0,
         },
         // Bulk data delays its pings, so they end nothing. That each machine sends one every 10 s is what watchSilence counts on.
         connectionMonitor: { abortConnectionOnPingFailure: false },
         // Nobody is asked to identify: hello says all there is to know, and every stream of every connection costs time.
-        services: { ...(options.mdnsTag === undefined ? {} : { discovery: discovery(options.mdnsTag, found) }) },
+        services: { dial: dialAddress },
       })
-      return new MeshHost(node, options.onError ?? (() => undefined), onDiscover)
+      return new MeshHost(node, { ...options, listen })
     } catch (error) {
       throw listenError(error, listen)
     }
@@ -89,36 +105,50 @@ export class MeshHost {
     return this.#node.peerId.toString()
   }
 
-  /** Where this node listens, without the peer id; wildcard addresses as the interfaces they stand for. */
+  /** Where others reach this node, without the peer id, the best first; what that is changes with the network cards. */
   addresses(): string[] {
-    return this.#node.getMultiaddrs().map(withoutPeerId)
+    this.network.look()
+    return announced(this.#listen, this.#node.getMultiaddrs().map(withoutPeerId), this.network.addresses)
   }
 
-  /** Connects to a peer at the first of its addresses that answers. Errors: PEERS_UNREACHABLE, with the reasons. */
-  async connect(peerId: string, addresses: readonly string[], signal?: AbortSignal): Promise<void> {
-    const reasons: string[] = []
-    const valid = addresses.flatMap((address) => {
-      try {
-        return [multiaddr(`${address.replace(PEER_ID_AT_END, '')}/p2p/${peerId}`)]
-      } catch {
-        reasons.push(`${address} is no multiaddr`)
-        return []
-      }
+  /**
+   * Connects to a peer, at the first of its addresses that answers; they are tried side by side. `worked`: the one that answered
+   * last time. Errors: PEERS_UNREACHABLE, with the reasons, and in its detail `wrong`, the addresses where somebody else answered.
+   */
+  async connect(
+    peerId: string,
+    addresses: readonly string[],
+    { signal, worked }: { readonly signal?: AbortSignal; readonly worked?: string | undefined } = {},
+  ): Promise<Dialled> {
+    if (this.#connectionTo(peerId) !== undefined) return { wrong: [] }
+    const failures = new Map<string, unknown>()
+    const valid = addresses.filter((address) => {
+      if (isMultiaddr(address)) return true
+      failures.set(address, new Error(`${address} is no multiaddr`))
+      return false
     })
     try {
-      if (valid.length === 0) throw new Error('no valid address is known')
-      await this.#node.dial(valid, { signal: withDeadline(signal) })
+      if (addresses.length === 0) throw new Error('no address is known')
+      const winner = await raceAddresses<Connection>(dialSequence(valid, this.network.addresses, worked), {
+        attempt: (address, stop, answered) => this.#node.services.dial(peerId, address, stop, answered),
+        discard: (connection) => void connection.close().catch(() => undefined),
+        signal: withDeadline(signal),
+      })
+      return { address: winner.address, wrong: wrongOf(winner.failures) }
     } catch (cause) {
+      if (cause instanceof AllFailed) for (const [address, reason] of cause.failures) failures.set(address, reason)
+      const reasons = failures.size > 0 ? [...failures.values()] : [cause]
+      const why = [...new Set(reasons.flatMap(reasonsOf))].join('; ')
       const where = addresses.join(', ') || 'any address'
-      const why = [...new Set([...reasons, ...reasonsOf(cause)])].join('; ')
-      throw new MeshError('PEERS_UNREACHABLE', `${peerId} cannot be reached at ${where}: ${why}`, { cause })
+      const detail = { wrong: wrongOf(failures) }
+      throw new MeshError('PEERS_UNREACHABLE', `${peerId} cannot be reached at ${where}: ${why}`, { cause, detail })
     }
   }
 
   /** Opens a stream to a connected peer. Errors: PEERS_UNREACHABLE. */
   async open(peerId: string, protocol: string, signal?: AbortSignal): Promise<FrameStream> {
     try {
-      const open = this.#node.getConnections(peerIdFromString(peerId)).find(({ status }) => status === 'open')
+      const open = this.#connectionTo(peerId)
       if (open === undefined) throw new Error('not connected')
       const stream = await open.newStream(protocol, {
         signal: withDeadline(signal),
@@ -159,7 +189,7 @@ export class MeshHost {
 
   /** Someone the gate admits was seen on the network, each time it is seen; it is not connected by that. */
   onDiscover(listener: DiscoveryListener): void {
-    this.#onDiscover.add(listener)
+    this.#discovered.add(listener)
   }
 
   async disconnect(peerId: string): Promise<void> {
@@ -167,7 +197,13 @@ export class MeshHost {
   }
 
   async stop(): Promise<void> {
+    this.network.close()
+    await this.#discovery?.stop()
     await this.#node.stop()
+  }
+
+  #connectionTo(peerId: string): Connection | undefined {
+    return this.#node.getConnections(peerIdFromString(peerId)).find(({ status }) => status === 'open')
   }
 
   async #serve(stream: FrameStream, handler: StreamHandler): Promise<void> {
@@ -194,6 +230,22 @@ function parseAddress(text: string): Multiaddr {
   }
 }
 
+function isMultiaddr(text: string): boolean {
+  try {
+    multiaddr(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Noise proves who answers, and says this if it is not who was expected. */
+const SOMEBODY_ELSE = /does not match expected remote identity key|Can not dial self/
+
+function wrongOf(failures: ReadonlyMap<string, unknown>): string[] {
+  return [...failures].flatMap(([address, reason]) => (SOMEBODY_ELSE.test(String(reason)) ? [address] : []))
+}
+
 function withoutPeerId(address: Multiaddr): string {
   return address.toString().replace(PEER_ID_AT_END, '')
 }
@@ -207,6 +259,7 @@ function withDeadline(signal: AbortSignal | undefined): AbortSignal {
 function reasonsOf(error: unknown): string[] {
   if (error instanceof AggregateError && error.errors.length > 0) return error.errors.flatMap(reasonsOf)
   const message = error instanceof Error ? error.message : String(error)
+  if (SOMEBODY_ELSE.test(message)) return ['another machine answers there']
   return [message.split('\n', 1)[0] ?? '']
 }
 

@@ -14,14 +14,23 @@ export const MAX_STREAMS_PER_PROTOCOL = 8
 export const MAX_STREAMS_PER_CONNECTION = 64
 /** Time to open a connection, over all addresses of a peer. */
 export const DIAL_DEADLINE_MS = 5_000
-/** Time until something answers at one address, so that one that never does does not use up the others' time. */
+/** Time until something answers at one address: a first packet that is lost is sent again after 1 s. */
 export const ADDRESS_DIAL_DEADLINE_MS = 1_500
+/** The next address of a peer is tried so long after the one before (RFC 8305, section 8). */
+export const DIAL_STAGGER_MS = 250
+/** Or so long after somebody answered at one, which most often is the peer: then a second connection would be of no use. */
+export const HANDSHAKE_STAGGER_MS = 1_000
 /** How often a connection is looked at that nothing comes through. */
 export const SILENCE_TICK_MS = 5_000
 /** Looks after which a silent connection is dead: 25 s. A peer sends something every 10 s, by libp2p's connection monitor. */
 export const SILENCE_TICKS = 5
+/** How often this machine looks at its own network cards. */
+export const NETWORK_TICK_MS = 1_000
 /** How often a node asks by multicast who is there; everybody hears every answer. */
 export const DISCOVERY_INTERVAL_MS = 10_000
+/** A question of multicast DNS is answered after a random time between these, and on one card once a second (RFC 6762, section 6). */
+export const ANSWER_JITTER_MS = [20, 120] as const
+export const ANSWER_AGAIN_MS = 1_000
 /** A restore begins with so many connections, and makes as many more each time that so long has passed. */
 export const DIAL_STEP_PEERS = 4
 export const DIAL_STEP_MS = 250

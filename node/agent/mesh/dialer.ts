@@ -1,8 +1,10 @@
 import { MAX_ADDRESSES_PER_PEER } from '../../../protocol/constants.ts'
+import { isMeshError } from '../../../protocol/errors.ts'
 import type { PeerAddresses } from '../../../protocol/messages.ts'
 import { RETRY_MAX_MS, RETRY_MIN_MS } from '../../exchange/limits.ts'
 import { dialOrder } from '../../net/dial-rule.ts'
-import { DIAL_TICK_MS, MAX_PARALLEL_DIALS } from './limits.ts'
+import type { Dialled } from '../../net/host.ts'
+import { DIAL_TICK_MS, MAX_PARALLEL_DIALS, WRONG_ADDRESS_MS } from './limits.ts'
 
 /** Where addresses are remembered between runs: by peer id. */
 interface AddressShelf {
@@ -12,6 +14,10 @@ interface AddressShelf {
 
 interface Target {
   addresses: readonly string[]
+  /** The one that it answered at last. */
+  worked?: string | undefined
+  /** Addresses where somebody else answered, and when. */
+  readonly wrong: Map<string, number>
   /** Whether it could not be reached, or only later, since it became known. */
   failed: boolean
   /** When it may be tried again, and how long to wait after the next failure. */
@@ -19,11 +25,14 @@ interface Target {
   pauseMs: number
 }
 
+/** Connects to a peer at one of some addresses; `worked`: the one where it answered last. */
+type Connect = (peerId: string, addresses: readonly string[], worked: string | undefined) => Promise<Dialled>
+
 /** Keeps this machine connected to every member whose address is known, however it became known. */
 export class Dialer {
   readonly #targets = new Map<string, Target>()
   readonly #shelf: AddressShelf
-  readonly #connect: (peerId: string, addresses: readonly string[]) => Promise<void>
+  readonly #connect: Connect
   readonly #isWanted: (peerId: string) => boolean
   readonly #rank: (peerId: string) => number
   readonly #room: (rank: number) => number
@@ -35,7 +44,7 @@ export class Dialer {
 
   constructor(options: {
     shelf: AddressShelf
-    connect: (peerId: string, addresses: readonly string[]) => Promise<void>
+    connect: Connect
     /** A member that is not connected and not banned. */
     isWanted: (peerId: string) => boolean
     /** Members of a lower rank are dialled before the others. */
@@ -56,20 +65,20 @@ export class Dialer {
 
   /** Begins with the addresses of earlier runs. */
   async start(): Promise<void> {
-    for await (const [peerId, addresses] of this.#shelf.iterator()) this.#set(peerId, addresses)
+    for await (const [peerId, addresses] of this.#shelf.iterator()) {
+      this.#targets.set(peerId, newTarget(addresses))
+    }
     this.#timer = setInterval(() => this.#tick(), DIAL_TICK_MS)
     this.#tick()
   }
 
-  /** Addresses of a peer became known; the newest are tried first. Returns whether they, or their order, are new. */
+  /** Addresses of a peer became known. Of too many the oldest are forgotten. Returns whether any is new. */
   learn(peerId: string, addresses: readonly string[]): boolean {
-    if (addresses.length === 0) return false
-    const known = this.#targets.get(peerId)?.addresses ?? []
-    const merged = [...new Set([...addresses, ...known])].slice(0, MAX_ADDRESSES_PER_PEER)
-    if (merged.length === known.length && merged.every((address, i) => address === known[i])) return false
-    this.#set(peerId, merged)
-    // Losing an address costs only time, so nobody waits for this.
-    this.#shelf.put(peerId, merged).catch(() => undefined)
+    const target = this.#targets.get(peerId)
+    const known = target?.addresses ?? []
+    const news = addresses.filter((address) => !known.includes(address) && !this.#isWrong(target, address))
+    if (news.length === 0) return false
+    this.#set(peerId, [...new Set([...addresses.filter((one) => !this.#isWrong(target, one)), ...known])])
     this.#tick()
     return true
   }
@@ -102,13 +111,22 @@ export class Dialer {
     this.#timer = undefined
   }
 
-  #set(peerId: string, addresses: readonly string[]): void {
-    this.#targets.set(peerId, {
-      addresses,
-      failed: false,
-      nextAt: 0,
-      pauseMs: RETRY_MIN_MS,
-    })
+  #set(peerId: string, all: readonly string[]): void {
+    const addresses = all.slice(0, MAX_ADDRESSES_PER_PEER)
+    const { worked, wrong } = this.#targets.get(peerId) ?? {}
+    this.#targets.set(peerId, newTarget(addresses, worked, wrong))
+    this.#keep(peerId, addresses)
+  }
+
+  /** Losing an address costs only time, so nobody waits for this. */
+  #keep(peerId: string, addresses: readonly string[]): void {
+    this.#shelf.put(peerId, addresses).catch(() => undefined)
+  }
+
+  /** Somebody else answered there a while ago: many machines have the same address on a bridge of their own. */
+  #isWrong(target: Target | undefined, address: string): boolean {
+    const at = target?.wrong.get(address)
+    return at !== undefined && this.#now() < at + WRONG_ADDRESS_MS
   }
 
   #tick(): void {
@@ -133,15 +151,34 @@ export class Dialer {
   async #dial(peerId: string, target: Target): Promise<void> {
     this.#dialing.set(peerId, this.#rank(peerId))
     try {
-      await this.#connect(peerId, target.addresses)
+      const { address, wrong } = await this.#connect(peerId, target.addresses, target.worked)
+      target.worked = address ?? target.worked
       target.pauseMs = RETRY_MIN_MS
-    } catch {
+      this.#tidy(peerId, target, wrong)
+    } catch (error) {
       target.failed = true
       // Off, or it does not know us as a member yet: tried again later, ever less often.
       target.pauseMs = Math.min(target.pauseMs * 2, RETRY_MAX_MS)
+      const wrong = isMeshError(error) ? error.detail?.wrong : undefined
+      if (Array.isArray(wrong)) this.#tidy(peerId, target, wrong)
     } finally {
       target.nextAt = this.#now() + target.pauseMs
       this.#dialing.delete(peerId)
     }
   }
+
+  /** The address that worked goes before the others; those of somebody else are dropped. */
+  #tidy(peerId: string, target: Target, wrong: readonly string[]): void {
+    for (const address of wrong) target.wrong.set(address, this.#now())
+    const rest = target.addresses.filter((address) => address !== target.worked && !wrong.includes(address))
+    const addresses = target.worked === undefined ? rest : [target.worked, ...rest]
+    if (addresses.join() === target.addresses.join()) return
+    target.addresses = addresses
+    this.#keep(peerId, addresses)
+  }
+}
+
+/** A peer that was not tried yet at these addresses. The first was put first because it had worked. */
+function newTarget(addresses: readonly string[], worked = addresses[0], wrong = new Map<string, number>()): Target {
+  return { addresses, worked, wrong, failed: false, nextAt: 0, pauseMs: RETRY_MIN_MS }
 }

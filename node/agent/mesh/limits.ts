@@ -4,6 +4,8 @@
 export const MAX_PARALLEL_DIALS = 16
 /** Pause between two looks at the list of peers to dial. */
 export const DIAL_TICK_MS = 250
+/** An address of a peer where somebody else answered is not tried again for so long, whoever tells of it. */
+export const WRONG_ADDRESS_MS = 10 * 60 * 1000
 /** Time that a restore that needs peers waits for newer metadata before it goes on with what it trusts. */
 export const METADATA_WAIT_MS = 3_000
 /** How often a command that waits for its first peer looks whether one has come. */

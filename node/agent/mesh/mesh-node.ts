@@ -22,6 +22,7 @@ import { ExchangeServer } from '../../exchange/serve/server.ts'
 import { UplinkFigures } from '../../exchange/uplink/uplink-figures.ts'
 import { UplinkGate } from '../../exchange/uplink/uplink-gate.ts'
 import { type UplinkLimit, UplinkPace } from '../../exchange/uplink/uplink-pace.ts'
+import { tellable } from '../../net/announced.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { MeshHost } from '../../net/host.ts'
 import type { Holding } from '../../store/block-source.ts'
@@ -67,6 +68,8 @@ export class MeshNode {
   /** Connected peers that are, or were, members. */
   readonly #members = new Set<string>()
   readonly #peerListeners: ((peerId: string, isUp: boolean) => void)[] = []
+  /** The addresses that were reported last. */
+  #told = ''
   #stopping = false
 
   /** Starts libp2p and connects to members until it is stopped. Errors: PORT_TAKEN, ADDRESS_INVALID. */
@@ -146,7 +149,7 @@ export class MeshNode {
     const startedAt = performance.now()
     return new Dialer({
       shelf: addressesOf(this.#machine.state),
-      connect: (peerId, addresses) => this.#host.connect(peerId, addresses),
+      connect: (peerId, addresses, worked) => this.#host.connect(peerId, addresses, { worked }),
       isWanted: (peerId) => this.#isWanted(peerId),
       rank: (peerId) => this.#neighbourhood.rank(peerId),
       room: (rank) =>
@@ -257,6 +260,8 @@ export class MeshNode {
     })
     host.onDiscover((peerId, addresses) => this.#learn(peerId, addresses))
     trust.onChange(() => this.#trustChanged())
+    host.network.onChange(() => this.#networkChanged())
+    this.#told = this.addresses().join()
     await this.#dialer.start()
   }
 
@@ -293,6 +298,15 @@ export class MeshNode {
     this.#dialer.retry()
   }
 
+  /** Network cards came, went, or have other addresses: whoever could not be reached may be reached now. */
+  #networkChanged(): void {
+    if (this.#stopping) return
+    const addresses = this.addresses()
+    if (addresses.join() !== this.#told) this.#report({ type: 'listening', peerId: this.peerId, addresses })
+    this.#told = addresses.join()
+    this.#dialer.retry()
+  }
+
   #isWanted(peerId: string): boolean {
     if (peerId === this.#host.peerId || this.#members.has(peerId) || this.swarm.ledger.isBanned(peerId)) return false
     return this.#machine.isMember(peerId)
@@ -317,7 +331,8 @@ export class MeshNode {
 
   #reachablePeers(): PeerAddresses[] {
     const connected = new Set(this.#host.connected())
-    return this.#dialer.addresses().filter(({ id }) => connected.has(id))
+    const known = this.#dialer.addresses().filter(({ id }) => connected.has(id))
+    return known.map(({ id, addresses }) => ({ id, addresses: tellable(addresses) }))
   }
 
   #facts(): LocalFacts {

@@ -1,7 +1,7 @@
 import { DEFAULT_PORT } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
-import type { MeshHost } from '../../net/host.ts'
+import type { HostOptions, MeshHost } from '../../net/host.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 
@@ -16,23 +16,30 @@ interface StartHostOptions {
   readonly report: (event: AgentEvent) => void
 }
 
-const DEFAULT_LISTEN = [`/ip4/0.0.0.0/tcp/${DEFAULT_PORT}`]
+const DEFAULT_LISTEN = [`/ip4/0.0.0.0/tcp/${DEFAULT_PORT}`, `/ip6/::/tcp/${DEFAULT_PORT}`]
 
 /** Starts libp2p with this machine's key. libp2p is loaded here and not before. Errors: PORT_TAKEN, ADDRESS_INVALID. */
 export async function startHost(machine: Machine, options: StartHostOptions): Promise<MeshHost> {
-  const { listen = [], mdns = true, admitsStrangers, report } = options
+  const { listen = [] } = options
   const [{ MeshHost }, key] = await Promise.all([import('../../net/host.ts'), machine.key()])
   const places = [listen, machine.config.listen, DEFAULT_LISTEN]
-  return MeshHost.start({
-    key,
-    listen: places.find((addresses) => addresses.length > 0) ?? [],
+  const chosen = places.find((addresses) => addresses.length > 0) ?? []
+  return MeshHost.start({ key, listen: chosen, ...hostOptions(machine, options) })
+}
+
+function hostOptions(
+  machine: Machine,
+  { mdns = true, admitsStrangers, report }: StartHostOptions,
+): Omit<HostOptions, 'key' | 'listen'> {
+  return {
     gate: { admits: (peerId) => machine.isMember(peerId) || admitsStrangers() },
     onError: (peerId, error) => {
       if (isMeshError(error, 'PROTOCOL_VIOLATION'))
         report({ type: 'warning', text: `${machine.nameOf(peerId)} broke the protocol: ${error.message}` })
     },
+    warn: (text) => report({ type: 'warning', text }),
     ...(mdns ? { mdnsTag: serviceTag(machine) } : {}),
-  })
+  }
 }
 
 /** Machines of one site find each other by multicast DNS, and nobody else. */

@@ -1,9 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { Dialer } from '../../../../node/agent/mesh/dialer.ts'
-import { MAX_PARALLEL_DIALS } from '../../../../node/agent/mesh/limits.ts'
+import { MAX_PARALLEL_DIALS, WRONG_ADDRESS_MS } from '../../../../node/agent/mesh/limits.ts'
+import { MeshError } from '../../../../protocol/errors.ts'
 
 const FAR = 1
+
+async function* nothing(): AsyncGenerator<never> {
+  // No addresses of earlier runs.
+}
 
 /** A dialer of machines whose dials never end; whom it has dialled. */
 async function dialled(names: readonly string[], room: (rank: number) => number): Promise<string[]> {
@@ -51,5 +56,65 @@ describe('Dialer', () => {
       () => Number.POSITIVE_INFINITY,
     )
     expect(begun).toHaveLength(MAX_PARALLEL_DIALS)
+  })
+
+  it('begins with the address that worked last, and drops one where somebody else answered', async () => {
+    const kept = new Map<string, readonly string[]>()
+    const dials: { addresses: readonly string[]; worked: string | undefined }[] = []
+    let now = 0
+    const dialer = new Dialer({
+      shelf: {
+        put: async (peerId, addresses) => void kept.set(peerId, addresses),
+        iterator: nothing,
+      },
+      connect: async (_peerId, addresses, worked) => {
+        dials.push({ addresses, worked })
+        if (dials.length > 1) throw new MeshError('PEERS_UNREACHABLE', 'off', { detail: { wrong: ['172.18'] } })
+        return { address: 'works', wrong: ['172.17'] }
+      },
+      isWanted: () => true,
+      rank: () => 0,
+      room: () => Number.POSITIVE_INFINITY,
+      now: () => now,
+    })
+    await dialer.start()
+    dialer.learn('pc1', ['172.17', 'dead', 'works'])
+    await sleep(1)
+    expect(kept.get('pc1')).toEqual(['works', 'dead'])
+    // Whoever tells of a wrong address again is not believed for a while.
+    dialer.learn('pc1', ['172.17', '172.18', 'works'])
+    await sleep(1)
+    expect(dials.at(-1)).toEqual({ addresses: ['172.18', 'works', 'dead'], worked: 'works' })
+    expect(kept.get('pc1')).toEqual(['works', 'dead'])
+    now += WRONG_ADDRESS_MS
+    dialer.learn('pc1', ['172.17'])
+    await sleep(1)
+    expect(dials.at(-1)?.addresses).toEqual(['172.17', 'works', 'dead'])
+    dialer.stop()
+  })
+
+  it('dials anew only for an address that it does not know', async () => {
+    let dials = 0
+    const dialer = new Dialer({
+      shelf: { put: async () => undefined, iterator: nothing },
+      connect: async () => {
+        dials++
+        throw new MeshError('PEERS_UNREACHABLE', 'off')
+      },
+      isWanted: () => true,
+      rank: () => 0,
+      room: () => Number.POSITIVE_INFINITY,
+      now: () => 0,
+    })
+    await dialer.start()
+    for (const addresses of [['a', 'b'], ['b', 'a'], ['b']]) {
+      dialer.learn('pc1', addresses)
+      await sleep(1)
+    }
+    expect(dials).toBe(1)
+    dialer.learn('pc1', ['c'])
+    await sleep(1)
+    expect(dials).toBe(2)
+    dialer.stop()
   })
 })

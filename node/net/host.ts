@@ -15,7 +15,9 @@ import { type FrameStream, Libp2pFrameStream } from './frame-stream.ts'
 import { connectionGater, type Gate } from './gate.ts'
 import { ADDRESS_DIAL_DEADLINE_MS, DIAL_DEADLINE_MS, MAX_STREAMS_PER_PROTOCOL } from './limits.ts'
 import { NetworkWatch } from './network-watch.ts'
+import { portHolder } from './port-holder.ts'
 import { AllFailed, raceAddresses } from './race-addresses.ts'
+import { parseTcpAddress } from './tcp-address.ts'
 import { wideYamux } from './wide-yamux.ts'
 
 /** What a node is made of. */
@@ -97,7 +99,7 @@ export class MeshHost {
       })
       return new MeshHost(node, { ...options, listen })
     } catch (error) {
-      throw listenError(error, listen)
+      throw await listenError(error, listen)
     }
   }
 
@@ -264,12 +266,13 @@ function reasonsOf(error: unknown): string[] {
 }
 
 /** libp2p tells in one text, with a paragraph for each address, why it cannot listen. */
-function listenError(error: unknown, listen: readonly string[]): unknown {
+async function listenError(error: unknown, listen: readonly string[]): Promise<unknown> {
   if (!(error instanceof Error)) return error
   const why = (address: string): string => error.message.split(`\n  ${address}: `)[1]?.split('\n\n', 1)[0] ?? ''
   const taken = listen.filter((address) => why(address).includes('EADDRINUSE'))
   if (taken.length > 0) {
-    return new MeshError('PORT_TAKEN', `another program listens on ${taken.join(' and ')}`, { cause: error })
+    const holder = (await portHolder(parseTcpAddress(taken[0]!)?.port ?? 0)) ?? 'another program'
+    return new MeshError('PORT_TAKEN', `${holder} listens on ${taken.join(' and ')} already`, { cause: error })
   }
   const failed = listen.filter((address) => why(address) !== '')
   if (failed.length > 0) {

@@ -43,7 +43,10 @@ export interface MeshNodeOptions {
   readonly report: (event: AgentEvent) => void
   /** How long a fetch waits for a first peer, and for somebody who holds what is missing; default: the constants. */
   readonly waitMs?: number | undefined
-  /** Begins with a few connections, and makes more the longer it runs. A small restore needs only a few. */
+  /**
+   * For a restore. Begins with a few connections, and makes more the longer it runs. A small restore needs only a few.
+   * Listens on any port if its own is taken.
+   */
   readonly gradual?: boolean | undefined
   /** The master's part in enrolment: whether strangers may connect, and how their requests are answered. */
   readonly enrolment?: { readonly isOpen: () => boolean; readonly serve: ServeStream } | undefined
@@ -75,7 +78,11 @@ export class MeshNode {
   /** Starts libp2p and connects to members until it is stopped. Errors: PORT_TAKEN, ADDRESS_INVALID. */
   static async start(options: MeshNodeOptions): Promise<MeshNode> {
     const { machine, enrolment } = options
-    const host = await startHost(machine, { ...options, admitsStrangers: () => enrolment?.isOpen() === true })
+    const host = await startHost(machine, {
+      ...options,
+      mayMovePort: options.gradual,
+      admitsStrangers: () => enrolment?.isOpen() === true,
+    })
     const node = new MeshNode(host, options)
     await node.#begin(enrolment?.serve)
     return node

@@ -11,6 +11,8 @@ interface StartHostOptions {
   readonly listen?: readonly string[] | undefined
   /** Whether peers are also looked for by multicast DNS. @default true */
   readonly mdns?: boolean | undefined
+  /** Listen on any other port if the port is taken: others find a restore by what it tells them. @default false */
+  readonly mayMovePort?: boolean | undefined
   /** Whether a peer that is no member may connect at this moment. */
   readonly admitsStrangers: () => boolean
   readonly report: (event: AgentEvent) => void
@@ -20,11 +22,19 @@ const DEFAULT_LISTEN = [`/ip4/0.0.0.0/tcp/${DEFAULT_PORT}`, `/ip6/::/tcp/${DEFAU
 
 /** Starts libp2p with this machine's key. libp2p is loaded here and not before. Errors: PORT_TAKEN, ADDRESS_INVALID. */
 export async function startHost(machine: Machine, options: StartHostOptions): Promise<MeshHost> {
-  const { listen = [] } = options
+  const { listen = [], mayMovePort = false, report } = options
   const [{ MeshHost }, key] = await Promise.all([import('../../net/host.ts'), machine.key()])
   const places = [listen, machine.config.listen, DEFAULT_LISTEN]
   const chosen = places.find((addresses) => addresses.length > 0) ?? []
-  return MeshHost.start({ key, listen: chosen, ...hostOptions(machine, options) })
+  const start = (addresses: readonly string[]): Promise<MeshHost> =>
+    MeshHost.start({ key, listen: addresses, ...hostOptions(machine, options) })
+  try {
+    return await start(chosen)
+  } catch (error) {
+    if (!mayMovePort || !isMeshError(error, 'PORT_TAKEN')) throw error
+    report({ type: 'note', text: `${error.message}; this restore listens on another port` })
+    return start(chosen.map((address) => address.replace(/\/tcp\/\d+$/, '/tcp/0')))
+  }
 }
 
 function hostOptions(

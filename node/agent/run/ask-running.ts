@@ -58,4 +58,6 @@ export interface Invited {
   readonly expires: string
   readonly role: Role
   readonly group: string
+  /** Why no other machine can use the token, if that is so. */
+  readonly warning?: string
 }

@@ -77,7 +77,8 @@ export class Master {
     const place = placeOf(params, config.site)
     const opened = await this.#invitations.open({ ttlMs, uses, place })
     const told = Array.isArray(params.addresses) ? params.addresses.map(String) : []
-    const addresses = [...told, ...reachable(node.addresses())]
+    const addresses = [...told, ...node.addresses()]
+    const warning = whyUseless(addresses)
     return {
       event: 'invitation',
       token: encodeJoinToken({ siteId: trust.siteId, peerId: node.peerId, addresses, ...opened }),
@@ -85,6 +86,7 @@ export class Master {
       siteId: toHex(trust.siteId),
       uses,
       expires: new Date(opened.expiresAt).toISOString(),
+      ...(warning === undefined ? {} : { warning }),
     }
   }
 
@@ -122,8 +124,10 @@ function placeOf(params: Params, ownSite: string): Place {
   throw new MeshError('USAGE', 'the name of a site or a group has 1 to 128 printable characters')
 }
 
-/** Addresses that mean something to another machine; the loopback ones only if there are no others. */
-function reachable(addresses: readonly string[]): string[] {
-  const outside = addresses.filter((address) => !/^\/ip4\/127\.|^\/ip6\/::1\//.test(address))
-  return outside.length > 0 ? outside : [...addresses]
+/** What is wrong with a token that no other machine can use; undefined if one can. */
+function whyUseless(addresses: readonly string[]): string | undefined {
+  const meansNothingElsewhere = /^\/ip4\/(127|169\.254)\.|^\/ip6\/(::1\/|fe[89ab])/
+  if (!addresses.every((address) => meansNothingElsewhere.test(address))) return undefined
+  const named = addresses.length === 0 ? 'no address of this machine' : `only ${addresses.join(', ')}`
+  return `another machine cannot join by this token: it names ${named}. Connect this machine to the network, or start it with another --listen; then invite again, or name with --address where it is reached`
 }

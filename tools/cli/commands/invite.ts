@@ -44,5 +44,8 @@ async function run(context: Context, options: Options): Promise<void> {
     ...(site === undefined ? {} : { site }),
     ...(group === undefined ? {} : { group }),
   })
+  // With --json it is part of the result.
+  if (invited.warning !== undefined && !context.output.json)
+    context.output.event({ type: 'warning', text: invited.warning })
   context.output.result(invited, invited.token)
 }

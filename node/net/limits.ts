@@ -36,3 +36,9 @@ export const DIAL_STEP_PEERS = 4
 export const DIAL_STEP_MS = 250
 /** Connections that a machine keeps to other sites as long as it lacks nothing. */
 export const FAR_PEERS = 4
+/** A switch with spanning tree lets nothing through for 30 s after a link came up; some time is left for DHCP, and for being found. */
+export const LINK_SETTLE_MS = 45_000
+/** So long what needs peers waits for the link of a card that had one. */
+export const LINK_LOST_PATIENCE_MS = 5 * 60 * 1000
+/** A link that came up once, on a computer that runs for longer than this, in seconds, came up when the computer was started. */
+export const LINK_OLD_UPTIME_S = 180

@@ -25,6 +25,7 @@ import { type UplinkLimit, UplinkPace } from '../../exchange/uplink/uplink-pace.
 import { tellable } from '../../net/announced.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { MeshHost } from '../../net/host.ts'
+import { LinkWatch } from '../../net/link-watch.ts'
 import type { Holding } from '../../store/block-source.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
@@ -62,6 +63,8 @@ export class MeshNode {
   readonly #report: (event: AgentEvent) => void
   readonly #server: ExchangeServer
   readonly #dialer: Dialer
+  /** What becomes of the network cards of this machine. */
+  readonly link: LinkWatch
   readonly #neighbourhood: Neighbourhood
   readonly #sync: MetadataSync
   /** What has crossed the uplink. */
@@ -106,6 +109,7 @@ export class MeshNode {
       nameOf: (peerId) => machine.nameOf(peerId),
       received: (peerId, bytes) => this.uplink.count(peerId, 'in', 'metadata', bytes),
     })
+    this.link = new LinkWatch(host.network, { report: (type, text) => report({ type, text }) })
     this.swarm = this.#makeSwarm(options.waitMs)
     this.#server = this.#makeServer()
     this.#dialer = this.#makeDialer(options.gradual === true)
@@ -125,13 +129,19 @@ export class MeshNode {
       events: {
         onReceived: (peerId, level, bytes) => this.uplink.count(peerId, 'in', level === 0 ? 'blocks' : 'pages', bytes),
         onWanting: () => this.#dialer.look(),
-        onVersions: (peerId, versions) => void this.#sync.heard(peerId, versions),
+        onVersions: (peerId, versions) => {
+          // It said hello: nothing more is to be expected of the network.
+          this.link.works()
+          void this.#sync.heard(peerId, versions)
+        },
         onPeers: (list) => this.#learnPeers(list),
         onBan: (peerId, reason) => {
           this.#report({ type: 'warning', text: `${this.#machine.nameOf(peerId)} ${reason}; it is not asked again` })
           void this.#host.disconnect(peerId)
         },
       },
+      // Who said how long to wait is not made to wait longer.
+      network: { isComing: () => waitMs === undefined && this.link.isComing(), fault: () => this.link.fault() },
       ...(waitMs === undefined ? {} : { deadlines: { peerWaitMs: waitMs, holderWaitMs: waitMs } }),
     })
   }

@@ -185,6 +185,15 @@ export class RestoreNetwork {
     if (this.#offered !== undefined) node.hold(this.#offered)
     // The first peer's metadata tells whether there is a newer release; without a peer there is nothing to wait for long.
     await firstNews(node, Math.min(METADATA_WAIT_MS, waitMs ?? METADATA_WAIT_MS), signal)
+    if (node.swarm.peers().length === 0 && waitMs === undefined) this.#tellOfWaiting(node)
     return node
+  }
+
+  /** A long wait is explained before it. */
+  #tellOfWaiting({ link }: MeshNode): void {
+    const young = link.youngest()
+    if (young === undefined) return
+    const text = `no machine of the site answers yet. The link of network card ${young.card} may be new, and a switch may let nothing through for 30 s after a link comes up. Waiting for ${Math.round(young.restMs / 1000)} s more`
+    this.#options.report({ type: 'note', text })
   }
 }

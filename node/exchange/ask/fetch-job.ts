@@ -151,6 +151,11 @@ export class FetchJob implements FarFetch, TicketOwner {
     return true
   }
 
+  /** A session with a peer was opened: what the peer holds is told in a moment, and waited for anew. */
+  metPeer(): void {
+    this.#helpedAt = this.#now()
+  }
+
   /** A peer holds other images than before. Returns whether it is to be enlisted anew: it holds this image now, or no longer. */
   unaskIfMoved(session: PeerSession<Ticket>): boolean {
     if (this.#picker.holdsImage(session.peerId) && this.#held(session) !== null) return false

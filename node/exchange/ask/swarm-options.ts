@@ -35,6 +35,14 @@ export interface SwarmDeadlines {
   readonly stallDisconnectMs: number
 }
 
+/** What is known of the network of this machine. */
+export interface NetworkFacts {
+  /** Whether peers that cannot be reached now may be a moment later, so that a fetch does not give up (@default they may not). */
+  readonly isComing: () => boolean
+  /** Why no peer may be reached, as the rest of a sentence. */
+  readonly fault: () => string | undefined
+}
+
 /** What a {@link Swarm} needs of the machine around it. */
 export interface SwarmOptions {
   /** Peer id of this machine. */
@@ -46,6 +54,7 @@ export interface SwarmOptions {
   readonly places?: Partial<PeerPlaces>
   readonly events?: Partial<SwarmEvents>
   readonly deadlines?: Partial<SwarmDeadlines>
+  readonly network?: NetworkFacts
   /** Milliseconds of any clock (@default performance.now). */
   readonly now?: () => number
   /** In [0, 1) (@default Math.random). */

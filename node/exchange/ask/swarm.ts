@@ -31,7 +31,7 @@ import {
 import { PeerLedger } from './peer-ledger.ts'
 import type { PeerSession } from './session.ts'
 import { Sessions } from './sessions.ts'
-import type { SwarmDeadlines, SwarmEvents, SwarmOptions } from './swarm-options.ts'
+import type { NetworkFacts, SwarmDeadlines, SwarmEvents, SwarmOptions } from './swarm-options.ts'
 import type { Ticket } from './ticket.ts'
 
 /** What is known of a peer the swarm has a session with. */
@@ -61,6 +61,7 @@ export class Swarm {
   readonly #isReluctant: (peerId: string) => boolean
   readonly #reports: Partial<SwarmEvents>
   readonly #deadlines: Partial<SwarmDeadlines>
+  readonly #network: NetworkFacts | undefined
   readonly #sessions: Sessions<Ticket>
   readonly #jobs = new Set<FetchJob>()
   readonly #far: FarSide
@@ -75,6 +76,7 @@ export class Swarm {
       places = {},
       events = {},
       deadlines = {},
+      network,
       now = () => performance.now(),
       random = Math.random,
     } = options
@@ -85,6 +87,7 @@ export class Swarm {
     this.#isReluctant = isReluctant
     this.#reports = events
     this.#deadlines = deadlines
+    this.#network = network
     this.#sessions = new Sessions({
       open,
       local,
@@ -94,7 +97,10 @@ export class Swarm {
       opened: (session) => {
         if (this.#far.isFar(session.peerId)) session.assumeSlow(FAR_ASSUMED_LINK_RATE)
         else this.#far.met(session)
-        for (const job of this.#jobs) this.#enlist(job, session)
+        for (const job of this.#jobs) {
+          job.metPeer()
+          this.#enlist(job, session)
+        }
         this.#pump()
       },
       ended: (session) => this.#loseSession(session),
@@ -382,7 +388,8 @@ export class Swarm {
 
   #checkSupply(job: FetchJob): void {
     const { peerWaitMs, holderWaitMs } = this.#deadlines
-    const because = this.#far.isClosed ? 'the uplink is closed at this time' : undefined
-    job.checkSupply({ peers: this.#sessions.all().length, peerWaitMs, holderWaitMs, because })
+    const because = this.#network?.fault() ?? (this.#far.isClosed ? 'the uplink is closed at this time' : undefined)
+    const isComing = this.#network?.isComing() === true
+    job.checkSupply({ peers: this.#sessions.all().length, peerWaitMs, holderWaitMs, isComing, because })
   }
 }

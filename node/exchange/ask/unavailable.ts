@@ -25,7 +25,9 @@ export interface SupplyFacts {
   /** How long to wait for a first peer, and for a holder (@default PEER_WAIT_MS and HOLDER_WAIT_MS). */
   readonly peerWaitMs?: number | undefined
   readonly holderWaitMs?: number | undefined
-  /** Why peers are not asked that are there, for the error: "the uplink is closed at this time". */
+  /** The network of this machine may be there a moment later: nothing is given up. */
+  readonly isComing?: boolean
+  /** Why peers are not asked that are there, or why none is, for the error: "the uplink is closed at this time". */
   readonly because?: string | undefined
 }
 
@@ -35,13 +37,15 @@ export interface SupplyFacts {
  */
 export function whyUnavailable(supply: Supply, facts: SupplyFacts): MeshError | undefined {
   const { dryMs, helplessMs } = supply
-  const { peers, peerWaitMs = PEER_WAIT_MS, holderWaitMs = HOLDER_WAIT_MS } = facts
+  const { peers, peerWaitMs = PEER_WAIT_MS, holderWaitMs = HOLDER_WAIT_MS, isComing, because } = facts
+  if (isComing === true) return undefined
   if (dryMs !== undefined && dryMs >= NO_DELIVERY_MS && peers > 0) return unavailable(supply, facts, 'delivers')
   if (helplessMs === undefined) return undefined
   if (peers > 0) return helplessMs < holderWaitMs ? undefined : unavailable(supply, facts, 'holds')
   if (helplessMs < peerWaitMs) return undefined
   const seconds = Math.round(helplessMs / 1000)
-  return new MeshError('PEERS_UNREACHABLE', `no machine of the site could be reached in ${seconds} s`)
+  const why = because === undefined ? '' : `: ${because}`
+  return new MeshError('PEERS_UNREACHABLE', `no machine of the site could be reached in ${seconds} s${why}`)
 }
 
 function unavailable(supply: Supply, { peers, because }: SupplyFacts, verb: 'holds' | 'delivers'): MeshError {

@@ -26,6 +26,7 @@ import { tellable } from '../../net/announced.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { MeshHost } from '../../net/host.ts'
 import { LinkWatch } from '../../net/link-watch.ts'
+import { MTU_HINT } from '../../net/mtu-hint.ts'
 import type { Holding } from '../../store/block-source.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
@@ -141,7 +142,7 @@ export class MeshNode {
         },
       },
       // Who said how long to wait is not made to wait longer.
-      network: { isComing: () => waitMs === undefined && this.link.isComing(), fault: () => this.link.fault() },
+      network: { isComing: () => waitMs === undefined && this.link.isComing(), fault: () => this.#fault() },
       ...(waitMs === undefined ? {} : { deadlines: { peerWaitMs: waitMs, holderWaitMs: waitMs } }),
     })
   }
@@ -313,6 +314,18 @@ export class MeshNode {
     }
     this.#server.announce()
     this.#dialer.retry()
+  }
+
+  /** Why nothing comes from anybody, as far as can be told here. */
+  #fault(): string | undefined {
+    const records = this.swarm.ledger.all()
+    const silent = records.find(({ stalls, bytes }) => stalls > 0 && bytes === 0)
+    const any = records.some(({ bytes }) => bytes > 0)
+    const mtu =
+      silent === undefined || any
+        ? undefined
+        : `${this.#machine.nameOf(silent.id)} answers, and sends nothing of the image; ${MTU_HINT}`
+    return this.link.fault() ?? mtu
   }
 
   /** Network cards came, went, or have other addresses: whoever could not be reached may be reached now. */

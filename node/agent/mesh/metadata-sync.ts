@@ -1,8 +1,9 @@
 import { METADATA_PROTOCOL, REQUEST_DEADLINE_MS } from '../../../protocol/constants.ts'
-import { MeshError } from '../../../protocol/errors.ts'
+import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import type { MetadataVersions } from '../../../protocol/messages.ts'
 import { RETRY_MIN_MS } from '../../exchange/limits.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
+import { MTU_HINT } from '../../net/mtu-hint.ts'
 import type { TrustStore } from '../../trust/trust-store.ts'
 import { DOUBT_MAX_MS } from './limits.ts'
 
@@ -33,9 +34,9 @@ export async function withMetadataFrom<T>(
   const stream = await open(METADATA_PROTOCOL)
   const replies = stream.messages()[Symbol.asyncIterator]()
   const fetch = async (name: string): Promise<Uint8Array | undefined> => {
-    const timer = setTimeout(() => {
-      stream.abort(new MeshError('REQUEST_TIMEOUT', `peer ${stream.peerId} did not send ${name}`))
-    }, REQUEST_DEADLINE_MS)
+    const askedAt = performance.now()
+    const late = new MeshError('REQUEST_TIMEOUT', `peer ${stream.peerId} did not send ${name} in time; ${MTU_HINT}`)
+    const timer = setTimeout(() => stream.abort(late), REQUEST_DEADLINE_MS)
     try {
       await stream.send({ type: 'file-request', name })
       const reply = await replies.next()
@@ -43,6 +44,10 @@ export async function withMetadataFrom<T>(
         throw new MeshError('PROTOCOL_VIOLATION', `peer ${stream.peerId} did not answer the request for ${name}`)
       }
       return reply.value.found ? reply.value.payload : undefined
+    } catch (error) {
+      // The peer gives up as well, when its answer was not taken.
+      const waitedMs = performance.now() - askedAt
+      throw isMeshError(error, 'PEERS_UNREACHABLE') && waitedMs > REQUEST_DEADLINE_MS / 2 ? late : error
     } finally {
       clearTimeout(timer)
     }

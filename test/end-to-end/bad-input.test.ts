@@ -281,8 +281,13 @@ describe('bad input gets a clear error, its exit code, and changes nothing', () 
     ])
     expect(await up.exited).toMatchObject({ code: EXIT.network, result: { code: 'PORT_TAKEN' } })
     server.close()
-    const wrong = new MeshProcess(['up', '--json', '--state', lab.path('m1'), '--listen', '127.0.0.1:80'])
-    expect(await wrong.exited).toMatchObject({ code: EXIT.usage, result: { code: 'ADDRESS_INVALID' } })
+    for (const [address, code] of [
+      ['127.0.0.1:80', 'USAGE'],
+      ['/ip4/999.0.0.1/tcp/80', 'ADDRESS_INVALID'],
+    ] as const) {
+      const wrong = new MeshProcess(['up', '--json', '--state', lab.path('m1'), '--listen', address])
+      expect(await wrong.exited, address).toMatchObject({ code: EXIT.usage, result: { code } })
+    }
   })
 
   it('blocks that nobody holds are named; what could be restored is; nobody reachable', async () => {

@@ -17,7 +17,6 @@ export async function ownDisk(stateDir: string, configured: ConfiguredMachine = 
 }
 
 /**
-/**
  * The path at which the managed disk is now, for a monitor. The log of another disk would be taken for the log of the managed one.
  * Errors: DISK_NOT_OWN, those of {@link ownDisk} and {@link chooseDisk}.
  */

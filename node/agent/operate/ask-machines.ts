@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { MAX_OPERATE_BYTES, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { anyText, type Check, either, list, object, text } from '../../../protocol/json-shape.ts'
@@ -11,8 +12,9 @@ import {
 import type { Answer } from '../../operate/ask.ts'
 import { OperateClient } from '../../operate/operate-client.ts'
 import type { Machine } from '../machine/machine.ts'
+import { DIAL_TICK_MS } from '../mesh/limits.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
-import { OPERATOR_BATCH } from './limits.ts'
+import { OPERATOR_BATCH, OPERATOR_CONNECT_MS } from './limits.ts'
 
 /** As {@link Answer}, in JSON. */
 export type AnswerJson<Op extends Operation> =
@@ -28,13 +30,27 @@ export function answerShape<Op extends Operation>(op: Op): Check<AnswerJson<Op>>
 
 const isPeers = list(text(MAX_TEXT_BYTES), OPERATOR_BATCH)
 
-/** Asks other machines over the network: for this process, and through the control socket for the commands of an operator. */
+/**
+ * Asks other machines over the network: for this process, and through the control socket for the commands of an operator. A node
+ * that was started a moment ago has not reached everybody yet: for OPERATOR_CONNECT_MS from then on it waits for whom it asks.
+ */
 export class AskMachines {
-  readonly #machine: Machine
+  readonly #machine: Pick<Machine, 'config' | 'isOperator'>
+  readonly #node: Pick<MeshNode, 'open' | 'onPeer' | 'connectedMembers'>
   readonly #client: OperateClient
+  /** When nobody is waited for any more, of performance.now. */
+  readonly #settledAt: number
+  #closed = false
 
-  constructor(machine: Machine, node: MeshNode) {
+  /** `connectMs`: @default OPERATOR_CONNECT_MS. */
+  constructor(
+    machine: Pick<Machine, 'config' | 'isOperator'>,
+    node: Pick<MeshNode, 'open' | 'onPeer' | 'connectedMembers'>,
+    connectMs = OPERATOR_CONNECT_MS,
+  ) {
     this.#machine = machine
+    this.#node = node
+    this.#settledAt = performance.now() + connectMs
     this.#client = new OperateClient({ open: (peerId, protocol) => node.open(peerId, protocol) })
     node.onPeer((id, isUp) => {
       if (!isUp) this.#client.left(id)
@@ -46,6 +62,7 @@ export class AskMachines {
     const { config } = this.#machine
     if (!this.#machine.isOperator(config.id))
       throw new MeshError('NOT_AN_OPERATOR', `${config.name} is neither the master nor an operator’s machine`)
+    await this.#connected(peers)
     return Promise.all(
       peers.map((id) =>
         this.#client.ask(id, request).then(
@@ -71,8 +88,18 @@ export class AskMachines {
     })
   }
 
+  /** Waits for those that a young node may still connect to. */
+  async #connected(peers: readonly string[]): Promise<void> {
+    while (!this.#closed && performance.now() < this.#settledAt) {
+      const here = new Set(this.#node.connectedMembers().map(({ id }) => id))
+      if (peers.every((id) => here.has(id))) return
+      await sleep(DIAL_TICK_MS / 5)
+    }
+  }
+
   /** Gives up what is being asked. */
   close(): void {
+    this.#closed = true
     this.#client.close()
   }
 }

@@ -7,7 +7,6 @@
  * holders tells who holds which blocks. list-receipts is `mesh receipts`.
  */
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import { MAX_MEMBERS } from '../../../protocol/constants.ts'
 import { ERROR_CODES, isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { isRecord, list } from '../../../protocol/json-shape.ts'
@@ -21,7 +20,6 @@ import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { firstNews } from '../mesh/first-news.ts'
-import { DIAL_TICK_MS } from '../mesh/limits.ts'
 import { MeshNode } from '../mesh/mesh-node.ts'
 import { type Gathered, isGathered, ReceiptGatherer } from '../receipts/receipt-gatherer.ts'
 import { type AnswerJson, AskMachines, answerShape } from './ask-machines.ts'
@@ -165,14 +163,9 @@ async function throughOwnNode(
 ): Promise<Reach> {
   const node = stack.adopt(await MeshNode.start({ machine, listen, mdns, report }), (it) => it.stop())
   const machines = stack.adopt(new AskMachines(machine, node), (it) => it.close())
-  const deadline = performance.now() + OPERATOR_CONNECT_MS
   // Who is a member is what the first peer's metadata says, if that is newer.
   await firstNews(node, OPERATOR_CONNECT_MS, signal)
-  const ask: Ask = async (peers, request) => {
-    const connected = (): Set<string> => new Set(node.connectedMembers().map(({ id }) => id))
-    while (!peers.every((id) => connected().has(id)) && performance.now() < deadline && !signal.aborted)
-      await sleep(DIAL_TICK_MS / 5)
-    return machines.ask(peers, request)
-  }
+  const ask: Ask = (peers, request) => machines.ask(peers, request)
+  signal.addEventListener('abort', () => machines.close(), { once: true })
   return { ask, holders: async (root) => holdersOf(root, machine, node) }
 }

@@ -65,6 +65,11 @@ const FAULTS = {
     exit: EXIT.disk,
     advice: 'Use a disk at least as large as the image, and for a write log as large as it says.',
   },
+  DISK_SECTORS: {
+    exit: EXIT.disk,
+    advice:
+      'Publish an image that was made on a disk with sectors of that size, or a partition by itself; some drives can be set to other sectors (`nvme format --lbaf`), which empties them.',
+  },
   DISK_TOO_LARGE: { exit: EXIT.disk, advice: 'Images are at most 64 TiB; give a smaller partition.' },
   DISK_MOUNTED: {
     exit: EXIT.disk,

@@ -28,6 +28,11 @@ export interface Manifest {
   readonly preserve: RangeSet
   /** Digest of the list of repeats (repeats.ts), of the size of a block; absent if there is none. */
   readonly repeats?: Digest
+  /**
+   * Bytes of the logical sectors that the image's partition table counts in; absent if the image has no table, or nothing tells.
+   * A disk with other sectors shows no partitions.
+   */
+  readonly sectorSize?: number
   /** Free text for people, at most 200 characters. */
   readonly label: string
   /** When it was published, ISO 8601 in UTC. */
@@ -37,6 +42,7 @@ export interface Manifest {
 const FORMAT = 1
 const MAX_LABEL_CHARACTERS = 200
 const MAX_RELEASE = 2 ** 31
+const SECTOR_SIZES: readonly number[] = [512, 1024, 2048, 4096]
 
 /** Segments of `[a-z0-9][a-z0-9._-]*` joined by `/`, at most 128 characters, so that a name is safe in paths everywhere. */
 export function isImageName(text: string): boolean {
@@ -60,6 +66,7 @@ export function encodeManifest(manifest: Manifest): Uint8Array {
       root: toHex(manifest.root),
       preserve: [...manifest.preserve.runs()].map((run) => [...run]),
       ...(manifest.repeats === undefined ? {} : { repeats: toHex(manifest.repeats) }),
+      ...(manifest.sectorSize === undefined ? {} : { sectorSize: manifest.sectorSize }),
       label: manifest.label,
       time: manifest.time,
     }),
@@ -80,6 +87,7 @@ const MANIFEST = {
     root: isDigest,
     preserve: list(isRun, MAX_METADATA_FILE_BYTES),
     repeats: optional(isDigest),
+    sectorSize: optional(which(natural(), (size) => SECTOR_SIZES.includes(size))),
     label: which(anyText(MAX_METADATA_FILE_BYTES), (label) => label.length <= MAX_LABEL_CHARACTERS),
     time,
   }),
@@ -90,7 +98,8 @@ const MANIFEST = {
 export function decodeManifest(bytes: Uint8Array): Manifest {
   if (bytes.byteLength > MAX_METADATA_FILE_BYTES)
     throw new MeshError('MANIFEST_INVALID', `the manifest has ${bytes.byteLength} bytes, which are too many`)
-  const { image, release, size, blockSize, root, preserve, repeats, label, time } = readDocument(MANIFEST, bytes)
+  const read = readDocument(MANIFEST, bytes)
+  const { image, release, size, blockSize, root, preserve, repeats, sectorSize, label, time } = read
   return {
     image,
     release,
@@ -99,6 +108,7 @@ export function decodeManifest(bytes: Uint8Array): Manifest {
     root: digestFromHex(root)!,
     preserve: preservedOf(preserve, countBlocks(size, blockSize)),
     ...(repeats === undefined ? {} : { repeats: digestFromHex(repeats)! }),
+    ...(sectorSize === undefined ? {} : { sectorSize }),
     label,
     time,
   }

@@ -3,6 +3,7 @@
  * - `BlockDevice` is a disk that is open; `file-device` opens one, `image-disk` sees the part of it that an image covers.
  * - `hash-pool` hashes a disk with several threads (`hash-worker`, each with a `run-hasher`) and finds anchors meanwhile;
  *   `repeat-finder` turns anchors into what the image has twice.
+ * - `disk-content` tells what a disk holds: its partition table (`gpt`) and file systems (`file-system-magic`, `blkid`).
  * - `mounts` refuses a disk that is in use, `kernel-disks` asks /sys.
  * - `read-disk` reads what a disk is known by (`known-disk`, `partition-table`), `compare-disks` says whether two are one, `find-disk`
  *   looks for a disk under all names.
@@ -17,6 +18,8 @@ export interface BlockDevice {
   readonly path: string
   readonly size: ByteCount
   readonly kind: 'file' | 'block'
+  /** Bytes of a logical sector, of a device that the kernel tells it of. */
+  readonly sectorSize?: number
   /** Fills `into` completely from `offset`; the range must lie inside the device. */
   read(offset: ByteOffset, into: Uint8Array): Promise<void>
   /**

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { readSync, writeSync } from 'node:fs'
-import { constants, type FileHandle, open, readFile, stat } from 'node:fs/promises'
+import { constants, type FileHandle, open, readFile, realpath, stat } from 'node:fs/promises'
 import { MAX_IMAGE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { type ByteCount, type ByteOffset, byteCount } from '../../protocol/units.ts'
@@ -42,28 +42,33 @@ export async function openDevice(path: string, options: { writable: boolean }): 
 async function deviceOf(handle: FileHandle, path: string): Promise<BlockDevice> {
   const facts = await handle.stat()
   const size = facts.isFile() ? facts.size : await blockDeviceSize(facts.rdev)
+  const sectorSize = facts.isFile() ? undefined : await logicalSectorSize(facts.rdev)
   if (size === 0) throw new MeshError('DISK_EMPTY', `${path} is empty`, { detail: { path } })
   if (size > MAX_IMAGE_SIZE_BYTES) {
     throw new MeshError('DISK_TOO_LARGE', `${path} has ${size} bytes`, { detail: { path, size } })
   }
-  return new FileDevice(handle, path, byteCount(size), facts.isFile() ? 'file' : 'block')
+  return new FileDevice(handle, { path, size: byteCount(size), kind: facts.isFile() ? 'file' : 'block', sectorSize })
 }
+
+type FileDeviceFacts = Pick<BlockDevice, 'path' | 'size' | 'kind'> & { readonly sectorSize: number | undefined }
 
 class FileDevice implements BlockDevice {
   readonly path: string
   readonly size: ByteCount
   readonly kind: 'file' | 'block'
+  readonly sectorSize?: number
   readonly #handle: FileHandle
   readonly #quickReads = new QuickTransfers()
   readonly #quickWrites = new QuickTransfers()
   /** The fault of a flush that failed; every later flush fails with it. */
   #unflushable: MeshError | undefined
 
-  constructor(handle: FileHandle, path: string, size: ByteCount, kind: 'file' | 'block') {
+  constructor(handle: FileHandle, { path, size, kind, sectorSize }: FileDeviceFacts) {
     this.#handle = handle
     this.path = path
     this.size = size
     this.kind = kind
+    if (sectorSize !== undefined) this.sectorSize = sectorSize
   }
 
   async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
@@ -134,6 +139,16 @@ class FileDevice implements BlockDevice {
 async function isReadOnly(rdev: number): Promise<boolean> {
   const flag = await readFile(`/sys/dev/block/${deviceNumber(rdev)}/ro`, 'utf8').catch(() => '')
   return flag.trim() === '1'
+}
+
+/** A partition has no queue of its own: that of its disk tells. */
+async function logicalSectorSize(rdev: number): Promise<number | undefined> {
+  const folder = await realpath(`/sys/dev/block/${deviceNumber(rdev)}`).catch(() => '')
+  for (const queue of [`${folder}/queue`, `${folder}/../queue`]) {
+    const bytes = Number(await readFile(`${queue}/logical_block_size`, 'utf8').catch(() => ''))
+    if (bytes > 0) return bytes
+  }
+  return undefined
 }
 
 async function blockDeviceSize(rdev: number): Promise<number> {

@@ -5,7 +5,7 @@ import { sameBytes } from '../../protocol/digest.ts'
 import { type ByteOffset, byteOffset, countBlocks } from '../../protocol/units.ts'
 import type { BlockDevice } from './block-device.ts'
 
-/** The part of a device that an image covers, addressed in blocks. What lies behind the image is never touched. */
+/** The part of a device that an image covers, addressed in blocks. Nothing behind the image is touched through it. */
 export class ImageDisk {
   readonly device: BlockDevice
   readonly size: number

@@ -25,9 +25,13 @@ export const QUICK_SLOW_MS = 0.1
 export const QUICK_SLOW_MS_PER_MIB = 1
 /** After a wait of 1 ms the main thread tries no transfer for 20 ms, so that it waits for at most 5 % of the time. */
 export const QUICK_PAUSE_FACTOR = 20
+/** Sizes of sectors that a GPT may have been made for. */
+export const GPT_SECTOR_BYTES = [512, 4096, 1024, 2048] as const
 /** Partitions of a GPT, and bytes of one entry, beyond which a table is taken for damaged: Linux numbers no more than 256 of a disk. */
 export const MAX_PARTITIONS = 1024
 export const MAX_PARTITION_ENTRY_BYTES = 4096
+/** blkid reads a few KiB. */
+export const BLKID_DEADLINE_MS = 10_000
 /** Devices stacked on each other (LVM on LUKS on RAID …) that are followed down to the hardware. */
 export const MAX_STACKED_DEVICES = 8
 /** How long a drive may take to tell its counters; without them a boot goes on. */

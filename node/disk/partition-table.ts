@@ -1,8 +1,5 @@
-import { crc32 } from 'node:zlib'
+import { parseGptHeader, type ReadBytes } from './gpt.ts'
 import { MAX_PARTITION_ENTRY_BYTES, MAX_PARTITIONS } from './limits.ts'
-
-/** Reads `length` bytes of a whole disk from byte `offset`. */
-export type ReadBytes = (offset: number, length: number) => Promise<Buffer>
 
 /**
  * What the partition table of a disk calls its partition `number` (from 1), in the form in which udev writes
@@ -25,13 +22,10 @@ async function gptUuid(
   number: number,
   sectorBytes: number,
 ): Promise<string | undefined> {
-  const headerBytes = header.readUInt32LE(12)
-  if (headerBytes < 92 || headerBytes > header.length) return undefined
-  const checked = Buffer.from(header.subarray(0, headerBytes))
-  checked.fill(0, 16, 20)
-  if (crc32(checked) !== header.readUInt32LE(16)) return undefined
-  const first = Number(header.readBigUInt64LE(72)) * sectorBytes
-  const [count, entryBytes] = [header.readUInt32LE(80), header.readUInt32LE(84)]
+  const parsed = parseGptHeader(header, sectorBytes)
+  if (parsed === undefined) return undefined
+  const { sector, count, bytes: entryBytes } = parsed.entries
+  const first = sector * sectorBytes
   if (count > MAX_PARTITIONS || entryBytes < 128 || entryBytes > MAX_PARTITION_ENTRY_BYTES) return undefined
   if (number < 1 || number > count || !Number.isSafeInteger(first)) return undefined
   const entry = await read(first + (number - 1) * entryBytes, 128)

@@ -29,13 +29,13 @@ import type { BlockFetcher } from './block-fetcher.ts'
 import { BlockProvider, type StagedContent } from './block-provider.ts'
 import { BlockWriter } from './block-writer.ts'
 import { DirtyBlocks } from './dirty-blocks.ts'
+import { assertFits } from './fit.ts'
 import { AUDIT_BOOT_BUDGET_MS } from './limits.ts'
 import { movedLog } from './moved-log.ts'
 import type { RestoreResult } from './restore-result.ts'
 import { RestoreTally } from './restore-tally.ts'
 import { DisplacedBlocks, scanDisk } from './scan.ts'
 import { ensureTree } from './tree-fetch.ts'
-import { assertLargeEnough } from './verify.ts'
 
 /** What one restore works with. The restore closes none of it. */
 export interface RestoreOptions {
@@ -92,7 +92,7 @@ export interface RestoreOptions {
 /**
  * Brings a disk back to a release: which blocks → where from → fetch → verify → write → flush → clear the log. With a
  * log that can be believed, the restore looks at what the log calls dirty and at a sample of the rest. Any doubt ends
- * in a scan of the disk. A restore that was killed at any moment is simply run again. Errors: DISK_TOO_SMALL (nothing
+ * in a scan of the disk. A restore that was killed at any moment is simply run again. Errors: DISK_TOO_SMALL and DISK_SECTORS (nothing
  * was changed), DISK_IO, BLOCKS_UNAVAILABLE, PEERS_UNREACHABLE, INTERRUPTED. Blocks that came before an error are
  * written, flushed and cleared in the log.
  */
@@ -101,7 +101,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
   const startedAt = now()
   // The clock may be set during a restore, as it often is after a boot, so the time that it took is not read from it.
   const begun = performance.now()
-  assertLargeEnough(device, manifest)
+  assertFits(device, manifest)
   const opened = await openLog(options)
   const { tree, received } = await ensureTree({ ...options, facts: manifest })
   try {

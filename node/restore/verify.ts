@@ -5,6 +5,7 @@ import type { HashPool } from '../disk/hash-pool.ts'
 import type { ReportProgress } from '../disk/progress.ts'
 import type { TreeStore } from '../store/tree-store.ts'
 import type { VerifiedManifest } from '../trust/verified-manifest.ts'
+import { assertLargeEnough } from './fit.ts'
 import { scanDisk } from './scan.ts'
 
 /** Result of `mesh verify`. */
@@ -21,19 +22,6 @@ export interface VerifyReport {
 }
 
 const MAX_RANGES_REPORTED = 1000
-
-/** Refuses a disk that cannot hold the image. */
-export function assertLargeEnough(
-  device: BlockDevice,
-  manifest: { readonly image: string; readonly size: number },
-): void {
-  if (device.size >= manifest.size) return
-  throw new MeshError(
-    'DISK_TOO_SMALL',
-    `${device.path} has ${device.size} bytes, image ${manifest.image} needs ${manifest.size}`,
-    { detail: { path: device.path, size: device.size, needed: manifest.size } },
-  )
-}
 
 /** Compares every block of a disk with the release; writes nothing. Errors: STATE_MISSING if the tree is not here. */
 export async function verifyDisk(options: {

@@ -47,6 +47,16 @@ describe('manifest', () => {
       expect(refused(Buffer.from(JSON.stringify({ ...json, repeats: wrong })))).toBe(true)
   })
 
+  it('names the sectors of its partition table, if it has one', () => {
+    const golden = readFileSync(join(import.meta.dirname, '../vectors/manifest-of-disk.json'))
+    expect(Buffer.from(encodeManifest({ ...sample, sectorSize: 512 })).equals(golden)).toBe(true)
+    expect(decodeManifest(golden).sectorSize).toBe(512)
+    expect(decodeManifest(encodeManifest(sample))).not.toHaveProperty('sectorSize')
+    const json = JSON.parse(golden.toString()) as Record<string, unknown>
+    for (const wrong of [0, 500, 8192, '512', null])
+      expect(refused(Buffer.from(JSON.stringify({ ...json, sectorSize: wrong })))).toBe(true)
+  })
+
   it('refuses every wrong value', () => {
     const json = JSON.parse(Buffer.from(encodeManifest(sample)).toString()) as Record<string, unknown>
     const variants: Record<string, unknown>[] = [

@@ -8,14 +8,18 @@ const run = promisify(execFile)
 
 /**
  * Attaches a loop device over a file until the test ends; skips the test, saying why, where that is not possible.
- * With `partitions` the kernel reads the partition table.
+ * With `partitions` the kernel reads the partition table; `sectorBytes`: logical sectors, 512 unless told otherwise.
  */
 export async function attachLoop(
   file: string,
   context: TestContext,
-  options: { partitions?: boolean } = {},
+  options: { partitions?: boolean; sectorBytes?: number } = {},
 ): Promise<string> {
-  const flags = options.partitions === true ? ['--partscan'] : []
+  const { partitions = false, sectorBytes } = options
+  const flags = [
+    ...(partitions ? ['--partscan'] : []),
+    ...(sectorBytes === undefined ? [] : ['--sector-size', String(sectorBytes)]),
+  ]
   const device = await orSkip(context, 'losetup', ['--find', '--show', ...flags, file])
   onTestFinished(async () => {
     await run('losetup', ['--detach', device])

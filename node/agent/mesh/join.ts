@@ -6,10 +6,11 @@ import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { decodeJoinToken, type JoinToken } from '../../../protocol/join-token.ts'
 import { formatTime } from '../../../protocol/local-time.ts'
 import { isMachineName } from '../../../protocol/names.ts'
+import type { BlockDevice } from '../../disk/block-device.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import { assertNotMounted } from '../../disk/mounts.ts'
 import { readDisk } from '../../disk/read-disk.ts'
-import { assertLargeEnough } from '../../restore/verify.ts'
+import { assertFits } from '../../restore/fit.ts'
 import { StateDirectory } from '../../state/state-directory.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
 import type { Role } from '../../trust/members.ts'
@@ -69,7 +70,8 @@ export async function join(options: JoinOptions): Promise<Joined> {
     if (device === undefined && role === 'machine')
       throw new MeshError('USAGE', `${name} joined ${site} as a lab machine; run it again with the --disk to restore`)
     const manifest = device === undefined ? undefined : chooseImage(trust, site, options.image)
-    if (device !== undefined && manifest !== undefined) assertLargeEnough(device, manifest)
+    if (device !== undefined && manifest !== undefined) assertFits(device, manifest)
+    if (device !== undefined && manifest !== undefined) tellOfLargerDisk(device, manifest, options)
     await state.subdirectory('trees')
     await addressesOf(state).put(token.peerId, [...token.addresses])
     await state.saveMachine({
@@ -96,6 +98,13 @@ function noMachineName(name: string, isHostName: boolean): MeshError {
     'USAGE',
     `${what} is no machine name: give one by --name, of letters a to z, digits, dots, dashes and underscores, at most 63`,
   )
+}
+
+/** The table of a whole disk knows where its backup is; only tools that repair tables expect it elsewhere. */
+function tellOfLargerDisk(device: BlockDevice, manifest: VerifiedManifest, { report }: JoinOptions): void {
+  if (manifest.sectorSize === undefined || device.size === manifest.size) return
+  const text = `${device.path} is larger than the image by ${device.size - manifest.size} bytes: a partition table of the kind GPT has its backup at the end of the image, and not at the end of this disk; leave it there (handbook, “Whole disks”)`
+  report({ type: 'note', text })
 }
 
 /** The master's clock decides about the token; this only finds a clock that is clearly wrong before metadata is judged by it. */

@@ -158,11 +158,17 @@ interface ReleaseFacts {
 async function sign(
   { state, trust }: Machine,
   { before, ...facts }: ReleaseFacts,
-  { tree, drop }: ReleaseContent,
+  { tree, found, drop }: ReleaseContent,
 ): Promise<void> {
   const { root, repeats } = tree
   const sizes = { size: byteCount(tree.size), blockSize: byteCount(tree.blockSize) }
-  const contents = { ...sizes, root, ...(repeats === undefined ? {} : { repeats }) }
+  // A table that is not of the image is that of each machine.
+  const sectorSize = facts.preserve.has(0) ? undefined : found.table?.sectorSize
+  const optional = {
+    ...(repeats === undefined ? {} : { repeats }),
+    ...(sectorSize === undefined ? {} : { sectorSize }),
+  }
+  const contents = { ...sizes, root, ...optional }
   const release = (before?.release ?? 0) + 1
   try {
     const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust })

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { MeshError } from '../../../protocol/errors.ts'
 import type { RangeSet } from '../../../protocol/ranges.ts'
+import { type DiskContent, readDiskContent } from '../../disk/disk-content.ts'
 import { diskFacts } from '../../disk/disk-facts.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import { HashPool } from '../../disk/hash-pool.ts'
@@ -33,6 +34,8 @@ interface ContentPlan {
 /** The content of a disk, hashed. */
 export interface ReleaseContent {
   readonly tree: TreeFacts
+  /** What was found on the disk. */
+  readonly found: DiskContent
   /** Gives a copy its name. Returns the path from which the content is served. */
   keep(): Promise<string>
   /** Removes a copy that is not to be served. */
@@ -68,9 +71,10 @@ async function readDisk(plan: ContentPlan, pool: HashPool): Promise<ReleaseConte
     const facts = await diskFacts(device)
     const before = await facts.stamp()
     const tree = await hash(plan, path, pool)
+    const found = await readDiskContent(device)
     if ((await facts.since(before)).changed !== undefined)
       refuseChanged(`${path} was written while it was hashed`, plan)
-    return { tree, keep: async () => path, drop: async () => undefined }
+    return { tree, found, keep: async () => path, drop: async () => undefined }
   } finally {
     await device.close()
   }
@@ -83,13 +87,19 @@ async function readCopy(plan: ContentPlan, to: string, pool: HashPool): Promise<
   const copy = await copyDisk(disk, to, { progress: progressOf(plan), signal: plan.signal })
   try {
     const tree = await hash(plan, copy.path, pool)
+    const found = await contentOf(disk)
     const differ = await differing(plan, tree, disk, pool)
     if (differ > 0) refuseChanged(`${disk} differs in ${differ} blocks from the copy that was made of it`, plan)
-    return { tree, keep: () => keepCopy(copy), drop: () => dropCopy(copy) }
+    return { tree, found, keep: () => keepCopy(copy), drop: () => dropCopy(copy) }
   } catch (error) {
     await dropCopy(copy)
     throw error
   }
+}
+
+async function contentOf(path: string): Promise<DiskContent> {
+  const device = await openDevice(path, { writable: false })
+  return readDiskContent(device).finally(() => device.close())
 }
 
 function hash(plan: ContentPlan, path: string, pool: HashPool): Promise<TreeFacts> {

@@ -1,7 +1,9 @@
 import { isDeepStrictEqual } from 'node:util'
 import { toHex } from '../../../protocol/digest.ts'
+import { isMeshError } from '../../../protocol/errors.ts'
 import type { BlockDevice } from '../../disk/block-device.ts'
 import type { HashPool } from '../../disk/hash-pool.ts'
+import { dropOldBackupTable } from '../../restore/backup-table.ts'
 import { restore } from '../../restore/restore.ts'
 import type { RestoreResult } from '../../restore/restore-result.ts'
 import type { TreeStore } from '../../store/tree-store.ts'
@@ -67,7 +69,7 @@ async function restoreLogged(
   const beside = await openBeside(manifest, parts, stack)
   // This restore scans because the log cannot be had now. The next one may find the log again.
   const isLogAside = log.source === 'scan' && (await readLogConfig(directory)) !== undefined
-  return await restore({
+  const restored = await restore({
     device,
     manifest,
     trees,
@@ -97,6 +99,25 @@ async function restoreLogged(
     nameOf: (peerId) => machine.nameOf(peerId),
     random: secureRandom,
   })
+  // While the log is open: it goes by what has been written to the disk when it is closed.
+  if (restored.verified) await tidyDiskEnd(device, manifest, report)
+  return restored
+}
+
+/** The old backup of a table is no part of the image, so it is told of when it is taken away. */
+async function tidyDiskEnd(
+  device: BlockDevice,
+  manifest: VerifiedManifest,
+  report: (event: AgentEvent) => void,
+): Promise<void> {
+  const at = await dropOldBackupTable(device, manifest).catch((error: unknown) => {
+    if (!isMeshError(error)) throw error
+    const text = `the end of ${device.path}, behind the image, could not be looked at: ${error.message}`
+    report({ type: 'warning', text })
+  })
+  if (at === undefined) return
+  const text = `the backup of another partition table (GPT) stood at the end of ${device.path}, at byte ${at}; it was overwritten, because repair tools would have brought its partitions back`
+  report({ type: 'note', text })
 }
 
 /** Which release it is, as the state of the disk names it. */

@@ -1,6 +1,7 @@
 import { open, truncate, writeFile } from 'node:fs/promises'
 import { describe, expect, it } from 'vitest'
-import { partitionUuid, type ReadBytes } from '../../../node/disk/partition-table.ts'
+import type { ReadBytes } from '../../../node/disk/gpt.ts'
+import { partitionUuid } from '../../../node/disk/partition-table.ts'
 import { gptBytes } from '../../support/gpt.ts'
 import { orSkip } from '../../support/real-devices.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'

@@ -16,6 +16,7 @@ export const EXIT = {
   mismatch: 8,
   hook: 9,
   newer: 10,
+  doubtful: 11,
   interrupted: 130,
 } as const
 
@@ -251,6 +252,12 @@ const FAULTS = {
   FORMAT_NEWER: {
     exit: EXIT.newer,
     advice: 'Update mesh on the machine that says so; nothing was changed there.',
+  },
+
+  PUBLISH_DOUBTFUL: {
+    exit: EXIT.doubtful,
+    advice:
+      'Check that this is the right disk, in the right state; `mesh seed --dry-run` only looks. If all of it is meant, add --force.',
   },
 
   UNIT_FOREIGN: {

@@ -68,7 +68,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     receipts: ['machine'],
     offer: ['machine', 'log', 'mesh'],
     stage: ['machine', 'mesh'],
-    release: ['machine', 'mesh'],
+    release: ['machine', 'mesh', 'receipts'],
     operate: ['machine', 'mesh', 'receipts', 'offer'],
     restore: ['machine', 'log', 'mesh', 'offer', 'receipts'],
     roll: ['machine', 'operate'],

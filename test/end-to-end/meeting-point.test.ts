@@ -70,7 +70,7 @@ describe.skipIf(why !== undefined)('two sites that cannot reach each other', { t
     for (const machine of ['master', 'pc']) lab.listenOn(machine, '127.0.0.1')
     for (const machine of [HUB, 'pc']) await empty(machine)
     await writeFile(model, random.bytes(SIZE))
-    await lab.serve('master', ['seed', model, '--image', 'lab'])
+    await lab.serve('master', ['seed', model, '--image', 'lab', '--force'])
     const first = (await lab.ok(HUB, ['restore', ...WAIT])) as unknown as RestoreResult
     expect(first.peers.map(({ name }) => name)).toEqual(['master'])
     await lab.serve(HUB, ['up'])

@@ -82,7 +82,8 @@ describe('a release that is staged while the machines run', { timeout: 4 * WAIT_
     model.copy(model, 20 * BLOCK, 30 * BLOCK, 31 * BLOCK)
     model.fill(0, 40 * BLOCK, 41 * BLOCK)
     await writeFile(lab.path('model.img'), model)
-    const seed = ['seed', lab.path('model.img'), ...args]
+    // Half of the image changes.
+    const seed = ['seed', lab.path('model.img'), '--force', ...args]
     await (args.includes('--once') ? lab.ok('master', seed) : lab.serve('master', seed))
   }
 

@@ -2,6 +2,7 @@ import { SingleBar } from 'cli-progress'
 import type { AgentEvent } from '../../node/agent/machine/events.ts'
 import type { Progress } from '../../node/disk/progress.ts'
 import type { MeshError } from '../../protocol/errors.ts'
+import { describeChange } from './change-text.ts'
 import { formatBytes, formatSeconds } from './format.ts'
 
 const LINE_EVERY_MS = 2_000
@@ -172,6 +173,8 @@ function describeEvent(event: Exclude<AgentEvent, ProgressEvent>): string | unde
       return `${event.machine}: ${event.turn}${event.why === '' ? '' : `, ${event.why}`}`
     case 'holders':
       return `every block is on ${event.least} running machines or more; down: ${event.down.join(' ') || 'nobody'}`
+    case 'change':
+      return describeChange(event.change)
     case 'published':
     case 'receipt':
       return undefined

@@ -53,7 +53,7 @@ async function publishAndTell(
   for (const machine of machines) before.set(machine, await metadataOf(prepared, machine))
   await lab.stop(publisher)
   const begun = performance.now()
-  await lab.serve(publisher, ['seed', target, '--image', IMAGE])
+  await lab.serve(publisher, ['seed', target, '--image', IMAGE, '--force'])
   const publishSeconds = (performance.now() - begun) / 1000
   for (const machine of machines)
     for (const deadline = Date.now() + NEWS_MS; (await metadataOf(prepared, machine)) === before.get(machine); ) {
@@ -73,7 +73,7 @@ async function publishAndStage(
   await lab.stop(publisher)
   await lab.network.shape({ lan: options.rate, uplink: options.uplink })
   const before = await lab.network.traffic()
-  await lab.serve(publisher, ['seed', target, '--image', IMAGE], 'listening')
+  await lab.serve(publisher, ['seed', target, '--image', IMAGE, '--force'], 'listening')
   const begun = performance.now()
   await Promise.all(
     serving.map(async (running, i) => {

@@ -18,11 +18,46 @@ export type AgentEvent =
   | ({ type: 'staged'; image: string } & StagingStatus)
   | { type: 'monitoring'; disk: string; uri: string; state: LogState['state']; dirty: number; openMs: number }
   | ({ type: 'hook' } & HookOutcome)
+  | { type: 'change'; change: ReleaseChange }
   | { type: 'published'; published: Published }
   | { type: 'receipt'; receipt: RestoreResult }
   | { type: 'member'; id: string; name: string }
   | { type: 'peer'; id: string; name: string; up: boolean }
   | RollEvent
+
+/** What a release changes, told before it is signed. */
+export interface ReleaseChange {
+  readonly image: string
+  readonly release: number
+  /** Bytes, and those of the release before; null for the first. */
+  readonly size: number
+  readonly sizeBefore: number | null
+  /** Null for the first release, if the hash tree of the one before is not here, or has blocks of another size. */
+  readonly blocks: {
+    readonly total: number
+    readonly changed: number
+    /** Blocks of the release before that are not zeros, how many of them become zeros, and how many change at all. */
+    readonly filled: number
+    readonly zeroed: number
+    readonly lost: number
+  } | null
+  /** Partition table and file systems that were found, in words, and those of the release before; null if nobody has looked. */
+  readonly content: string | null
+  readonly contentBefore: string | null
+}
+
+/** Result of `mesh seed --dry-run`. */
+export interface WouldPublish {
+  readonly event: 'would-publish'
+  readonly image: string
+  /** The release that would be published, or the newest if the content is the same. */
+  readonly release: number
+  /** Root of the hash tree, hexadecimal. */
+  readonly root: string
+  readonly size: number
+  readonly blockSize: number
+  readonly unchanged: boolean
+}
 
 /** Result of `mesh seed`. */
 export interface Published {

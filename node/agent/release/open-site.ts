@@ -1,6 +1,7 @@
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { isPlaceName } from '../../../protocol/names.ts'
+import type { MachineConfig } from '../../state/machine-config.ts'
 import { StateDirectory } from '../../state/state-directory.ts'
 import { loadOrCreateMachineKey } from '../../trust/machine-key.ts'
 import { createSite } from '../../trust/site-signer.ts'
@@ -30,16 +31,20 @@ export async function openSite(
 ): Promise<Machine> {
   const state = await StateDirectory.open(stateDir, { create: true })
   try {
-    if (state.machine !== undefined && state.machine.role !== 'master') {
-      const what = state.machine.role === 'operator' ? 'an operator’s machine' : 'a lab machine'
-      throw new MeshError('STATE_NOT_MASTER', `${state.machine.name} joined site ${state.machine.site} as ${what}`)
-    }
     if (state.machine === undefined) await createMaster(state, created, report)
+    else assertMayPublish(state.machine)
     return await Machine.from(state)
   } catch (error) {
     await state.close()
     throw error
   }
+}
+
+/** Only the master publishes. Errors: STATE_NOT_MASTER. */
+export function assertMayPublish({ name, site, role }: MachineConfig): void {
+  if (role === 'master') return
+  const what = role === 'operator' ? 'an operator’s machine' : 'a lab machine'
+  throw new MeshError('STATE_NOT_MASTER', `${name} joined site ${site} as ${what}`)
 }
 
 async function createMaster(

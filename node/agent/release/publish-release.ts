@@ -1,16 +1,17 @@
 /**
  * The room `release`: the releases of an image.
- * `publishRelease` makes the next one from a disk; open-site opens the site it belongs to, and creates it at the first time.
- * rollback publishes an earlier one again. releases lists them, with what each has changed.
+ * `publishRelease` makes the next one from a disk, as release-plan has planned it and release-content has read it; open-site opens
+ * the site it belongs to, and creates it at the first time. weigh-release says what it changes, and what speaks against it
+ * (publish-doubts, restore-doubt). preview-release does all but the signing. rollback publishes an earlier one again. releases
+ * lists them, with what each has changed.
  */
 
-import { basename, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { DEFAULT_BLOCK_SIZE_BYTES } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { formatTime } from '../../../protocol/local-time.ts'
 import { isBlockSize, isImageName } from '../../../protocol/manifest.ts'
-import { RangeSet } from '../../../protocol/ranges.ts'
 import { byteCount } from '../../../protocol/units.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import type { KnownDisk } from '../../disk/known-disk.ts'
@@ -26,26 +27,10 @@ import type { AgentEvent, Published } from '../machine/events.ts'
 import { CLOCK_TOLERANCE_MS } from '../machine/limits.ts'
 import type { Machine } from '../machine/machine.ts'
 import { copyPath, type ReleaseContent, readContent } from './release-content.ts'
-
-/** What is to be published. */
-export interface ReleaseRequest {
-  /** Path of a block device or of an image file. */
-  readonly disk: string
-  /** Default: the machine's image, else the file name of the disk. */
-  readonly image?: string
-  /** Bytes. Default: that of the newest release, else 64 KiB. */
-  readonly blockSize?: number
-  /** Bytes that are never hashed, served or restored; default: those of the newest release. */
-  readonly preserve: readonly { offset: number; length: number }[]
-  /** Serve from an own copy in the state directory. */
-  readonly copy: boolean
-  /** Publish a disk although it is mounted read-write. */
-  readonly force: boolean
-  /** Publish the disk although another one was published from the same path before. */
-  readonly acceptNewDisk?: boolean
-  /** Remark for people. */
-  readonly label?: string
-}
+import { rememberContent } from './release-memory.ts'
+import { planRelease, type ReleasePlan, type ReleaseRequest } from './release-plan.ts'
+import { lastReceiptNumber } from './restore-doubt.ts'
+import { weighRelease } from './weigh-release.ts'
 
 /** What {@link publishRelease} has published, or found to be published already. */
 interface PublishedRelease {
@@ -85,8 +70,9 @@ interface PublishContext {
 
 /**
  * Publishes the content of a disk as the next release of its image, and remembers that this machine has that release. Content
- * that the newest release has already makes no release.
- * Errors: DISK_OTHER, CLOCK_WRONG, RANGE_INVALID, DISK_CHANGED, INTERRUPTED, and those of the disk, the keys and the state directory.
+ * that the newest release has already makes no release. What the release changes is told before it is signed.
+ * Errors: DISK_OTHER, PUBLISH_DOUBTFUL unless forced, CLOCK_WRONG, RANGE_INVALID, DISK_CHANGED, INTERRUPTED, and those of the disk, the
+ * keys and the state directory.
  */
 export async function publishRelease(
   machine: Machine,
@@ -96,20 +82,28 @@ export async function publishRelease(
   const begun = performance.now()
   const disk = resolve(request.disk)
   const diskIdentity = await chooseModel(machine.config, disk, request)
-  const image = request.image ?? machine.config.image ?? imageNameOf(request.disk)
-  const before = machine.trust.view().newest(image)
+  const plan = planRelease(machine, request, size)
+  const { image, before, blockSize } = plan
   assertLater(before, Date.now())
-  const blockSize = request.blockSize ?? before?.blockSize ?? DEFAULT_BLOCK_SIZE_BYTES
-  const preserve = preserveOf(request.preserve, before, size, blockSize)
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
   const copyTo = request.copy ? await copyPath(machine.state, image) : undefined
-  const plan = { disk, size, blockSize, preserve, trees, copyTo, force: request.force, report, signal }
-  const content = await readContent(plan)
-  const unchanged = before !== undefined && sameContent(before, content.tree, preserve)
-  if (!unchanged) await sign(machine, { image, before, preserve, label: request.label ?? '' }, content)
+  const { force, label } = request
+  const content = await readContent({ ...plan, disk, trees, copyTo, force, report, signal })
+  const { found } = content
+  const unchanged = before !== undefined && sameContent(before, content.tree, plan.preserve)
+  if (!unchanged) {
+    try {
+      await weighRelease({ machine, disk, plan, content, trees, force, report })
+      await sign(machine, plan, content, label)
+    } catch (error) {
+      await content.drop()
+      throw error
+    }
+  }
   const path = await content.keep()
   const manifest = machine.manifest(image)
   await rememberRelease(machine, manifest, { disk, diskIdentity, path, listen })
+  await rememberContent(machine.state, manifest.root, { found, receipt: await lastReceiptNumber(machine) })
   const view = machine.trust.view()
   await trees.collect(view.images.flatMap((name) => view.releases(name)))
   const { release } = manifest
@@ -145,66 +139,22 @@ async function rememberRelease(
   await writeDiskState(state, { state: 'whole', image, release, root: toHex(root), ...servedFrom })
 }
 
-/** What {@link sign} signs beside the content. */
-interface ReleaseFacts {
-  readonly image: string
-  /** The newest release. */
-  readonly before: VerifiedManifest | undefined
-  readonly preserve: RangeSet
-  readonly label: string
-}
-
-/** Signs the next release. If that fails, nothing is left of a copy. */
+/** Signs the next release. */
 async function sign(
   { state, trust }: Machine,
-  { before, ...facts }: ReleaseFacts,
-  { tree, found, drop }: ReleaseContent,
+  { image, release, preserve }: ReleasePlan,
+  { tree, found }: ReleaseContent,
+  label = '',
 ): Promise<void> {
   const { root, repeats } = tree
   const sizes = { size: byteCount(tree.size), blockSize: byteCount(tree.blockSize) }
   // A table that is not of the image is that of each machine.
-  const sectorSize = facts.preserve.has(0) ? undefined : found.table?.sectorSize
+  const sectorSize = preserve.has(0) ? undefined : found.table?.sectorSize
   const optional = {
     ...(repeats === undefined ? {} : { repeats }),
     ...(sectorSize === undefined ? {} : { sectorSize }),
   }
-  const contents = { ...sizes, root, ...optional }
-  const release = (before?.release ?? 0) + 1
-  try {
-    const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust })
-    await signer.publish({ ...facts, ...contents, release, time: new Date().toISOString() })
-  } catch (error) {
-    await drop()
-    throw error
-  }
-}
-
-function preserveOf(
-  wanted: ReleaseRequest['preserve'],
-  before: VerifiedManifest | undefined,
-  size: number,
-  blockSize: number,
-): RangeSet {
-  if (wanted.length > 0) return preservedBlocks(wanted, size, blockSize)
-  if (before === undefined || before.preserve.isEmpty) return RangeSet.empty
-  if (before.blockSize !== blockSize || before.size !== size) {
-    throw new MeshError(
-      'RANGE_INVALID',
-      'the disk or block size changed, so the preserved ranges have to be given again',
-    )
-  }
-  return before.preserve
-}
-
-/** A valid image name from a file name: `Model Image.qcow2` → `model-image`. */
-function imageNameOf(disk: string): string {
-  const stem = basename(disk)
-    .replace(/\.[^.]*$/, '')
-    .toLowerCase()
-  const name = stem
-    .replace(/[^a-z0-9._-]+/g, '-')
-    .replace(/\.{2,}/g, '.')
-    .replace(/^[^a-z0-9]+/, '')
-    .slice(0, 64)
-  return isImageName(name) ? name : 'image'
+  const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust })
+  const time = new Date().toISOString()
+  await signer.publish({ image, release, ...sizes, root, preserve, ...optional, label, time })
 }

@@ -1,23 +1,30 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Bitmap } from '../../../protocol/bitmap.ts'
-import { MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
+import { MAX_OPERATE_BYTES, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { type Digest, toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
-import { type Check, literal, natural, object, text } from '../../../protocol/json-shape.ts'
+import { anyText, type Check, list, literal, natural, nullable, object, text } from '../../../protocol/json-shape.ts'
 import { callControl } from '../../control/control-client.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
 import { LocationIndex } from '../../store/location-index.ts'
 import type { TreeFile } from '../../store/tree-file.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import type { SiteSigner } from '../../trust/site-signer.ts'
+import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import type { AgentEvent, ReleaseChange } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import { LOOKED_UP_AT_ONCE } from './limits.ts'
+import { lossDoubts, settleDoubts } from './publish-doubts.ts'
+import { blockChange } from './release-change.ts'
+import { recallRelease } from './release-memory.ts'
 import { hasNoContent } from './releases.ts'
+import { changeOf } from './weigh-release.ts'
 
 /** Result of `mesh rollback`. */
 interface RolledBack {
-  readonly event: 'rolled-back'
+  /** `would-roll-back`: with `dryRun`. */
+  readonly event: 'rolled-back' | 'would-roll-back'
   readonly image: string
   /** The new release, and the earlier one whose content it has. */
   readonly release: number
@@ -31,6 +38,10 @@ interface RolledBack {
     /** Blocks that no machine is known to have that can be reached now. */
     readonly nowhere: number
   }
+  /** What it changes. */
+  readonly change: ReleaseChange
+  /** Warnings: what was published in spite of, because it was forced. */
+  readonly warnings: readonly string[]
 }
 
 /** Which earlier release is to be published again. */
@@ -39,17 +50,32 @@ interface RollbackRequest {
   readonly image?: string
   /** Default: says which release it is. */
   readonly label?: string
-  /** Publish although some blocks cannot be had now. */
+  /** Publish although some blocks cannot be had now, or the release may be a mistake. */
   readonly force: boolean
+  /** Publish nothing, only say what would change. */
+  readonly dryRun: boolean
 }
 
+const isReleaseChange: Check<ReleaseChange> = object({
+  image: text(MAX_TEXT_BYTES),
+  release: natural(),
+  size: natural(),
+  sizeBefore: nullable(natural()),
+  blocks: nullable(
+    object({ total: natural(), changed: natural(), filled: natural(), zeroed: natural(), lost: natural() }),
+  ),
+  content: nullable(anyText(MAX_OPERATE_BYTES)),
+  contentBefore: nullable(anyText(MAX_OPERATE_BYTES)),
+})
 const isRolledBack: Check<RolledBack> = object({
-  event: literal('rolled-back'),
+  event: literal('rolled-back', 'would-roll-back'),
   image: text(MAX_TEXT_BYTES),
   release: natural(),
   content: natural(),
   root: text(MAX_TEXT_BYTES),
   blocks: object({ total: natural(), notHere: natural(), nowhere: natural() }),
+  change: isReleaseChange,
+  warnings: list(anyText(MAX_OPERATE_BYTES), 1),
 })
 
 /** Asks the running master. Errors: those of {@link publishEarlier}, STATE_NOT_RUNNING, STATE_NOT_MASTER. */
@@ -59,10 +85,11 @@ export function rollback(stateDir: string, request: RollbackRequest): Promise<Ro
 
 /** The request of {@link rollback} as the control socket delivers it. */
 export function rollbackRequest(params: Readonly<Record<string, unknown>>): RollbackRequest {
-  const { release, force, image, label } = params
+  const { release, force, dryRun, image, label } = params
   return {
     release: Number(release),
     force: force === true,
+    dryRun: dryRun === true,
     ...(typeof image === 'string' ? { image } : {}),
     ...(typeof label === 'string' ? { label } : {}),
   }
@@ -70,7 +97,8 @@ export function rollbackRequest(params: Readonly<Record<string, unknown>>): Roll
 
 /**
  * Publishes the content of an earlier release as the next one. Errors: IMAGE_UNKNOWN; USAGE if it is what the newest has
- * already; TREE_CORRUPT if its hash tree is not here; BLOCKS_UNAVAILABLE if blocks of it cannot be had, unless forced.
+ * already; TREE_CORRUPT if its hash tree is not here; BLOCKS_UNAVAILABLE if blocks of it cannot be had, and PUBLISH_DOUBTFUL if
+ * much would be lost, unless forced.
  */
 export async function publishEarlier(
   request: RollbackRequest,
@@ -82,6 +110,12 @@ export async function publishEarlier(
   const newest = machine.manifest(image)
   if (toHex(newest.root) === toHex(root))
     throw new MeshError('USAGE', `release ${newest.release} of ${image} is the newest, and has that content already`)
+  const release = newest.release + 1
+  const warnings: string[] = []
+  const report = (event: AgentEvent): void => {
+    if (event.type === 'warning') warnings.push(event.text)
+  }
+  const change = await weighRollback(machine, { earlier, newest, release, force: request.force, report })
   const blocks = await findBlocks(earlier, parts)
   if (blocks.nowhere > 0 && !request.force) {
     throw new MeshError(
@@ -90,10 +124,40 @@ export async function publishEarlier(
       { detail: { ...blocks } },
     )
   }
-  const release = newest.release + 1
+  const done = { image, release, content: earlier.release, root: toHex(root), blocks, change, warnings }
+  if (request.dryRun) return { event: 'would-roll-back', ...done }
   const label = request.label ?? `as release ${earlier.release}`
   await signer.publish({ ...earlier, release, label, time: new Date().toISOString() })
-  return { event: 'rolled-back', image, release, content: earlier.release, root: toHex(root), blocks }
+  return { event: 'rolled-back', ...done }
+}
+
+/**
+ * The content was published before, on purpose, so that much changes is no reason to doubt it; that much would be lost is one.
+ * Errors: PUBLISH_DOUBTFUL, unless forced.
+ */
+async function weighRollback(
+  machine: Machine,
+  {
+    earlier,
+    newest,
+    release,
+    force,
+    report,
+  }: {
+    earlier: VerifiedManifest
+    newest: VerifiedManifest
+    release: number
+    force: boolean
+    report: (event: AgentEvent) => void
+  },
+): Promise<ReleaseChange> {
+  const { image, size } = earlier
+  const [had, has] = [await recallRelease(machine.state, newest.root), await recallRelease(machine.state, earlier.root)]
+  const trees = new TreeStore(machine.state.path('trees'))
+  const blocks = await blockChange({ facts: newest, trees }, { facts: earlier, trees })
+  const step = { image, before: { ...newest, found: had?.found }, size, found: has?.found, blocks }
+  settleDoubts(lossDoubts(step), { image, release, force, report })
+  return changeOf(step, release)
 }
 
 /** Blocks of a release by who has them, as far as that is known without asking or reading. */

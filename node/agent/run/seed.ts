@@ -2,7 +2,8 @@ import type { Published } from '../machine/events.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { listenToRemember, rememberServing } from '../machine/settings.ts'
 import { type NewSite, openSite } from '../release/open-site.ts'
-import { checkRequest, publishRelease, type ReleaseRequest } from '../release/publish-release.ts'
+import { checkRequest, publishRelease } from '../release/publish-release.ts'
+import type { ReleaseRequest } from '../release/release-plan.ts'
 import { serve } from './serve.ts'
 
 /** Options of `mesh seed`. */

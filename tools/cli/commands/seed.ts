@@ -14,6 +14,7 @@ interface Options extends ServingFlags, ResetFlags {
   once: boolean
   force: boolean
   acceptNewDisk: boolean
+  dryRun: boolean
   label?: string
   site?: string
   name?: string
@@ -34,7 +35,12 @@ export function command(): Command {
     )
     .option('--copy', 'serve an own copy, so that the disk can go on being changed', false)
     .option('--once', 'publish and stop, instead of serving on', false)
-    .option('--force', 'publish although the disk is mounted read-write, or was written while it was read', false)
+    .option('--dry-run', 'say what the release would change, and publish nothing', false)
+    .option(
+      '--force',
+      'publish although the disk is mounted read-write or changes, or the release may be a mistake',
+      false,
+    )
     .option('--accept-new-disk', 'publish it although another disk had this path before', false)
     .option('--label <text>', 'remark for people')
     .option('--site <name>', 'name of the site, at the first time (default: lab)', parsePlace)
@@ -46,8 +52,9 @@ export function command(): Command {
 async function run(context: Context, options: Options, given?: string): Promise<void> {
   const disk = given ?? context.config.disk
   if (disk === undefined) throw new MeshError('USAGE', "missing required argument 'disk'")
-  const { seed } = await import('../../../node/agent/run/seed.ts')
   const { output, agent } = context
+  if (options.dryRun) return preview(context, { ...options, disk })
+  const { seed } = await import('../../../node/agent/run/seed.ts')
   const published = await seed({
     ...agent,
     ...options,
@@ -65,4 +72,13 @@ async function run(context: Context, options: Options, given?: string): Promise<
   })
   // Others have joined and left since, and programs take the last line as the result.
   if (output.json && !options.once) output.result(published, '')
+}
+
+/** `--dry-run`: what would be published is told, in the words of a publication. */
+async function preview({ output, agent, stateDir }: Context, options: Options & { disk: string }): Promise<void> {
+  const { previewRelease } = await import('../../../node/agent/release/preview-release.ts')
+  const preview = await previewRelease(stateDir, options, agent)
+  const { image, release, root, unchanged } = preview
+  const what = unchanged ? 'Unchanged, nothing new to publish' : 'Would publish'
+  output.result(preview, `${what}: ${image} release ${release}\nroot ${root}`)
 }

@@ -1,0 +1,54 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { toHex } from '../../../protocol/digest.ts'
+import { isMeshError } from '../../../protocol/errors.ts'
+import { sameContent } from '../../store/build-tree.ts'
+import { TreeStore } from '../../store/tree-store.ts'
+import { chooseModel } from '../machine/choose-disk.ts'
+import type { AgentEvent, WouldPublish } from '../machine/events.ts'
+import { Machine } from '../machine/machine.ts'
+import { assertMayPublish } from './open-site.ts'
+import { checkRequest } from './publish-release.ts'
+import { readContent } from './release-content.ts'
+import { planRelease, type ReleaseRequest } from './release-plan.ts'
+import { weighRelease } from './weigh-release.ts'
+
+/**
+ * `mesh seed --dry-run`: hashes the disk and says what its release would change, or why it would be refused. Nothing is signed,
+ * copied or remembered; a site is not created.
+ * Errors: those of {@link checkRequest} and of a publication.
+ */
+export async function previewRelease(
+  stateDir: string,
+  request: ReleaseRequest,
+  { report, signal }: { report: (event: AgentEvent) => void; signal: AbortSignal },
+): Promise<WouldPublish> {
+  const size = await checkRequest(request)
+  await using stack = new AsyncDisposableStack()
+  const machine = await openMaster(stateDir, stack)
+  if (machine !== undefined) await chooseModel(machine.config, resolve(request.disk), request)
+  const plan = planRelease(machine, request, size)
+  const directory = stack.adopt(await mkdtemp(join(tmpdir(), 'mesh-dry-run-')), (it) => rm(it, { recursive: true }))
+  const trees = new TreeStore(directory)
+  const { disk, force } = request
+  const content = await readContent({ ...plan, disk, trees, force, report, signal })
+  const { image, before, release, blockSize, preserve } = plan
+  const unchanged = before !== undefined && sameContent(before, content.tree, preserve)
+  if (!unchanged) await weighRelease({ machine, disk, plan, content, trees, force, report })
+  const root = toHex(content.tree.root)
+  const number = unchanged ? before.release : release
+  return { event: 'would-publish', image, release: number, root, size, blockSize, unchanged }
+}
+
+/** The master of this state directory, until the stack ends; undefined if there is no site yet. */
+async function openMaster(stateDir: string, stack: AsyncDisposableStack): Promise<Machine | undefined> {
+  try {
+    const machine = stack.adopt(await Machine.open(stateDir), (it) => it.close())
+    assertMayPublish(machine.config)
+    return machine
+  } catch (error) {
+    if (isMeshError(error, 'STATE_MISSING')) return undefined
+    throw error
+  }
+}

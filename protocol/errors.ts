@@ -158,7 +158,8 @@ const FAULTS = {
   SITE_FULL: { exit: EXIT.trust, advice: 'Make another site, with a master of its own, for further machines.' },
   CLOCK_WRONG: {
     exit: EXIT.trust,
-    advice: 'Set the clock of this machine (`timedatectl`), then run the command again.',
+    advice:
+      'Compare the clock of this machine with a watch. If it is wrong, set it (`timedatectl set-time`). If it is right, the clock of the master was ahead: set that one, and ask for a new token.',
   },
   METADATA_EXPIRED: {
     exit: EXIT.trust,

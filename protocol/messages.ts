@@ -16,7 +16,7 @@ import { MeshError } from './errors.ts'
 import { isBlockSize } from './manifest.ts'
 import { RangeSet } from './ranges.ts'
 import { violation, WireReader } from './wire-reader.ts'
-import { encodeRuns, limited, readIds, readPacked, readRuns } from './wire-runs.ts'
+import { encodeRuns, limited, readIds, readPacked, readRuns, required } from './wire-runs.ts'
 import { WireWriter } from './wire-writer.ts'
 
 /** The grammar of the mesh protocols; docs/PROTOCOL.md gives the field numbers and who may send what when. */
@@ -69,6 +69,8 @@ export type Message =
       /** Bytes of open requests the sender, as a server, grants the other side. */
       readonly creditBytes: number
       readonly addresses: readonly string[]
+      /** What the sender's clock says, Unix ms; absent if it does not tell. */
+      readonly clock?: number | undefined
     }
   | { readonly type: 'have'; readonly root: Digest; readonly gained: RangeSet; readonly lost: RangeSet }
   | {
@@ -203,6 +205,7 @@ function encodeFields(w: WireWriter, m: Message): void {
       for (const held of m.held) w.group(6, held, encodeHeld)
       w.uint(7, m.creditBytes)
       for (const address of m.addresses) w.text(8, address)
+      if (m.clock !== undefined) w.uint(9, m.clock)
       break
     case 'have':
       w.bytes(1, m.root)
@@ -284,6 +287,7 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
     const addresses: string[] = []
     const hello = { versionMin: 0, versionMax: 0, siteId: new Uint8Array() as Digest, name: '', creditBytes: 0 }
     let metadata: MetadataVersions = { root: 0, timestamp: 0 }
+    let clock: number | undefined
     r.fields({
       1: () => (hello.versionMin = r.uint()),
       2: () => (hello.versionMax = r.uint()),
@@ -293,10 +297,11 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
       6: () => limited(held, MAX_HELD_IMAGES).push(readHeld(r.nested())),
       7: () => (hello.creditBytes = r.uint()),
       8: () => limited(addresses, MAX_ADDRESSES_PER_PEER).push(r.text()),
+      9: () => (clock = r.uint(Number.MAX_SAFE_INTEGER)),
     })
     if (hello.versionMin < 1 || hello.versionMax < hello.versionMin) throw violation('hello names no protocol version')
     required(hello.siteId, 'hello without a site')
-    return { type: 'hello', ...hello, metadata, held, addresses }
+    return { type: 'hello', ...hello, metadata, held, addresses, ...(clock === undefined ? {} : { clock }) }
   },
   have: (r) => {
     let root: Digest = new Uint8Array()
@@ -491,9 +496,4 @@ function readPeer(r: WireReader): PeerAddresses {
     2: () => limited(addresses, MAX_ADDRESSES_PER_PEER).push(r.text()),
   })
   return { id, addresses }
-}
-
-function required(digest: Digest, what: string): Digest {
-  if (digest.byteLength === 0) throw violation(what)
-  return digest
 }

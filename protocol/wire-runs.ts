@@ -1,4 +1,5 @@
 import { MAX_IMAGE_SIZE_BYTES, MAX_RUNS_PER_HAVE, MAX_WANTS_PER_MESSAGE, MIN_BLOCK_SIZE_BYTES } from './constants.ts'
+import type { Digest } from './digest.ts'
 import { RangeSet, type Run } from './ranges.ts'
 import { violation, type WireReader } from './wire-reader.ts'
 import type { WireWriter } from './wire-writer.ts'
@@ -52,4 +53,10 @@ export function readIds(r: WireReader): number[] {
 export function readPacked(r: WireReader, ids: number[]): void {
   const inner = r.nested()
   while (!inner.atEnd) limited(ids, MAX_WANTS_PER_MESSAGE).push(inner.varint())
+}
+
+/** A digest that a message must have. Errors: PROTOCOL_VIOLATION, saying `what` is missing. */
+export function required(digest: Digest, what: string): Digest {
+  if (digest.byteLength === 0) throw violation(what)
+  return digest
 }

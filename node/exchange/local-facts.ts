@@ -16,6 +16,8 @@ export interface LocalFacts {
   readonly metadata: MetadataVersions
   readonly addresses: readonly string[]
   readonly held: readonly HeldImage[]
+  /** What the clock of this machine says, Unix ms. */
+  readonly clock?: number
 }
 
 /** The first message of each side. */

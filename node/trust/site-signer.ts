@@ -151,7 +151,10 @@ export class SiteSigner {
       const changed = await edit(scratch, roles)
       if (changed === undefined) return undefined
       const { meta } = roles.snapshot.signed
-      for (const role of changed) {
+      // What was signed by a clock that was ahead would be valid for too long.
+      const tooLong = (role: TargetsRole): boolean =>
+        Date.parse(roles[role].signed.expires) > this.#now() + LIFE_MS[role] + DAY_MS
+      for (const role of TARGETS_ROLES.filter((one) => changed.includes(one) || tooLong(one))) {
         const { signed } = roles[role]
         const next = new Targets({
           ...base(signed.version + 1, this.#expires(role)),
@@ -183,6 +186,11 @@ export class SiteSigner {
   #expires(role: RoleName): string {
     return expiry(this.#now(), role)
   }
+}
+
+/** When the newest metadata was signed, by the clock of the master then; Unix ms. */
+export function signedAt({ timestamp }: SignedRoles): number {
+  return Date.parse(timestamp.signed.expires) - LIFE_MS.timestamp
 }
 
 /**

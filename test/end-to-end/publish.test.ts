@@ -4,7 +4,7 @@ import { EXIT } from '../../protocol/errors.ts'
 import { Lab, type MeshEvent, type Outcome } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { hasTool, runTool } from '../../tools/lab/run-tool.ts'
-import { BLOCK, dirty } from '../support/fixtures.ts'
+import { BLOCK, dirty, joinMachine, startMaster } from '../support/fixtures.ts'
 
 const MIB = 1024 * 1024
 const SIZE = 8 * MIB
@@ -181,5 +181,66 @@ describe.skipIf(!usable)('a release that may be a mistake', () => {
     const outcome = await lab.run('nobody', ['seed', model, '--dry-run'])
     expect(outcome.result).toMatchObject({ event: 'would-publish', image: 'model', release: 1 })
     expect(await readdir(lab.dir)).not.toContain('nobody')
+  })
+})
+
+describe('a master with a wrong clock', () => {
+  const DAY_MS = 24 * 3600 * 1000
+  const random = new Random(82)
+  let lab: Lab
+  let disk: string
+
+  beforeAll(async () => {
+    lab = await Lab.open()
+    disk = lab.path('model.img')
+    const image = await startMaster(lab, 40, random)
+    await joinMachine(lab, 'pc1', image, await lab.invite('master'))
+    await lab.ok('pc1', ['restore'])
+    await lab.stop('master')
+    await writeFile(
+      lab.path('clock.cjs'),
+      `const Real = Date
+       const ahead = Number(process.env.CLOCK_AHEAD_MS)
+       globalThis.Date = class extends Real {
+         constructor(...parts) { super(...(parts.length === 0 ? [Real.now() + ahead] : parts)) }
+         static now() { return Real.now() + ahead }
+       }`,
+    )
+  })
+  afterAll(() => lab.close())
+
+  /** Publishes a changed disk by a clock that is so many days ahead. */
+  async function seed(days: number, ...args: string[]): Promise<Outcome> {
+    await dirty(disk, [2], random)
+    const options = `${process.env.NODE_OPTIONS ?? ''} --require ${lab.path('clock.cjs')}`
+    const env = days === 0 ? {} : { NODE_OPTIONS: options, CLOCK_AHEAD_MS: String(days * DAY_MS) }
+    return lab.run('master', ['seed', disk, '--once', ...args], env)
+  }
+
+  const refusal = (message: RegExp) => ({ code: 'PUBLISH_DOUBTFUL', message: expect.stringMatching(message) })
+
+  it('is refused by what members say, and lets the right clock publish again', async () => {
+    await lab.serve('pc1', ['up'])
+    for (const days of [20, -20])
+      expect((await seed(days)).result).toMatchObject(refusal(/the clocks of 1 members that are here say/))
+    expect((await seed(20, '--force')).result).toMatchObject({ event: 'published', release: 2 })
+    // The member says that this clock is right, whatever was signed.
+    expect((await seed(0)).result).toMatchObject({ event: 'published', release: 3 })
+    await lab.stop('pc1')
+  })
+
+  it('is found by what was signed if nobody is there; --force is the way out, and machines follow', async () => {
+    expect((await seed(300, '--force')).result).toMatchObject({ event: 'published', release: 4 })
+    const outcome = await seed(0)
+    expect(outcome.result).toMatchObject(
+      refusal(/release 4 was signed at .*: this clock is behind, or that one was ahead/),
+    )
+    expect(outcome.stderr).not.toMatch(/timedatectl/)
+    expect((await seed(0, '--force')).result).toMatchObject({ event: 'published', release: 5 })
+    expect((await seed(0)).result).toMatchObject({ event: 'published', release: 6 })
+    await lab.serve('master', ['up'])
+    await dirty(lab.path('pc1.img'), [7], random)
+    expect(await lab.ok('pc1', ['restore'])).toMatchObject({ verified: true, release: 6 })
+    expect(await readFile(lab.path('pc1.img'))).toEqual(await readFile(disk))
   })
 })

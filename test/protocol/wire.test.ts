@@ -37,6 +37,7 @@ const messages: fc.Arbitrary<Message> = fc.oneof(
     held: fc.array(held, { maxLength: 3 }),
     creditBytes: uint,
     addresses,
+    clock: fc.option(fc.maxSafeNat(), { nil: undefined }),
   }),
   fc.record({ type: fc.constant('have' as const), root: digest, gained: ranges, lost: ranges }),
   fc.record({

@@ -1,7 +1,7 @@
 /**
  * The room `mesh`: this machine among the members of its site.
  * `MeshNode` is the machine on the network. It is started by start-host, connects by dialer, and prefers by neighbourhood who is near.
- * metadata-sync keeps the signed metadata as new as the newest that any member has; first-news waits for that at the start.
+ * metadata-sync keeps the signed metadata as new as the newest that any member has; first-news waits for that at the start. ask-clocks asks members for the time.
  * join and enrolment are the two sides of becoming a member.
  */
 
@@ -77,6 +77,8 @@ export class MeshNode {
   readonly #peerListeners: ((peerId: string, isUp: boolean) => void)[] = []
   /** The addresses that were reported last. */
   #told = ''
+  /** What the clocks of members said when they came, less the time since this process began, which nobody sets; Unix ms. */
+  readonly #clocks = new Map<string, number>()
   #stopping = false
 
   /** Starts libp2p and connects to members until it is stopped. Errors: PORT_TAKEN, ADDRESS_INVALID. */
@@ -157,6 +159,7 @@ export class MeshNode {
       onFetching: (peerId, message) => this.swarm.heardFetching(peerId, message),
       onHello: (peerId, hello) => {
         this.#learn(peerId, hello.addresses)
+        if (hello.clock !== undefined) this.#clocks.set(peerId, hello.clock - performance.now())
         void this.#sync.heard(peerId, hello.metadata)
       },
     })
@@ -195,6 +198,11 @@ export class MeshNode {
       const member = view.memberById(id)
       return member === undefined ? [] : [{ id, name: member.name }]
     })
+  }
+
+  /** How far the clocks of members that came are ahead of `now` (Unix ms), in milliseconds; negative: behind. */
+  clockOffsets(now: number): number[] {
+    return [...this.#clocks.values()].map((clock) => clock + performance.now() - now)
   }
 
   /** Calls back when a member was connected, or is connected no longer. */
@@ -375,6 +383,7 @@ export class MeshNode {
       metadata: this.#machine.trust.view().versions,
       addresses: this.#host.addresses().slice(0, MAX_ADDRESSES_PER_PEER),
       held: [...held.values()],
+      clock: Date.now(),
     }
   }
 }

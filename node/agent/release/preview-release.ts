@@ -6,8 +6,10 @@ import { isMeshError } from '../../../protocol/errors.ts'
 import { sameContent } from '../../store/build-tree.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import { chooseModel } from '../machine/choose-disk.ts'
-import type { AgentEvent, WouldPublish } from '../machine/events.ts'
+import type { WouldPublish } from '../machine/events.ts'
 import { Machine } from '../machine/machine.ts'
+import type { AgentOptions } from '../machine/options.ts'
+import { askClocks } from '../mesh/ask-clocks.ts'
 import { assertMayPublish } from './open-site.ts'
 import { checkRequest } from './publish-release.ts'
 import { readContent } from './release-content.ts'
@@ -22,8 +24,9 @@ import { weighRelease } from './weigh-release.ts'
 export async function previewRelease(
   stateDir: string,
   request: ReleaseRequest,
-  { report, signal }: { report: (event: AgentEvent) => void; signal: AbortSignal },
+  options: Pick<AgentOptions, 'listen' | 'mdns' | 'report' | 'signal'>,
 ): Promise<WouldPublish> {
+  const { report, signal } = options
   const size = await checkRequest(request)
   await using stack = new AsyncDisposableStack()
   const machine = await openMaster(stateDir, stack)
@@ -35,7 +38,8 @@ export async function previewRelease(
   const content = await readContent({ ...plan, disk, trees, force, report, signal })
   const { image, before, release, blockSize, preserve } = plan
   const unchanged = before !== undefined && sameContent(before, content.tree, preserve)
-  if (!unchanged) await weighRelease({ machine, disk, plan, content, trees, force, report })
+  const clocks = machine === undefined ? [] : await askClocks(machine, options)
+  if (!unchanged) await weighRelease({ machine, disk, plan, content, trees, clocks, force, report })
   const root = toHex(content.tree.root)
   const number = unchanged ? before.release : release
   return { event: 'would-publish', image, release: number, root, size, blockSize, unchanged }

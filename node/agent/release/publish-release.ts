@@ -2,7 +2,7 @@
  * The room `release`: the releases of an image.
  * `publishRelease` makes the next one from a disk, as release-plan has planned it and release-content has read it; open-site opens
  * the site it belongs to, and creates it at the first time. weigh-release says what it changes, and what speaks against it
- * (publish-doubts, restore-doubt). preview-release does all but the signing. rollback publishes an earlier one again. releases
+ * (publish-doubts, restore-doubt, clock-doubts). preview-release does all but the signing. rollback publishes an earlier one again. releases
  * lists them, with what each has changed.
  */
 
@@ -24,7 +24,6 @@ import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { chooseModel } from '../machine/choose-disk.ts'
 import { writeDiskState } from '../machine/disk-state.ts'
 import type { AgentEvent, Published } from '../machine/events.ts'
-import { CLOCK_TOLERANCE_MS } from '../machine/limits.ts'
 import type { Machine } from '../machine/machine.ts'
 import { copyPath, type ReleaseContent, readContent } from './release-content.ts'
 import { rememberContent } from './release-memory.ts'
@@ -64,6 +63,8 @@ interface PublishContext {
   readonly size: number
   /** Multiaddrs to listen on, if they are to be remembered. */
   readonly listen: readonly string[] | undefined
+  /** How far the clocks of members are ahead of this machine's, in milliseconds. */
+  readonly clocks: readonly number[]
   readonly report: (event: AgentEvent) => void
   readonly signal: AbortSignal
 }
@@ -71,20 +72,19 @@ interface PublishContext {
 /**
  * Publishes the content of a disk as the next release of its image, and remembers that this machine has that release. Content
  * that the newest release has already makes no release. What the release changes is told before it is signed.
- * Errors: DISK_OTHER, PUBLISH_DOUBTFUL unless forced, CLOCK_WRONG, RANGE_INVALID, DISK_CHANGED, INTERRUPTED, and those of the disk, the
- * keys and the state directory.
+ * Errors: DISK_OTHER, PUBLISH_DOUBTFUL unless forced, RANGE_INVALID, DISK_CHANGED, INTERRUPTED, and those of the disk, the keys and
+ * the state directory.
  */
 export async function publishRelease(
   machine: Machine,
   request: ReleaseRequest,
-  { size, listen, report, signal }: PublishContext,
+  { size, listen, clocks, report, signal }: PublishContext,
 ): Promise<PublishedRelease> {
   const begun = performance.now()
   const disk = resolve(request.disk)
   const diskIdentity = await chooseModel(machine.config, disk, request)
   const plan = planRelease(machine, request, size)
   const { image, before, blockSize } = plan
-  assertLater(before, Date.now())
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
   const copyTo = request.copy ? await copyPath(machine.state, image) : undefined
   const { force, label } = request
@@ -93,7 +93,7 @@ export async function publishRelease(
   const unchanged = before !== undefined && sameContent(before, content.tree, plan.preserve)
   if (!unchanged) {
     try {
-      await weighRelease({ machine, disk, plan, content, trees, force, report })
+      await weighRelease({ machine, disk, plan, content, trees, clocks, force, report })
       await sign(machine, plan, content, label)
     } catch (error) {
       await content.drop()
@@ -111,16 +111,6 @@ export async function publishRelease(
   const seconds = (performance.now() - begun) / 1000
   const published = { event: 'published', image, release, root, size, blockSize, seconds, unchanged } as const
   return { published, manifest, path }
-}
-
-/** Whoever publishes with a clock that is behind would sign a release that seems older than the one before. Errors: CLOCK_WRONG. */
-function assertLater(before: VerifiedManifest | undefined, now: number): void {
-  if (before === undefined || Date.parse(before.time) <= now + CLOCK_TOLERANCE_MS) return
-  const clock = formatTime(now)
-  throw new MeshError(
-    'CLOCK_WRONG',
-    `release ${before.release} is of ${formatTime(before.time)}, but the clock says ${clock}`,
-  )
 }
 
 /** From now on this machine is one that has the image on its disk, whole. `path`: where the content is served from. */

@@ -14,6 +14,7 @@ import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { AgentEvent, ReleaseChange } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
+import { clockDoubts, clockEvidence } from './clock-doubts.ts'
 import { LOOKED_UP_AT_ONCE } from './limits.ts'
 import { lossDoubts, settleDoubts } from './publish-doubts.ts'
 import { blockChange } from './release-change.ts'
@@ -115,7 +116,14 @@ export async function publishEarlier(
   const report = (event: AgentEvent): void => {
     if (event.type === 'warning') warnings.push(event.text)
   }
-  const change = await weighRollback(machine, { earlier, newest, release, force: request.force, report })
+  const change = await weighRollback(machine, {
+    earlier,
+    newest,
+    release,
+    force: request.force,
+    node: parts.node,
+    report,
+  })
   const blocks = await findBlocks(earlier, parts)
   if (blocks.nowhere > 0 && !request.force) {
     throw new MeshError(
@@ -142,12 +150,14 @@ async function weighRollback(
     newest,
     release,
     force,
+    node,
     report,
   }: {
     earlier: VerifiedManifest
     newest: VerifiedManifest
     release: number
     force: boolean
+    node: MeshNode
     report: (event: AgentEvent) => void
   },
 ): Promise<ReleaseChange> {
@@ -156,7 +166,8 @@ async function weighRollback(
   const trees = new TreeStore(machine.state.path('trees'))
   const blocks = await blockChange({ facts: newest, trees }, { facts: earlier, trees })
   const step = { image, before: { ...newest, found: had?.found }, size, found: has?.found, blocks }
-  settleDoubts(lossDoubts(step), { image, release, force, report })
+  const clock = clockDoubts(await clockEvidence(machine, newest, node.clockOffsets(Date.now())))
+  settleDoubts([...lossDoubts(step), ...clock], { image, release, force, report })
   return changeOf(step, release)
 }
 

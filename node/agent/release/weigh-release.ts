@@ -1,7 +1,9 @@
 import { describeContent } from '../../disk/disk-content.ts'
 import { TreeStore } from '../../store/tree-store.ts'
+import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { AgentEvent, ReleaseChange } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
+import { clockDoubts, clockEvidence } from './clock-doubts.ts'
 import { changeDoubts, lossDoubts, type ReleaseStep, settleDoubts } from './publish-doubts.ts'
 import { blockChange } from './release-change.ts'
 import type { ReleaseContent } from './release-content.ts'
@@ -18,6 +20,8 @@ interface WeighOptions {
   readonly content: Pick<ReleaseContent, 'tree' | 'found'>
   /** Where the hash tree of the content is. */
   readonly trees: TreeStore
+  /** How far the clocks of members are ahead of this machine's, in milliseconds. */
+  readonly clocks: readonly number[]
   readonly force: boolean
   readonly report: (event: AgentEvent) => void
 }
@@ -27,21 +31,31 @@ interface WeighOptions {
  * Errors: PUBLISH_DOUBTFUL, unless forced.
  */
 export async function weighRelease(options: WeighOptions): Promise<void> {
-  const { machine, disk, plan, content, trees, force, report } = options
+  const { machine, plan, content, clocks, force, report } = options
   const { image, release, before, size } = plan
-  const { tree, found } = content
+  const doubts = machine === undefined ? [] : clockDoubts(await clockEvidence(machine, before, clocks))
   if (machine === undefined || before === undefined) {
-    report({ type: 'change', change: changeOf({ image, before: undefined, size, found, blocks: undefined }, release) })
-    return
-  }
+    const step = { image, before: undefined, size, found: content.found, blocks: undefined }
+    report({ type: 'change', change: changeOf(step, release) })
+  } else doubts.unshift(...(await diskDoubts(options, machine, before)))
+  settleDoubts(doubts, { image, release, force, report })
+}
+
+/** Tells what changes, and says what of the disk speaks against it. */
+async function diskDoubts(
+  { disk, plan, content, trees, report }: WeighOptions,
+  machine: Machine,
+  before: VerifiedManifest,
+): Promise<string[]> {
+  const { image, release, size } = plan
+  const { tree, found } = content
   const memory = await recallRelease(machine.state, before.root)
   const known = new TreeStore(machine.state.path('trees'))
   const blocks = await blockChange({ facts: before, trees: known }, { facts: tree, trees })
   const step = { image, before: { ...before, found: memory?.found }, size, found, blocks }
   report({ type: 'change', change: changeOf(step, release) })
   const restored = await restoreDoubt(machine, disk, memory)
-  const doubts = [...lossDoubts(step), ...changeDoubts(step), ...(restored === undefined ? [] : [restored])]
-  settleDoubts(doubts, { image, release, force, report })
+  return [...lossDoubts(step), ...changeDoubts(step), ...(restored === undefined ? [] : [restored])]
 }
 
 /** What people are told of a step to the release of this number. */

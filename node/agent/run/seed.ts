@@ -1,6 +1,7 @@
 import type { Published } from '../machine/events.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { listenToRemember, rememberServing } from '../machine/settings.ts'
+import { askClocks } from '../mesh/ask-clocks.ts'
 import { type NewSite, openSite } from '../release/open-site.ts'
 import { checkRequest, publishRelease } from '../release/publish-release.ts'
 import type { ReleaseRequest } from '../release/release-plan.ts'
@@ -25,7 +26,9 @@ export async function seed(options: SeedOptions): Promise<Published> {
   const listen = listenToRemember(options)
   const machine = await openSite(stateDir, { site, name, listen: listen ?? [] }, report)
   try {
-    const { published, manifest, path } = await publishRelease(machine, options, { size, listen, report, signal })
+    const clocks = await askClocks(machine, options)
+    const context = { size, listen, clocks, report, signal }
+    const { published, manifest, path } = await publishRelease(machine, options, context)
     report({ type: 'published', published })
     await rememberServing(machine, options)
     if (!options.once) await serve(machine, { manifest, path, whole: true }, { ...options, command: 'seed' })

@@ -56,6 +56,27 @@ describe('TrustStore', () => {
     expect(third.view().newest('win')?.release).toBe(2)
   })
 
+  it('follows a master whose clock was far ahead and was set right', async () => {
+    const DAY_MS = 24 * 3600 * 1000
+    const signerAt = (now: number): Promise<SiteSigner> =>
+      SiteSigner.open({ keysDir: join(here, 'keys'), trust: master.trust, now: () => now })
+    const expiresIn = (): number => (machine.view().expires - Date.now()) / DAY_MS
+    const ahead = Date.now() + 300 * DAY_MS
+    const early = await signerAt(ahead)
+    await early.addMember(MEMBER)
+    await early.publish(makeManifest({ release: 2, time: new Date(ahead).toISOString() }))
+    expect(await machine.refresh(fromMaster)).toBe(true)
+    expect(expiresIn()).toBeGreaterThan(300)
+    const right = await signerAt(Date.now())
+    await right.publish(makeManifest({ release: 3, time: new Date().toISOString() }))
+    expect(await machine.refresh(fromMaster)).toBe(true)
+    expect(machine.view().newest('win')?.release).toBe(3)
+    expect(expiresIn()).toBeLessThan(31)
+    // The member list is signed anew, too: nothing stays valid for longer than it should.
+    const { members } = await machine.roles()
+    expect((Date.parse(members.signed.expires) - Date.now()) / DAY_MS).toBeLessThan(366)
+  })
+
   it('refuses a replay of older metadata and keeps what it trusts', async () => {
     const old = await record(master.trust)
     await master.signer.publish(makeManifest({ release: 2 }))

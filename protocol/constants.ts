@@ -13,7 +13,7 @@
 export const DEFAULT_BLOCK_SIZE_BYTES = 64 * 1024
 export const MIN_BLOCK_SIZE_BYTES = 4 * 1024
 export const MAX_BLOCK_SIZE_BYTES = 1024 * 1024
-/** Bytes of a granule, the unit that travels, and in which our own write log counts. */
+/** Bytes of a granule, the unit that travels. Our own write log counts in units of the same size. */
 export const GRANULE_SIZE_BYTES = 4 * 1024
 /** Largest image: 64 TiB keeps every count below 2^53 and a 4 KiB-block tree below 2^34 leaves. */
 export const MAX_IMAGE_SIZE_BYTES = 64 * 1024 ** 4

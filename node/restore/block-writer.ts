@@ -88,7 +88,7 @@ export class BlockWriter {
   }
 
   /**
-   * Granules of the log in which nothing is dirty any more. A granule of the log may hold several blocks, or be part of
+   * Units of the log in which nothing is dirty any more. A unit may hold several blocks, or be part of
    * one.
    */
   #clearable(batch: readonly number[]): RangeSet {
@@ -96,10 +96,10 @@ export class BlockWriter {
     const { blockSize } = disk
     const runs: Run[] = []
     for (const index of batch) {
-      const first = Math.floor((index * blockSize) / log.granuleSize)
-      const end = Math.ceil(((index + 1) * blockSize) / log.granuleSize)
-      const blockAfter = Math.min(Math.ceil((end * log.granuleSize) / blockSize), dirty.length)
-      const nextDirty = dirty.nextSet(Math.floor((first * log.granuleSize) / blockSize))
+      const first = Math.floor((index * blockSize) / log.unitSize)
+      const end = Math.ceil(((index + 1) * blockSize) / log.unitSize)
+      const blockAfter = Math.min(Math.ceil((end * log.unitSize) / blockSize), dirty.length)
+      const nextDirty = dirty.nextSet(Math.floor((first * log.unitSize) / blockSize))
       if (nextDirty === -1 || nextDirty >= blockAfter) runs.push([first, end])
     }
     return RangeSet.from(runs)

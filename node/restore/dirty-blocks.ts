@@ -27,14 +27,14 @@ export class DirtyBlocks {
     return new DirtyBlocks(blocks, undefined, 0)
   }
 
-  /** `dirty`: granules of `granuleSize` bytes as a log has them; those behind the image are ignored. */
-  static fromLog(dirty: RangeSet, granuleSize: number, image: Image): DirtyBlocks {
+  /** `dirty`: units of `unitSize` bytes as a log has them; those behind the image are ignored. */
+  static fromLog(dirty: RangeSet, unitSize: number, image: Image): DirtyBlocks {
     const blocks = new Bitmap(Math.ceil(image.size / image.blockSize))
-    const fine = granuleSize < image.blockSize && image.blockSize > GRANULE_SIZE_BYTES
+    const fine = unitSize < image.blockSize && image.blockSize > GRANULE_SIZE_BYTES
     const granules = fine ? new Bitmap(Math.ceil(image.size / GRANULE_SIZE_BYTES)) : undefined
     for (const [start, end] of dirty.runs()) {
-      const from = start * granuleSize
-      const to = Math.min(end * granuleSize, image.size)
+      const from = start * unitSize
+      const to = Math.min(end * unitSize, image.size)
       if (from >= to) break
       blocks.setRange(Math.floor(from / image.blockSize), Math.ceil(to / image.blockSize))
       granules?.setRange(Math.floor(from / GRANULE_SIZE_BYTES), Math.ceil(to / GRANULE_SIZE_BYTES))
@@ -60,18 +60,18 @@ export class DirtyBlocks {
     return this.#granules === undefined ? this.blocks.count * blockSize : this.#granules.count * GRANULE_SIZE_BYTES
   }
 
-  /** The dirty blocks as granules of a log. */
-  asGranules(granuleSize: number, blockSize: number): RangeSet {
-    return granulesOf(this.blocks.toRanges(), granuleSize, blockSize)
+  /** The dirty blocks as units of a log. */
+  asUnits(unitSize: number, blockSize: number): RangeSet {
+    return unitsOf(this.blocks.toRanges(), unitSize, blockSize)
   }
 }
 
-/** Granules of a log that lie, in whole or in part, in some blocks. */
-export function granulesOf(blocks: RangeSet, granuleSize: number, blockSize: number): RangeSet {
+/** Units of a log that lie, in whole or in part, in some blocks. */
+export function unitsOf(blocks: RangeSet, unitSize: number, blockSize: number): RangeSet {
   return RangeSet.from(
     [...blocks.runs()].map(([start, end]) => [
-      Math.floor((start * blockSize) / granuleSize),
-      Math.ceil((end * blockSize) / granuleSize),
+      Math.floor((start * blockSize) / unitSize),
+      Math.ceil((end * blockSize) / unitSize),
     ]),
   )
 }

@@ -5,11 +5,11 @@ import { changedBlocks, sameShape } from '../store/changed-blocks.ts'
 import type { TreeFacts, TreeFile } from '../store/tree-file.ts'
 import type { TreeStore } from '../store/tree-store.ts'
 import type { WriteLog } from '../writelog/write-log.ts'
-import { DirtyBlocks, granulesOf } from './dirty-blocks.ts'
+import { DirtyBlocks, unitsOf } from './dirty-blocks.ts'
 
 interface MovedLog {
   /**
-   * What may differ from the release, in granules of the log: marked granules, and blocks that differ between the two
+   * What may differ from the release, in units of the log: marked units, and blocks that differ between the two
    * releases.
    */
   readonly dirty: RangeSet
@@ -35,9 +35,9 @@ export async function movedLog(
     const { blockSize, size, blockCount } = tree.geometry
     const marked = await log.dirty()
     const image = { size: byteCount(size), blockSize: byteCount(blockSize), preserve: RangeSet.empty }
-    const { blocks } = DirtyBlocks.fromLog(marked, log.granuleSize, image)
+    const { blocks } = DirtyBlocks.fromLog(marked, log.unitSize, image)
     return {
-      dirty: marked.union(granulesOf(changed, log.granuleSize, blockSize)),
+      dirty: marked.union(unitsOf(changed, log.unitSize, blockSize)),
       alike: changed.intersect(RangeSet.of(0, blockCount)).subtract(blocks.toRanges()),
     }
   } catch (error) {

@@ -158,7 +158,7 @@ async function moveLog(
   const moved = await movedLog(log, other, tree, trees)
   if (moved === undefined) return { logState: state }
   const { dirty, alike } = moved
-  const places = await beforeMoving(options, tree, DirtyBlocks.fromLog(dirty, log.granuleSize, manifest).blocks)
+  const places = await beforeMoving(options, tree, DirtyBlocks.fromLog(dirty, log.unitSize, manifest).blocks)
   await log.reset(dirty)
   return { logState: { state: 'dirty' }, movedFrom: release, alike, places }
 }
@@ -215,7 +215,7 @@ class RestoreRun {
 
   async fromLog(): Promise<void> {
     const { log, manifest } = this.#options
-    const dirty = DirtyBlocks.fromLog(await log.dirty(), log.granuleSize, manifest)
+    const dirty = DirtyBlocks.fromLog(await log.dirty(), log.unitSize, manifest)
     const clean = this.#others(dirty)
     const missed = (await this.#putRight(dirty, new DisplacedBlocks())) ?? (await this.#audit(clean))
     const told = missed === undefined ? await this.#askPeers() : undefined
@@ -250,7 +250,7 @@ class RestoreRun {
     this.#tally.bytesRead += bytesRead
     const dirty = DirtyBlocks.fromScan(blocks)
     this.#places ??= await beforeMoving(this.#options, this.#tree, blocks)
-    await log.reset(dirty.asGranules(log.granuleSize, manifest.blockSize))
+    await log.reset(dirty.asUnits(log.unitSize, manifest.blockSize))
     await this.#putRight(dirty, displaced)
     // They may know more than this machine of its own receipts. The disk was read already.
     await this.#askPeers()

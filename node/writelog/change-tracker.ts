@@ -1,8 +1,8 @@
 import type { RangeSet } from '../../protocol/ranges.ts'
 
-/** What a tracker remembers of a period. `unknown`: every granule may have changed. */
+/** What a tracker remembers of a period. `unknown`: every unit may have changed. */
 export type Changes =
-  | { readonly state: 'known'; readonly granules: RangeSet }
+  | { readonly state: 'known'; readonly units: RangeSet }
   | { readonly state: 'unknown'; readonly reason: string }
 
 /**
@@ -11,10 +11,10 @@ export type Changes =
  */
 export interface ChangeTracker {
   readonly source: 'dm-era' | 'qemu'
-  /** Bytes per granule: a power of two, at least a sector. */
-  readonly granuleSize: number
+  /** Bytes per unit: a power of two, at least a sector. */
+  readonly unitSize: number
   /**
-   * Granules written since {@link begin} began the period of this name. Perhaps more granules, never fewer. The answer
+   * Units written since {@link begin} began the period of this name. Perhaps more units, never fewer. The answer
    * is `unknown` if anything casts doubt on that: the records are of another period, a record is inconsistent, or
    * writes can pass the device by.
    */

@@ -20,7 +20,7 @@ export interface EraOrigin {
  */
 export class DmEra implements ChangeTracker {
   readonly source = 'dm-era'
-  readonly granuleSize = ERA_BLOCK_BYTES
+  readonly unitSize = ERA_BLOCK_BYTES
   readonly #device: EraDevice
   readonly #origin: EraOrigin
 
@@ -42,7 +42,7 @@ export class DmEra implements ChangeTracker {
       return await this.#device.look(async (running) => {
         const reason = await this.#strange(running, Number(era))
         if (reason !== undefined) return { state: 'unknown', reason }
-        return { state: 'known', granules: await running.writtenSince(Number(era)) }
+        return { state: 'known', units: await running.writtenSince(Number(era)) }
       })
     } catch (error) {
       return { state: 'unknown', reason: reasonOf(error) }

@@ -8,7 +8,7 @@ import { byteOffset } from '../../protocol/units.ts'
 import type { BlockDevice } from '../disk/block-device.ts'
 import type { DiskFacts } from '../disk/disk-facts.ts'
 import { markDoubt } from '../disk/disk-mark.ts'
-import { countGranules, type LogContents, readLog } from './log-file.ts'
+import { countUnits, type LogContents, readLog } from './log-file.ts'
 import {
   BITS_PER_SECTOR,
   EPOCH_BYTES,
@@ -32,7 +32,7 @@ export interface DurableBitmapOptions {
   /** The disk that the log speaks of. */
   readonly disk: DiskFacts
   /**
-   * The release that clean granules are to equal. A monitor, which only writes, leaves it out: the log then speaks of
+   * The release that clean units are to equal. A monitor, which only writes, leaves it out: the log then speaks of
    * whatever release its header names.
    */
   readonly release?: { readonly release: number; readonly root: Digest }
@@ -40,26 +40,26 @@ export interface DurableBitmapOptions {
   readonly source: Exclude<LogSource, 'scan'>
   /** What the storage is, if that can be told, so that a copy that was put back is known as such; see {@link placeOf}. */
   readonly place?: LogPlace
-  /** For a new log; an existing one with another granule is unknown. */
-  readonly granuleSize?: number
+  /** For a new log; an existing one with another unit is unknown. */
+  readonly unitSize?: number
   readonly now?: () => number
 }
 
 const NEVER_RESTORED = 'no restore has been made under this log yet'
 
-/** Bytes of storage that the log of a disk needs: 1/30720 of the disk with granules of 4 KiB, 34 MiB for 1 TiB. */
-export function logFileSize(diskSize: number, granuleSize = GRANULE_SIZE_BYTES): number {
-  return new LogLayout(countGranules(diskSize, granuleSize)).fileSize
+/** Bytes of storage that the log of a disk needs: 1/30720 of the disk with units of 4 KiB, 34 MiB for 1 TiB. */
+export function logFileSize(diskSize: number, unitSize = GRANULE_SIZE_BYTES): number {
+  return new LogLayout(countUnits(diskSize, unitSize)).fileSize
 }
 
 /**
- * Our own write log: a bitmap in memory and on stable storage (docs/DURABILITY.md, "The log file"). Marking a granule
+ * Our own write log: a bitmap in memory and on stable storage (docs/DURABILITY.md, "The log file"). Marking a unit
  * that is marked already costs nothing. First marks that come together share one flush. Once the storage has failed
  * every method fails, because what cannot be logged must not be written. Errors: DISK_IO, DISK_FULL.
  */
 export class DurableBitmap implements WriteLog {
   readonly source: LogSource
-  readonly granuleSize: number
+  readonly unitSize: number
   readonly #options: DurableBitmapOptions
   readonly #layout: LogLayout
   #header: LogHeader
@@ -97,13 +97,13 @@ export class DurableBitmap implements WriteLog {
   flushes = 0
 
   constructor(options: DurableBitmapOptions) {
-    const { disk, source, granuleSize = GRANULE_SIZE_BYTES } = options
+    const { disk, source, unitSize = GRANULE_SIZE_BYTES } = options
     this.#options = options
     this.#place = options.place?.mark ?? ''
     this.source = source
-    this.granuleSize = granuleSize
-    this.#layout = new LogLayout(countGranules(disk.size, granuleSize))
-    this.#marked = new Bitmap(this.#layout.granules)
+    this.unitSize = unitSize
+    this.#layout = new LogLayout(countUnits(disk.size, unitSize))
+    this.#marked = new Bitmap(this.#layout.units)
     this.#touched = new Bitmap(this.#layout.bitSectors)
     this.#header = this.#newHeader({ doubt: NEVER_RESTORED })
   }
@@ -116,9 +116,9 @@ export class DurableBitmap implements WriteLog {
     await this.#begin(this.#newHeader({ doubt: reason }), RangeSet.empty)
   }
 
-  /** Granules of the disk. */
-  get granules(): number {
-    return this.#layout.granules
+  /** Units of the disk. */
+  get units(): number {
+    return this.#layout.units
   }
 
   /** When the epoch began, in milliseconds since 1970; 0 before the first restore. */
@@ -156,20 +156,20 @@ export class DurableBitmap implements WriteLog {
     return this.#marked.toRanges()
   }
 
-  /** How many granules are marked. */
+  /** How many units are marked. */
   get dirtyCount(): number {
     return this.#marked.count
   }
 
-  async mark(granules: RangeSet): Promise<void> {
+  async mark(units: RangeSet): Promise<void> {
     this.#assertOpen()
-    const waits = [...granules.runs()].map(([start, end]) => this.markRun(start, end))
+    const waits = [...units.runs()].map(([start, end]) => this.markRun(start, end))
     await Promise.all(waits)
   }
 
   /** Marks one run. Undefined means that it is durable already, which is the usual case and must cost nothing. */
   markRun(start: number, end: number): Promise<void> | undefined {
-    assert(start >= 0 && end <= this.#layout.granules, `granules [${start}, ${end})`)
+    assert(start >= 0 && end <= this.#layout.units, `units [${start}, ${end})`)
     this.#assertOpen()
     let fresh = false
     let flushing = false
@@ -185,22 +185,22 @@ export class DurableBitmap implements WriteLog {
     return flushing ? this.#current : undefined
   }
 
-  /** Whether every granule of [start, end) is marked. The marks may not be durable yet. */
+  /** Whether every unit of [start, end) is marked. The marks may not be durable yet. */
   isMarked(start: number, end: number): boolean {
     return this.#marked.hasRange(start, end)
   }
 
-  /** The next granule at or after `from` that is marked (or is not), or the number of granules. */
+  /** The next unit at or after `from` that is marked (or is not), or the number of units. */
   nextChange(from: number, marked: boolean): number {
     const at = marked ? this.#marked.nextSet(from) : this.#marked.nextClear(from)
-    return at === -1 ? this.#layout.granules : at
+    return at === -1 ? this.#layout.units : at
   }
 
   /** Clears nothing in a log that is unknown: its marks say what differs from another release than the restored one. */
-  async clear(granules: RangeSet): Promise<void> {
+  async clear(units: RangeSet): Promise<void> {
     this.#assertOpen()
     if (!this.#known) return
-    const inside = granules.intersect(RangeSet.of(0, this.#layout.granules))
+    const inside = units.intersect(RangeSet.of(0, this.#layout.units))
     for (const [start, end] of inside.runs()) {
       for (let at = start; at < end; ) {
         const sector = Math.floor(at / BITS_PER_SECTOR)
@@ -216,7 +216,7 @@ export class DurableBitmap implements WriteLog {
   }
 
   /**
-   * `period`: name of the change tracker's period, if the log goes with a tracker. Granules behind the end of the disk
+   * `period`: name of the change tracker's period, if the log goes with a tracker. Units behind the end of the disk
    * are ignored.
    */
   async reset(dirty: RangeSet, period = ''): Promise<void> {
@@ -230,7 +230,7 @@ export class DurableBitmap implements WriteLog {
       period,
       inUse: true,
     })
-    await this.#begin(header, dirty.intersect(RangeSet.of(0, this.#layout.granules)))
+    await this.#begin(header, dirty.intersect(RangeSet.of(0, this.#layout.units)))
     this.#known = true
   }
 
@@ -286,7 +286,7 @@ export class DurableBitmap implements WriteLog {
       disk: this.#options.disk.mark,
       source: this.#options.source,
       diskSize: this.#options.disk.size,
-      granuleSize: this.granuleSize,
+      unitSize: this.unitSize,
       epoch: randomBytes(EPOCH_BYTES).toString('hex'),
       area: 0,
       release: 0,
@@ -348,8 +348,7 @@ export class DurableBitmap implements WriteLog {
     if (header.source !== this.source) return `the log was kept by ${header.source}, not by ${this.source}`
     if (header.diskSize !== disk.size)
       return `the disk has ${disk.size} bytes, and had ${header.diskSize} when the log was begun`
-    if (header.granuleSize !== this.granuleSize)
-      return `the log has granules of ${header.granuleSize} bytes, not ${this.granuleSize}`
+    if (header.unitSize !== this.unitSize) return `the log has units of ${header.unitSize} bytes, not ${this.unitSize}`
     return undefined
   }
 
@@ -401,7 +400,7 @@ export class DurableBitmap implements WriteLog {
 
   /**
    * Begins a new epoch. Its bits and an empty summary are written first. They go to the summary area that the epoch in
-   * force does not use, and to sectors of bits that the epoch in force then takes for granules that may all be dirty.
+   * force does not use, and to sectors of bits that the epoch in force then takes for units that may all be dirty.
    * When they are durable the header switches to the new epoch, in one sector.
    */
   async #begin(header: LogHeader, dirty: RangeSet): Promise<void> {
@@ -411,7 +410,7 @@ export class DurableBitmap implements WriteLog {
       this.#untouched = false
       const area = this.#header.area === 0 ? 1 : 0
       this.#header = { ...header, area }
-      this.#marked = Bitmap.fromRanges(this.#layout.granules, dirty)
+      this.#marked = Bitmap.fromRanges(this.#layout.units, dirty)
       this.#touched = new Bitmap(this.#layout.bitSectors)
       this.#stale = new Set()
       for (let i = 0; i < this.#layout.summarySectors; i++) this.#stale.add(this.#layout.summaryAt(area) + i)

@@ -16,7 +16,7 @@ import {
 export interface LogContents {
   readonly header: LogHeader
   readonly layout: LogLayout
-  /** The granules that are marked. */
+  /** The units that are marked. */
   readonly marked: Bitmap
   /** Sectors of bits that belong to this epoch. */
   readonly touched: Bitmap
@@ -26,9 +26,9 @@ export interface LogContents {
   readonly damage?: string
 }
 
-/** Granules of a disk; the last one may be cut short. */
-export function countGranules(diskSize: number, granuleSize: number): number {
-  return Math.ceil(diskSize / granuleSize)
+/** Units of a disk; the last one may be cut short. */
+export function countUnits(diskSize: number, unitSize: number): number {
+  return Math.ceil(diskSize / unitSize)
 }
 
 /**
@@ -41,10 +41,10 @@ export async function readLog(storage: BlockDevice): Promise<LogContents | strin
   await storage.read(byteOffset(0), sector)
   const header = decodeHeader(sector)
   if (typeof header === 'string') return header
-  const layout = new LogLayout(countGranules(header.diskSize, header.granuleSize))
+  const layout = new LogLayout(countUnits(header.diskSize, header.unitSize))
   if (storage.size < layout.fileSize) return `the log file is cut short: ${storage.size} of ${layout.fileSize} bytes`
   const touched = new Bitmap(layout.bitSectors)
-  const marked = new Bitmap(layout.granules)
+  const marked = new Bitmap(layout.units)
   const damage =
     (await readSummary(storage, header, layout, touched)) ?? (await readBits(storage, header, layout, touched, marked))
   const doubt = damage ?? header.doubt
@@ -91,7 +91,7 @@ async function readBits(
         const verdict = judgeSector(sector, epoch, position)
         if (verdict === 'damaged') return `the log is damaged in sector ${position}`
         // The summary names the sector, but its bits were not written: a mark was cut off. Nobody knows of which
-        // granules, so all of them count as dirty.
+        // units, so all of them count as dirty.
         if (verdict === 'other') sector.fill(0xff, 0, SECTOR_PAYLOAD_BYTES)
         marked.load((first + i) * BITS_PER_SECTOR, sector.subarray(0, SECTOR_PAYLOAD_BYTES))
       }

@@ -8,7 +8,7 @@ import { newerFormat } from '../../protocol/document.ts'
  *
  *     header | summary, area 0 | summary, area 1 | bits
  *
- * A sector of bits covers 3840 granules. The summary has one bit for each sector of bits: whether the sector was ever
+ * A sector of bits covers 3840 units. The summary has one bit for each sector of bits: whether the sector was ever
  * written in this epoch. Sectors that the summary does not name count as zeros, whatever stands there. So a log begins
  * anew by a new epoch and an empty summary in the other area, and the time to open a log grows with what was marked.
  */
@@ -22,18 +22,18 @@ const EPOCH_AT = SECTOR_PAYLOAD_BYTES
 const POSITION_AT = EPOCH_AT + EPOCH_BYTES
 const CHECKSUM_AT = SECTOR_BYTES - 4
 
-/** Where the parts of a log for `granules` granules lie; all positions and counts are in sectors. */
+/** Where the parts of a log for `units` units lie; all positions and counts are in sectors. */
 export class LogLayout {
-  readonly granules: number
+  readonly units: number
   /** Sectors of bits. */
   readonly bitSectors: number
   /** Sectors of one summary area. */
   readonly summarySectors: number
 
-  constructor(granules: number) {
-    assert(Number.isSafeInteger(granules) && granules > 0)
-    this.granules = granules
-    this.bitSectors = Math.ceil(granules / BITS_PER_SECTOR)
+  constructor(units: number) {
+    assert(Number.isSafeInteger(units) && units > 0)
+    this.units = units
+    this.bitSectors = Math.ceil(units / BITS_PER_SECTOR)
     this.summarySectors = Math.ceil(this.bitSectors / BITS_PER_SECTOR)
   }
 
@@ -84,12 +84,12 @@ export interface LogHeader {
   readonly source: string
   /** Bytes. */
   readonly diskSize: number
-  readonly granuleSize: number
+  readonly unitSize: number
   /** Hexadecimal. */
   readonly epoch: string
   /** Which summary area is in force. */
   readonly area: 0 | 1
-  /** The release that clean granules equal; 0 and '' before the first restore. */
+  /** The release that clean units equal; 0 and '' before the first restore. */
   readonly release: number
   /** Root of its hash tree, hexadecimal. */
   readonly root: string
@@ -116,7 +116,7 @@ const FIELDS = [
   'disk',
   'source',
   'diskSize',
-  'granuleSize',
+  'unitSize',
   'epoch',
   'area',
   'release',
@@ -169,7 +169,7 @@ export function decodeHeader(sector: Buffer): LogHeader | string {
     disk: named.disk!,
     source: named.source!,
     diskSize: Number(named.diskSize),
-    granuleSize: Number(named.granuleSize),
+    unitSize: Number(named.unitSize),
     epoch: named.epoch!,
     area: named.area === '1' ? 1 : 0,
     release: Number(named.release),

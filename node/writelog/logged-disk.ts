@@ -74,18 +74,18 @@ export class LoggedDisk implements NbdExport {
   }
 
   #mark(offset: number, length: number): Promise<void> | undefined {
-    const { granuleSize } = this.#log
-    return this.#log.markRun(Math.floor(offset / granuleSize), Math.ceil((offset + length) / granuleSize))
+    const { unitSize } = this.#log
+    return this.#log.markRun(Math.floor(offset / unitSize), Math.ceil((offset + length) / unitSize))
   }
 
   #dirtyExtents(offset: number, length: number, most: number): Extent[] {
-    const { granuleSize } = this.#log
+    const { unitSize } = this.#log
     const extents: Extent[] = []
     const end = offset + Math.min(length, MAX_EXTENT_BYTES)
     for (let at = offset; at < end && extents.length < most; ) {
-      const granule = Math.floor(at / granuleSize)
-      const dirty = this.#log.isMarked(granule, granule + 1)
-      const next = Math.min(end, this.#log.nextChange(granule, !dirty) * granuleSize)
+      const unit = Math.floor(at / unitSize)
+      const dirty = this.#log.isMarked(unit, unit + 1)
+      const next = Math.min(end, this.#log.nextChange(unit, !dirty) * unitSize)
       extents.push({ length: next - at, flags: dirty ? STATE_DIRTY : 0 })
       at = next
     }

@@ -35,7 +35,7 @@ export class QemuBitmap implements ChangeTracker {
    * Finer than QEMU's default of 64 KiB: a machine needs 32 MiB of memory for a disk of 1 TiB, and a restore fetches up
    * to 16 times less.
    */
-  readonly granuleSize = GRANULE_SIZE_BYTES
+  readonly unitSize = GRANULE_SIZE_BYTES
   readonly #image: QemuImage
   readonly #disk: string
   readonly #running: boolean
@@ -72,7 +72,7 @@ export class QemuBitmap implements ChangeTracker {
       const reading = live === undefined ? this.#image.readBitmap(period, { running }) : readDirtyExtents(live, period)
       const [found, size] = await Promise.all([reading, this.#diskSize()])
       if (found.size !== size) return unknown(`QEMU sees ${found.size} bytes, the disk has ${size}`)
-      return { state: 'known', granules: toGranules(found, this.granuleSize) }
+      return { state: 'known', units: toUnits(found, this.unitSize) }
     } catch (error) {
       if (isMeshError(error) && error.code !== 'TOOL_MISSING') return unknown(error.message)
       throw error
@@ -85,7 +85,7 @@ export class QemuBitmap implements ChangeTracker {
    */
   async begin(): Promise<string> {
     const name = `${PREFIX}${randomBytes(8).toString('hex')}`
-    await this.#image.renew(await this.#diskSize(), name, this.granuleSize)
+    await this.#image.renew(await this.#diskSize(), name, this.unitSize)
     return name
   }
 
@@ -114,9 +114,7 @@ export async function removeImage(path: string): Promise<void> {
   })
 }
 
-function toGranules({ bytes }: DirtyExtents, granuleSize: number): RangeSet {
-  const runs = [...bytes.runs()].map(
-    ([start, end]): Run => [Math.floor(start / granuleSize), Math.ceil(end / granuleSize)],
-  )
+function toUnits({ bytes }: DirtyExtents, unitSize: number): RangeSet {
+  const runs = [...bytes.runs()].map(([start, end]): Run => [Math.floor(start / unitSize), Math.ceil(end / unitSize)])
   return RangeSet.from(runs)
 }

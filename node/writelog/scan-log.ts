@@ -6,7 +6,7 @@ import type { LogState, WriteLog } from './write-log.ts'
 /** No log at all: its state is always unknown, so the disk is scanned. Marks and clears live as long as the object. */
 export class ScanLog implements WriteLog {
   readonly source = 'scan'
-  readonly granuleSize = GRANULE_SIZE_BYTES
+  readonly unitSize = GRANULE_SIZE_BYTES
   readonly witness = 'none'
   readonly #reason: string
   #dirty = RangeSet.empty
@@ -28,14 +28,14 @@ export class ScanLog implements WriteLog {
     return this.#dirty
   }
 
-  async mark(granules: RangeSet): Promise<void> {
+  async mark(units: RangeSet): Promise<void> {
     this.#assertOpen()
-    this.#dirty = this.#dirty.union(granules)
+    this.#dirty = this.#dirty.union(units)
   }
 
-  async clear(granules: RangeSet): Promise<void> {
+  async clear(units: RangeSet): Promise<void> {
     this.#assertOpen()
-    this.#dirty = this.#dirty.subtract(granules)
+    this.#dirty = this.#dirty.subtract(units)
   }
 
   async reset(dirty: RangeSet): Promise<void> {

@@ -14,17 +14,17 @@ type Unknown = Extract<Changes, { state: 'unknown' }>
  */
 export class TrackedLog implements WriteLog {
   readonly source: LogSource
-  readonly granuleSize: number
+  readonly unitSize: number
   readonly #bitmap: DurableBitmap
   readonly #tracker: ChangeTracker
 
-  /** Both must count in granules of the same size. */
+  /** Both must count in units of the same size. */
   constructor(bitmap: DurableBitmap, tracker: ChangeTracker) {
-    assert(bitmap.granuleSize === tracker.granuleSize, 'bitmap and tracker count the same granules')
+    assert(bitmap.unitSize === tracker.unitSize, 'bitmap and tracker count the same units')
     this.#bitmap = bitmap
     this.#tracker = tracker
     this.source = tracker.source
-    this.granuleSize = bitmap.granuleSize
+    this.unitSize = bitmap.unitSize
   }
 
   get witness(): string {
@@ -38,7 +38,7 @@ export class TrackedLog implements WriteLog {
     const changes = await this.#tracker.changedSince(this.#bitmap.period)
     if (state.state === 'unknown' && state.against === undefined) return state
     if (changes.state === 'unknown') return this.#doubted(changes.reason)
-    const doubt = changes.granules.isEmpty ? await this.#writtenPast() : await this.#takeOver()
+    const doubt = changes.units.isEmpty ? await this.#writtenPast() : await this.#takeOver()
     if (doubt !== undefined || state.state === 'unknown') return doubt ?? state
     return { state: this.#bitmap.dirtyCount === 0 ? 'clean' : 'dirty' }
   }
@@ -47,12 +47,12 @@ export class TrackedLog implements WriteLog {
     return this.#bitmap.dirty()
   }
 
-  mark(granules: RangeSet): Promise<void> {
-    return this.#bitmap.mark(granules)
+  mark(units: RangeSet): Promise<void> {
+    return this.#bitmap.mark(units)
   }
 
-  clear(granules: RangeSet): Promise<void> {
-    return this.#bitmap.clear(granules)
+  clear(units: RangeSet): Promise<void> {
+    return this.#bitmap.clear(units)
   }
 
   /**
@@ -97,7 +97,7 @@ export class TrackedLog implements WriteLog {
     const period = await this.#tracker.begin()
     const changes = await this.#tracker.changedSince(this.#bitmap.period)
     if (changes.state === 'unknown') return this.#doubted(changes.reason)
-    await this.#bitmap.mark(changes.granules.intersect(RangeSet.of(0, this.#bitmap.granules)))
+    await this.#bitmap.mark(changes.units.intersect(RangeSet.of(0, this.#bitmap.units)))
     await this.#bitmap.enter(period)
     await this.#tracker.end(period)
     return undefined

@@ -25,14 +25,14 @@ export type LogState =
 export type LogSource = 'scan' | 'nbd' | 'dm-era' | 'qemu'
 
 /**
- * The durable record of which granules may differ from the release (docs/DURABILITY.md).
+ * The durable record of which units may differ from the release (docs/DURABILITY.md).
  * Order: mark durable → write the disk; and on restore: write → flush the disk → clear.
- * All ranges are in granules (4 KiB unless the log says otherwise), half-open.
+ * All ranges are in units (4 KiB unless the log says otherwise), half-open.
  */
 export interface WriteLog {
   readonly source: LogSource
-  /** Bytes per granule. */
-  readonly granuleSize: number
+  /** Bytes per unit. */
+  readonly unitSize: number
   /** What the log says of the whole disk. */
   open(): Promise<LogState>
   /**
@@ -41,16 +41,16 @@ export interface WriteLog {
    */
   readonly witness: string
   /**
-   * Granules that may differ, in ascending order, as they are now. The caller asks only if the state is not `unknown`,
+   * Units that may differ, in ascending order, as they are now. The caller asks only if the state is not `unknown`,
    * or names another release.
    */
   dirty(): Promise<RangeSet>
   /** Resolves when the marks are durable; only then may the disk be written. */
-  mark(granules: RangeSet): Promise<void>
-  /** These granules equal the release. The caller has flushed the disk before. Durable not later than {@link close}. */
-  clear(granules: RangeSet): Promise<void>
+  mark(units: RangeSet): Promise<void>
+  /** These units equal the release. The caller has flushed the disk before. Durable not later than {@link close}. */
+  clear(units: RangeSet): Promise<void>
   /**
-   * Begins the log anew after a look at the whole disk: exactly these granules may differ from the release, whatever
+   * Begins the log anew after a look at the whole disk: exactly these units may differ from the release, whatever
    * the log said or doubted before. Durable when it resolves.
    */
   reset(dirty: RangeSet): Promise<void>

@@ -8,8 +8,8 @@ import { RangeSet } from '../../protocol/ranges.ts'
 export interface WriteLogUnderTest {
   /** Not opened yet. */
   readonly log: WriteLog
-  /** Granules of the disk it is kept for; at least 64. */
-  readonly granules: number
+  /** Units of the disk it is kept for; at least 64. */
+  readonly units: number
   /** The log as the next start of the machine finds it: after {@link WriteLog.close}, or without it (`killed`). */
   again(how: 'closed' | 'killed'): Promise<WriteLog>
 }
@@ -20,10 +20,10 @@ export interface WriteLogUnderTest {
  */
 export function writeLogCompliance(name: string, make: () => Promise<WriteLogUnderTest>): void {
   describe(`${name} as a write log`, () => {
-    it('has a granule of a whole power of two, at least a sector', async () => {
+    it('has a unit of a whole power of two, at least a sector', async () => {
       const { log } = await make()
-      expect(Math.log2(log.granuleSize) % 1).toBe(0)
-      expect(log.granuleSize).toBeGreaterThanOrEqual(512)
+      expect(Math.log2(log.unitSize) % 1).toBe(0)
+      expect(log.unitSize).toBeGreaterThanOrEqual(512)
     })
 
     it('gives a reason when it knows nothing', async () => {
@@ -73,13 +73,13 @@ export function writeLogCompliance(name: string, make: () => Promise<WriteLogUnd
       await log.close()
     })
 
-    it('knows the last granule of the disk', async () => {
-      const { log, granules } = await make()
+    it('knows the last unit of the disk', async () => {
+      const { log, units } = await make()
       await log.open()
-      await log.mark(RangeSet.of(granules - 1, granules))
-      expect((await log.dirty()).has(granules - 1)).toBe(true)
-      await log.clear(RangeSet.of(0, granules))
-      expect((await log.dirty()).intersect(RangeSet.of(0, granules)).isEmpty).toBe(true)
+      await log.mark(RangeSet.of(units - 1, units))
+      expect((await log.dirty()).has(units - 1)).toBe(true)
+      await log.clear(RangeSet.of(0, units))
+      expect((await log.dirty()).intersect(RangeSet.of(0, units)).isEmpty).toBe(true)
       await log.close()
     })
 
@@ -128,7 +128,7 @@ export function writeLogCompliance(name: string, make: () => Promise<WriteLogUnd
       await next.close()
     })
 
-    it('never calls a granule clean that was marked and not cleared since', async () => {
+    it('never calls a unit clean that was marked and not cleared since', async () => {
       const run = fc
         .tuple(fc.nat(62), fc.nat(20))
         .map(([start, n]): [number, number] => [start, Math.min(start + n, 63)])

@@ -178,7 +178,7 @@ describe('a restore from the write log', () => {
     const monitor = await startMonitor()
     await writeThrough([7, 8, 9, BLOCKS * 16 - 1])
     const shown = await lab.ok('pc1', ['log', 'show'])
-    expect(shown).toMatchObject({ state: 'dirty', dirty: 4, granules: BLOCKS * 16, granuleSize: GRANULE, inUse: true })
+    expect(shown).toMatchObject({ state: 'dirty', dirty: 4, units: BLOCKS * 16, unitSize: GRANULE, inUse: true })
     const map = shown.map as number[]
     expect([map.length, map[0], map.at(-1)]).toEqual([64, 3, 1])
     expect(await lab.run('pc1', ['log', 'forget'])).toMatchObject({ code: 4, result: { code: 'STATE_IN_USE' } })

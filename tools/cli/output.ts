@@ -187,7 +187,7 @@ function describeHook({ name, ok, why, seconds, output }: Extract<AgentEvent, { 
 }
 
 function describeLog({ state, dirty }: Extract<AgentEvent, { type: 'monitoring' }>): string {
-  return state === 'dirty' ? `dirty: ${dirty} granules` : state
+  return state === 'dirty' ? `dirty: ${dirty} units` : state
 }
 
 function describe(event: ProgressEvent, rate: number): string {

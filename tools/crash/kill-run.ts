@@ -14,7 +14,7 @@ import { PowerCutDevice } from './power-cut-device.ts'
 import type { MachineRecord } from './simulated-machine.ts'
 
 const VICTIM = join(import.meta.dirname, 'kill-victim.ts')
-const GRANULE_SIZES = [512, 4096] as const
+const UNIT_SIZES = [512, 4096] as const
 const MOST_SESSION_OPERATIONS = 60
 const MOST_RESTORE_OPERATIONS = 60
 
@@ -36,13 +36,13 @@ class Victims {
   readonly #model: Model
   readonly #random: Random
   readonly #directory: string
-  readonly #granuleSize: number
+  readonly #unitSize: number
 
   constructor(model: Model, random: Random, directory: string) {
     this.#model = model
     this.#random = random
     this.#directory = directory
-    this.#granuleSize = GRANULE_SIZES[random.below(GRANULE_SIZES.length)]!
+    this.#unitSize = UNIT_SIZES[random.below(UNIT_SIZES.length)]!
   }
 
   async run(): Promise<MachineRecord> {
@@ -74,7 +74,7 @@ class Victims {
     const task: KillTask = {
       ...what,
       directory: this.#directory,
-      granuleSize: this.#granuleSize,
+      unitSize: this.#unitSize,
       seed: this.#random.below(2 ** 31),
     }
     const activity = what.release === undefined ? 'session' : 'restore'
@@ -108,7 +108,7 @@ class Victims {
     await file.close()
     const [disk, log] = await Promise.all(['disk', 'log'].map((name) => readFile(join(this.#directory, name))))
     const storage = new PowerCutDevice('log', log!, new Power(new Random(0), Number.POSITIVE_INFINITY))
-    const { state, fault } = await judge(disk!, storage, facts, this.#granuleSize, this.#model)
+    const { state, fault } = await judge(disk!, storage, facts, this.#unitSize, this.#model)
     this.#record.states.push(state)
     this.#record.disks.push(crc32(disk!))
     if (fault !== undefined) this.#record.faults.push(`after ${activity} (${this.#record.cuts.at(-1)}): ${fault}`)

@@ -19,7 +19,7 @@ export interface KillTask {
   readonly seed: number
   /** Operations on disk and log after which the process dies; null lets it finish. */
   readonly operations: number | null
-  readonly granuleSize: number
+  readonly unitSize: number
   /** Undefined for a session; else the release to restore, 0 or 1. */
   readonly release?: number
   readonly blocksToFetch: number | null
@@ -30,23 +30,23 @@ export const isKillTask: Check<KillTask> = object({
   directory: anyText(4096),
   seed: natural(),
   operations: nullable(natural()),
-  granuleSize: natural(),
+  unitSize: natural(),
   release: optional(natural(1)),
   blocksToFetch: nullable(natural()),
 })
 
 /** Makes one session or restore on real files. True if it was a restore and came to its end. */
 export async function runKillTask(task: KillTask): Promise<boolean> {
-  const { directory, granuleSize } = task
+  const { directory, unitSize } = task
   const random = new Random(task.seed)
   const deadline = new Deadline(random, task.operations ?? Number.POSITIVE_INFINITY)
   const model = await openModel(directory, 'small')
   const file = await openDevice(join(directory, 'disk'), { writable: true })
   const disk = await diskFacts(file)
-  const place = await openLogStorage(join(directory, 'log'), logFileSize(file.size, granuleSize))
+  const place = await openLogStorage(join(directory, 'log'), logFileSize(file.size, unitSize))
   const device = new KillingDevice('disk', file, deadline)
   const storage = new KillingDevice('log', place.storage, deadline)
-  const options = { storage, disk, source: 'nbd', granuleSize } as const
+  const options = { storage, disk, source: 'nbd', unitSize } as const
   if (place.made !== undefined) {
     deadline.activity = 'format'
     await new DurableBitmap(options).format(place.made)

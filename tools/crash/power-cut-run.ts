@@ -2,7 +2,7 @@ import type { Random } from '../lab/random.ts'
 import type { Model } from './model.ts'
 import { type Cut, type MachineRecord, type Parts, SimulatedMachine } from './simulated-machine.ts'
 
-const GRANULE_SIZES = [512, 4096] as const
+const UNIT_SIZES = [512, 4096] as const
 const MOST_OPERATIONS = 400
 /** Blocks that peers have when they do not have all: fewer than a session dirties. */
 const MOST_SCARCE_BLOCKS = 25
@@ -17,8 +17,8 @@ const MOST_TRIES = 4
  * restore that must succeed. `faults` of the record is empty if the log missed no write and called nothing wrong clean.
  */
 export async function powerCutRun(model: Model, random: Random, parts: Parts): Promise<MachineRecord> {
-  const granuleSize = GRANULE_SIZES[random.below(GRANULE_SIZES.length)]!
-  const machine = new SimulatedMachine(model, granuleSize, firstDisk(model, random), random, parts)
+  const unitSize = UNIT_SIZES[random.below(UNIT_SIZES.length)]!
+  const machine = new SimulatedMachine(model, unitSize, firstDisk(model, random), random, parts)
   for (let days = 2 + random.below(3); days > 0; days--) {
     // One restore in four wants the other release.
     const release = model.releases[random.below(4) === 0 ? 1 : 0]

@@ -55,7 +55,7 @@ export interface MachineRecord {
 export class SimulatedMachine {
   readonly record: MachineRecord = { cuts: [], states: [], disks: [], faults: [] }
   readonly #model: Model
-  readonly #granuleSize: number
+  readonly #unitSize: number
   readonly #random: Random
   readonly #parts: Parts
   readonly #facts: DiskFacts
@@ -64,13 +64,13 @@ export class SimulatedMachine {
   #log: Buffer
   #logIsNew = true
 
-  constructor(model: Model, granuleSize: number, disk: Buffer, random: Random, parts: Parts) {
+  constructor(model: Model, unitSize: number, disk: Buffer, random: Random, parts: Parts) {
     this.#model = model
-    this.#granuleSize = granuleSize
+    this.#unitSize = unitSize
     this.#random = random
     this.#parts = parts
     this.#disk = disk
-    this.#log = Buffer.alloc(logFileSize(model.diskSize, granuleSize))
+    this.#log = Buffer.alloc(logFileSize(model.diskSize, unitSize))
     const stamp = async (): Promise<string> => 'boot.1'
     // As for a disk after a reboot, nobody can tell whether something else wrote to it.
     const mark = markOf({ kind: 'disk', size: model.diskSize, facts: { serial: 'a1' } })
@@ -136,7 +136,7 @@ export class SimulatedMachine {
       storage,
       disk: this.#facts,
       source: 'nbd',
-      granuleSize: this.#granuleSize,
+      unitSize: this.#unitSize,
       ...(release === undefined ? {} : { release: release.manifest }),
     })
     if (!this.#logIsNew) return log
@@ -154,7 +154,7 @@ export class SimulatedMachine {
       Buffer.from(this.#log),
       new Power(new Random(0), Number.POSITIVE_INFINITY),
     )
-    const { state, fault } = await judge(this.#disk, storage, this.#facts, this.#granuleSize, this.#model)
+    const { state, fault } = await judge(this.#disk, storage, this.#facts, this.#unitSize, this.#model)
     this.record.states.push(state)
     this.record.disks.push(crc32(this.#disk))
     if (fault !== undefined)

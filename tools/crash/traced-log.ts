@@ -15,8 +15,8 @@ export class TracedLog implements WriteLog {
     return this.#log.source
   }
 
-  get granuleSize(): number {
-    return this.#log.granuleSize
+  get unitSize(): number {
+    return this.#log.unitSize
   }
 
   get witness(): string {
@@ -31,12 +31,12 @@ export class TracedLog implements WriteLog {
     return this.#log.dirty()
   }
 
-  mark(granules: RangeSet): Promise<void> {
-    return this.#during('mark', () => this.#log.mark(granules))
+  mark(units: RangeSet): Promise<void> {
+    return this.#during('mark', () => this.#log.mark(units))
   }
 
-  clear(granules: RangeSet): Promise<void> {
-    return this.#during('clear', () => this.#log.clear(granules))
+  clear(units: RangeSet): Promise<void> {
+    return this.#during('clear', () => this.#log.clear(units))
   }
 
   reset(dirty: RangeSet): Promise<void> {

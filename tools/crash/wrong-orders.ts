@@ -35,8 +35,8 @@ class ForgetfulResets extends DurableBitmap {
 }
 
 class GreedyClears extends DurableBitmap {
-  override clear(granules: RangeSet): Promise<void> {
-    return super.clear(RangeSet.from([...granules.runs()].map(([start, end]) => [start, end + 1])))
+  override clear(units: RangeSet): Promise<void> {
+    return super.clear(RangeSet.from([...units.runs()].map(([start, end]) => [start, end + 1])))
   }
 }
 

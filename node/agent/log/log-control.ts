@@ -17,9 +17,9 @@ export interface LogReport {
   readonly reason: string
   /** Where the bitmap is kept. */
   readonly storage?: string
-  readonly granuleSize?: number
-  /** Granules of the disk, and those that may differ from the release. */
-  readonly granules?: number
+  readonly unitSize?: number
+  /** Units of the disk, and those that may differ from the release. */
+  readonly units?: number
   readonly dirty?: number
   readonly release?: number
   readonly root?: string
@@ -27,14 +27,14 @@ export interface LogReport {
   readonly since?: string
   /** A monitor has the log open, or was killed before it closed it. */
   readonly inUse?: boolean
-  /** Dirty granules in each of up to 64 equal parts of the disk. */
+  /** Dirty units in each of up to 64 equal parts of the disk. */
   readonly map?: readonly number[]
 }
 
 /** Result of `mesh log export`. */
 interface LogExport extends Omit<LogReport, 'event' | 'map'> {
   readonly event: 'log-export'
-  /** Runs [start, end) of dirty granules. */
+  /** Runs [start, end) of dirty units. */
   readonly ranges: readonly Run[]
 }
 
@@ -44,7 +44,7 @@ export async function showLog(stateDir: string, configured?: ConfiguredMachine):
   return { event: 'log', ...describe(disk, config, log), ...(log?.state === 'known' ? { map: mapOf(log) } : {}) }
 }
 
-/** The dirty granules of this machine's disk. Errors: STATE_MISSING if no log is kept, or if it knows nothing. */
+/** The dirty units of this machine's disk. Errors: STATE_MISSING if no log is kept, or if it knows nothing. */
 export async function exportLog(stateDir: string, configured?: ConfiguredMachine): Promise<LogExport> {
   const { disk, config, log } = await look(stateDir, configured)
   if (log?.state !== 'known')
@@ -79,15 +79,15 @@ function describe(disk: string, config: LogConfig | undefined, log: LogPeek | un
     return { disk, source: 'scan', state: 'unknown', reason: 'no write log is kept for this disk' }
   const { source, storage } = config
   if (log.state === 'unknown') return { disk, source, storage, state: 'unknown', reason: log.reason }
-  const { granuleSize, diskSize, dirty, release, root, since, inUse } = log
+  const { unitSize, diskSize, dirty, release, root, since, inUse } = log
   return {
     disk,
     source,
     storage,
     state: dirty.isEmpty ? 'clean' : 'dirty',
     reason: '',
-    granuleSize,
-    granules: Math.ceil(diskSize / granuleSize),
+    unitSize,
+    units: Math.ceil(diskSize / unitSize),
     dirty: dirty.count,
     release,
     root,
@@ -96,9 +96,9 @@ function describe(disk: string, config: LogConfig | undefined, log: LogPeek | un
   }
 }
 
-function mapOf({ dirty, diskSize, granuleSize }: Extract<LogPeek, { state: 'known' }>): number[] {
-  const granules = Math.ceil(diskSize / granuleSize)
-  const cells = Math.min(MAP_CELLS, granules)
-  const bounds = Array.from({ length: cells + 1 }, (_, i) => Math.floor((i * granules) / cells))
+function mapOf({ dirty, diskSize, unitSize }: Extract<LogPeek, { state: 'known' }>): number[] {
+  const units = Math.ceil(diskSize / unitSize)
+  const cells = Math.min(MAP_CELLS, units)
+  const bounds = Array.from({ length: cells + 1 }, (_, i) => Math.floor((i * units) / cells))
   return Array.from({ length: cells }, (_, i) => dirty.intersect(RangeSet.of(bounds[i]!, bounds[i + 1]!)).count)
 }

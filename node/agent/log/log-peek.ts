@@ -18,8 +18,8 @@ export type LogPeek =
   | {
       readonly state: 'known'
       readonly source: LogSource
-      readonly granuleSize: number
-      /** Granules that may differ from the release. */
+      readonly unitSize: number
+      /** Units that may differ from the release. */
       readonly dirty: RangeSet
       /** Bytes of the disk. */
       readonly diskSize: number
@@ -50,10 +50,10 @@ export async function peekLog(config: LogConfig, disk: string): Promise<LogPeek>
   if (tracker !== undefined) {
     const changes = await tracker.changedSince(header.period)
     if (changes.state === 'unknown') return changes
-    dirty = dirty.union(changes.granules).intersect(RangeSet.of(0, marked.length))
+    dirty = dirty.union(changes.units).intersect(RangeSet.of(0, marked.length))
   }
-  const { granuleSize, diskSize, root, release, since, inUse } = header
-  return { state: 'known', source: config.source, granuleSize, diskSize, dirty, root, release, since, inUse }
+  const { unitSize, diskSize, root, release, since, inUse } = header
+  return { state: 'known', source: config.source, unitSize, diskSize, dirty, root, release, since, inUse }
 }
 
 /** A monitor may be in the middle of a write, so that a sector seems damaged for a moment. */

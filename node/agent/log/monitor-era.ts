@@ -73,7 +73,7 @@ export async function monitorEra(options: MonitorEraOptions): Promise<EraMonitor
   if (active) await assertOursOrTaken(device, config)
   else await assertNotMounted(disk, { force: false })
   const opened = stack.adopt(await openDevice(disk, { writable: false }), (it) => it.close())
-  const bitmap = await setUpLog(stateDir, config, opened, stack, { granuleSize: ERA_BLOCK_BYTES })
+  const bitmap = await setUpLog(stateDir, config, opened, stack, { unitSize: ERA_BLOCK_BYTES })
   const log = await bitmap.open()
   if (log.state === 'unknown')
     report({ type: 'note', text: `the next restore will read the whole disk: ${log.reason}` })

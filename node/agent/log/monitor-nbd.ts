@@ -36,7 +36,7 @@ export interface MonitorNbdOptions {
 /** Result of `mesh monitor`. */
 interface NbdMonitored {
   readonly event: 'stopped'
-  /** Granules that the log calls dirty. */
+  /** Units that the log calls dirty. */
   readonly dirty: number
   /** Flushes of the log since the start: what first writes wait for. */
   readonly flushes: number

@@ -47,14 +47,14 @@ export async function monitorQemu(options: MonitorQemuOptions): Promise<QemuMoni
   const config = await chooseConfig(options, image)
   const device = stack.adopt(await openDevice(disk, { writable: false }), (it) => it.close())
   const tracker = new QemuBitmap({ image, disk })
-  const { granuleSize } = tracker
-  const bitmap = await setUpLog(stateDir, config, device, stack, { granuleSize, prepare: () => tracker.prepare() })
+  const { unitSize } = tracker
+  const bitmap = await setUpLog(stateDir, config, device, stack, { unitSize, prepare: () => tracker.prepare() })
   const log = await bitmap.open()
   const known = log.state === 'unknown' ? log : await tracker.changedSince(bitmap.period)
   if (known.state === 'unknown')
     report({ type: 'note', text: `the next restore will read the whole disk: ${known.reason}` })
   const drive = `-drive file=${image.replaceAll(',', ',,')},format=qcow2`
-  const dirty = log.state === 'dirty' || (known.state === 'known' && !known.granules.isEmpty)
+  const dirty = log.state === 'dirty' || (known.state === 'known' && !known.units.isEmpty)
   const now = known.state === 'unknown' ? 'unknown' : dirty ? 'dirty' : 'clean'
   return { event: 'monitoring', source: 'qemu', disk, image, drive, state: now }
 }

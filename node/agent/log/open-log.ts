@@ -61,7 +61,7 @@ export async function setUpLog(
   config: LogConfig,
   device: BlockDevice,
   stack: AsyncDisposableStack,
-  options: Pick<DurableBitmapOptions, 'granuleSize'> & { readonly prepare?: () => Promise<void> } = {},
+  options: Pick<DurableBitmapOptions, 'unitSize'> & { readonly prepare?: () => Promise<void> } = {},
 ): Promise<DurableBitmap> {
   const known = await readLogConfig(stateDir)
   const anew = known?.storage !== config.storage || known.source !== config.source
@@ -80,11 +80,11 @@ async function openBitmap(
   config: LogConfig,
   disk: DiskFacts,
   stack: AsyncDisposableStack,
-  options: Pick<DurableBitmapOptions, 'release' | 'granuleSize'> & { readonly anew?: boolean } = {},
+  options: Pick<DurableBitmapOptions, 'release' | 'unitSize'> & { readonly anew?: boolean } = {},
 ): Promise<DurableBitmap> {
   stack.adopt(await lockLog(stateDir), (release) => release())
   const { anew, ...others } = options
-  const { storage, made, place } = await openLogStorage(config.storage, logFileSize(disk.size, options.granuleSize))
+  const { storage, made, place } = await openLogStorage(config.storage, logFileSize(disk.size, options.unitSize))
   stack.adopt(storage, (it) => it.close())
   const bitmap = new DurableBitmap({
     ...others,
@@ -115,6 +115,6 @@ export async function openLog(
       throw error
     })
   }
-  const { granuleSize } = tracker
-  return new TrackedLog(await openBitmap(stateDir, config, facts, stack, { release, granuleSize }), tracker)
+  const { unitSize } = tracker
+  return new TrackedLog(await openBitmap(stateDir, config, facts, stack, { release, unitSize }), tracker)
 }

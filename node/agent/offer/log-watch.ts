@@ -83,7 +83,7 @@ export class LogWatch {
     const { config, disk, manifest, source } = this.#options
     const log = await peekLog(config, disk.device.path)
     if (log.state === 'unknown' || log.root !== toHex(manifest.root)) return undefined
-    const { blocks } = DirtyBlocks.fromLog(log.dirty, log.granuleSize, manifest)
+    const { blocks } = DirtyBlocks.fromLog(log.dirty, log.unitSize, manifest)
     for (const index of blocks.values()) source.lost(index)
     return blocks
   }

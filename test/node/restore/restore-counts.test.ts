@@ -38,7 +38,7 @@ function differing(a: Buffer, b: Buffer): number[] {
 
 class FakeLog implements WriteLog {
   readonly source = 'nbd'
-  readonly granuleSize = GRANULE
+  readonly unitSize = GRANULE
   readonly witness = 'none'
   readonly #state: LogState
   #marked: RangeSet
@@ -52,11 +52,11 @@ class FakeLog implements WriteLog {
   open = async (): Promise<LogState> => this.#state
   dirty = async (): Promise<RangeSet> => this.#marked
   mark = async (): Promise<void> => undefined
-  clear = async (granules: RangeSet): Promise<void> => {
-    this.#marked = this.#marked.subtract(granules)
+  clear = async (units: RangeSet): Promise<void> => {
+    this.#marked = this.#marked.subtract(units)
   }
-  reset = async (granules: RangeSet): Promise<void> => {
-    this.#marked = granules
+  reset = async (units: RangeSet): Promise<void> => {
+    this.#marked = units
   }
   doubt = async (reason: string): Promise<void> => void this.doubts.push(reason)
   close = async (): Promise<void> => undefined

@@ -241,7 +241,7 @@ describe('restore', () => {
     const events: string[] = []
     const log: WriteLog = {
       source: 'nbd',
-      granuleSize: 1024,
+      unitSize: 1024,
       witness: 'none',
       open: async (): Promise<LogState> => ({ state: 'dirty' }),
       dirty: async () =>
@@ -250,8 +250,8 @@ describe('restore', () => {
           [9, 10],
         ]),
       mark: async () => undefined,
-      clear: async (granules) => void events.push(`clear ${[...granules.runs()].join(' ')}`),
-      reset: async (granules) => void events.push(`reset ${granules.count}`),
+      clear: async (units) => void events.push(`clear ${[...units.runs()].join(' ')}`),
+      reset: async (units) => void events.push(`reset ${units.count}`),
       doubt: async () => undefined,
       close: async () => undefined,
     }

@@ -62,10 +62,10 @@ writeLogCompliance('TrackedLog over dm-era', async () => {
   const disk = imaginedDisk(size)
   const release = { release: 1, root: new Uint8Array(32).fill(1) }
   const start = async (): Promise<TrackedLog> => {
-    const { granuleSize } = tracker()
-    const { storage, made } = await openLogStorage(join(directory, 'log'), logFileSize(size, granuleSize))
+    const { unitSize } = tracker()
+    const { storage, made } = await openLogStorage(join(directory, 'log'), logFileSize(size, unitSize))
     onTestFinished(() => storage.close())
-    const bitmap = new DurableBitmap({ storage, disk, source: 'dm-era', granuleSize, release })
+    const bitmap = new DurableBitmap({ storage, disk, source: 'dm-era', unitSize, release })
     if (made !== undefined) await bitmap.format(made)
     return new TrackedLog(bitmap, tracker())
   }
@@ -73,13 +73,13 @@ writeLogCompliance('TrackedLog over dm-era', async () => {
   await first.open()
   await first.reset(RangeSet.empty)
   await first.close()
-  return { log: await start(), granules: size / first.granuleSize, again: start }
+  return { log: await start(), units: size / first.unitSize, again: start }
 })
 
 /** What changed, as blocks, or why that is not known. */
 async function changes(tracker: DmEra, period: string): Promise<number[] | string> {
   const changed = await tracker.changedSince(period)
-  return changed.state === 'unknown' ? changed.reason : [...changed.granules.values()]
+  return changed.state === 'unknown' ? changed.reason : [...changed.units.values()]
 }
 
 /** Changes what the kernel, or a program (with what it says), does from now on. */

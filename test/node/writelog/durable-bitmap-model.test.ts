@@ -10,12 +10,12 @@ import { imaginedDisk } from '../../support/log-disk.ts'
 import { testSeed } from '../../support/seed.ts'
 
 const size = 40 * 1024 ** 2
-const granules = size / 4096
+const units = size / 4096
 const RELEASE = { release: 3, root: new Uint8Array(32).fill(7) }
-/** Short and long runs, over the borders of the log's sectors (3840 granules). */
+/** Short and long runs, over the borders of the log's sectors (3840 units). */
 const run = fc
-  .tuple(fc.nat(granules - 1), fc.oneof(fc.nat(40), fc.nat(6000)))
-  .map(([start, n]): [number, number] => [start, Math.min(granules, start + n)])
+  .tuple(fc.nat(units - 1), fc.oneof(fc.nat(40), fc.nat(6000)))
+  .map(([start, n]): [number, number] => [start, Math.min(units, start + n)])
 
 describe('the durable bitmap, against a plain set', () => {
   it('says exactly what was marked and not cleared, however often it is opened', async () => {

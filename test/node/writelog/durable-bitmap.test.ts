@@ -24,7 +24,7 @@ async function begun(size = 64 * MIB) {
   const disk = imaginedDisk(size)
   const at = async (options: Partial<Omit<DurableBitmapOptions, 'storage'>> = {}) => {
     const facts = options.disk ?? disk
-    const { storage } = await openLogStorage(path, logFileSize(facts.size, options.granuleSize))
+    const { storage } = await openLogStorage(path, logFileSize(facts.size, options.unitSize))
     return new DurableBitmap({ storage, source: 'nbd', disk: facts, release: RELEASE, ...options })
   }
   const log = await at()
@@ -42,7 +42,7 @@ async function poke(path: string, offset: number, bytes: Uint8Array): Promise<vo
 
 writeLogCompliance('DurableBitmap', async () => {
   const { at } = await begun()
-  return { log: await at(), granules: (64 * MIB) / 4096, again: () => at() }
+  return { log: await at(), units: (64 * MIB) / 4096, again: () => at() }
 })
 
 describe('the durable bitmap', () => {
@@ -166,7 +166,7 @@ describe('the durable bitmap', () => {
       (disk) => ({ disk: imaginedDisk(disk.size - 4096) }),
       `the disk has ${64 * MIB - 4096} bytes, and had ${64 * MIB} when the log was begun`,
     ],
-    ['another granule', () => ({ granuleSize: 8192 }), 'the log has granules of 4096 bytes, not 8192'],
+    ['another unit', () => ({ unitSize: 8192 }), 'the log has units of 4096 bytes, not 8192'],
     ['another monitor', () => ({ source: 'dm-era' }), 'the log was kept by nbd, not by dm-era'],
   ])('is unknown for %s, and from then on for its own', async (_, other, reason) => {
     const { at, disk } = await begun()

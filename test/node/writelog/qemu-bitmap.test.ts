@@ -20,7 +20,7 @@ import { startMachine } from '../../support/virtual-machine.ts'
 const execute = promisify(execFile)
 const MIB = 1024 ** 2
 const SIZE = 16 * MIB
-const GRANULE = 4096
+const UNIT = 4096
 const dir = useTempDir()
 let made = 0
 
@@ -46,9 +46,9 @@ async function session(image: string, use: Machine, end: NodeJS.Signals = 'SIGTE
 }
 
 const write =
-  (granule: number, count = 1): Machine =>
+  (unit: number, count = 1): Machine =>
   (client) =>
-    client.write(granule * GRANULE, randomBytes(count * GRANULE))
+    client.write(unit * UNIT, randomBytes(count * UNIT))
 
 const qemuImg = (...args: string[]) => execute('qemu-img', args)
 
@@ -60,7 +60,7 @@ async function qemuIo(image: string, ...commands: string[]): Promise<void> {
 async function known(tracker: QemuBitmap, period: string): Promise<[number, number][]> {
   const changes = await tracker.changedSince(period)
   if (changes.state === 'unknown') throw new Error(changes.reason)
-  return [...changes.granules.runs()].map(([start, end]) => [start, end])
+  return [...changes.units.runs()].map(([start, end]) => [start, end])
 }
 
 async function poke(path: string, offset: number, bytes: Uint8Array): Promise<void> {
@@ -110,7 +110,7 @@ writeLogCompliance('TrackedLog over QEMU', async () => {
   const storage = dir(`log-${logs++}`)
   await copyFile(source.storage, storage)
   const { start } = logOver(source, storage)
-  return { log: await start(), granules: SIZE / GRANULE, again: start }
+  return { log: await start(), units: SIZE / UNIT, again: start }
 })
 
 describe('bitmaps of QEMU', () => {
@@ -155,7 +155,7 @@ describe('bitmaps of QEMU', () => {
     await copyFile(image, stale)
     const next = await tracker.begin()
     for (const [start, end] of await known(tracker, period))
-      await poke(disk, start * GRANULE, content.subarray(start * GRANULE, end * GRANULE))
+      await poke(disk, start * UNIT, content.subarray(start * UNIT, end * UNIT))
     const look = async (file: string): Promise<boolean> => {
       let same = false
       await session(file, async (client) => {
@@ -288,7 +288,7 @@ describe('bitmaps of QEMU', () => {
     expect(await codeOf(tracker.begin())).toBe('DISK_IN_USE')
     expect(await codeOf(tracker.end('none'))).toBe('DISK_IN_USE')
     const extents = await readDirtyExtents(machine.uri('disk'), period)
-    expect([extents.size, ...extents.bytes.runs()]).toEqual([SIZE, [7 * GRANULE, 9 * GRANULE]])
+    expect([extents.size, ...extents.bytes.runs()]).toEqual([SIZE, [7 * UNIT, 9 * UNIT]])
     const look = new QemuBitmap({ image, disk, running: true })
     expect(await look.changedSince(period)).toEqual({
       state: 'unknown',
@@ -359,8 +359,8 @@ describe('a log over bitmaps of QEMU', () => {
     expect((await first.open()).state).toBe('unknown')
     await first.reset(RangeSet.empty)
     await first.close()
-    const dirtyAfter = async (granule: number): Promise<[number, number][]> => {
-      await session(source.image, write(granule))
+    const dirtyAfter = async (unit: number): Promise<[number, number][]> => {
+      await session(source.image, write(unit))
       const log = await start()
       expect(await log.open()).toEqual({ state: 'dirty' })
       const runs = [...(await log.dirty()).runs()].map(([a, b]): [number, number] => [a, b])

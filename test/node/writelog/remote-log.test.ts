@@ -38,7 +38,7 @@ writeLogCompliance('DurableBitmap on another machine', async () => {
   await log.open()
   await log.reset(RangeSet.empty)
   await log.close()
-  return { log: await at(), granules: SIZE / 4096, again: () => at() }
+  return { log: await at(), units: SIZE / 4096, again: () => at() }
 })
 
 describe('a log on another machine', () => {

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { ScanLog } from '../../../node/writelog/scan-log.ts'
 import { writeLogCompliance } from '../../compliance/write-log.ts'
 
-writeLogCompliance('ScanLog', async () => ({ log: new ScanLog(), granules: 64, again: async () => new ScanLog() }))
+writeLogCompliance('ScanLog', async () => ({ log: new ScanLog(), units: 64, again: async () => new ScanLog() }))
 
 describe('ScanLog', () => {
   it('never claims to know anything, and says why', async () => {

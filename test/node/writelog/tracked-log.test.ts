@@ -10,14 +10,14 @@ import { Random } from '../../../tools/lab/random.ts'
 import { imaginedDisk } from '../../support/log-disk.ts'
 import { testSeed } from '../../support/seed.ts'
 
-const GRANULE = 4096
-const GRANULES = 8000
+const UNIT = 4096
+const UNITS = 8000
 const RELEASE = { release: 3, root: new Uint8Array(32).fill(7) }
 
 /** A tracker that is right, remembers over a power cut, and can be cut off before and after everything it does. */
 class IdealTracker implements ChangeTracker {
   readonly source = 'qemu'
-  readonly granuleSize = GRANULE
+  readonly unitSize = UNIT
   power: Power
   readonly #periods = new Map<string, RangeSet>()
   #begun = 0
@@ -27,14 +27,14 @@ class IdealTracker implements ChangeTracker {
   }
 
   /** Somebody writes to the disk. */
-  written(granules: RangeSet): void {
-    for (const [name, seen] of this.#periods) this.#periods.set(name, seen.union(granules))
+  written(units: RangeSet): void {
+    for (const [name, seen] of this.#periods) this.#periods.set(name, seen.union(units))
   }
 
   async changedSince(period: string): Promise<Changes> {
     await this.power.tick('tracker')
-    const granules = this.#periods.get(period)
-    return granules === undefined ? { state: 'unknown', reason: 'no such period' } : { state: 'known', granules }
+    const units = this.#periods.get(period)
+    return units === undefined ? { state: 'unknown', reason: 'no such period' } : { state: 'known', units }
   }
 
   async begin(): Promise<string> {
@@ -64,13 +64,13 @@ class Machine {
   readonly tracker: IdealTracker
   #storage: PowerCutDevice
   #power: Power
-  /** Granules that really differ from the release. */
+  /** Units that really differ from the release. */
   differs = RangeSet.empty
 
   constructor(seed: number) {
     this.random = new Random(seed)
     this.#power = new Power(this.random, Number.POSITIVE_INFINITY)
-    this.#storage = new PowerCutDevice('log', Buffer.alloc(logFileSize(GRANULES * GRANULE)), this.#power)
+    this.#storage = new PowerCutDevice('log', Buffer.alloc(logFileSize(UNITS * UNIT)), this.#power)
     this.tracker = new IdealTracker(this.#power)
   }
 
@@ -81,13 +81,13 @@ class Machine {
     this.tracker.power = this.#power
   }
 
-  write(granules: RangeSet): void {
-    this.differs = this.differs.union(granules)
-    this.tracker.written(granules)
+  write(units: RangeSet): void {
+    this.differs = this.differs.union(units)
+    this.tracker.written(units)
   }
 
   log(release = RELEASE): TrackedLog {
-    const disk = imaginedDisk(GRANULES * GRANULE)
+    const disk = imaginedDisk(UNITS * UNIT)
     return new TrackedLog(new DurableBitmap({ storage: this.#storage, disk, source: 'qemu', release }), this.tracker)
   }
 
@@ -116,8 +116,8 @@ class Machine {
 }
 
 const someRuns = fc
-  .array(fc.tuple(fc.nat(GRANULES - 1), fc.nat(3000)), { maxLength: 3 })
-  .map((runs) => RangeSet.from(runs.map(([at, n]) => [at, Math.min(GRANULES, at + n)])))
+  .array(fc.tuple(fc.nat(UNITS - 1), fc.nat(3000)), { maxLength: 3 })
+  .map((runs) => RangeSet.from(runs.map(([at, n]) => [at, Math.min(UNITS, at + n)])))
 
 describe('a log over a change tracker', () => {
   it('is unknown at first, and then restores each write once', async () => {

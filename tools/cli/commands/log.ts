@@ -19,7 +19,7 @@ export function command(): Command {
     )
     .addCommand(
       withCommonOptions(new Command('export'))
-        .description('the dirty granules as JSON')
+        .description('the dirty units as JSON')
         .argument('[file]', 'write to this file')
         .addHelpText('after', '\nExample:\n  mesh log export dirty.json')
         .action(action(exportTo)),
@@ -62,28 +62,25 @@ async function forget(context: Context): Promise<void> {
 }
 
 function describe(report: LogReport): string {
-  const { source, state, reason, granuleSize = 0, granules = 0, dirty = 0, release, since, map } = report
+  const { source, state, reason, unitSize = 0, units = 0, dirty = 0, release, since, map } = report
   const rows: [string, string][] = [['disk', report.disk]]
   if (source === 'scan') rows.push(['log', 'none is kept: every restore reads the whole disk'])
   else rows.push(['log', `by ${source}, at ${report.storage}${report.inUse === true ? ', in use' : ''}`])
   if (state === 'unknown' && source !== 'scan')
     rows.push(['state', `unknown: ${reason}; the next restore reads the whole disk`])
   if (map !== undefined && since !== undefined) {
-    const share = `${dirty} of ${granules} granules of ${formatBytes(granuleSize)}`
-    rows.push(['state', dirty === 0 ? 'clean' : `dirty: ${formatBytes(dirty * granuleSize)}, ${share}`])
+    const share = `${dirty} of ${units} units of ${formatBytes(unitSize)}`
+    rows.push(['state', dirty === 0 ? 'clean' : `dirty: ${formatBytes(dirty * unitSize)}, ${share}`])
     rows.push(['against', `release ${release}, since ${formatTime(since)}`])
-    rows.push(['where', map.map((count) => symbolOf(count, granules / map.length)).join('')])
-    rows.push([
-      '',
-      `${formatBytes((granules * granuleSize) / map.length)} each; . clean, - up to 1 %, + up to half, # more`,
-    ])
+    rows.push(['where', map.map((count) => symbolOf(count, units / map.length)).join('')])
+    rows.push(['', `${formatBytes((units * unitSize) / map.length)} each; . clean, - up to 1 %, + up to half, # more`])
   }
   const width = Math.max(...rows.map(([name]) => name.length))
   return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join('\n')
 }
 
-function symbolOf(dirty: number, granules: number): string {
+function symbolOf(dirty: number, units: number): string {
   if (dirty === 0) return '.'
-  if (dirty <= granules / 100) return '-'
-  return dirty <= granules / 2 ? '+' : '#'
+  if (dirty <= units / 100) return '-'
+  return dirty <= units / 2 ? '+' : '#'
 }

@@ -78,7 +78,7 @@ async function serve(context: Context, options: Options, disk: string, address: 
     ...hooksOf(options),
     ...(options.log === undefined ? {} : { storage: options.log }),
   })
-  output.result(stopped, `Stopped; ${stopped.dirty} granules of the log are dirty.`)
+  output.result(stopped, `Stopped; ${stopped.dirty} units of the log are dirty.`)
   assertHooksDone(stopped.hooks)
 }
 

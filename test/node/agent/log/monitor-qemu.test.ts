@@ -125,7 +125,7 @@ describe('mesh monitor --qemu', () => {
     const again = await startMachine(image, [period])
     const config = { ...(await readLogConfig(stateDir))!, live: again.uri('disk') }
     const live = await openTracker(config, disk, { running: true })
-    expect(await live!.changedSince(period)).toEqual({ state: 'known', granules: RangeSet.of(0, 1) })
+    expect(await live!.changedSince(period)).toEqual({ state: 'known', units: RangeSet.of(0, 1) })
     expect(await codeOf((await openTracker(config, disk))!.changedSince(period))).toBe('DISK_IN_USE')
     await again.end()
   })

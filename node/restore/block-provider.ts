@@ -33,6 +33,15 @@ interface BlockProviderOptions {
   readonly tree: TreeFile
   /** Blocks to provide; the writer clears what it has written and flushed. */
   readonly dirty: DirtyBlocks
+  readonly here: KnownContent
+  readonly sources: OtherContent
+  /** Resolves when every block that was yielded is on the disk. */
+  readonly written: () => Promise<void>
+  readonly signal: AbortSignal
+}
+
+/** What is known of the content of this disk. */
+interface KnownContent {
   readonly displaced: DisplacedBlocks
   /** Whether the block stands here as another release has it. */
   readonly isAlike: (index: number) => boolean
@@ -40,14 +49,15 @@ interface BlockProviderOptions {
   readonly locations: LocationIndex | undefined
   /** Repeats of the image; undefined if copying them spares too little. */
   readonly repeats?: readonly Repeat[] | undefined
-  /** Resolves when every block that was yielded is on the disk. */
-  readonly written: () => Promise<void>
+}
+
+/** Content that is not on this disk. */
+interface OtherContent {
   /** Content that was fetched ahead. */
   readonly stage?: StagedContent | undefined
   /** Content on other disks of this computer. */
   readonly beside?: StagedContent | undefined
   readonly fetcher: () => Promise<BlockFetcher>
-  readonly signal: AbortSignal
 }
 
 /**
@@ -126,7 +136,7 @@ export class BlockProvider {
       this.counts.local++
       return this.#known(index, copy)
     }
-    const { stage, beside } = this.#options
+    const { stage, beside } = this.#options.sources
     const staged = await stage?.read(digest)
     if (staged !== undefined) {
       this.counts.staged++
@@ -159,7 +169,8 @@ export class BlockProvider {
 
   /** Looks for the content on this disk. `waits`: a block to be fetched has the same content. */
   async #copy(index: number, digest: Digest): Promise<Uint8Array | 'waits' | undefined> {
-    const { dirty, displaced, locations } = this.#options
+    const { dirty, here } = this.#options
+    const { displaced, locations } = here
     let tries = 0
     if (locations !== undefined)
       for await (const same of locations.find(digest)) {
@@ -198,7 +209,8 @@ export class BlockProvider {
 
   /** The blocks that repeat others; undefined if copying would spare too little. */
   #findRepeated(): RepeatedBlocks | undefined {
-    const { repeats, disk, dirty, isAlike } = this.#options
+    const { here, disk, dirty } = this.#options
+    const { repeats, isAlike } = here
     if (repeats === undefined) return undefined
     const fetch = new Bitmap(this.#fetch.length)
     // A block that stands here as another release has it is left out: fewer bytes changed in it than do not repeat.
@@ -234,8 +246,8 @@ export class BlockProvider {
    */
   async *#fetchBlocks(wanted: Bitmap, repeated?: RepeatedBlocks): AsyncGenerator<ProvidedBlock> {
     if (wanted.count === 0 || this.#isOver) return
-    const { tree, disk, dirty, signal, isAlike } = this.#options
-    this.#fetcher ??= await this.#options.fetcher()
+    const { tree, disk, dirty, here, sources, signal } = this.#options
+    this.#fetcher ??= await sources.fetcher()
     const missing = (index: number): Bitmap | undefined => {
       const granules = repeated?.missing(index)
       return granules === undefined || granules.count === 0 ? undefined : granules
@@ -251,7 +263,7 @@ export class BlockProvider {
           ? {
               granules: (index: number) => dirty.granulesOf(index),
               read: (index: number) => disk.readBlock(index),
-              isAlike,
+              isAlike: here.isAlike,
             }
           : { granules: missing, read: (index: number) => repeated.read(index) },
     }
@@ -268,7 +280,8 @@ export class BlockProvider {
 
   /** Yields the waiting blocks with the same content. */
   async *#twins(index: number, data: Uint8Array): AsyncGenerator<ProvidedBlock> {
-    const { tree, locations } = this.#options
+    const { tree, here } = this.#options
+    const { locations } = here
     if (this.#waiting.count === 0 || locations === undefined) return
     for await (const same of locations.find(await tree.leaf(index))) {
       if (!this.#waiting.clear(same)) continue

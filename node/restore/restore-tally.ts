@@ -8,20 +8,22 @@ import type { RestoreResult } from './restore-result.ts'
 
 type Peer = RestoreResult['peers'][number]
 
+/** How the result of a restore calls this machine and its peers. */
+export interface Names {
+  readonly machine: string
+  readonly nameOf: (peerId: string) => string
+}
+
 /** What a restore is about. */
 interface RestoreFacts {
-  readonly options: {
-    readonly device: { readonly size: number }
-    readonly manifest: {
-      readonly image: string
-      readonly release: number
-      readonly root: Uint8Array
-      readonly size: number
-    }
-    readonly log: WriteLog
-    readonly machine: string
-    readonly nameOf: (peerId: string) => string
+  readonly target: { readonly device: { readonly size: number }; readonly log: WriteLog }
+  readonly manifest: {
+    readonly image: string
+    readonly release: number
+    readonly root: Uint8Array
+    readonly size: number
   }
+  readonly names: Names
   readonly tree: TreeFile
   readonly disk: ImageDisk
   readonly startedAt: number
@@ -53,8 +55,8 @@ export class RestoreTally {
   }
 
   result(now: number): RestoreResult {
-    const { options, tree, disk, startedAt, received, movedFrom } = this.#facts
-    const { manifest, device, log, machine } = options
+    const { target, manifest, names, tree, disk, startedAt, received, movedFrom } = this.#facts
+    const { device, log } = target
     const { zero, local, staged, copied, fetched } = this.#sources()
     // Each block that was written has been counted once, by where its content came from.
     assert.equal(zero + local + staged + copied + fetched, this.restored)
@@ -87,7 +89,7 @@ export class RestoreTally {
         ...(movedFrom === undefined ? {} : { movedFrom }),
       },
       seconds: (now - startedAt) / 1000,
-      machine,
+      machine: names.machine,
       startedAt: new Date(startedAt).toISOString(),
       beyondImage: device.size - manifest.size,
     }
@@ -95,10 +97,10 @@ export class RestoreTally {
 
   /** What came of the log, as it was opened and as peers see it. */
   #judgement(): Pick<RestoreResult['log'], 'state' | 'reason' | 'witness'> {
-    const { logState, options } = this.#facts
+    const { logState, target } = this.#facts
     const reason = this.doubt ?? (logState.state === 'unknown' ? logState.reason : undefined)
     if (reason !== undefined) return { state: 'unknown', reason, witness: 'none' }
-    const { witness } = options.log
+    const { witness } = target.log
     const all = [...(witness === 'none' ? [] : [witness]), ...(this.peersAgree ? ['peers'] : [])]
     return { state: logState.state, reason: '', witness: all.join(', ') || 'none' }
   }
@@ -111,7 +113,7 @@ export class RestoreTally {
   }
 
   #peers(): Peer[] {
-    const { nameOf } = this.#facts.options
+    const { nameOf } = this.#facts.names
     const peers = new Map<string, Peer>()
     const known = (id: string): Peer => peers.get(id) ?? { id, name: nameOf(id), blocks: 0, bytes: 0, bad: 0 }
     for (const provider of this.providers) {

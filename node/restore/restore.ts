@@ -33,15 +33,37 @@ import { assertFits } from './fit.ts'
 import { AUDIT_BOOT_BUDGET_MS } from './limits.ts'
 import { movedLog } from './moved-log.ts'
 import type { RestoreResult } from './restore-result.ts'
-import { RestoreTally } from './restore-tally.ts'
+import { type Names, RestoreTally } from './restore-tally.ts'
 import { DisplacedBlocks, scanDisk } from './scan.ts'
 import { ensureTree } from './tree-fetch.ts'
 
 /** What one restore works with. The restore closes none of it. */
 export interface RestoreOptions {
+  readonly manifest: VerifiedManifest
+  readonly target: RestoreTarget
+  readonly sources: RestoreSources
+  readonly steps: RestoreSteps
+  readonly pool: HashPool
+  readonly names: Names
+  readonly progress: ReportProgress
+  readonly signal: AbortSignal
+  /** Random numbers in [0, 1) that choose the blocks of the audit. */
+  readonly random: () => number
+  /** Unix ms; only the beginning is read from it. @default Date.now */
+  readonly now?: () => number
+}
+
+/** What is written to. */
+interface RestoreTarget {
   /** The disk, opened for writing. */
   readonly device: BlockDevice
-  readonly manifest: VerifiedManifest
+  readonly log: WriteLog
+  /** Why the log must not be believed, whatever it says. */
+  readonly doubt?: string | undefined
+}
+
+/** Where content may come from. */
+interface RestoreSources {
   readonly trees: TreeStore
   /** Other releases whose trees may be here. */
   readonly others?: readonly TreeFacts[]
@@ -54,12 +76,12 @@ export interface RestoreOptions {
    * worth it.
    */
   readonly beside?: StagedContent | undefined
-  readonly log: WriteLog
-  /** Why the log must not be believed, whatever it says. */
-  readonly doubt?: string
-  readonly pool: HashPool
   /** Connects to peers. A restore that needs nothing from peers never calls it, and never touches the network. */
   readonly fetcher: () => Promise<BlockFetcher>
+}
+
+/** What the caller does at certain steps of a restore. */
+interface RestoreSteps {
   /**
    * Set if the disk may stay at another release that it holds. It is called before anything is changed, with the blocks
    * that are not on this machine. If it throws, the restore ends with that error.
@@ -78,15 +100,6 @@ export interface RestoreOptions {
   readonly handOver?: () => Promise<void>
   /** Called with a block that the log called clean and that was wrong. The restore then scans the whole disk. */
   readonly onLogMiss?: (block: number) => void
-  readonly progress: ReportProgress
-  readonly signal: AbortSignal
-  /** Name of this machine, and of a peer, for the result. */
-  readonly machine: string
-  readonly nameOf: (peerId: string) => string
-  /** Unix ms; only the beginning is read from it. @default Date.now */
-  readonly now?: () => number
-  /** Random numbers in [0, 1) that choose the blocks of the audit. */
-  readonly random: () => number
 }
 
 /**
@@ -97,24 +110,33 @@ export interface RestoreOptions {
  * written, flushed and cleared in the log.
  */
 export async function restore(options: RestoreOptions): Promise<RestoreResult> {
-  const { device, manifest, now = Date.now } = options
+  const { target, manifest, sources, steps, now = Date.now } = options
+  const { device } = target
   const startedAt = now()
   // The clock may be set during a restore, as it often is after a boot, so the time that it took is not read from it.
   const begun = performance.now()
   assertFits(device, manifest)
-  const opened = await openLog(options)
-  const { tree, received } = await ensureTree({ ...options, facts: manifest })
+  const opened = await openLog(target)
+  const { tree, received } = await ensureTree({ ...options, ...sources, facts: manifest })
   try {
     const { logState, ...moved } = await moveLog(options, opened, tree)
     const disk = new ImageDisk(device, manifest)
-    const tally = new RestoreTally({ options, tree, disk, startedAt, received, logState, movedFrom: moved.movedFrom })
+    const tally = new RestoreTally({
+      ...options,
+      tree,
+      disk,
+      startedAt,
+      received,
+      logState,
+      movedFrom: moved.movedFrom,
+    })
     // Peers may have the tree before it is known which blocks are here.
-    options.serving?.(new DiskSource({ disk, tree, held: new Bitmap(tree.geometry.blockCount) }))
+    steps.serving?.(new DiskSource({ disk, tree, held: new Bitmap(tree.geometry.blockCount) }))
     const run = new RestoreRun(options, tree, disk, tally, moved)
     if (logState.state === 'unknown') await run.fromScan()
     else await run.fromLog()
     const result = tally.result(startedAt + Math.round(performance.now() - begun))
-    await options.handOver?.()
+    await steps.handOver?.()
     return result
   } finally {
     await tree.close()
@@ -134,7 +156,7 @@ interface Moved {
 }
 
 /** Opens the log. A doubt is made durable before anything is done about it. */
-async function openLog({ log, doubt }: RestoreOptions): Promise<LogState> {
+async function openLog({ log, doubt }: RestoreTarget): Promise<LogState> {
   const state = await log.open()
   if (state.state === 'unknown' || doubt === undefined) return state
   await log.doubt(doubt)
@@ -151,7 +173,9 @@ async function moveLog(
   state: LogState,
   tree: TreeFile,
 ): Promise<Moved & { logState: LogState }> {
-  const { log, manifest, others = [], trees } = options
+  const { manifest, target, sources } = options
+  const { log } = target
+  const { others = [], trees } = sources
   if (state.state !== 'unknown' || state.against === undefined) return { logState: state }
   const { release, root } = state.against
   const other = others.find((facts) => toHex(facts.root) === root)
@@ -168,7 +192,7 @@ async function moveLog(
  * two releases. Returns the places of content if it had to read them.
  */
 async function beforeMoving(
-  { beforeMoving: ask, stage }: RestoreOptions,
+  { steps: { beforeMoving: ask }, sources: { stage } }: RestoreOptions,
   tree: TreeFile,
   dirty: Bitmap,
 ): Promise<LocationIndex | undefined> {
@@ -214,7 +238,8 @@ class RestoreRun {
   }
 
   async fromLog(): Promise<void> {
-    const { log, manifest } = this.#options
+    const { target, steps, manifest } = this.#options
+    const { log } = target
     const dirty = DirtyBlocks.fromLog(await log.dirty(), log.unitSize, manifest)
     const clean = this.#others(dirty)
     const missed = (await this.#putRight(dirty, new DisplacedBlocks())) ?? (await this.#audit(clean))
@@ -225,7 +250,7 @@ class RestoreRun {
     }
     this.#tally.missed = missed
     this.#tally.doubt = told?.doubt
-    if (missed !== undefined) this.#options.onLogMiss?.(missed)
+    if (missed !== undefined) steps.onLogMiss?.(missed)
     await log.doubt(told?.doubt ?? `block ${missed} changed without the log’s knowledge`)
     await this.fromScan()
   }
@@ -235,7 +260,8 @@ class RestoreRun {
    * cut off goes on from there.
    */
   async fromScan(): Promise<void> {
-    const { log, device, manifest } = this.#options
+    const { target, manifest } = this.#options
+    const { log, device } = target
     const {
       dirty: blocks,
       displaced,
@@ -259,39 +285,42 @@ class RestoreRun {
 
   /** Asks once. */
   #askPeers(): Promise<PeersWord> {
-    this.#told ??= this.#options.askPeers?.() ?? Promise.resolve(undefined)
+    this.#told ??= this.#options.steps.askPeers?.() ?? Promise.resolve(undefined)
     return this.#told
   }
 
   /** Begins the log anew when every block is right and flushed, if there was anything in the log. */
   async #finish({ blocks }: DirtyBlocks): Promise<void> {
     this.#tally.left = blocks.count
-    if (blocks.count === 0 && this.#tally.restored > 0) await this.#options.log.reset(RangeSet.empty)
+    if (blocks.count === 0 && this.#tally.restored > 0) await this.#options.target.log.reset(RangeSet.empty)
   }
 
   /** Writes every dirty block anew. Returns a block that was wrong though the log called it clean, if there was one. */
   async #putRight(dirty: DirtyBlocks, displaced: DisplacedBlocks): Promise<number | undefined> {
-    const { log, device, signal, beforeWriting, serving } = this.#options
+    const { target, steps, sources, signal } = this.#options
+    const { log, device } = target
     const count = dirty.blocks.count
     if (count === 0) return undefined
     const source = new DiskSource({ disk: this.#disk, tree: this.#tree, held: this.#others(dirty) })
     const report = (): void => this.#progress(count - dirty.blocks.count, count)
     const writer = new BlockWriter({ disk: this.#disk, log, dirty: dirty.blocks, source, report })
     const provider = new BlockProvider({
-      ...this.#options,
       disk: this.#disk,
       tree: this.#tree,
       dirty,
-      displaced,
-      isAlike: (index) => this.#alike.has(index),
-      locations: await this.#locations(dirty),
-      beside: this.#isMuch(dirty) ? this.#options.beside : undefined,
-      repeats: this.#isMuch(dirty) ? await repeatsOf(this.#tree) : undefined,
+      here: {
+        displaced,
+        isAlike: (index) => this.#alike.has(index),
+        locations: await this.#locations(dirty),
+        repeats: this.#isMuch(dirty) ? await repeatsOf(this.#tree) : undefined,
+      },
+      sources: { ...sources, beside: this.#isMuch(dirty) ? sources.beside : undefined },
       written: () => writer.written(),
+      signal,
     })
     this.#tally.providers.push(provider)
-    await beforeWriting()
-    serving?.(source)
+    await steps.beforeWriting()
+    steps.serving?.(source)
     await pipe(
       () => provider.blocks(),
       (blocks) => writer.write(blocks),
@@ -306,7 +335,7 @@ class RestoreRun {
    * has are dirty, and for a staged release: staging left out the content that stands on the disk.
    */
   async #locations(dirty: DirtyBlocks): Promise<LocationIndex | undefined> {
-    if (this.#places === undefined && (this.#isMuch(dirty) || this.#options.stage !== undefined))
+    if (this.#places === undefined && (this.#isMuch(dirty) || this.#options.sources.stage !== undefined))
       this.#places = await LocationIndex.build(this.#tree)
     return this.#places
   }

@@ -26,19 +26,22 @@ interface RestoreOnceOptions {
  * Makes one restore as the agent makes it, and closes the log. Undefined if it ended because peers had no more blocks.
  */
 export async function restoreOnce(options: RestoreOnceOptions): Promise<RestoreResult | undefined> {
-  const { log, model, release, blocksToFetch } = options
+  const { device, log, model, release, blocksToFetch, pool, onLogMiss, random } = options
   try {
     const receipt = await restore({
-      ...options,
       manifest: release.manifest,
-      trees: model.trees,
-      others: model.releases.map(({ manifest }) => manifest),
-      fetcher: async () => new ImageFetcher(release.image, blocksToFetch),
-      beforeWriting: async () => undefined,
+      target: { device, log },
+      sources: {
+        trees: model.trees,
+        others: model.releases.map(({ manifest }) => manifest),
+        fetcher: async () => new ImageFetcher(release.image, blocksToFetch),
+      },
+      steps: { beforeWriting: async () => undefined, onLogMiss },
+      pool,
+      names: { machine: 'pc1', nameOf: (id) => id },
       progress: () => undefined,
       signal: new AbortController().signal,
-      machine: 'pc1',
-      nameOf: (id) => id,
+      random,
     })
     await log.close()
     return receipt

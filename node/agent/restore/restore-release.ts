@@ -70,33 +70,34 @@ async function restoreLogged(
   // This restore scans because the log cannot be had now. The next one may find the log again.
   const isLogAside = log.source === 'scan' && (await readLogConfig(directory)) !== undefined
   const restored = await restore({
-    device,
     manifest,
-    trees,
-    others: machine.trust.view().releases(manifest.image),
-    stage,
-    beside,
-    log,
-    ...(doubt === undefined ? {} : { doubt }),
+    target: { device, log, doubt },
+    sources: {
+      trees,
+      others: machine.trust.view().releases(manifest.image),
+      stage,
+      beside,
+      fetcher: () => network.fetcher(manifest),
+    },
+    steps: {
+      ...(parts.mayStay ? { beforeMoving: (missing) => network.assertHeld(manifest, missing) } : {}),
+      beforeWriting: async () => {
+        // The next restore must not go by that log if this one is cut off.
+        if (isLogAside) await recordLogDoubt(machine.state, 'a restore without the log was cut off')
+        await writeDiskState(machine.state, { state: 'partial', ...nameOf(manifest) })
+      },
+      serving: (source) => network.offer(source),
+      askPeers: () => network.seenReceipts(),
+      handOver: () => network.handOver(),
+      onLogMiss: (block) => {
+        const text = `block ${block} was wrong though the write log called it clean; reading the whole disk`
+        report({ type: 'warning', text })
+      },
+    },
     pool,
-    fetcher: () => network.fetcher(manifest),
-    handOver: () => network.handOver(),
-    askPeers: () => network.seenReceipts(),
-    ...(parts.mayStay ? { beforeMoving: (missing) => network.assertHeld(manifest, missing) } : {}),
-    beforeWriting: async () => {
-      // The next restore must not go by that log if this one is cut off.
-      if (isLogAside) await recordLogDoubt(machine.state, 'a restore without the log was cut off')
-      await writeDiskState(machine.state, { state: 'partial', ...nameOf(manifest) })
-    },
-    serving: (source) => network.offer(source),
-    onLogMiss: (block) => {
-      const text = `block ${block} was wrong though the write log called it clean; reading the whole disk`
-      report({ type: 'warning', text })
-    },
     progress: (progress) => report({ type: 'progress', ...progress, ...network.peerCount() }),
     signal,
-    machine: machine.config.name,
-    nameOf: (peerId) => machine.nameOf(peerId),
+    names: { machine: machine.config.name, nameOf: (peerId) => machine.nameOf(peerId) },
     random: secureRandom,
   })
   // While the log is open: it goes by what has been written to the disk when it is closed.

@@ -54,17 +54,14 @@ describe('a restore that knows of repeats', () => {
     const device = await openDevice(target, { writable: true })
     try {
       const receipt = await restore({
-        device,
         manifest: markVerified(manifest),
-        trees,
-        log: new ScanLog(),
+        target: { device, log: new ScanLog() },
+        sources: { trees, fetcher: async () => fetcher },
+        steps: { beforeWriting: async () => undefined },
         pool,
-        fetcher: async () => fetcher,
-        beforeWriting: async () => undefined,
+        names: { machine: 'pc1', nameOf: (id) => id },
         progress: () => undefined,
         signal,
-        machine: 'pc1',
-        nameOf: (id) => id,
         random: () => random.next(),
       })
       expect((await readFile(target)).equals(image)).toBe(true)

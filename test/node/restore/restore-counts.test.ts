@@ -154,20 +154,20 @@ describe('the counts of a restore', () => {
     const device = await openDevice(dir('disk'), { writable: true })
     try {
       return await restore({
-        device,
         manifest: markVerified(manifest),
-        trees,
-        others: [older!],
-        ...(staged.length === 0 ? {} : { stage: someOf(staged) }),
-        ...(beside.length === 0 ? {} : { beside: someOf(beside) }),
-        log,
+        target: { device, log },
+        sources: {
+          trees,
+          others: [older!],
+          ...(staged.length === 0 ? {} : { stage: someOf(staged) }),
+          ...(beside.length === 0 ? {} : { beside: someOf(beside) }),
+          fetcher: async () => new ImageFetcher(image),
+        },
+        steps: { beforeWriting: async () => undefined },
         pool,
-        fetcher: async () => new ImageFetcher(image),
-        beforeWriting: async () => undefined,
+        names: { machine: 'pc1', nameOf: (id) => id },
         progress: () => undefined,
         signal,
-        machine: 'pc1',
-        nameOf: (id) => id,
         random: () => random.next(),
       })
     } finally {

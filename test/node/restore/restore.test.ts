@@ -92,31 +92,39 @@ describe('restore', () => {
     }
   }
 
+  /** What a test gives instead of the usual. */
+  type Over = Partial<Pick<RestoreOptions, 'manifest' | 'signal' | 'now'>> & {
+    readonly log?: WriteLog
+    readonly sources?: Partial<RestoreOptions['sources']>
+    readonly steps?: Partial<RestoreOptions['steps']>
+  }
+
   async function run(
     disk: string,
     fetcher: ImageFetcher | undefined,
-    over: Partial<Omit<RestoreOptions, 'random'>> = {},
+    over: Over = {},
     wrap: (device: BlockDevice) => BlockDevice = (device) => device,
   ) {
     const device = await openDevice(disk, { writable: true })
     try {
       return await restore({
-        device: wrap(device),
         manifest,
-        trees,
-        log: new ScanLog(),
         pool,
-        fetcher: async () => {
-          if (fetcher === undefined) throw new Error('the network must not be needed')
-          return fetcher
-        },
-        beforeWriting: async () => undefined,
+        names: { machine: 'pc1', nameOf: (id) => id },
         progress: () => undefined,
         signal,
-        machine: 'pc1',
-        nameOf: (id) => id,
         random: () => random.next(),
         ...over,
+        target: { device: wrap(device), log: over.log ?? new ScanLog() },
+        sources: {
+          trees,
+          fetcher: async () => {
+            if (fetcher === undefined) throw new Error('the network must not be needed')
+            return fetcher
+          },
+          ...over.sources,
+        },
+        steps: { beforeWriting: async () => undefined, ...over.steps },
       })
     } finally {
       await device.close()
@@ -215,8 +223,8 @@ describe('restore', () => {
     await writeFile(dir('disk'), Buffer.alloc(SIZE, 1))
     const stop = new AbortController()
     const fetcher = new ImageFetcher()
-    const stopping: RestoreOptions['beforeWriting'] = async () => stop.abort()
-    expect(await codeOf(run(dir('disk'), fetcher, { signal: stop.signal, beforeWriting: stopping }))).toBe(
+    const stopping: RestoreOptions['steps']['beforeWriting'] = async () => stop.abort()
+    expect(await codeOf(run(dir('disk'), fetcher, { signal: stop.signal, steps: { beforeWriting: stopping } }))).toBe(
       'INTERRUPTED',
     )
   })
@@ -281,9 +289,11 @@ describe('restore', () => {
       new ImageFetcher(),
       {
         log,
-        beforeWriting: async () => void events.push('partial'),
-        serving: (source) => {
-          source.onChange(({ gained }) => events.push(`serve ${[...gained.values()].join(' ')}`))
+        steps: {
+          beforeWriting: async () => void events.push('partial'),
+          serving: (source) => {
+            source.onChange(({ gained }) => events.push(`serve ${[...gained.values()].join(' ')}`))
+          },
         },
       },
       recording,
@@ -356,13 +366,13 @@ describe('restore', () => {
         }
       },
     }
-    const receipt = await run(dir('disk'), undefined, { trees: empty, fetcher: async () => fetcher })
+    const receipt = await run(dir('disk'), undefined, { sources: { trees: empty, fetcher: async () => fetcher } })
     expect(receipt).toMatchObject({ verified: true, bytes: { received: BLOCK } })
     expect((await readFile(empty.pathOf(manifest))).equals(stored)).toBe(true)
     // A damaged tree file is noticed before it is believed.
     const file = await open(empty.pathOf(manifest), 'r+')
     await file.write(Buffer.from([1]), 0, 1, 40)
     await file.close()
-    expect(await codeOf(run(dir('disk'), undefined, { trees: empty }))).toBe('TREE_CORRUPT')
+    expect(await codeOf(run(dir('disk'), undefined, { sources: { trees: empty } }))).toBe('TREE_CORRUPT')
   })
 })

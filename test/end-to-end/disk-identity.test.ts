@@ -205,7 +205,9 @@ describe('the disk of a machine', () => {
     const refused = await lab.run('second-master', ['seed', link, '--once'])
     expect(refused).toMatchObject({ code: 3, result: { code: 'DISK_OTHER' } })
     expect(String(refused.result?.message)).toMatch(/STICK.*MODEL/)
-    expect(await lab.ok('second-master', ['seed', link, '--once', '--accept-new-disk'])).toMatchObject({ release: 2 })
+    expect(await lab.ok('second-master', ['seed', link, '--once', '--accept-new-disk', '--force'])).toMatchObject({
+      release: 2,
+    })
   })
 })
 

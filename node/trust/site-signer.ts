@@ -11,6 +11,7 @@ import { MAX_MEMBERS, MAX_METADATA_FILE_BYTES } from '../../protocol/constants.t
 import { digestOf, toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { decodeManifest, encodeManifest, type Manifest } from '../../protocol/manifest.ts'
+import { findName, sameName } from '../../protocol/names.ts'
 import { fsyncDirectory } from '../state/atomic-file.ts'
 import { currentGeneration, nextGeneration } from './generations.ts'
 import { loadOrCreateKey, rawPublicKey } from './machine-key.ts'
@@ -102,9 +103,9 @@ export class SiteSigner {
       const { members } = this.#trust.view()
       if (members.some((old) => isDeepStrictEqual({ ...old, added: '' }, { ...member, added: '' }))) return undefined
       const others = members.filter((other) => other.id !== member.id)
-      if (others.some((other) => other.name === member.name)) {
-        throw new MeshError('NAME_TAKEN', `a machine named ${member.name} is already a member`)
-      }
+      const namesake = others.find(({ name }) => sameName(name, member.name))
+      if (namesake !== undefined)
+        throw new MeshError('NAME_TAKEN', `a machine named ${namesake.name} is already a member`)
       if (others.length >= MAX_MEMBERS) throw new MeshError('SITE_FULL', `the site has ${MAX_MEMBERS} members`)
       const bytes = encodeMembers([...others, member])
       decodeMembers(bytes)
@@ -120,7 +121,8 @@ export class SiteSigner {
    * NOT_A_MEMBER.
    */
   async removeMember(name: string): Promise<Member> {
-    const member = this.#trust.view().members.find((one) => one.name === name && one.role !== 'master')
+    const machines = this.#trust.view().members.filter(({ role }) => role !== 'master')
+    const member = findName(machines, name, (one) => one.name)
     if (member === undefined) throw new MeshError('NOT_A_MEMBER', `no lab machine of this site is named ${name}`)
     await this.#change(async (scratch, roles) => {
       const left = this.#trust.view().members.filter((one) => one.id !== member.id)

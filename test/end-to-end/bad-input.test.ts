@@ -211,6 +211,7 @@ describe('bad input gets a clear error, its exit code, and changes nothing', () 
     await fails('new', join1('hello'), 'TOKEN_INVALID', EXIT.trust, /mesh-/)
     await noState('new')
     await fails('new', join1(token, 'm1'), 'NAME_TAKEN', EXIT.trust, /named m1 is already a member/)
+    await fails('new', join1(token, 'M1'), 'NAME_TAKEN', EXIT.trust, /named m1 is already a member/)
     await fails('new', join1(token, 'a b'), 'USAGE', EXIT.usage, /no machine name/)
 
     const decoded = decodeJoinToken(token)

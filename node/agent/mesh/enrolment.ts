@@ -3,6 +3,7 @@ import { sameBytes, toHex } from '../../../protocol/digest.ts'
 import { ERROR_CODES, type ErrorCode, isMeshError, MeshError } from '../../../protocol/errors.ts'
 import type { JoinToken } from '../../../protocol/join-token.ts'
 import type { Message } from '../../../protocol/messages.ts'
+import { sameName } from '../../../protocol/names.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { InvitationBook } from '../../trust/invitations.ts'
 import { isMacAddress } from '../../trust/members.ts'
@@ -64,9 +65,10 @@ export class Enrolment {
         `this master serves site ${this.#site} (${toHex(this.#trust.siteId).slice(0, 8)})`,
       )
     }
-    const namesake = this.#trust.view().members.find((member) => member.name === request.name)
-    if (namesake !== undefined && namesake.id !== id) {
-      throw new MeshError('NAME_TAKEN', `a machine named ${request.name} is already a member of ${this.#site}`)
+    const others = this.#trust.view().members.filter((member) => member.id !== id)
+    const namesake = others.find(({ name }) => sameName(name, request.name))
+    if (namesake !== undefined) {
+      throw new MeshError('NAME_TAKEN', `a machine named ${namesake.name} is already a member of ${this.#site}`)
     }
     if (!request.mac.every(isMacAddress)) throw new MeshError('PROTOCOL_VIOLATION', `${id} told of no network cards`)
     const place = await this.#invitations.redeem(request.secret, id)

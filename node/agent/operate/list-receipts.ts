@@ -1,6 +1,7 @@
 import { MAX_MEMBERS, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import { type Check, list, type Optional, object, optional, type Shaped, text } from '../../../protocol/json-shape.ts'
+import { sameName } from '../../../protocol/names.ts'
 import { callControl } from '../../control/control-client.ts'
 import type { StateDirectory } from '../../state/state-directory.ts'
 import { Machine } from '../machine/machine.ts'
@@ -51,7 +52,8 @@ export async function receipts(options: ReceiptsOptions): Promise<Receipts> {
     found.push(...page.receipts)
     wentBack.push(...(page.wentBack ?? []))
   }
-  const isShown = ({ machine }: WentBack): boolean => options.machine === undefined || machine === options.machine
+  const isShown = ({ machine }: WentBack): boolean =>
+    options.machine === undefined || sameName(machine, options.machine)
   const receipts = judgeTimes(found).filter((one) => isWanted(one, options))
   return { event: 'receipts', receipts, wentBack: wentBack.filter(isShown) }
 }
@@ -95,6 +97,6 @@ async function* pages(stateDir: string): AsyncGenerator<Page> {
 
 /** A restore of which nobody knows when it was may have been since then. */
 function isWanted(receipt: TimedReceipt, { machine, since }: ReceiptsOptions): boolean {
-  if (machine !== undefined && receipt.machine !== machine) return false
+  if (machine !== undefined && !sameName(receipt.machine, machine)) return false
   return since === undefined || (listedAt(receipt) ?? since) >= since
 }

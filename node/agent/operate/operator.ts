@@ -27,7 +27,7 @@ import { decodeHolder, type Holder, holdersOf, isHolderJson } from './holders.ts
 import { GATHER_WAIT_MS, OPERATOR_BATCH, OPERATOR_CONNECT_MS } from './limits.ts'
 
 /** What an {@link Operator} takes of a command's options. */
-export type OperatorOptions = Pick<AgentOptions, 'stateDir' | 'listen' | 'mdns' | 'report' | 'signal'>
+type OperatorOptions = Pick<AgentOptions, 'stateDir' | 'listen' | 'mdns' | 'report' | 'signal'>
 
 /** The way to the other machines. */
 interface Reach {

@@ -1,6 +1,7 @@
 import { Bitmap } from '../../../protocol/bitmap.ts'
 import { digestOf, toHex } from '../../../protocol/digest.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
+import { findName } from '../../../protocol/names.ts'
 import type { MachineState } from '../../../protocol/operate-messages.ts'
 import type { SignedDocument } from '../../../protocol/signed-document.ts'
 import type { Fleet, Seen, Stored } from '../../roll/fleet.ts'
@@ -35,6 +36,11 @@ export class MeshFleet implements Fleet {
   /** This machine. */
   get self(): { readonly id: string; readonly name: string } {
     return this.#operator.self
+  }
+
+  /** The group as its machines have it: `Lab-A` means `lab-a` if there is one. A name that no machine has stays as it is. */
+  async groupNamed(name: string): Promise<string> {
+    return findName(await this.#allMembers(), name, ({ group }) => group)?.group ?? name
   }
 
   /** The machines that a roll of the group resets: not the master, nor operators'. Errors: GROUP_UNKNOWN. */

@@ -16,7 +16,7 @@ import { type Sight, takenOver, waveMachines } from '../../roll/roll-step.ts'
 import { planWaves, type Shortage } from '../../roll/waves.ts'
 import { rollWindow } from '../../roll/window.ts'
 import type { AgentOptions } from '../machine/options.ts'
-import { Operator, type OperatorOptions } from '../operate/operator.ts'
+import { Operator } from '../operate/operator.ts'
 import { MeshFleet } from './mesh-fleet.ts'
 import { RollFile } from './roll-file.ts'
 
@@ -56,8 +56,8 @@ export interface RollResult {
 
 /** `mesh roll plan`. Errors: GROUP_UNKNOWN, IMAGE_UNKNOWN, NOT_AN_OPERATOR, USAGE. */
 export async function planRoll(options: NewRollOptions): Promise<PlannedRoll> {
-  return withFleet(options, async (fleet) => {
-    const roll = await newRoll(fleet, options, 1)
+  return withFleet(options, async (fleet, known) => {
+    const roll = await newRoll(fleet, known, 1)
     const seen = await fleet.look(roll)
     const machines = waveMachines(roll, { ...seen, now: steadyNow() })
     const { wave: size, holders } = roll.rules
@@ -99,24 +99,27 @@ function whyNot({ image, release, rules }: Roll, sight: Sight | undefined, short
 export async function startRoll(options: NewRollOptions): Promise<RollResult> {
   // Before anything is claimed.
   rollWindow(options.rules.window)
-  return withFleet(options, async (fleet) => {
-    const found = await fleet.rolls(options.group)
+  return withFleet(options, async (fleet, known) => {
+    const found = await fleet.rolls(known.group)
     const last = newestRoll(found)
     const epoch = nextEpoch(found)
     if (last === undefined || hasEnded(last) || last.state === 'claimed')
-      return runRoll(fleet, await newRoll(fleet, options, epoch), options)
+      return runRoll(fleet, await newRoll(fleet, known, epoch), options)
     const taken = (why: string): MeshError =>
-      new MeshError('ROLL_TAKEN', `group ${options.group} has a roll already, of ${last.operatorName}: ${why}`)
+      new MeshError('ROLL_TAKEN', `group ${known.group} has a roll already, of ${last.operatorName}: ${why}`)
     if (last.operator !== fleet.self.id) throw taken(`it is ${last.state}`)
     if (last.state !== 'running') throw taken(`it is ${last.state} (${last.why})`)
-    if (last.attended && (await give('resume', fleet, options)).heard) throw taken('it runs on this machine')
+    if (last.attended && (await give('resume', fleet, known)).heard) throw taken('it runs on this machine')
     return runRoll(fleet, takenOver(last, fleet.self, epoch, steadyNow()), options)
   })
 }
 
 /** `mesh roll pause`: tells the roll's operator, wherever it is. Errors: ROLL_UNKNOWN. */
 export async function pauseRoll(options: RollOptions): Promise<RollResult> {
-  return withFleet(options, async (fleet) => ({ event: 'roll-result', ...(await give('pause', fleet, options)) }))
+  return withFleet(options, async (fleet, known) => ({
+    event: 'roll-result',
+    ...(await give('pause', fleet, known)),
+  }))
 }
 
 /**
@@ -128,8 +131,8 @@ export async function takeUpRoll(
   order: Exclude<Order, 'pause'>,
   options: RollOptions & { readonly takeOver: boolean },
 ): Promise<RollResult> {
-  return withFleet(options, async (fleet) => {
-    const { roll, heard } = await give(order, fleet, options, options.takeOver)
+  return withFleet(options, async (fleet, known) => {
+    const { roll, heard } = await give(order, fleet, known, options.takeOver)
     if (heard && !options.takeOver) return { event: 'roll-result', roll, heard }
     if (!options.takeOver && roll.attended && roll.operator !== fleet.self.id)
       throw new MeshError(
@@ -137,19 +140,19 @@ export async function takeUpRoll(
         `${roll.operatorName}, which runs the roll of group ${roll.group}, does not answer`,
       )
     if (hasEnded(roll)) return { event: 'roll-result', roll }
-    const epoch = nextEpoch(await fleet.rolls(options.group))
+    const epoch = nextEpoch(await fleet.rolls(known.group))
     return runRoll(fleet, takenOver(roll, fleet.self, epoch, steadyNow()), options)
   })
 }
 
 /** `mesh roll status`. Errors: ROLL_UNKNOWN. */
 export async function rollStatus(options: RollOptions): Promise<RollResult> {
-  return withFleet(options, async (fleet, operator) => {
-    const roll = newestRoll(await fleet.rolls(options.group))
-    if (roll === undefined) throw new MeshError('ROLL_UNKNOWN', `group ${options.group} has had no roll yet`)
-    const kept = await new RollFile(operator.directory, options.group).read()
-    const known = kept?.roll.roll === roll.roll && kept.roll.epoch === roll.epoch ? kept.report : undefined
-    return { event: 'roll-result', roll, report: known ?? reportOf(roll, await fleet.receipts(roll)) }
+  return withFleet(options, async (fleet, { group }, operator) => {
+    const roll = newestRoll(await fleet.rolls(group))
+    if (roll === undefined) throw new MeshError('ROLL_UNKNOWN', `group ${group} has had no roll yet`)
+    const kept = await new RollFile(operator.directory, group).read()
+    const report = kept?.roll.roll === roll.roll && kept.roll.epoch === roll.epoch ? kept.report : undefined
+    return { event: 'roll-result', roll, report: report ?? reportOf(roll, await fleet.receipts(roll)) }
   })
 }
 
@@ -167,13 +170,15 @@ async function runRoll(
   return { event: 'roll-result', roll: last, report: made }
 }
 
-async function withFleet<T>(
-  options: OperatorOptions,
-  run: (fleet: MeshFleet, operator: Operator) => Promise<T>,
+/** Runs with the machines of the site, and with the options in which the group is spelled as its machines have it. */
+async function withFleet<T, Options extends RollOptions>(
+  options: Options,
+  run: (fleet: MeshFleet, known: Options, operator: Operator) => Promise<T>,
 ): Promise<T> {
   const operator = await Operator.open(options)
   try {
-    return await run(new MeshFleet(operator, (text) => options.report({ type: 'warning', text })), operator)
+    const fleet = new MeshFleet(operator, (text) => options.report({ type: 'warning', text }))
+    return await run(fleet, { ...options, group: await fleet.groupNamed(options.group) }, operator)
   } finally {
     await operator.close()
   }

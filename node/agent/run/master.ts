@@ -1,9 +1,9 @@
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { encodeJoinToken } from '../../../protocol/join-token.ts'
-import { isPlaceName } from '../../../protocol/names.ts'
+import { findName, isPlaceName } from '../../../protocol/names.ts'
 import { INVITATION, InvitationBook } from '../../trust/invitations.ts'
-import type { Place } from '../../trust/members.ts'
+import type { Member, Place } from '../../trust/members.ts'
 import { SiteSigner } from '../../trust/site-signer.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
@@ -60,8 +60,8 @@ export class Master {
 
   /** Takes a machine out of the site. Errors: NOT_A_MEMBER. */
   async remove(name: string): Promise<{ event: 'removed'; name: string; id: string }> {
-    const { id } = await this.#signer.removeMember(name)
-    return { event: 'removed', name, id }
+    const { id, name: known } = await this.#signer.removeMember(name)
+    return { event: 'removed', name: known, id }
   }
 
   /** Publishes an earlier release again. Errors: those of {@link publishEarlier}. */
@@ -74,7 +74,7 @@ export class Master {
   async invite(node: MeshNode, params: Params): Promise<Invited> {
     const { trust, config } = this.#machine
     const [ttlMs, uses] = [Number(params.ttlMs), Number(params.uses)]
-    const place = placeOf(params, config.site)
+    const place = knownPlace(placeOf(params, config.site), trust.view().members)
     const opened = await this.#invitations.open({ ttlMs, uses, place })
     const told = Array.isArray(params.addresses) ? params.addresses.map(String) : []
     const addresses = [...told, ...node.addresses()]
@@ -122,6 +122,13 @@ function placeOf(params: Params, ownSite: string): Place {
     throw new MeshError('USAGE', `${String(role)} is no role to invite as; there are machine and operator`)
   if (isPlaceName(site) && isPlaceName(group)) return { role, site, group }
   throw new MeshError('USAGE', 'the name of a site or a group has 1 to 128 printable characters')
+}
+
+/** The place as members spell it: `Lab-A` is the group `lab-a` if there is one, and not another group. */
+function knownPlace({ role, site, group }: Place, members: readonly Member[]): Place {
+  const its = findName(members, site, (member) => member.site)?.site ?? site
+  const known = findName(members, group, (member) => member.group)?.group
+  return { role, site: its, group: known ?? (group === site ? its : group) }
 }
 
 /** What is wrong with a token that no other machine can use; undefined if one can. */

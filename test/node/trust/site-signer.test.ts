@@ -84,6 +84,7 @@ describe('SiteSigner', () => {
     const { signer, trust } = await makeSite(dir('names'))
     await signer.addMember(MEMBER)
     expect(await codeOf(signer.addMember({ ...MEMBER, id: 'id-2' }))).toBe('NAME_TAKEN')
+    expect(await codeOf(signer.addMember({ ...MEMBER, id: 'id-2', name: 'PC1' }))).toBe('NAME_TAKEN')
     await signer.addMember({ ...MEMBER, name: 'pc9' })
     expect(trust.view().members.map((member) => member.name)).toEqual(['master', 'pc9'])
     const { versions } = trust.view()
@@ -95,7 +96,7 @@ describe('SiteSigner', () => {
     const { signer, trust } = await makeSite(dir('remove'))
     await signer.addMember(MEMBER)
     const other = { ...MEMBER, id: 'id-2', name: 'pc2' }
-    const [, removed] = await Promise.all([signer.addMember(other), signer.removeMember('pc1')])
+    const [, removed] = await Promise.all([signer.addMember(other), signer.removeMember('PC1')])
     expect(removed).toEqual(MEMBER)
     expect(trust.view().members.map(({ name }) => name)).toEqual(['master', 'pc2'])
     for (const name of ['pc1', 'master', 'nobody']) expect(await codeOf(signer.removeMember(name))).toBe('NOT_A_MEMBER')

@@ -3,7 +3,6 @@ import { isMeshError } from '../../../protocol/errors.ts'
 import { type Check, list, type Optional, object, optional, type Shaped, text } from '../../../protocol/json-shape.ts'
 import { sameName } from '../../../protocol/names.ts'
 import { callControl } from '../../control/control-client.ts'
-import type { StateDirectory } from '../../state/state-directory.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { isListedReceipt, type ListedReceipt, ReceiptArchive } from '../receipts/receipt-archive.ts'
@@ -16,7 +15,7 @@ import { Operator } from './operator.ts'
 interface ReceiptsOptions extends AgentOptions {
   /** Unix ms: restores that are listed by an earlier time are left out. */
   readonly since?: number
-  /** Name of the machine. */
+  /** Name of the machine, the present or an earlier one. */
   readonly machine?: string
   /** Fetch first what other machines have; only on the master and operators' machines. */
   readonly now: boolean
@@ -73,9 +72,10 @@ async function gatherNow(options: ReceiptsOptions): Promise<void> {
 }
 
 /** Receipts behind the key `after`; with the first page, the machines whose receipts went back. */
-export async function receiptPage(state: StateDirectory, after: string): Promise<Page> {
-  const page = await new ReceiptArchive(state).list(after, RECEIPTS_PER_CONTROL_PAGE)
-  return after === '' ? { ...page, wentBack: await listWentBack({ state }) } : page
+export async function receiptPage(machine: Machine, after: string): Promise<Page> {
+  const memberName = (id: string): string | undefined => machine.trust.view().memberById(id)?.name
+  const page = await new ReceiptArchive(machine.state).list(after, RECEIPTS_PER_CONTROL_PAGE, memberName)
+  return after === '' ? { ...page, wentBack: await listWentBack(machine) } : page
 }
 
 /** From the running command if there is one, else from the state directory. */
@@ -84,8 +84,8 @@ async function* pages(stateDir: string): AsyncGenerator<Page> {
   let list = (after: string): Promise<Page> => callControl(stateDir, 'receipts', isPage, { after })
   let page = await list('').catch(async (error: unknown) => {
     if (!isMeshError(error, 'STATE_NOT_RUNNING')) throw error
-    const { state } = stack.adopt(await Machine.open(stateDir), (it) => it.close())
-    list = (after) => receiptPage(state, after)
+    const machine = stack.adopt(await Machine.open(stateDir), (it) => it.close())
+    list = (after) => receiptPage(machine, after)
     return list('')
   })
   yield page
@@ -97,6 +97,7 @@ async function* pages(stateDir: string): AsyncGenerator<Page> {
 
 /** A restore of which nobody knows when it was may have been since then. */
 function isWanted(receipt: TimedReceipt, { machine, since }: ReceiptsOptions): boolean {
-  if (machine !== undefined && !sameName(receipt.machine, machine)) return false
+  const names = [receipt.machine, receipt.named ?? receipt.machine]
+  if (machine !== undefined && !names.some((name) => sameName(name, machine))) return false
   return since === undefined || (listedAt(receipt) ?? since) >= since
 }

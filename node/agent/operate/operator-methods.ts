@@ -46,7 +46,7 @@ export function operatorMethods(
     methods: {
       operate: async (params) => machines.askAll(params),
       gather: async () => gatherer.gather(GATHER_WAIT_MS),
-      receipts: async ({ after }) => receiptPage(machine.state, String(after ?? '')),
+      receipts: async ({ after }) => receiptPage(machine, String(after ?? '')),
       holders: async ({ root }) => holdersOf(String(root), machine, node, held()).map(encodeHolder),
     },
   }

@@ -2,6 +2,8 @@
 
 /** Receipts of one machine that are kept, by itself and by whoever gathers them: more than a year of nights. */
 export const RECEIPTS_PER_MACHINE = 400
+/** Machines that are no members any more whose receipts are kept: those that told of one last. */
+export const GONE_MACHINES = 64
 /** Pause between two rounds of gathering, and pages of one machine that one round takes. */
 export const GATHER_TICK_MS = 5 * 60_000
 export const GATHER_PAGES = 16

@@ -43,7 +43,7 @@ async function keep(machine: Machine, receipt: Omit<Receipt, 'number' | 'machine
   const { id, name } = machine.config
   const number = (await newestNumber(machine)) + 1
   const document = signReceipt({ ...receipt, number, machine: name }, await machine.key())
-  await archive.add(id, [{ number, document }])
+  await archive.add({ id, name }, [{ number, document }])
 }
 
 /** What of a result is signed. A receipt has room for so many peers: those that sent wrong blocks, then those that sent most. */

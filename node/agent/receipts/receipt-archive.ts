@@ -6,36 +6,58 @@
  * went-back is what they note of a machine whose receipts contradict what it had told.
  */
 
-import { MAX_RECEIPTS_PER_PAGE } from '../../../protocol/constants.ts'
-import { type Check, object, optional, time } from '../../../protocol/json-shape.ts'
+import { MAX_RECEIPTS_PER_PAGE, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
+import { type Check, literal, object, optional, text, time } from '../../../protocol/json-shape.ts'
 import { isSignedDocument, type ReplyOf, type SignedReceipt } from '../../../protocol/operate-messages.ts'
 import { isReceipt, type Receipt, readReceipt } from '../../../protocol/receipt.ts'
 import type { SignedDocument } from '../../../protocol/signed-document.ts'
 import type { Shelf } from '../../state/shelf.ts'
 import type { StateDirectory } from '../../state/state-directory.ts'
 import { storedDocument } from '../../state/stored-document.ts'
-import { RECEIPT_PAGE_BYTES, RECEIPTS_PER_MACHINE } from './limits.ts'
+import type { Member } from '../../trust/members.ts'
+import { GONE_MACHINES, RECEIPT_PAGE_BYTES, RECEIPTS_PER_MACHINE } from './limits.ts'
 
 const DIGITS = String(Number.MAX_SAFE_INTEGER).length
 /** Separates the machine from the number; below every character of a peer id. */
 const SEPARATOR = '!'
 const BEHIND_NUMBERS = '~'
 
-/** When this machine got a receipt, ISO 8601 by its own clock; absent from those of earlier versions. */
-const arrival = { receivedAt: optional(time) }
-type Arrival = { readonly receivedAt?: string }
-const hasArrival: Check<Arrival> = object(arrival)
+const shortText = text(MAX_TEXT_BYTES)
 
-/** A receipt as it is kept: what was signed, and when it came. */
+/**
+ * When this machine got a receipt, ISO 8601 by its own clock, and the name that the member list had then for the machine that
+ * signed it. Absent from those of earlier versions.
+ */
+interface Arrival {
+  readonly receivedAt?: string
+  readonly member?: string
+}
+const hasArrival: Check<Arrival> = object({ receivedAt: optional(time), member: optional(shortText) })
+
+/** A receipt as it is kept: what was signed, and when and from whom it came. */
 type KeptReceipt = SignedDocument & Arrival
 const isKeptReceipt: Check<KeptReceipt> = (value): value is KeptReceipt => isSignedDocument(value) && hasArrival(value)
 
-/** A receipt as it is listed. */
-export type ListedReceipt = Receipt & Arrival
+/** A receipt as it is listed: `machine` is the name that the member list has for whoever signed it, or had last. */
+export type ListedReceipt = Receipt & {
+  readonly receivedAt?: string
+  /** Peer id of the machine; absent from the answers of earlier versions. */
+  readonly id?: string
+  /** How the machine called itself, if that is another name: it was renamed since. */
+  readonly named?: string
+  /** True: no member has this peer id any more. */
+  readonly gone?: true
+}
+const isListing = object({
+  receivedAt: optional(time),
+  id: optional(shortText),
+  named: optional(shortText),
+  gone: optional(literal(true)),
+})
 
 /** What a command of another version lists must be this. */
 export const isListedReceipt: Check<ListedReceipt> = (value): value is ListedReceipt =>
-  isReceipt(value) && hasArrival(value)
+  isReceipt(value) && isListing(value)
 
 /** Signed receipts in the state database: those of this machine, and on the master and operators' machines all that were gathered. */
 export class ReceiptArchive {
@@ -45,10 +67,13 @@ export class ReceiptArchive {
     this.#shelf = state.shelf('signed-receipts', storedDocument('a stored receipt', isKeptReceipt))
   }
 
-  /** Keeps receipts of one machine, durably, with the time at which they came; the oldest ones go when there are more than RECEIPTS_PER_MACHINE. */
-  async add(id: string, receipts: readonly SignedReceipt[]): Promise<void> {
-    const receivedAt = new Date().toISOString()
-    const puts = receipts.map(({ number, document }) => [keyOf(id, number), { ...document, receivedAt }] as const)
+  /**
+   * Keeps receipts of one machine, durably, with the time at which they came, and its name in the member list. The oldest ones go
+   * when there are more than RECEIPTS_PER_MACHINE.
+   */
+  async add({ id, name }: Pick<Member, 'id' | 'name'>, receipts: readonly SignedReceipt[]): Promise<void> {
+    const arrival: Arrival = { receivedAt: new Date().toISOString(), member: name }
+    const puts = receipts.map(({ number, document }) => [keyOf(id, number), { ...document, ...arrival }] as const)
     const before = await this.#shelf.keys(machineRange(id))
     const keys = [...new Set([...before, ...puts.map(([key]) => key)])].sort()
     const old = new Set(keys.slice(0, -RECEIPTS_PER_MACHINE))
@@ -78,29 +103,70 @@ export class ReceiptArchive {
     return { receipts, more: false }
   }
 
-  /** Receipts of all machines behind the key `after`, at most `limit`, and the key of the last one; none is left if that is absent. */
-  async list(after: string, limit: number): Promise<{ receipts: ListedReceipt[]; next?: string }> {
+  /**
+   * Receipts of all machines behind the key `after`, at most `limit`, and the key of the last one; none is left if that is absent.
+   * `memberName`: the name that the member list has for a peer id.
+   */
+  async list(
+    after: string,
+    limit: number,
+    memberName: (id: string) => string | undefined,
+  ): Promise<{ receipts: ListedReceipt[]; next?: string }> {
     const receipts: ListedReceipt[] = []
-    for await (const [key, document] of this.#shelf.iterator({ gt: after })) {
-      const receipt = readReceipt(document)
-      const { receivedAt } = document
-      if (receipt !== undefined) receipts.push({ ...receipt, ...(receivedAt === undefined ? {} : { receivedAt }) })
+    for await (const [key, kept] of this.#shelf.iterator({ gt: after })) {
+      const receipt = readReceipt(kept)
+      const id = machineOf(key)
+      if (receipt !== undefined) receipts.push(listed(receipt, { ...kept, id, now: memberName(id) }))
       if (receipts.length === limit) return { receipts, next: key }
     }
     return { receipts }
   }
 
-  /** Forgets the receipts of machines that are not among these any more, so that they do not pile up. */
+  /**
+   * Keeps the receipts of these machines, and those of the GONE_MACHINES others that told of one last: machines that were removed,
+   * or that joined with another key. So what they did can be looked up, and does not pile up.
+   */
   async keepOnly(ids: ReadonlySet<string>): Promise<void> {
-    const gone: string[] = []
-    for (const key of await this.#shelf.keys()) if (!ids.has(key.slice(0, key.indexOf(SEPARATOR)))) gone.push(key)
-    if (gone.length > 0) await this.#shelf.changeDurable([], gone)
+    const others = new Set((await this.#shelf.keys()).map(machineOf).filter((id) => !ids.has(id)))
+    if (others.size <= GONE_MACHINES) return
+    const told: { id: string; at: string }[] = []
+    for (const id of others) {
+      for await (const [, { receivedAt = '' }] of this.#shelf.iterator({
+        ...machineRange(id),
+        reverse: true,
+        limit: 1,
+      }))
+        told.push({ id, at: receivedAt })
+    }
+    const oldest = told.sort((a, b) => (a.at < b.at ? 1 : -1)).slice(GONE_MACHINES)
+    const keys = await Promise.all(oldest.map(({ id }) => this.#shelf.keys(machineRange(id))))
+    await this.#shelf.changeDurable([], keys.flat())
+  }
+}
+
+/** A receipt under the name that the member list has, or had when it came: what a machine calls itself proves nothing. */
+function listed(
+  receipt: Receipt,
+  { id, now, member, receivedAt }: Arrival & { readonly id: string; readonly now: string | undefined },
+): ListedReceipt {
+  const machine = now ?? member ?? receipt.machine
+  return {
+    ...receipt,
+    id,
+    machine,
+    ...(machine === receipt.machine ? {} : { named: receipt.machine }),
+    ...(now === undefined ? { gone: true } : {}),
+    ...(receivedAt === undefined ? {} : { receivedAt }),
   }
 }
 
 /** What was signed, as it is passed on. */
-function signedOf({ receivedAt: _, ...document }: KeptReceipt): SignedDocument {
+function signedOf({ receivedAt: _, member: __, ...document }: KeptReceipt): SignedDocument {
   return document
+}
+
+function machineOf(key: string): string {
+  return key.slice(0, key.indexOf(SEPARATOR))
 }
 
 function keyOf(id: string, number: number): string {

@@ -129,7 +129,7 @@ export class ReceiptGatherer {
         if (judged === 'good' && one.number > since) good.push(one)
         else if (isMeshError(judged)) newer = judged
       }
-      if (good.length > 0) await this.#archive.add(member.id, good)
+      if (good.length > 0) await this.#archive.add(member, good)
       round.receipts += good.length
       if (good.length < receipts.length || (more && good.length === 0)) {
         this.#doubted.add(member.id)
@@ -172,12 +172,15 @@ function newRound(): Round {
   return { receipts: 0, reached: [] }
 }
 
-/** Whether a receipt was signed by the machine that told of it, about itself; or why this version cannot tell. */
+/**
+ * Whether a receipt was signed by the machine that told of it; or why this version cannot tell. The key says whose it is: a machine
+ * that was renamed has receipts of its old name.
+ */
 function judge(member: Member, { number, document }: SignedReceipt): 'good' | 'bad' | MeshError {
   if (document.by !== member.id) return 'bad'
   try {
     const receipt = readReceipt(document)
-    return receipt !== undefined && receipt.number === number && receipt.machine === member.name ? 'good' : 'bad'
+    return receipt !== undefined && receipt.number === number ? 'good' : 'bad'
   } catch (error) {
     if (!isMeshError(error, 'FORMAT_NEWER')) throw error
     return error

@@ -17,7 +17,9 @@ export function judgeTimes(receipts: readonly ListedReceipt[]): TimedReceipt[] {
   const judged = receipts
     .toSorted((a, b) => a.number - b.number)
     .map((receipt): TimedReceipt => {
-      const { machine, startedAt, receivedAt } = receipt
+      const { startedAt, receivedAt } = receipt
+      // Two machines may have had the same name, one after the other.
+      const machine = receipt.id ?? receipt.machine
       const [at, came] = [Date.parse(startedAt), receivedAt === undefined ? Number.NaN : Date.parse(receivedAt)]
       const wrong =
         at < EARLIEST_CLOCK_MS ||

@@ -47,9 +47,10 @@ export async function noteWentBack(
 }
 
 /** Machines whose receipts went back, by name. */
-export async function listWentBack({ state }: Pick<Machine, 'state'>): Promise<WentBack[]> {
+export async function listWentBack({ state, trust }: Pick<Machine, 'state' | 'trust'>): Promise<WentBack[]> {
   const found: WentBack[] = []
-  for await (const [, { machine, number, at }] of shelfOf(state).iterator()) found.push({ machine, number, at })
+  for await (const [id, { machine, number, at }] of shelfOf(state).iterator())
+    found.push({ machine: trust.view().memberById(id)?.name ?? machine, number, at })
   return found.sort((a, b) => (a.machine < b.machine ? -1 : 1))
 }
 

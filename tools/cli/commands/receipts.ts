@@ -65,8 +65,10 @@ function describeNoticed({ machine, number, at }: WentBack): string {
   return `warning: ${describeWentBack({ machine, number })} (noticed ${formatTime(at)})`
 }
 
-function outcomeOf({ verified, failure, result, clockWrong, startedAt }: TimedReceipt): string {
+function outcomeOf({ verified, failure, result, clockWrong, startedAt, named, gone }: TimedReceipt): string {
   const parts = [verified ? 'verified' : 'NOT verified']
+  if (named !== undefined) parts.push(`named ${named} then`)
+  if (gone === true) parts.push('no member any more')
   if (failure !== null) parts.push(failure.message)
   const missed = result?.log.missed ?? null
   if (missed !== null) parts.push(`log missed block ${missed}`)
@@ -111,6 +113,9 @@ const COLUMNS: readonly (readonly [string, (receipt: TimedReceipt) => string | n
   ['log reason', (it) => it.result?.log.reason],
   ['log missed block', (it) => it.result?.log.missed],
   ['moved from release', (it) => it.result?.log.movedFrom],
+  ['peer id', (it) => it.id],
+  ['named', (it) => it.named],
+  ['member', (it) => (it.gone === true ? 'no' : '')],
 ]
 
 function describeCsv(receipts: readonly TimedReceipt[]): string {

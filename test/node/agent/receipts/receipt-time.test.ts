@@ -2,6 +2,12 @@ import { expect, it } from 'vitest'
 import type { ListedReceipt } from '../../../../node/agent/receipts/receipt-archive.ts'
 import { judgeTimes, listedAt } from '../../../../node/agent/receipts/receipt-time.ts'
 
+it('tells two machines apart that had one name, one after the other', () => {
+  const first = { ...receipt(9, '2026-11-20T10:00:00.000Z', '2026-11-20T10:01:00.000Z'), id: 'old-key' }
+  const second = { ...receipt(10, '2026-11-10T10:00:00.000Z', '2026-11-10T10:01:00.000Z'), id: 'new-key' }
+  expect(orderOf([first, second])).toEqual(['pc1 10', 'pc1 9'])
+})
+
 function receipt(number: number, startedAt: string, receivedAt?: string, machine = 'pc1'): ListedReceipt {
   const facts = { ms: 1, image: null, release: null, root: null, verified: false, failure: null, result: null }
   return { number, machine, startedAt, ...facts, ...(receivedAt === undefined ? {} : { receivedAt }) }

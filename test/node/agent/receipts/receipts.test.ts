@@ -1,22 +1,24 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Machine } from '../../../../node/agent/machine/machine.ts'
-import { RECEIPTS_PER_MACHINE } from '../../../../node/agent/receipts/limits.ts'
+import { GONE_MACHINES, RECEIPTS_PER_MACHINE } from '../../../../node/agent/receipts/limits.ts'
 import { keepFailure, keepReceipt, lastReceipt } from '../../../../node/agent/receipts/own-receipts.ts'
-import { ReceiptArchive } from '../../../../node/agent/receipts/receipt-archive.ts'
+import { type ListedReceipt, ReceiptArchive } from '../../../../node/agent/receipts/receipt-archive.ts'
 import { heardOfReceipt } from '../../../../node/agent/receipts/receipt-floor.ts'
 import { ReceiptGatherer } from '../../../../node/agent/receipts/receipt-gatherer.ts'
 import { listWentBack } from '../../../../node/agent/receipts/went-back.ts'
 import type { Ask } from '../../../../node/operate/ask.ts'
 import type { RestoreResult } from '../../../../node/restore/restore-result.ts'
 import { StateDirectory } from '../../../../node/state/state-directory.ts'
+import { storedDocument } from '../../../../node/state/stored-document.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../../../../node/trust/machine-key.ts'
 import { createSite, SiteSigner } from '../../../../node/trust/site-signer.ts'
 import { TrustStore } from '../../../../node/trust/trust-store.ts'
 import { MAX_RECEIPTS_PER_PAGE } from '../../../../protocol/constants.ts'
 import { toHex } from '../../../../protocol/digest.ts'
 import { MeshError } from '../../../../protocol/errors.ts'
+import { isRecord } from '../../../../protocol/json-shape.ts'
 import type { OperateRequest, ReplyOf, SignedReceipt } from '../../../../protocol/operate-messages.ts'
 import { publicKeyOf } from '../../../../protocol/peer-id.ts'
 import { type Receipt, readReceipt, signReceipt } from '../../../../protocol/receipt.ts'
@@ -92,8 +94,8 @@ function telling(page: (since: number) => ReplyOf<'receipts'> | Promise<ReplyOf<
   return { ask, asked }
 }
 
-const listed = async (machine: Machine): Promise<Receipt[]> =>
-  (await new ReceiptArchive(machine.state).list('', 10_000)).receipts
+const listed = async (machine: Machine): Promise<ListedReceipt[]> =>
+  (await new ReceiptArchive(machine.state).list('', 10_000, (id) => machine.trust.view().memberById(id)?.name)).receipts
 
 describe('a signed receipt', () => {
   it('has the golden form and signature', async () => {
@@ -205,7 +207,6 @@ describe('gathering receipts', () => {
       { number: 2, document: signReceipt({ ...FAILED, number: 2 }, own) },
       { number: 2, document: { ...later.document, by: own.id } },
       { number: 2, document: { ...later.document, text: later.document.text.replace('1500', '1501') } },
-      numbered(2, pc1, { machine: 'pc2' }),
       { number: 3, document: later.document },
     ]) {
       const warnings: string[] = []
@@ -216,7 +217,8 @@ describe('gathering receipts', () => {
       expect(warnings[0]).toMatch(/receipts of pc1 are forged or damaged/)
       expect(asked).toHaveLength(1)
       expect((await listed(machine)).map(({ number }) => number)).toEqual([1])
-      await new ReceiptArchive(machine.state).keepOnly(new Set())
+      const kept = machine.state.shelf('signed-receipts', storedDocument('all', isRecord))
+      await kept.changeDurable([], await kept.keys())
     }
   })
 
@@ -235,7 +237,7 @@ describe('gathering receipts', () => {
     expect((await listed(machine)).map(({ number }) => number)).toEqual([1])
   })
 
-  it('does not go round with a machine that never ends, and forgets machines that were removed', async () => {
+  it('does not go round with a machine that never ends, and keeps what machines have told that were removed', async () => {
     const { machine, pc1 } = await master()
     const { ask, asked } = telling((since) => ({ receipts: [numbered(since + 1, pc1)], more: true }))
     const gatherer = new ReceiptGatherer({ machine, ask, warn: (text) => expect.fail(text) })
@@ -244,7 +246,44 @@ describe('gathering receipts', () => {
     const signer = await SiteSigner.open({ keysDir: machine.state.path('keys'), trust: machine.trust })
     await signer.removeMember('pc1')
     expect(await gatherer.gather()).toEqual({ event: 'gathered', receipts: 0, reached: [] })
-    expect(await listed(machine)).toEqual([])
+    const left = await listed(machine)
+    expect(left).toHaveLength(16)
+    expect(left[0]).toMatchObject({ machine: 'pc1', id: pc1.id, gone: true, number: 1 })
+  })
+
+  it('forgets machines that were removed, but for those that told of receipts last', async () => {
+    const { machine, own } = await master()
+    const archive = new ReceiptArchive(machine.state)
+    const ids = Array.from({ length: GONE_MACHINES + 2 }, (_, i) => `gone-${String(i).padStart(3, '0')}`)
+    vi.useFakeTimers({ toFake: ['Date'] })
+    onTestFinished(() => void vi.useRealTimers())
+    for (const [i, id] of ids.entries()) {
+      vi.setSystemTime(Date.parse('2026-11-01T00:00:00.000Z') + i * 1000)
+      await archive.add({ id, name: id }, [numbered(1, own), numbered(2, own)])
+    }
+    await archive.add({ id: own.id, name: 'master' }, [numbered(1, own)])
+    await archive.keepOnly(new Set([own.id]))
+    const kept = new Set((await listed(machine)).map(({ id }) => id))
+    expect(kept).toEqual(new Set([own.id, ...ids.slice(2)]))
+  })
+
+  it('lists the receipts of a machine that was renamed under its present name, and says how it was called', async () => {
+    const { machine, pc1 } = await master()
+    const receipts = [numbered(1, pc1), numbered(2, pc1, { machine: 'pc9' }), numbered(3, pc1, { machine: 'master' })]
+    const { ask } = telling(() => ({ receipts, more: false }))
+    const signer = await SiteSigner.open({ keysDir: machine.state.path('keys'), trust: machine.trust })
+    await signer.addMember({ ...machine.trust.view().memberById(pc1.id)!, name: 'pc9' })
+    const gatherer = new ReceiptGatherer({ machine, ask, warn: (text) => expect.fail(text) })
+    expect((await gatherer.gather()).reached).toEqual(['pc9'])
+    const names = (await listed(machine)).map((one) => [one.machine, one.named])
+    // What a machine calls itself is never taken for the name of another member.
+    expect(names).toEqual([
+      ['pc9', 'pc1'],
+      ['pc9', undefined],
+      ['pc9', 'master'],
+    ])
+    await signer.removeMember('pc9')
+    expect((await listed(machine)).map((one) => one.machine)).toEqual(['pc9', 'pc9', 'pc9'])
   })
 
   it.each<[string, (pc1: MachineKey) => SignedReceipt[]]>([

@@ -2,7 +2,7 @@
  * The folder protocol/ is everything that two machines must agree on: formats and rules, without clock, disk or network.
  * - Content: blocks of an image and their hash tree (`hash-tree`), granules of a block (`granules`), what repeats (`repeats`).
  * - Sets: `bitmap` for what is looked up, `ranges` for what is told.
- * - Messages: `messages` and `operate-messages` say what there is; `wire-writer`, `wire-reader` and `frames` make bytes of it.
+ * - Messages: `messages` (of `message-parts`) and `operate-messages` say what there is; `wire-writer`, `wire-reader` and `frames` make bytes of it.
  * - Documents: `manifest`, `roll-document`, `receipt-document`, each signed as `signed-document` says; `join-token`.
  * - Faults: `errors` has every code with its advice and its exit code.
  *
@@ -57,6 +57,8 @@ export const MAX_TEXT_BYTES = 1024
 export const MAX_ADDRESSES_PER_PEER = 16
 /** Members of one site list. */
 export const MAX_MEMBERS = 4096
+/** Machines that a site list says were removed: the last ones. */
+export const MAX_REMOVED = 128
 /** Network cards of one machine that the member list knows. */
 export const MAX_MAC_ADDRESSES = 8
 /** Bytes of one metadata file: a TUF role, a manifest, or the member list. */

@@ -17,6 +17,7 @@ export const EXIT = {
   hook: 9,
   newer: 10,
   doubtful: 11,
+  removed: 12,
   interrupted: 130,
 } as const
 
@@ -181,6 +182,12 @@ const FAULTS = {
   NOT_A_MEMBER: {
     exit: EXIT.trust,
     advice: '`mesh peers` on the master lists the members; a machine becomes one with `mesh join`.',
+  },
+
+  MEMBER_REMOVED: {
+    exit: EXIT.removed,
+    advice:
+      'If it is to be a member again, run `mesh invite` on the master, and `mesh join` with the new token on this machine.',
   },
 
   GROUP_UNKNOWN: {

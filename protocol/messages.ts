@@ -1,60 +1,35 @@
 import {
   DIGEST_SIZE_BYTES,
   MAX_ADDRESSES_PER_PEER,
-  MAX_BLOCK_SIZE_BYTES,
   MAX_FINDS_PER_MESSAGE,
-  MAX_GRANULE_CHECKS_BYTES,
   MAX_GRANULE_SET_BYTES,
   MAX_HELD_IMAGES,
-  MAX_IMAGE_SIZE_BYTES,
   MAX_MAC_ADDRESSES,
   MAX_MEMBERS,
   MAX_WANTS_PER_MESSAGE,
 } from './constants.ts'
 import type { Digest } from './digest.ts'
 import { MeshError } from './errors.ts'
-import { isBlockSize } from './manifest.ts'
+import {
+  encodeHeld,
+  encodePeer,
+  encodeRequest,
+  encodeVersions,
+  type HeldImage,
+  type MetadataVersions,
+  type PeerAddresses,
+  readHeld,
+  readPeer,
+  readRequest,
+  readVersions,
+  type WantRequest,
+} from './message-parts.ts'
 import { RangeSet } from './ranges.ts'
 import { violation, WireReader } from './wire-reader.ts'
 import { encodeRuns, limited, readIds, readPacked, readRuns, required } from './wire-runs.ts'
 import { WireWriter } from './wire-writer.ts'
 
 /** The grammar of the mesh protocols; docs/PROTOCOL.md gives the field numbers and who may send what when. */
-
-/** The newest signed metadata that a machine has, by the version numbers of two TUF roles. */
-export interface MetadataVersions {
-  readonly root: number
-  readonly timestamp: number
-}
-
-/** One image a peer holds (parts of), by the root of its hash tree. */
-export interface HeldImage {
-  readonly root: Digest
-  readonly size: number
-  readonly blockSize: number
-}
-
-/** One block or page that a client asks for. */
-export interface WantRequest {
-  /** Chosen by the client, unique among its open requests. */
-  readonly id: number
-  readonly digest: Digest
-  /** Where the client expects the content in the tree: level 0 are blocks. A hint only: the digest decides. */
-  readonly level: number
-  readonly index: number
-  /** The block size of the client's image. */
-  readonly size: number
-  /** Coded set of the granules that are wanted; no bytes for the whole block (granules.ts). */
-  readonly granules: Uint8Array
-  /** Checks of what the client has in its place (granules.ts): what is like that need not come. */
-  readonly checks?: Uint8Array | undefined
-}
-
-/** Where a member can be dialled: its peer id and multiaddrs, all of them text. */
-export interface PeerAddresses {
-  readonly id: string
-  readonly addresses: readonly string[]
-}
 
 /** Any message of the mesh protocols, decoded. */
 export type Message =
@@ -125,11 +100,17 @@ export type Message =
       readonly name: string
       /** Addresses of the machine's network cards. */
       readonly mac: readonly string[]
+      /** Ask only whether the request would be granted. */
+      readonly check?: boolean | undefined
     }
   | {
       readonly type: 'join-reply'
       readonly error?: { readonly code: string; readonly message: string }
       readonly site: string
+      /** What the machine becomes; absent from the replies of earlier versions. */
+      readonly role?: string | undefined
+      /** Nobody was enrolled: it was only asked. */
+      readonly checked?: boolean | undefined
     }
   | { readonly type: 'file-request'; readonly name: string }
   | { readonly type: 'operate'; readonly payload: Uint8Array }
@@ -258,6 +239,7 @@ function encodeFields(w: WireWriter, m: Message): void {
       w.bytes(2, m.secret)
       w.text(3, m.name)
       for (const address of m.mac) w.text(4, address)
+      if (m.check === true) w.uint(5, 1)
       break
     case 'join-reply':
       if (m.error !== undefined) {
@@ -265,6 +247,8 @@ function encodeFields(w: WireWriter, m: Message): void {
         w.text(2, m.error.message)
       }
       w.text(3, m.site)
+      if (m.role !== undefined) w.text(4, m.role)
+      if (m.checked === true) w.uint(5, 1)
       break
     case 'file-request':
       w.text(1, m.name)
@@ -392,20 +376,34 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
     let secret: Uint8Array = new Uint8Array()
     let name = ''
     const mac: string[] = []
+    let check = 0
     r.fields({
       1: () => (siteId = r.digest()),
       2: () => (secret = r.bytes(DIGEST_SIZE_BYTES)),
       3: () => (name = r.text()),
       4: () => limited(mac, MAX_MAC_ADDRESSES).push(r.text()),
+      5: () => (check = r.uint(1)),
     })
-    return { type: 'join-request', siteId: required(siteId, 'join request without a site'), secret, name, mac }
+    required(siteId, 'join request without a site')
+    return { type: 'join-request', siteId, secret, name, mac, ...(check === 1 ? { check: true } : {}) }
   },
   'join-reply': (r) => {
-    let code = ''
-    let message = ''
-    let site = ''
-    r.fields({ 1: () => (code = r.text()), 2: () => (message = r.text()), 3: () => (site = r.text()) })
-    return { type: 'join-reply', site, ...(code === '' ? {} : { error: { code, message } }) }
+    let [code, message, site, role] = ['', '', '', '']
+    let checked = 0
+    r.fields({
+      1: () => (code = r.text()),
+      2: () => (message = r.text()),
+      3: () => (site = r.text()),
+      4: () => (role = r.text()),
+      5: () => (checked = r.uint(1)),
+    })
+    return {
+      type: 'join-reply',
+      site,
+      ...(code === '' ? {} : { error: { code, message } }),
+      ...(role === '' ? {} : { role }),
+      ...(checked === 1 ? { checked: true } : {}),
+    }
   },
   operate: (_, payload) => ({ type: 'operate', payload }),
   'file-request': (r) => {
@@ -418,82 +416,4 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
     r.fields({ 1: () => (found = r.uint()) })
     return { type: 'file-reply', found: found === 1, payload }
   },
-}
-
-function encodeVersions(w: WireWriter, versions: MetadataVersions): void {
-  w.uint(1, versions.root)
-  w.uint(2, versions.timestamp)
-}
-
-function readVersions(r: WireReader): MetadataVersions {
-  const versions = { root: 0, timestamp: 0 }
-  r.fields({ 1: () => (versions.root = r.uint()), 2: () => (versions.timestamp = r.uint()) })
-  return versions
-}
-
-function encodeHeld(w: WireWriter, held: HeldImage): void {
-  w.bytes(1, held.root)
-  w.uint(2, held.size)
-  w.uint(3, held.blockSize)
-}
-
-function readHeld(r: WireReader): HeldImage {
-  const held = { root: new Uint8Array() as Digest, size: 0, blockSize: 0 }
-  r.fields({
-    1: () => (held.root = r.digest()),
-    2: () => (held.size = r.uint(MAX_IMAGE_SIZE_BYTES)),
-    3: () => (held.blockSize = r.uint(MAX_BLOCK_SIZE_BYTES)),
-  })
-  required(held.root, 'held image without a root')
-  if (held.size < 1 || !isBlockSize(held.blockSize)) throw violation('held image without a size')
-  return held
-}
-
-function encodeRequest(w: WireWriter, request: WantRequest): void {
-  w.uint(1, request.id)
-  w.bytes(2, request.digest)
-  w.uint(3, request.level)
-  w.uint(4, request.index)
-  w.uint(5, request.size)
-  w.bytes(6, request.granules)
-  if (request.checks !== undefined) w.bytes(7, request.checks)
-}
-
-function readRequest(r: WireReader): WantRequest {
-  const request = {
-    id: 0,
-    digest: new Uint8Array() as Digest,
-    level: 0,
-    index: 0,
-    size: 0,
-    granules: new Uint8Array() as Uint8Array,
-    checks: undefined as Uint8Array | undefined,
-  }
-  r.fields({
-    1: () => (request.id = r.uint()),
-    2: () => (request.digest = r.digest()),
-    3: () => (request.level = r.uint(64)),
-    4: () => (request.index = r.uint(Number.MAX_SAFE_INTEGER)),
-    5: () => (request.size = r.uint(MAX_BLOCK_SIZE_BYTES)),
-    6: () => (request.granules = r.bytes(MAX_GRANULE_SET_BYTES)),
-    7: () => (request.checks = r.bytes(MAX_GRANULE_CHECKS_BYTES)),
-  })
-  required(request.digest, 'want without a digest')
-  if (!isBlockSize(request.size)) throw violation('want without a block size')
-  return request
-}
-
-function encodePeer(w: WireWriter, peer: PeerAddresses): void {
-  w.text(1, peer.id)
-  for (const address of peer.addresses) w.text(2, address)
-}
-
-function readPeer(r: WireReader): PeerAddresses {
-  let id = ''
-  const addresses: string[] = []
-  r.fields({
-    1: () => (id = r.text()),
-    2: () => limited(addresses, MAX_ADDRESSES_PER_PEER).push(r.text()),
-  })
-  return { id, addresses }
 }

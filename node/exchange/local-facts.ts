@@ -1,6 +1,7 @@
 import { type Digest, sameBytes, toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
-import type { HeldImage, Message, MetadataVersions } from '../../protocol/messages.ts'
+import type { HeldImage, MetadataVersions } from '../../protocol/message-parts.ts'
+import type { Message } from '../../protocol/messages.ts'
 import { SESSION_CREDIT_BYTES } from './limits.ts'
 
 /** Versions of the exchange this code speaks. */

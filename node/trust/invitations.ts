@@ -14,6 +14,8 @@ import type { Place } from './members.ts'
 export interface Invitation {
   /** Unix ms. */
   readonly expiresAt: number
+  /** Unix ms; invitations of an earlier version lack it. */
+  readonly issuedAt?: number
   readonly uses: number
   /** Peer ids that redeemed it. */
   readonly redeemedBy: readonly string[]
@@ -29,6 +31,7 @@ export const INVITATION: DocumentShape<Invitation> = {
   name: 'an invitation',
   shape: object({
     expiresAt: natural(),
+    issuedAt: optional(natural()),
     uses: natural(),
     redeemedBy: list(text(MAX_TEXT_BYTES), Number.MAX_SAFE_INTEGER),
     place: optional(object({ role: literal('operator', 'machine'), site: isPlaceName, group: isPlaceName })),
@@ -88,9 +91,21 @@ export class InvitationBook {
     const issuedAt = this.#now()
     const expiresAt = issuedAt + options.ttlMs
     const place = options.place === undefined ? {} : { place: options.place }
-    await this.#shelf.put(keyOf(secret), { expiresAt, uses: options.uses, redeemedBy: [], ...place })
+    await this.#shelf.put(keyOf(secret), { expiresAt, issuedAt, uses: options.uses, redeemedBy: [], ...place })
     await this.#update()
     return { secret, issuedAt, expiresAt }
+  }
+
+  /**
+   * Whether `peerId` may use the invitation, or has used it; uses up nothing. `removedAt`: when the peer was removed from the site, Unix
+   * ms; invitations from before then do not let it in again. Returns what the invitation makes of the peer, if it says so.
+   * Errors: TOKEN_UNKNOWN, TOKEN_EXPIRED, TOKEN_USED_UP, MEMBER_REMOVED.
+   */
+  async check(secret: Uint8Array, peerId: string, removedAt?: number): Promise<Place | undefined> {
+    const { place, issuedAt = 0 } = await this.#usable(secret, peerId)
+    if (removedAt === undefined || issuedAt > removedAt) return place
+    const when = formatTime(removedAt)
+    throw new MeshError('MEMBER_REMOVED', `this machine was removed from the site at ${when}, and the token is older`)
   }
 
   /**
@@ -104,18 +119,23 @@ export class InvitationBook {
   }
 
   async #redeem(secret: Uint8Array, peerId: string): Promise<Place | undefined> {
+    const invitation = await this.#usable(secret, peerId)
+    if (invitation.redeemedBy.includes(peerId)) return invitation.place
+    await this.#shelf.put(keyOf(secret), { ...invitation, redeemedBy: [...invitation.redeemedBy, peerId] })
+    await this.#update()
+    return invitation.place
+  }
+
+  async #usable(secret: Uint8Array, peerId: string): Promise<Invitation> {
     const invitation = await this.#shelf.get(keyOf(secret))
     if (invitation === undefined) throw new MeshError('TOKEN_UNKNOWN', 'the master knows no such invitation')
     if (invitation.expiresAt <= this.#now()) {
       throw new MeshError('TOKEN_EXPIRED', `the invitation expired at ${formatTime(invitation.expiresAt)}`)
     }
-    if (invitation.redeemedBy.includes(peerId)) return invitation.place
-    if (invitation.redeemedBy.length >= invitation.uses) {
-      throw new MeshError('TOKEN_USED_UP', `the invitation was for ${invitation.uses} machines, which have joined`)
-    }
-    await this.#shelf.put(keyOf(secret), { ...invitation, redeemedBy: [...invitation.redeemedBy, peerId] })
-    await this.#update()
-    return invitation.place
+    const { redeemedBy, uses } = invitation
+    if (redeemedBy.length >= uses && !redeemedBy.includes(peerId))
+      throw new MeshError('TOKEN_USED_UP', `the invitation was for ${uses} machines, which have joined`)
+    return invitation
   }
 
   /** Whether strangers may connect, in order to join or to be told why they cannot. */

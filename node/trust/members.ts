@@ -1,8 +1,14 @@
 import { canonicalize } from '@tufjs/canonical-json'
-import { MAX_MAC_ADDRESSES, MAX_MEMBERS, MAX_TEXT_BYTES } from '../../protocol/constants.ts'
+import {
+  MAX_MAC_ADDRESSES,
+  MAX_MEMBERS,
+  MAX_METADATA_FILE_BYTES,
+  MAX_REMOVED,
+  MAX_TEXT_BYTES,
+} from '../../protocol/constants.ts'
 import { readDocument } from '../../protocol/document.ts'
 import { MeshError } from '../../protocol/errors.ts'
-import { type Check, list, literal, natural, object, optional, text, which } from '../../protocol/json-shape.ts'
+import { type Check, list, literal, natural, object, optional, text, time, which } from '../../protocol/json-shape.ts'
 import { isMachineName, isPlaceName } from '../../protocol/names.ts'
 
 /**
@@ -35,6 +41,16 @@ export interface Member {
   readonly added: string
 }
 
+/** A machine that was taken out of the list. Others let it hear that, and nothing else; invitations from before do not let it in. */
+export interface RemovedMember {
+  /** Peer id. */
+  readonly id: string
+  /** Its last name. */
+  readonly name: string
+  /** When it was removed, ISO 8601, by the clock of the master. */
+  readonly at: string
+}
+
 /** Whether a text is a MAC address as members are listed with: `aa:bb:cc:00:11:22`, in lower case. */
 export function isMacAddress(text: string): boolean {
   return /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(text)
@@ -45,9 +61,15 @@ export function mayOperate(member: Member | undefined): boolean {
   return member?.role === 'master' || member?.role === 'operator'
 }
 
-/** Canonical JSON of the member list, format 2 (docs/PROTOCOL.md), with what later versions have added to its entries. */
-export function encodeMembers(members: readonly Member[]): Uint8Array {
-  return Buffer.from(canonicalize({ format: 2, members }))
+/**
+ * Canonical JSON of the member list, format 2 (docs/PROTOCOL.md), with what later versions have added to its entries. It names the last
+ * MAX_REMOVED of the machines that were removed, and none of them if there is no room.
+ */
+export function encodeMembers(members: readonly Member[], removed: readonly RemovedMember[] = []): Uint8Array {
+  const alone = Buffer.from(canonicalize({ format: 2, members }))
+  if (removed.length === 0) return alone
+  const bytes = Buffer.from(canonicalize({ format: 2, members, removed: removed.slice(-MAX_REMOVED) }))
+  return bytes.byteLength <= MAX_METADATA_FILE_BYTES ? bytes : alone
 }
 
 const isAddress: Check<string> = which(text(MAX_TEXT_BYTES), isMacAddress)
@@ -72,6 +94,7 @@ const MEMBERS = {
       }),
       MAX_MEMBERS,
     ),
+    removed: optional(list(object({ id: isPlace, name: isPlace, at: time }), MAX_REMOVED)),
   }),
   fault: 'METADATA_INVALID',
 } as const
@@ -91,6 +114,11 @@ export function decodeMembers(bytes: Uint8Array): Member[] {
   const [ids, names] = [new Set(members.map((m) => m.id)), new Set(members.map((m) => m.name))]
   if (ids.size !== members.length || names.size !== members.length) throw damaged('it names a machine twice')
   return members
+}
+
+/** The machines that a member list says were removed, the last one at the end. Errors: METADATA_INVALID, FORMAT_NEWER. */
+export function decodeRemoved(bytes: Uint8Array): readonly RemovedMember[] {
+  return readDocument(MEMBERS, bytes).removed ?? []
 }
 
 function damaged(why: string): MeshError {

@@ -107,7 +107,8 @@ export class SiteSigner {
       if (namesake !== undefined)
         throw new MeshError('NAME_TAKEN', `a machine named ${namesake.name} is already a member`)
       if (others.length >= MAX_MEMBERS) throw new MeshError('SITE_FULL', `the site has ${MAX_MEMBERS} members`)
-      const bytes = encodeMembers([...others, member])
+      const removed = this.#trust.view().removed.filter(({ id }) => id !== member.id)
+      const bytes = encodeMembers([...others, member], removed)
       decodeMembers(bytes)
       if (bytes.byteLength > MAX_METADATA_FILE_BYTES)
         throw new MeshError('SITE_FULL', `the list of ${others.length} members has no room for another one`)
@@ -117,16 +118,19 @@ export class SiteSigner {
   }
 
   /**
-   * Takes a member out of the list, so that nobody connects to it any more. The master itself stays. Errors:
-   * NOT_A_MEMBER.
+   * Takes a member out of the list, so that nobody connects to it any more, and says there that it was removed. The master itself
+   * stays. Errors: NOT_A_MEMBER.
    */
   async removeMember(name: string): Promise<Member> {
     const machines = this.#trust.view().members.filter(({ role }) => role !== 'master')
     const member = findName(machines, name, (one) => one.name)
     if (member === undefined) throw new MeshError('NOT_A_MEMBER', `no lab machine of this site is named ${name}`)
     await this.#change(async (scratch, roles) => {
-      const left = this.#trust.view().members.filter((one) => one.id !== member.id)
-      roles.members.signed.addTarget(await addTarget(scratch, MEMBERS_TARGET, encodeMembers(left)))
+      const view = this.#trust.view()
+      const left = view.members.filter((one) => one.id !== member.id)
+      const at = new Date(this.#now()).toISOString()
+      const bytes = encodeMembers(left, [...view.removed, { id: member.id, name: member.name, at }])
+      roles.members.signed.addTarget(await addTarget(scratch, MEMBERS_TARGET, bytes))
       return [MEMBERS_ROLE]
     })
     return member

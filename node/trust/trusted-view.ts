@@ -17,7 +17,7 @@ import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { type Check, isRecord } from '../../protocol/json-shape.ts'
 import { decodeManifest } from '../../protocol/manifest.ts'
 import { storageError } from '../state/atomic-file.ts'
-import { decodeMembers, type Member } from './members.ts'
+import { decodeMembers, decodeRemoved, type Member, type RemovedMember } from './members.ts'
 import { markVerified, type VerifiedManifest } from './verified-manifest.ts'
 
 /** Name of the delegated role that signs the member list, so that enrolling needs no release key. */
@@ -34,6 +34,8 @@ export interface TrustView {
   readonly siteId: Digest
   readonly versions: { readonly root: number; readonly timestamp: number }
   readonly members: readonly Member[]
+  /** Machines that were removed, the last one at the end; who joined again is none. */
+  readonly removed: readonly RemovedMember[]
   readonly images: readonly string[]
   /** The earliest moment (Unix ms) at which some role expires. */
   readonly expires: number
@@ -73,15 +75,19 @@ export async function loadView(generation: string): Promise<TrustView> {
     releases.push(manifest)
   }
   for (const releases of manifests.values()) releases.sort((a, b) => a.release - b.release)
-  const members = await provenTarget(generation, memberList(roles.members), decodeMembers)
+  const lists = await provenTarget(generation, memberList(roles.members), (bytes) => ({
+    members: decodeMembers(bytes),
+    removed: decodeRemoved(bytes),
+  }))
   const siteId = await proven(generation, '1.root.json', digestOf)
-  return new LoadedView(siteId, roles, members, manifests)
+  return new LoadedView(siteId, roles, lists, manifests)
 }
 
 class LoadedView implements TrustView {
   readonly siteId: Digest
   readonly versions: { readonly root: number; readonly timestamp: number }
   readonly members: readonly Member[]
+  readonly removed: readonly RemovedMember[]
   readonly expires: number
   readonly #byId: ReadonlyMap<string, Member>
   readonly #manifests: ReadonlyMap<string, readonly VerifiedManifest[]>
@@ -89,12 +95,13 @@ class LoadedView implements TrustView {
   constructor(
     siteId: Digest,
     roles: SignedRoles,
-    members: readonly Member[],
+    { members, removed }: { members: readonly Member[]; removed: readonly RemovedMember[] },
     manifests: ReadonlyMap<string, readonly VerifiedManifest[]>,
   ) {
     this.siteId = siteId
     this.versions = { root: roles.root.signed.version, timestamp: roles.timestamp.signed.version }
     this.members = members
+    this.removed = removed
     this.expires = Math.min(...Object.values(roles).map((role) => Date.parse(role.signed.expires)))
     this.#byId = new Map(members.map((member) => [member.id, member]))
     this.#manifests = manifests

@@ -20,10 +20,11 @@ if (mode === 'stale') {
   const { trust } = machine
   const view = trust.view.bind(trust)
   trust.view = () => {
-    const { siteId, members, images, expires } = view()
+    const { siteId, members, removed, images, expires } = view()
     return {
       siteId,
       members,
+      removed,
       images,
       expires,
       versions: { root: 1, timestamp: 1_000_000 },

@@ -9,6 +9,7 @@ import type { MachineConfig } from '../../state/machine-config.ts'
 
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
+import { formatTime } from '../../../protocol/local-time.ts'
 import { StateDirectory } from '../../state/state-directory.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
 import { mayOperate } from '../../trust/members.ts'
@@ -104,6 +105,28 @@ export class Machine {
   /** Whether a peer is in the signed list. */
   isMember(peerId: string): boolean {
     return this.trust.view().memberById(peerId) !== undefined
+  }
+
+  /** Whether the signed list says that a peer was a member, and was removed. */
+  isRemoved(peerId: string): boolean {
+    return this.trust.view().removed.some(({ id }) => id === peerId)
+  }
+
+  /** Whether this machine itself is in the signed list no longer; then also when it was taken out, ISO 8601, if the list says that. */
+  get removed(): { readonly at?: string } | undefined {
+    const { id } = this.config
+    if (this.isMember(id)) return undefined
+    const at = this.trust.view().removed.find((one) => one.id === id)?.at
+    return at === undefined ? {} : { at }
+  }
+
+  /** Errors: MEMBER_REMOVED if this machine was taken out of the site, as far as it has heard of that. */
+  assertMember(): void {
+    const { removed } = this
+    if (removed === undefined) return
+    const { name, site } = this.config
+    const when = removed.at === undefined ? '' : ` at ${formatTime(removed.at)}`
+    throw new MeshError('MEMBER_REMOVED', `${name} was removed from site ${site}${when}: no other machine serves it`)
   }
 
   /** Whether a peer is the master or an operator, as the signed list says now. */

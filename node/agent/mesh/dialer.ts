@@ -1,6 +1,6 @@
 import { MAX_ADDRESSES_PER_PEER } from '../../../protocol/constants.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
-import type { PeerAddresses } from '../../../protocol/messages.ts'
+import type { PeerAddresses } from '../../../protocol/message-parts.ts'
 import { RETRY_MAX_MS, RETRY_MIN_MS } from '../../exchange/limits.ts'
 import { dialOrder } from '../../net/dial-rule.ts'
 import type { Dialled } from '../../net/host.ts'

@@ -1,4 +1,4 @@
-import { JOIN_PROTOCOL, REQUEST_DEADLINE_MS } from '../../../protocol/constants.ts'
+import { JOIN_PROTOCOL, MAX_MEMBERS, REQUEST_DEADLINE_MS } from '../../../protocol/constants.ts'
 import { sameBytes, toHex } from '../../../protocol/digest.ts'
 import { ERROR_CODES, type ErrorCode, isMeshError, MeshError } from '../../../protocol/errors.ts'
 import type { JoinToken } from '../../../protocol/join-token.ts'
@@ -9,6 +9,7 @@ import type { InvitationBook } from '../../trust/invitations.ts'
 import { isMacAddress } from '../../trust/members.ts'
 import type { SiteSigner } from '../../trust/site-signer.ts'
 import type { TrustStore } from '../../trust/trust-store.ts'
+import { GUEST_MS } from './limits.ts'
 
 type JoinRequest = Extract<Message, { type: 'join-request' }>
 
@@ -20,6 +21,8 @@ export class Enrolment {
   readonly #site: string
   readonly #now: () => number
   readonly #joined: (member: { id: string; name: string }) => void
+  /** Peers that may read the metadata, and until when, of performance.now. */
+  readonly #guests = new Map<string, number>()
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(options: {
@@ -46,19 +49,24 @@ export class Enrolment {
       }
       const turn = this.#last.then(() => this.#admit(stream.peerId, message))
       this.#last = turn.catch(() => undefined)
-      const reply = await turn.then(
-        (site) => ({ site }),
-        (reason: unknown) => {
-          if (isMeshError(reason)) return { site: this.#site, error: { code: reason.code, message: reason.message } }
-          throw reason
-        },
-      )
+      const reply = await turn.catch((reason: unknown) => {
+        if (isMeshError(reason)) return { site: this.#site, error: { code: reason.code, message: reason.message } }
+        throw reason
+      })
       await stream.send({ type: 'join-reply', ...reply })
     }
   }
 
-  /** Returns the name of the site that the new member stands in. */
-  async #admit(id: string, request: JoinRequest): Promise<string> {
+  /**
+   * Whether a peer has asked a short while ago if it may join, and it may. It may read the signed metadata, so that it finds out
+   * whether its disk and the image go together before it becomes a member.
+   */
+  isGuest(id: string): boolean {
+    return (this.#guests.get(id) ?? 0) > performance.now()
+  }
+
+  /** Says what the peer becomes. It becomes that, unless it only asked. The use of the invitation is counted last: for members only. */
+  async #admit(id: string, request: JoinRequest): Promise<{ site: string; role: string; checked: boolean }> {
     if (!sameBytes(request.siteId, this.#trust.siteId)) {
       throw new MeshError(
         'TOKEN_OTHER_SITE',
@@ -71,21 +79,47 @@ export class Enrolment {
       throw new MeshError('NAME_TAKEN', `a machine named ${namesake.name} is already a member of ${this.#site}`)
     }
     if (!request.mac.every(isMacAddress)) throw new MeshError('PROTOCOL_VIOLATION', `${id} told of no network cards`)
-    const place = await this.#invitations.redeem(request.secret, id)
+    const removed = this.#trust.view().removed.find((one) => one.id === id)
+    const removedAt = removed === undefined ? undefined : Date.parse(removed.at)
+    const place = await this.#invitations.check(request.secret, id, removedAt)
     const { role, site, group } = place ?? { role: 'machine', site: this.#site, group: this.#site }
+    if (request.check === true) {
+      if (others.length >= MAX_MEMBERS) throw new MeshError('SITE_FULL', `the site has ${MAX_MEMBERS} members`)
+      this.#receive(id)
+      return { site, role, checked: true }
+    }
     const added = new Date(this.#now()).toISOString()
     await this.#signer.addMember({ id, name: request.name, role, site, group, mac: request.mac, added })
+    await this.#invitations.redeem(request.secret, id)
     this.#joined({ id, name: request.name })
-    return site
+    return { site, role, checked: false }
+  }
+
+  #receive(id: string): void {
+    const now = performance.now()
+    for (const [guest, until] of this.#guests) if (until <= now) this.#guests.delete(guest)
+    this.#guests.set(id, now + GUEST_MS)
   }
 }
 
-/** The joiner's side: asks the master named in the token to be enrolled. Returns the name of the site. */
+/** What the master says to a request to join. */
+interface EnrolmentReply {
+  readonly site: string
+  /** Absent from the replies of earlier versions. */
+  readonly role?: string | undefined
+  /** True: nobody was enrolled, it was only asked. Earlier versions enrol whoever asks. */
+  readonly checked: boolean
+}
+
+/**
+ * The joiner's side: asks the master named in the token to be enrolled, or with `check` only whether it would be.
+ * Errors: those of the master (NAME_TAKEN, TOKEN_EXPIRED and others), REQUEST_TIMEOUT, PROTOCOL_VIOLATION.
+ */
 export async function requestEnrolment(
   open: (protocol: string) => Promise<FrameStream>,
   token: JoinToken,
-  machine: { name: string; mac: readonly string[] },
-): Promise<string> {
+  machine: { name: string; mac: readonly string[]; check?: boolean },
+): Promise<EnrolmentReply> {
   const stream = await open(JOIN_PROTOCOL)
   const timer = setTimeout(
     () => stream.abort(new MeshError('REQUEST_TIMEOUT', 'the master did not answer the join request')),
@@ -95,7 +129,8 @@ export async function requestEnrolment(
     await stream.send({ type: 'join-request', siteId: token.siteId, secret: token.secret, ...machine })
     for await (const message of stream.messages()) {
       if (message.type !== 'join-reply') break
-      if (message.error === undefined) return message.site
+      const { site, role, checked = false } = message
+      if (message.error === undefined) return { site, role, checked }
       throw new MeshError(knownCode(message.error.code), message.error.message)
     }
     throw new MeshError('PROTOCOL_VIOLATION', 'the master closed the join request without an answer')

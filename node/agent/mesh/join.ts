@@ -1,4 +1,4 @@
-import { access } from 'node:fs/promises'
+import { access, rename, rm } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { resolve } from 'node:path'
 import { sameBytes, toHex } from '../../../protocol/digest.ts'
@@ -11,14 +11,18 @@ import { openDevice } from '../../disk/file-device.ts'
 import { assertNotMounted } from '../../disk/mounts.ts'
 import { readDisk } from '../../disk/read-disk.ts'
 import { assertFits } from '../../restore/fit.ts'
+import { fsyncDirectory } from '../../state/atomic-file.ts'
 import { StateDirectory } from '../../state/state-directory.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
 import type { Role } from '../../trust/members.ts'
+import type { FetchMetadata } from '../../trust/metadata-update.ts'
 import { TrustStore } from '../../trust/trust-store.ts'
+import type { TrustView } from '../../trust/trusted-view.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { CLOCK_TOLERANCE_MS } from '../machine/limits.ts'
 import { macAddresses } from '../machine/mac-addresses.ts'
 import type { AgentOptions } from '../machine/options.ts'
+import { rememberedMachine } from '../machine/remembered-machine.ts'
 import { listenToRemember } from '../machine/settings.ts'
 import { addressesOf } from './addresses.ts'
 import { requestEnrolment } from './enrolment.ts'
@@ -46,50 +50,77 @@ interface JoinOptions extends AgentOptions {
   /** Needed only if the site publishes several images. */
   readonly image?: string
   readonly force: boolean
+  /** Join with a new key, and leave the one that was here: it was copied from another machine. */
+  readonly newIdentity: boolean
+}
+
+/** What of this machine decides whether it may join: the disk that was looked at, and what the user said. */
+interface Joiner {
+  readonly name: string
+  readonly image: string | undefined
+  /** What it had until now: it keeps that if it is still published, and no other is asked for. */
+  readonly imageBefore: string | undefined
+  /** Absent on a machine that manages no disk. */
+  readonly device: BlockDevice | undefined
 }
 
 /**
- * `mesh join`: makes this machine a member of the site that the token names. The disk is looked at, not changed.
- * A join that was cut short is run again with the same token; it does not use the invitation twice.
+ * `mesh join`: makes this machine a member of the site that the token names. The disk is looked at, not changed. What can be wrong
+ * is found before the machine is a member. A join that was cut short is run again with the same token; it does not use the
+ * invitation twice. A machine that joins again keeps its key, its disk and its settings, as far as nothing else is said.
  */
 export async function join(options: JoinOptions): Promise<Joined> {
   const token = decodeJoinToken(options.token)
   const name = options.name ?? hostname().split('.')[0] ?? ''
   if (!isMachineName(name)) throw noMachineName(name, options.name === undefined)
   checkClock(token)
-  const device = options.disk === undefined ? undefined : await openDevice(options.disk, { writable: true })
+  const before = await rememberedMachine(options.stateDir)
+  const disk = options.disk ?? before?.disk
+  const device = disk === undefined ? undefined : await openDevice(disk, { writable: true })
   await device?.close()
-  if (options.disk !== undefined) await assertNotMounted(options.disk, options)
-  const diskIdentity = options.disk === undefined ? undefined : await readDisk(options.disk)
+  if (disk !== undefined) await assertNotMounted(disk, options)
+  const diskIdentity = disk === undefined ? undefined : await readDisk(disk)
   const state = await StateDirectory.open(options.stateDir, { create: true })
   try {
-    refuseOtherSite(state, token)
-    const key = await loadOrCreateMachineKey(state.path('identity.pem'))
-    const { site, trust } = await enrol(state, token, name, key)
+    await refuseOtherSite(state, token)
+    const keyFile = options.newIdentity ? NEW_KEY_FILE : KEY_FILE
+    const key = await loadOrCreateMachineKey(state.path(keyFile))
+    const joiner = { name, device, image: options.image, imageBefore: before?.image }
+    const { site, trust } = await enrol(state, token, joiner, key)
     const role = roleOf(trust, key.id, site)
-    if (device === undefined && role === 'machine')
-      throw new MeshError('USAGE', `${name} joined ${site} as a lab machine; run it again with the --disk to restore`)
-    const manifest = device === undefined ? undefined : chooseImage(trust, site, options.image)
-    if (device !== undefined && manifest !== undefined) assertFits(device, manifest)
+    const manifest = choose(trust.view(), { site, role }, joiner)
     if (device !== undefined && manifest !== undefined) tellOfLargerDisk(device, manifest, options)
     await state.subdirectory('trees')
     await addressesOf(state).put(token.peerId, [...token.addresses])
     await state.saveMachine({
+      ...state.machine,
       site,
       siteId: toHex(token.siteId),
       name,
       id: key.id,
       role,
       ...(manifest === undefined ? {} : { image: manifest.image }),
-      ...(options.disk === undefined ? {} : { disk: resolve(options.disk) }),
+      ...(disk === undefined ? {} : { disk: resolve(disk) }),
       ...(diskIdentity === undefined ? {} : { diskIdentity }),
-      listen: listenToRemember(options) ?? [],
+      listen: listenToRemember(options) ?? before?.listen ?? [],
     })
+    await useKey(state, keyFile)
     const release = manifest === undefined ? {} : { image: manifest.image, release: manifest.release }
     return { event: 'joined', site, name, id: key.id, role, ...release }
   } finally {
     await state.close()
   }
+}
+
+const KEY_FILE = 'identity.pem'
+/** The key of `--new-identity` until the machine has joined with it; so a join that was cut short goes on with the same one. */
+const NEW_KEY_FILE = 'identity.new.pem'
+
+/** From now on the key that this machine joined with is its own. */
+async function useKey(state: StateDirectory, keyFile: string): Promise<void> {
+  if (keyFile === KEY_FILE) return
+  await rename(state.path(keyFile), state.path(KEY_FILE))
+  await fsyncDirectory(state.directory)
 }
 
 function noMachineName(name: string, isHostName: boolean): MeshError {
@@ -114,10 +145,12 @@ function checkClock(token: JoinToken): void {
   throw new MeshError('CLOCK_WRONG', `the clock of this machine says ${now}, but the token was made on ${issued}`)
 }
 
-function refuseOtherSite(state: StateDirectory, token: JoinToken): void {
+async function refuseOtherSite(state: StateDirectory, token: JoinToken): Promise<void> {
   if (state.machine === undefined || state.machine.siteId === toHex(token.siteId)) {
-    if (state.machine?.role !== 'master') return
-    throw new MeshError('STATE_OTHER_SITE', `${state.directory} is the state directory of the master itself`)
+    if (state.machine?.role === 'master')
+      throw new MeshError('STATE_OTHER_SITE', `${state.directory} is the state directory of the master itself`)
+    if (await hasTrust(state)) refuseOtherTrust(state, token, await TrustStore.open(state.path('trust')))
+    return
   }
   throw new MeshError(
     'STATE_OTHER_SITE',
@@ -132,11 +165,14 @@ function roleOf(trust: TrustStore, id: string, site: string): Exclude<Role, 'mas
   throw new MeshError('NOT_A_MEMBER', `this machine is no member of ${site}`)
 }
 
-/** Asks the master for membership and takes the site's metadata from it. */
+/**
+ * Asks the master whether this machine may join, and whether image and disk go together; then for membership. Takes the site's metadata
+ * from it.
+ */
 async function enrol(
   state: StateDirectory,
   token: JoinToken,
-  name: string,
+  joiner: Joiner,
   key: MachineKey,
 ): Promise<{ site: string; trust: TrustStore }> {
   const { MeshHost } = await import('../../net/host.ts')
@@ -154,7 +190,13 @@ async function enrol(
       )
     })
     const open = (protocol: string) => host.open(token.peerId, protocol)
-    const site = await requestEnrolment(open, token, { name, mac: await macAddresses() })
+    const machine = { name: joiner.name, mac: await macAddresses() }
+    const answer = await requestEnrolment(open, token, { ...machine, check: true })
+    if (answer.checked) {
+      const view = await withMetadataFrom(open, (fetch) => offeredView(state, token, fetch))
+      choose(view, answer, joiner)
+    }
+    const { site } = await requestEnrolment(open, token, machine)
     const trust = await withMetadataFrom(open, (fetch) => takeMetadata(state, token, fetch))
     return { site, trust }
   } finally {
@@ -162,20 +204,31 @@ async function enrol(
   }
 }
 
-async function takeMetadata(
-  state: StateDirectory,
-  token: JoinToken,
-  fetch: (name: string) => Promise<Uint8Array | undefined>,
-): Promise<TrustStore> {
+/** What the site's metadata say; nothing of them is kept. */
+async function offeredView(state: StateDirectory, token: JoinToken, fetch: FetchMetadata): Promise<TrustView> {
+  const directory = state.path('trust.offered')
+  const clear = (): Promise<void> => rm(directory, { recursive: true, force: true })
+  // A crash may have left it.
+  await clear()
+  try {
+    return (await TrustStore.join(directory, token.siteId, fetch)).view()
+  } finally {
+    await clear()
+  }
+}
+
+async function takeMetadata(state: StateDirectory, token: JoinToken, fetch: FetchMetadata): Promise<TrustStore> {
   const directory = state.path('trust')
   if (!(await hasTrust(state))) return TrustStore.join(directory, token.siteId, fetch)
   const trust = await TrustStore.open(directory)
-  if (!sameBytes(trust.siteId, token.siteId)) {
-    const [ours, theirs] = [toHex(trust.siteId).slice(0, 8), toHex(token.siteId).slice(0, 8)]
-    throw new MeshError('STATE_OTHER_SITE', `${state.directory} trusts site ${ours}, the token is of site ${theirs}`)
-  }
   await trust.refresh(fetch)
   return trust
+}
+
+function refuseOtherTrust({ directory }: StateDirectory, token: JoinToken, trust: TrustStore): void {
+  if (sameBytes(trust.siteId, token.siteId)) return
+  const [ours, theirs] = [toHex(trust.siteId).slice(0, 8), toHex(token.siteId).slice(0, 8)]
+  throw new MeshError('STATE_OTHER_SITE', `${directory} trusts site ${ours}, the token is of site ${theirs}`)
 }
 
 /** Whether this state directory has trusted metadata, that is: creating or joining the site got that far. */
@@ -186,9 +239,26 @@ async function hasTrust(state: StateDirectory): Promise<boolean> {
   )
 }
 
+/**
+ * The image that this machine is to have; undefined if it manages no disk. Errors: USAGE, IMAGE_UNKNOWN, and those of a disk that does
+ * not go with the image.
+ */
+function choose(
+  view: TrustView,
+  { site, role }: { readonly site: string; readonly role?: string | undefined },
+  { name, device, image, imageBefore = '' }: Joiner,
+): VerifiedManifest | undefined {
+  if (device === undefined) {
+    if (role !== 'machine') return undefined
+    throw new MeshError('USAGE', `the token makes ${name} a lab machine of ${site}: give the --disk to restore, too`)
+  }
+  const manifest = chooseImage(view, site, image ?? view.newest(imageBefore)?.image)
+  assertFits(device, manifest)
+  return manifest
+}
+
 /** The image asked for, or the only one there is. */
-function chooseImage(trust: TrustStore, site: string, image: string | undefined): VerifiedManifest {
-  const view = trust.view()
+function chooseImage(view: TrustView, site: string, image: string | undefined): VerifiedManifest {
   const [only] = view.images
   const chosen = image ?? (view.images.length === 1 ? only : undefined)
   const manifest = chosen === undefined ? undefined : view.newest(chosen)

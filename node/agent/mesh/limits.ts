@@ -12,6 +12,8 @@ export const METADATA_WAIT_MS = 3_000
 export const FIRST_PEER_TICK_MS = 20
 /** The longest time that a peer is not asked for metadata after its claims came to nothing. */
 export const DOUBT_MAX_MS = 10 * 60 * 1000
+/** Whoever may join reads the signed metadata for so long without being a member. */
+export const GUEST_MS = 60_000
 /** Members are asked for their clocks for 3 s, and for 1 s after the first answer; three answers are enough. */
 export const CLOCK_WAIT_MS = 3_000
 export const CLOCK_SETTLE_MS = 1_000

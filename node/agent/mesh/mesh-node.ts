@@ -13,9 +13,9 @@ import {
 } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
-import type { PeerAddresses } from '../../../protocol/messages.ts'
+import type { PeerAddresses } from '../../../protocol/message-parts.ts'
 import { Swarm } from '../../exchange/ask/swarm.ts'
-import type { LocalFacts } from '../../exchange/local-facts.ts'
+import { checkHello, helloOf, type LocalFacts } from '../../exchange/local-facts.ts'
 import type { ServeLimits } from '../../exchange/serve/serve-pace.ts'
 import type { ServeFigures } from '../../exchange/serve/serve-scheduler.ts'
 import { ExchangeServer } from '../../exchange/serve/server.ts'
@@ -50,8 +50,14 @@ export interface MeshNodeOptions {
    * Listens on any port if its own is taken.
    */
   readonly gradual?: boolean | undefined
-  /** The master's part in enrolment: whether strangers may connect, and how their requests are answered. */
-  readonly enrolment?: { readonly isOpen: () => boolean; readonly serve: ServeStream } | undefined
+  /** The master's part in enrolment: whether strangers may connect, and read the metadata, and how their requests are answered. */
+  readonly enrolment?:
+    | {
+        readonly isOpen: () => boolean
+        readonly isGuest: (peerId: string) => boolean
+        readonly serve: ServeStream
+      }
+    | undefined
 }
 
 const CLOCK = { now: () => performance.now(), local: () => new Date() }
@@ -90,7 +96,7 @@ export class MeshNode {
       admitsStrangers: () => enrolment?.isOpen() === true,
     })
     const node = new MeshNode(host, options)
-    await node.#begin(enrolment?.serve)
+    await node.#begin(enrolment)
     return node
   }
 
@@ -268,14 +274,21 @@ export class MeshNode {
     await this.#host.stop()
   }
 
-  async #begin(enrol: ServeStream | undefined): Promise<void> {
+  async #begin(enrolment: MeshNodeOptions['enrolment']): Promise<void> {
     const host = this.#host
     const { trust } = this.#machine
-    await this.handle(EXCHANGE_PROTOCOL, (stream) => this.#server.serve(stream))
-    await this.handle(METADATA_PROTOCOL, (stream) =>
-      serveMetadata(stream, trust, (bytes) => this.uplink.count(stream.peerId, 'out', 'metadata', bytes)),
+    const serve = this.#membersOnly((stream) => this.#server.serve(stream))
+    await host.handle(EXCHANGE_PROTOCOL, (stream) =>
+      this.#machine.isRemoved(stream.peerId) ? this.#sendAway(stream) : serve(stream),
     )
-    if (enrol !== undefined) await host.handle(JOIN_PROTOCOL, enrol)
+    const mayRead = (peerId: string): boolean => this.#machine.isRemoved(peerId) || enrolment?.isGuest(peerId) === true
+    const metadata: ServeStream = (stream) =>
+      serveMetadata(stream, trust, (bytes) => this.uplink.count(stream.peerId, 'out', 'metadata', bytes))
+    const membersMetadata = this.#membersOnly(metadata)
+    await host.handle(METADATA_PROTOCOL, (stream) =>
+      mayRead(stream.peerId) ? metadata(stream) : membersMetadata(stream),
+    )
+    if (enrolment !== undefined) await host.handle(JOIN_PROTOCOL, enrolment.serve)
     host.onConnect((peerId) => {
       if (this.#machine.isMember(peerId)) this.#memberUp(peerId)
     })
@@ -296,6 +309,16 @@ export class MeshNode {
       const { peerId } = stream
       if (!this.#machine.isMember(peerId)) throw new MeshError('NOT_A_MEMBER', `${peerId} is no member of this site`)
       await serve(stream)
+    }
+  }
+
+  /** A machine that was removed learns from the hello that there is newer metadata, and from the metadata that it was removed. */
+  async #sendAway(stream: FrameStream): Promise<void> {
+    for await (const message of stream.messages()) {
+      const facts = this.#facts()
+      checkHello(message, stream.peerId, facts)
+      await stream.send(helloOf({ ...facts, held: [], addresses: [] }))
+      return
     }
   }
 

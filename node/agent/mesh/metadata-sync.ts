@@ -1,6 +1,6 @@
 import { METADATA_PROTOCOL, REQUEST_DEADLINE_MS } from '../../../protocol/constants.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
-import type { MetadataVersions } from '../../../protocol/messages.ts'
+import type { MetadataVersions } from '../../../protocol/message-parts.ts'
 import { RETRY_MIN_MS } from '../../exchange/limits.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import { MTU_HINT } from '../../net/mtu-hint.ts'

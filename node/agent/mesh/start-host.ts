@@ -42,7 +42,7 @@ function hostOptions(
   { mdns = true, admitsStrangers, report }: StartHostOptions,
 ): Omit<HostOptions, 'key' | 'listen'> {
   return {
-    gate: { admits: (peerId) => machine.isMember(peerId) || admitsStrangers() },
+    gate: { admits: (peerId) => machine.isMember(peerId) || machine.isRemoved(peerId) || admitsStrangers() },
     onError: (peerId, error) => {
       if (isMeshError(error, 'PROTOCOL_VIOLATION'))
         report({ type: 'warning', text: `${machine.nameOf(peerId)} broke the protocol: ${error.message}` })

@@ -46,10 +46,11 @@ export class RestoreNetwork {
     this.#options = options
   }
 
-  /** Errors: ReleaseSuperseded, PORT_TAKEN, ADDRESS_INVALID. */
+  /** Errors: ReleaseSuperseded, MEMBER_REMOVED, PORT_TAKEN, ADDRESS_INVALID. */
   async fetcher(manifest: VerifiedManifest): Promise<BlockFetcher> {
     this.#node ??= this.#start()
     const node = await this.#node
+    this.#options.machine.assertMember()
     if (this.#isSuperseded(manifest)) throw new ReleaseSuperseded()
     return {
       ledger: node.swarm.ledger,
@@ -64,6 +65,7 @@ export class RestoreNetwork {
   async assertHeld(manifest: VerifiedManifest, blocks: Bitmap): Promise<void> {
     this.#node ??= this.#start()
     const { swarm } = await this.#node
+    this.#options.machine.assertMember()
     const deadline = performance.now() + Math.min(MOVE_WAIT_MS, this.#options.waitMs ?? MOVE_WAIT_MS)
     for (;;) {
       if (this.#isSuperseded(manifest)) throw new ReleaseSuperseded()
@@ -100,8 +102,9 @@ export class RestoreNetwork {
   ): AsyncGenerator<FetchedBlock> {
     const superseded = new AbortController()
     let fetched = false
-    const stop = this.#options.machine.trust.onChange(() => {
-      if (!fetched && this.#isSuperseded(manifest)) superseded.abort()
+    const { machine } = this.#options
+    const stop = machine.trust.onChange(() => {
+      if (machine.removed !== undefined || (!fetched && this.#isSuperseded(manifest))) superseded.abort()
     })
     try {
       for await (const block of node.swarm.fetch(request, AbortSignal.any([signal, superseded.signal]))) {
@@ -109,6 +112,7 @@ export class RestoreNetwork {
         yield block
       }
     } catch (error) {
+      if (isMeshError(error) && !signal.aborted) machine.assertMember()
       if (isMeshError(error) && !signal.aborted && this.#isSuperseded(manifest)) throw new ReleaseSuperseded()
       throw error
     } finally {
@@ -178,6 +182,7 @@ export class RestoreNetwork {
 
   async #start(): Promise<MeshNode> {
     const { machine, serving, listen, mdns, report, signal, waitMs } = this.#options
+    machine.assertMember()
     const node = await MeshNode.start({ machine, listen, mdns, report, waitMs, gradual: true })
     this.#running = node
     limitNode(node, serving)

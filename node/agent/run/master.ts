@@ -39,7 +39,11 @@ export class Master {
     const { trust, config } = machine
     const joined = (member: { id: string; name: string }): void => report({ type: 'member', ...member })
     const enrolment = new Enrolment({ trust, signer, invitations, site: config.site, joined })
-    this.enrolment = { isOpen: () => invitations.anyOpen(), serve: (stream) => enrolment.serve(stream) }
+    this.enrolment = {
+      isOpen: () => invitations.anyOpen(),
+      isGuest: (peerId) => enrolment.isGuest(peerId),
+      serve: (stream) => enrolment.serve(stream),
+    }
   }
 
   /** Opens the site's keys and renews the metadata, now and every RENEW_TICK_MS until the stack ends. Errors: those of the keys. */

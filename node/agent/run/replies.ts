@@ -64,6 +64,7 @@ export const isStatus = object({
       MAX_MEMBERS,
     ),
   ),
+  removed: optional(object({ at: optional(time) })),
   members: natural(),
   peers: natural(),
   metadataExpires: time,

@@ -32,7 +32,10 @@ interface ServeOptions
   readonly command: string
 }
 
-/** Serves until the signal aborts: the common part of `mesh up` and `mesh seed`. */
+/**
+ * Serves until the signal aborts: the common part of `mesh up` and `mesh seed`.
+ * Errors: MEMBER_REMOVED when this machine hears that it was taken out of the site.
+ */
 export async function serve(machine: Machine, offer: Offer | undefined, options: ServeOptions): Promise<void> {
   await using stack = new AsyncDisposableStack()
   const { command, listen, mdns, report, signal } = options
@@ -67,7 +70,22 @@ export async function serve(machine: Machine, offer: Offer | undefined, options:
     stager.start(offered)
     stack.adopt(stager, (it) => it.stop())
   }
-  await aborted(signal)
+  await Promise.race([aborted(signal), removed(machine, stack)])
+}
+
+/** Rejects when this machine hears that it was taken out of the site. */
+function removed(machine: Machine, stack: AsyncDisposableStack): Promise<never> {
+  return new Promise((_, reject) => {
+    const look = (): void => {
+      try {
+        machine.assertMember()
+      } catch (error) {
+        reject(error)
+      }
+    }
+    stack.defer(machine.trust.onChange(look))
+    look()
+  })
 }
 
 /** Opens all parts to members, then to other commands of this machine, until the stack ends. */

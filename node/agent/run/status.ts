@@ -44,6 +44,8 @@ export interface Status {
   readonly staging?: StagingStatus
   /** What has crossed between this machine and each other site since the command began, in bytes of content. */
   readonly uplink?: readonly SiteTraffic[]
+  /** This machine was taken out of the site; `at`: when, ISO 8601, if that is known. */
+  readonly removed?: { readonly at?: string }
   readonly members: number
   readonly peers: number
   /** When the first of the trusted metadata expires, ISO 8601. */
@@ -128,6 +130,7 @@ export function describeStatus(machine: Machine, receipt: Receipt | undefined, l
     ...(config.disk === undefined ? {} : { disk: config.disk }),
     ...(manifest === undefined ? {} : describeRelease(manifest)),
     ...(live === undefined ? {} : describeLive(live)),
+    ...(machine.removed === undefined ? {} : { removed: machine.removed }),
     members: view.members.length,
     peers: live?.node.connectedMembers().length ?? 0,
     metadataExpires: new Date(view.expires).toISOString(),

@@ -9,10 +9,11 @@ import type { AgentOptions } from '../machine/options.ts'
 import type { Offer } from '../offer/open-source.ts'
 import { serve } from './serve.ts'
 
-/** `mesh up`: serves this machine's image to the others until the signal aborts. */
+/** `mesh up`: serves this machine's image to the others until the signal aborts. Errors: MEMBER_REMOVED, and those of {@link serve}. */
 export async function up(options: AgentOptions): Promise<void> {
   const machine = await Machine.open(options.stateDir, { configured: options.configured })
   try {
+    machine.assertMember()
     await useOwnDisk(machine, options)
     await serve(machine, await currentOffer(machine), { ...options, command: 'up' })
   } finally {

@@ -1,4 +1,4 @@
-import type { MetadataVersions, PeerAddresses } from '../../../protocol/messages.ts'
+import type { MetadataVersions, PeerAddresses } from '../../../protocol/message-parts.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { LocalFacts } from '../local-facts.ts'
 

@@ -12,7 +12,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Bitmap } from '../../../protocol/bitmap.ts'
 import { MeshError } from '../../../protocol/errors.ts'
-import type { MetadataVersions, PeerAddresses } from '../../../protocol/messages.ts'
+import type { MetadataVersions, PeerAddresses } from '../../../protocol/message-parts.ts'
 import type { RangeSet } from '../../../protocol/ranges.ts'
 import { HAND_OVER_MS, HAND_OVER_TICK_MS } from '../limits.ts'
 import { FarSide, type FetchingMessage } from '../uplink/far-side.ts'

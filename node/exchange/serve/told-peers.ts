@@ -1,4 +1,4 @@
-import type { PeerAddresses } from '../../../protocol/messages.ts'
+import type { PeerAddresses } from '../../../protocol/message-parts.ts'
 import { MAX_PEERS_MESSAGE_BYTES, PEERS_AGAIN_MS } from './limits.ts'
 
 /** A list of addresses has a tag and a length for each text, and one more for the peer. */

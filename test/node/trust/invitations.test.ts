@@ -75,6 +75,23 @@ describe('InvitationBook', () => {
     expect(seen).toEqual([true, true])
   })
 
+  it('is asked whether it lets somebody in, which uses up nothing, and nobody in again who was removed since', async () => {
+    const store = shelf()
+    const book = await InvitationBook.load(store, { now: () => 1000 })
+    const { secret } = await book.open({ ttlMs: 1000, uses: 1 })
+    for (let times = 0; times < 3; times++) await book.check(secret, 'a')
+    expect(await codeOf(book.check(secret, 'b', 1000))).toBe('MEMBER_REMOVED')
+    await book.check(secret, 'b', 999)
+    await book.redeem(secret, 'b')
+    expect(await codeOf(book.check(secret, 'a'))).toBe('TOKEN_USED_UP')
+    await book.check(secret, 'b')
+    expect(await codeOf(book.check(secret, 'b', 1500))).toBe('MEMBER_REMOVED')
+    expect(await codeOf(book.check(Buffer.alloc(16), 'a'))).toBe('TOKEN_UNKNOWN')
+    // One of an earlier version does not say when it was made.
+    for await (const [key, { issuedAt: _, ...old }] of store.iterator()) await store.put(key, old)
+    expect(await codeOf(book.check(secret, 'b', 1))).toBe('MEMBER_REMOVED')
+  })
+
   it('makes no invitation without an end', async () => {
     const book = await InvitationBook.load(shelf())
     for (const options of [

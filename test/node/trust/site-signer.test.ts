@@ -1,10 +1,10 @@
 import { copyFile, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { encodeMembers, type Member } from '../../../node/trust/members.ts'
+import { decodeMembers, decodeRemoved, encodeMembers, type Member } from '../../../node/trust/members.ts'
 import { createSite, SiteSigner } from '../../../node/trust/site-signer.ts'
 import { TrustStore } from '../../../node/trust/trust-store.ts'
-import { MAX_MAC_ADDRESSES, MAX_MEMBERS, MAX_METADATA_FILE_BYTES } from '../../../protocol/constants.ts'
+import { MAX_MAC_ADDRESSES, MAX_MEMBERS, MAX_METADATA_FILE_BYTES, MAX_REMOVED } from '../../../protocol/constants.ts'
 import { codeOf } from '../../support/error-code.ts'
 import { makeManifest, makeSite } from '../../support/site.ts'
 import { useTempDir } from '../../support/temp-dir.ts'
@@ -102,6 +102,24 @@ describe('SiteSigner', () => {
     for (const name of ['pc1', 'master', 'nobody']) expect(await codeOf(signer.removeMember(name))).toBe('NOT_A_MEMBER')
     await signer.addMember({ ...MEMBER, id: 'new-key' })
     expect(trust.view().memberById('new-key')?.name).toBe('pc1')
+    // The list says who was removed, until that machine is a member again.
+    expect(trust.view().removed).toMatchObject([{ id: 'id-1', name: 'pc1' }])
+    await signer.addMember({ ...MEMBER, name: 'pc9' })
+    expect(trust.view().removed).toEqual([])
+    expect((await TrustStore.open(dir('remove', 'trust'))).view().removed).toEqual([])
+  })
+
+  it('names the machines that were removed last, as long as there is room', async () => {
+    const removed = Array.from({ length: MAX_REMOVED + 2 }, (_, i) => ({ id: `id-${i}`, name: `pc${i}`, at: ADDED }))
+    expect(decodeRemoved(encodeMembers([MASTER], removed))).toEqual(removed.slice(2))
+    expect(decodeRemoved(encodeMembers([MASTER]))).toEqual([])
+    // A list of as many members as there can be, with room for a few bytes more.
+    const wide = Array.from({ length: MAX_MEMBERS - 1 }, (_, i): Member => {
+      const entry = { ...MEMBER, id: `id-${i}`, name: `pc${i}`, site: 's'.repeat(100) }
+      return { ...entry, group: 'g'.repeat(257 - JSON.stringify(entry).length) }
+    })
+    expect(decodeMembers(encodeMembers([MASTER, ...wide], removed))).toHaveLength(MAX_MEMBERS)
+    expect(decodeRemoved(encodeMembers([MASTER, ...wide], removed))).toEqual([])
   })
 
   it('signs no member list that machines would refuse', async () => {

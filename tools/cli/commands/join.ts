@@ -7,6 +7,7 @@ interface Options {
   name?: string
   image?: string
   force: boolean
+  newIdentity: boolean
 }
 
 /** `mesh join`: its options, the part of the agent that they call, and how the result is printed. */
@@ -14,10 +15,14 @@ export function command(): Command {
   return withCommonOptions(new Command('join'))
     .description('make this machine a member of the site that a token names')
     .argument('<token>', 'as `mesh invite` printed it on the master')
-    .option('--disk <disk>', 'block device or file that is to be restored; an operator’s machine needs none')
+    .option(
+      '--disk <disk>',
+      'block device or file that is to be restored (default: the one it has); an operator’s machine needs none',
+    )
     .option('--name <name>', 'name of this machine (default: its host name)', parseMachine)
     .option('--image <name>', 'image it is to have, if the site has several', parseImage)
     .option('--force', 'accept a disk that is mounted read-write', false)
+    .option('--new-identity', 'join with a new key: this state directory is a copy of another machine’s', false)
     .addHelpText('after', '\nExample:\n  mesh join mesh-… --disk /dev/sda3 --name pc07')
     .action(action(run))
 }

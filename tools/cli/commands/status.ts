@@ -21,6 +21,7 @@ async function run(context: Context): Promise<void> {
 function describe(status: Status): string {
   const rows: [string, string][] = [
     ['machine', `${status.name} (${status.role}) of site ${status.site}${inGroup(status)}`],
+    ...(status.removed === undefined ? [] : [['removed', describeRemoved(status.removed)] satisfies [string, string]]),
     ['peer id', status.id],
     ['running', status.running ? `mesh ${status.command}, pid ${status.pid}, ${status.peers} peers connected` : 'no'],
     ['disk', status.disk ?? 'none'],
@@ -52,6 +53,11 @@ function describe(status: Status): string {
   }
   rows.push(['members', String(status.members)], ['metadata', `valid until ${formatTime(status.metadataExpires)}`])
   return rows.map(([name, value]) => `${name.padEnd(10)}${value}`).join('\n')
+}
+
+function describeRemoved({ at }: NonNullable<Status['removed']>): string {
+  const when = at === undefined ? '' : `at ${formatTime(at)}, `
+  return `${when}this machine is no member any more; \`mesh join\` with a new token makes it one again`
 }
 
 function inGroup({ group, site }: Status): string {

@@ -175,8 +175,8 @@ function upUnit(facts: UnitFacts): UnitFile {
       command(facts, 'up'),
       'Restart=on-failure',
       'RestartSec=5',
-      // A second try does not mend a wrong option or configuration.
-      'RestartPreventExitStatus=2',
+      // A second try does not mend a wrong option or configuration, and makes no member of a machine that was removed.
+      'RestartPreventExitStatus=2 12',
       `Nice=${nice}`,
       'IOSchedulingClass=best-effort',
       'IOSchedulingPriority=7',

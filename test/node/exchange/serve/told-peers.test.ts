@@ -8,7 +8,7 @@ import {
   MAX_MEMBERS,
   MAX_TEXT_BYTES,
 } from '../../../../protocol/constants.ts'
-import type { PeerAddresses } from '../../../../protocol/messages.ts'
+import type { PeerAddresses } from '../../../../protocol/message-parts.ts'
 import { streamPair } from '../../../fakes/frame-stream-pair.ts'
 import { useHosts } from '../../../support/hosts.ts'
 

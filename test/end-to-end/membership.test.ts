@@ -1,0 +1,95 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type ErrorCode, EXIT } from '../../protocol/errors.ts'
+import { Lab, type MeshEvent } from '../../tools/lab/local-lab.ts'
+import { Random } from '../../tools/lab/random.ts'
+import { BLOCK, dirty, joinMachine, startMaster } from '../support/fixtures.ts'
+import { testSeed } from '../support/seed.ts'
+
+const BLOCKS = 16
+
+describe('becoming a member, and being one no longer', () => {
+  const random = new Random(testSeed('membership'))
+  let lab: Lab
+  let image: Buffer
+
+  beforeAll(async () => {
+    lab = await Lab.open()
+    image = await startMaster(lab, BLOCKS, random)
+  })
+  afterAll(() => lab.close())
+
+  const peersOf = async (machine: string): Promise<MeshEvent[]> =>
+    (await lab.ok(machine, ['peers'])).peers as unknown as MeshEvent[]
+  const members = async (): Promise<unknown[]> => (await peersOf('master')).map(({ name }) => name)
+  const fails = async (machine: string, args: readonly string[], code: ErrorCode, exit: number): Promise<void> => {
+    const outcome = await lab.run(machine, args)
+    expect([outcome.result?.code, outcome.code], outcome.stderr).toEqual([code, exit])
+  }
+  const machineFile = async (machine: string): Promise<MeshEvent> =>
+    JSON.parse(await readFile(lab.path(machine, 'machine.json'), 'utf8')) as MeshEvent
+
+  it('leaves no member and uses up nothing when a join fails, whatever is wrong', async () => {
+    const token = await lab.invite('master', 1)
+    const before = await members()
+    await writeFile(lab.path('small.img'), new Uint8Array(BLOCK))
+    await writeFile(lab.path('pc1.img'), new Uint8Array(image.byteLength))
+    const join = (...args: string[]): string[] => ['join', token, '--name', 'pc1', ...args]
+    await fails('pc1', join('--disk', lab.path('small.img')), 'DISK_TOO_SMALL', EXIT.disk)
+    await fails('pc1', join('--disk', lab.path('pc1.img'), '--image', 'nope'), 'IMAGE_UNKNOWN', EXIT.trust)
+    await fails('pc1', join(), 'USAGE', EXIT.usage)
+    await fails('pc1', join('--disk', lab.path('pc1.img'), '--name', 'Master'), 'NAME_TAKEN', EXIT.trust)
+    expect(await members()).toEqual(before)
+    // Not by another machine that tried and failed either.
+    await fails('other', join('--disk', lab.path('small.img')), 'DISK_TOO_SMALL', EXIT.disk)
+    await lab.ok('pc1', join('--disk', lab.path('pc1.img')))
+    await lab.ok('pc1', join('--disk', lab.path('pc1.img')))
+    expect(await members()).toEqual([...before, 'pc1'])
+    await fails('other', ['join', token, '--name', 'pc2', '--disk', lab.path('pc1.img')], 'TOKEN_USED_UP', EXIT.trust)
+  })
+
+  it('keeps key, disk and settings of a machine that joins again under another name', async () => {
+    await (await lab.serve('pc1', ['up', '--max-upload', '400Mbit'])).stop()
+    const { id, disk, diskIdentity, serving } = await machineFile('pc1')
+    expect(serving).toMatchObject({ maxUpload: 50_000_000 })
+    await lab.ok('pc1', ['join', await lab.invite('master', 1), '--name', 'pc1b'])
+    expect(await machineFile('pc1')).toMatchObject({ name: 'pc1b', id, disk, diskIdentity, serving, image: 'model' })
+    expect(await members()).toEqual(['pc1b'])
+  })
+
+  it('tells a machine that it was removed, also one that was off then, and no old token lets it in again', async () => {
+    const token = await lab.invite('master', 5)
+    for (const machine of ['pc3', 'pc4', 'pc5']) await joinMachine(lab, machine, image, token)
+    for (const machine of ['pc3', 'pc5']) await lab.ok(machine, ['restore'])
+    const pc3 = await lab.serve('pc3', ['up'])
+    await pc3.event('peer')
+    await lab.ok('master', ['remove', 'PC3'])
+    const ended = await pc3.exited
+    expect([ended.result?.code, ended.code], ended.stderr).toEqual(['MEMBER_REMOVED', EXIT.removed])
+    expect(ended.stderr).toMatch(/pc3 was removed from site lab at 20/)
+    await fails('pc3', ['up'], 'MEMBER_REMOVED', EXIT.removed)
+    expect(await lab.ok('pc3', ['status'])).toMatchObject({ removed: { at: expect.stringMatching(/^20/) } })
+
+    // pc4 was never restored, and hears of it from another machine than the master.
+    await lab.serve('pc5', ['up'])
+    const pc4 = await lab.serve('pc4', ['up'])
+    // It has said hello: its addresses are known.
+    while (!(await peersOf('pc4')).some(({ name, held }) => name === 'pc5' && held === BLOCKS)) await sleep(50)
+    await pc4.stop()
+    expect((await lab.ok('pc4', ['status'])).removed).toBeUndefined()
+    await lab.ok('master', ['remove', 'pc4'])
+    while ((await peersOf('pc5')).some(({ name }) => name === 'pc4')) await sleep(50)
+    await lab.stop('master')
+    await fails('pc4', ['restore'], 'MEMBER_REMOVED', EXIT.removed)
+    await lab.serve('master', ['up'])
+
+    for (const machine of ['pc3', 'pc4'])
+      await fails(machine, ['join', token, '--name', machine], 'MEMBER_REMOVED', EXIT.removed)
+    expect(await members()).not.toContain('pc3')
+    await lab.ok('pc3', ['join', await lab.invite('master', 1), '--name', 'pc3'])
+    expect((await lab.ok('pc3', ['status'])).removed).toBeUndefined()
+    await dirty(lab.path('pc3.img'), [3, 5], random)
+    expect(await lab.ok('pc3', ['restore'])).toMatchObject({ verified: true })
+  })
+})

@@ -75,7 +75,7 @@ const FAULTS = {
   DISK_TOO_LARGE: { exit: EXIT.disk, advice: 'Images are at most 64 TiB; give a smaller partition.' },
   DISK_MOUNTED: {
     exit: EXIT.disk,
-    advice: 'Unmount it first, or give --force if you are sure that nothing writes to it.',
+    advice: 'Unmount it first, or give --force if you are sure of what you do.',
   },
   LOG_PLACE_TAKEN: {
     exit: EXIT.disk,
@@ -107,10 +107,20 @@ const FAULTS = {
     advice: 'Free space on the file system named, then run the command again; it continues.',
   },
 
+  KERNEL_FILES_MISSING: {
+    exit: EXIT.disk,
+    advice:
+      'Mount what is missing, then run the command again: `mount -t proc proc /proc`, `mount -t sysfs sysfs /sys` (in a chroot or a rescue system).',
+  },
   TOOL_MISSING: { exit: EXIT.disk, advice: 'Install that package, then run the command again.' },
+  SYSTEM_LIMIT: {
+    exit: EXIT.disk,
+    advice:
+      'Nothing is damaged. Raise that limit (`ulimit -n 4096`, `LimitNOFILE=` in a unit), or end other programs, then run the command again.',
+  },
   DISK_IN_USE: {
     exit: EXIT.disk,
-    advice: 'Stop what uses it (a virtual machine, swap space, another program), then run the command again.',
+    advice: 'Stop what uses it (a virtual machine, swap space, a volume, another program), then run the command again.',
   },
   QEMU_FAILED: {
     exit: EXIT.disk,

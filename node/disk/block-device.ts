@@ -4,7 +4,7 @@
  * - `hash-pool` hashes a disk with several threads (`hash-worker`, each with a `run-hasher`) and finds anchors meanwhile;
  *   `repeat-finder` turns anchors into what the image has twice.
  * - `disk-content` tells what a disk holds: its partition table (`gpt`) and file systems (`file-system-magic`, `blkid`).
- * - `mounts` refuses a disk that is in use, `kernel-disks` asks /sys.
+ * - `disk-use` refuses a disk that somebody else uses (`mounts`, `open-files`, over all `disk-layers`); `kernel-disks` asks /sys.
  * - `read-disk` reads what a disk is known by (`known-disk`, `partition-table`), `compare-disks` says whether two are one, `find-disk`
  *   looks for a disk under all names.
  * - `disk-facts` is what a write log needs of its disk: a `disk-mark` to know it by, and a stamp by which `disk-witness` (with the

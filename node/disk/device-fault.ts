@@ -1,10 +1,14 @@
+import { existsSync } from 'node:fs'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { systemLimit } from './system-limit.ts'
 
 /**
  * Why a disk could not be opened, as a MeshError: DISK_MISSING, DISK_NOT_A_DISK, DISK_READ_ONLY, DISK_IN_USE, DISK_IO,
- * DISK_UNREADABLE.
+ * DISK_UNREADABLE; SYSTEM_LIMIT.
  */
-export function openFault(path: string, cause: unknown, options: { writable: boolean }): MeshError {
+export function openFault(path: string, cause: unknown, options: { readonly writable: boolean }): MeshError {
+  const limit = systemLimit(cause)
+  if (limit !== undefined) return limit
   const errno = errnoOf(cause)
   const fault = (code: ConstructorParameters<typeof MeshError>[0], message: string): MeshError =>
     new MeshError(code, message, { detail: { path }, cause })
@@ -38,6 +42,24 @@ export function openFault(path: string, cause: unknown, options: { writable: boo
       return fault('DISK_UNREADABLE', `${path} cannot be ${what} (${why})`)
     }
   }
+}
+
+/** That a folder of the kernel, `/proc` or `/sys`, is not mounted here: KERNEL_FILES_MISSING. `what`: what cannot be told without it. */
+export function kernelFilesMissing(path: string, folder: string, what: string): MeshError {
+  return new MeshError('KERNEL_FILES_MISSING', `${folder} is not mounted here, so nothing tells ${what} (${path})`, {
+    detail: { path },
+  })
+}
+
+/**
+ * Why the kernel shows nothing in /sys of a device whose node is there: DISK_MISSING if it was unplugged, KERNEL_FILES_MISSING if /sys
+ * is not mounted.
+ */
+export function unseenDevice(path: string, sys = '/sys'): MeshError {
+  if (!existsSync(`${sys}/dev/block`)) return kernelFilesMissing(path, sys, 'what kind of disk this is, and how large')
+  return new MeshError('DISK_MISSING', `there is a name ${path}, but the kernel has no such device`, {
+    detail: { path },
+  })
 }
 
 /** That a block device takes no writes, as the kernel says: DISK_READ_ONLY. */

@@ -3,6 +3,7 @@ import { readFile, realpath } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { agree, sameHardware, sameName } from './compare-disks.ts'
 import { type DiskFactValues, FACT_NAMES, type FactName, type KnownDisk } from './known-disk.ts'
+import { unlessLimit } from './system-limit.ts'
 
 /** Letters by which a mark names its facts. */
 const LETTERS: Readonly<Record<FactName, string>> = {
@@ -69,7 +70,7 @@ function parse(mark: string): Mark | undefined {
 export async function attachmentOf(number: string, places: { sys: string; proc: string }): Promise<string | undefined> {
   const folder = await realpath(join(places.sys, 'dev/block', number)).catch(() => undefined)
   if (folder === undefined) return undefined
-  const read = (path: string): Promise<string | undefined> => readFile(path, 'utf8').catch(() => undefined)
+  const read = (path: string): Promise<string | undefined> => readFile(path, 'utf8').catch(unlessLimit(undefined))
   const [boot, sequence] = await Promise.all([
     read(join(places.proc, 'sys/kernel/random/boot_id')),
     read(join(folder, 'diskseq')).then((own) => own ?? read(join(dirname(folder), 'diskseq'))),

@@ -4,6 +4,7 @@ import { deviceNumber } from './device-number.ts'
 import { attachmentOf, short } from './disk-mark.ts'
 import { readDriveCounter } from './drive-counter.ts'
 import type { DiskKind } from './known-disk.ts'
+import { unlessLimit } from './system-limit.ts'
 
 /** Something outside of the write log that changes when the disk is written. */
 type DiskWitnessName = 'file times' | 'device counter' | 'drive counter'
@@ -85,7 +86,7 @@ async function timesOf(path: string, number: string | undefined, { sys }: Witnes
 /** A partition of a loop device has none: what is written to the others changes the file as well. */
 async function backingFile(number: string, sys: string): Promise<string | undefined> {
   const path = join(sys, 'dev/block', number, 'loop/backing_file')
-  return (await readFile(path, 'utf8').catch(() => undefined))?.replace(/\n$/, '')
+  return (await readFile(path, 'utf8').catch(unlessLimit(undefined)))?.replace(/\n$/, '')
 }
 
 /**
@@ -94,8 +95,8 @@ async function backingFile(number: string, sys: string): Promise<string | undefi
  */
 async function deviceCounter(number: string, places: WitnessPlaces): Promise<string | undefined> {
   const [boot, counters, attached] = await Promise.all([
-    readFile(join(places.proc, 'sys/kernel/random/boot_id'), 'utf8').catch(() => undefined),
-    readFile(join(places.sys, 'dev/block', number, 'stat'), 'utf8').catch(() => undefined),
+    readFile(join(places.proc, 'sys/kernel/random/boot_id'), 'utf8').catch(unlessLimit(undefined)),
+    readFile(join(places.sys, 'dev/block', number, 'stat'), 'utf8').catch(unlessLimit(undefined)),
     attachmentOf(number, places),
   ])
   if (boot === undefined || counters === undefined) return undefined

@@ -5,18 +5,25 @@ import { MAX_IMAGE_SIZE_BYTES } from '../../protocol/constants.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { type ByteCount, type ByteOffset, byteCount } from '../../protocol/units.ts'
 import type { BlockDevice } from './block-device.ts'
-import { diskEnd, openFault, readOnlyFault, transferFault } from './device-fault.ts'
+import { diskEnd, openFault, readOnlyFault, transferFault, unseenDevice } from './device-fault.ts'
 import { deviceNumber } from './device-number.ts'
 import { QuickTransfers } from './quick-transfers.ts'
+import { unlessLimit } from './system-limit.ts'
 
 /** /sys counts the size of every block device in 512 bytes, whatever its own sectors are. */
 const SECTOR_BYTES = 512
 
+interface OpenOptions {
+  readonly writable: boolean
+  readonly alone?: boolean
+}
+
 /**
- * Opens a regular file or a block device; links such as /dev/disk/by-id are followed.
+ * Opens a regular file or a block device; links such as /dev/disk/by-id are followed. `alone`: while a block device is open nobody
+ * else can mount it, swap to it, or make a RAID or volume of it (O_EXCL without O_CREAT, open(2)).
  * Errors: DISK_MISSING, DISK_UNREADABLE, DISK_READ_ONLY, DISK_IN_USE, DISK_NOT_A_DISK, DISK_EMPTY, DISK_TOO_LARGE, DISK_IO.
  */
-export async function openDevice(path: string, options: { writable: boolean }): Promise<BlockDevice> {
+export async function openDevice(path: string, options: OpenOptions): Promise<BlockDevice> {
   try {
     // The kind of file is asked for before opening: opening a named pipe would wait for its other end, and opening a
     // tape would move it.
@@ -27,7 +34,8 @@ export async function openDevice(path: string, options: { writable: boolean }): 
     }
     // Some kernels open such a device for writing, and refuse each write.
     if (options.writable && facts.isBlockDevice() && (await isReadOnly(facts.rdev))) throw readOnlyFault(path)
-    const handle = await open(path, options.writable ? constants.O_RDWR : constants.O_RDONLY)
+    const alone = options.alone === true && facts.isBlockDevice() ? constants.O_EXCL : 0
+    const handle = await open(path, (options.writable ? constants.O_RDWR : constants.O_RDONLY) | alone)
     try {
       return await deviceOf(handle, path)
     } catch (error) {
@@ -41,7 +49,7 @@ export async function openDevice(path: string, options: { writable: boolean }): 
 
 async function deviceOf(handle: FileHandle, path: string): Promise<BlockDevice> {
   const facts = await handle.stat()
-  const size = facts.isFile() ? facts.size : await blockDeviceSize(facts.rdev)
+  const size = facts.isFile() ? facts.size : await blockDeviceSize(facts.rdev, path)
   const sectorSize = facts.isFile() ? undefined : await logicalSectorSize(facts.rdev)
   if (size === 0) throw new MeshError('DISK_EMPTY', `${path} is empty`, { detail: { path } })
   if (size > MAX_IMAGE_SIZE_BYTES) {
@@ -137,7 +145,7 @@ class FileDevice implements BlockDevice {
 
 /** Whether the kernel lets nobody write to a block device: a switch, `blockdev --setro`, a drive that has locked itself. */
 async function isReadOnly(rdev: number): Promise<boolean> {
-  const flag = await readFile(`/sys/dev/block/${deviceNumber(rdev)}/ro`, 'utf8').catch(() => '')
+  const flag = await readFile(`/sys/dev/block/${deviceNumber(rdev)}/ro`, 'utf8').catch(unlessLimit(''))
   return flag.trim() === '1'
 }
 
@@ -145,13 +153,15 @@ async function isReadOnly(rdev: number): Promise<boolean> {
 async function logicalSectorSize(rdev: number): Promise<number | undefined> {
   const folder = await realpath(`/sys/dev/block/${deviceNumber(rdev)}`).catch(() => '')
   for (const queue of [`${folder}/queue`, `${folder}/../queue`]) {
-    const bytes = Number(await readFile(`${queue}/logical_block_size`, 'utf8').catch(() => ''))
+    const bytes = Number(await readFile(`${queue}/logical_block_size`, 'utf8').catch(unlessLimit('')))
     if (bytes > 0) return bytes
   }
   return undefined
 }
 
-async function blockDeviceSize(rdev: number): Promise<number> {
-  const sectors = await readFile(`/sys/dev/block/${deviceNumber(rdev)}/size`, 'utf8')
+async function blockDeviceSize(rdev: number, path: string): Promise<number> {
+  const sectors = await readFile(`/sys/dev/block/${deviceNumber(rdev)}/size`, 'utf8').catch((error: unknown) => {
+    throw errnoOf(error) === 'ENOENT' ? unseenDevice(path) : openFault(path, error, { writable: false })
+  })
   return Number(sectors.trim()) * SECTOR_BYTES
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { compareDisks, sameName } from './compare-disks.ts'
 import type { KnownDisk } from './known-disk.ts'
 import { DISK_PLACES, type DiskPlaces, deviceNode, readBlockDevice } from './read-disk.ts'
+import { unlessLimit } from './system-limit.ts'
 
 /** A disk of this computer, and the kernel's path to it. */
 export interface FoundDisk {
@@ -16,9 +17,9 @@ export interface FoundDisk {
  */
 export async function findDisk(known: KnownDisk, places: DiskPlaces = DISK_PLACES): Promise<FoundDisk[]> {
   const found: FoundDisk[] = []
-  for (const number of await readdir(join(places.sys, 'dev/block')).catch(() => [])) {
+  for (const number of await readdir(join(places.sys, 'dev/block')).catch(unlessLimit([]))) {
     // Devices come and go while this looks.
-    const disk = await readBlockDevice(number, places).catch(() => undefined)
+    const disk = await readBlockDevice(number, places).catch(unlessLimit(undefined))
     if (disk === undefined || disk.size === 0 || !isIt(known, disk)) continue
     const folder = await realpath(join(places.sys, 'dev/block', number)).catch(() => undefined)
     if (folder !== undefined) found.push({ path: await deviceNode(folder, places), disk })

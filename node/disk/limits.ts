@@ -36,3 +36,9 @@ export const BLKID_DEADLINE_MS = 10_000
 export const MAX_STACKED_DEVICES = 8
 /** How long a drive may take to tell its counters; without them a boot goes on. */
 export const DRIVE_COUNTER_DEADLINE_MS = 3_000
+/**
+ * A program that has a disk open for writing is looked for again every 0.2 s, and is in the way if it is still there after 2 s: udev,
+ * smartd and LVM have a disk open for less than a second.
+ */
+export const OPENED_PATIENCE_MS = 2_000
+export const OPENED_POLL_MS = 200

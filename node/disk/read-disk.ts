@@ -1,11 +1,12 @@
 import { open, readdir, readFile, realpath, stat, statfs } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { MeshError } from '../../protocol/errors.ts'
-import { openFault } from './device-fault.ts'
+import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { openFault, unseenDevice } from './device-fault.ts'
 import { deviceNumber } from './device-number.ts'
 import type { DiskFactValues, DiskKind, FactName, KnownDisk } from './known-disk.ts'
 import { MAX_STACKED_DEVICES } from './limits.ts'
 import { partitionUuid } from './partition-table.ts'
+import { unlessLimit } from './system-limit.ts'
 
 /** Where the kernel and udev tell what they know. */
 export interface DiskPlaces {
@@ -21,7 +22,7 @@ export const DISK_PLACES: DiskPlaces = { sys: '/sys', udev: '/run/udev/data', de
 /** File systems whose inode numbers are made up anew at each mount: FAT, exFAT, FUSE. */
 const PASSING_INODES = new Set([0x4d44, 0x2011bab0, 0x65735546])
 
-/** What the disk at a path is known by; links are followed. Errors: DISK_MISSING, DISK_UNREADABLE, DISK_NOT_A_DISK. */
+/** What the disk at a path is known by; links are followed. Errors: DISK_MISSING, DISK_UNREADABLE, DISK_NOT_A_DISK, KERNEL_FILES_MISSING. */
 export async function readDisk(path: string, places: DiskPlaces = DISK_PLACES): Promise<KnownDisk> {
   const facts = await stat(path).catch((error: unknown) => {
     throw openFault(path, error, { writable: false })
@@ -71,11 +72,11 @@ export async function fileMark(path: string): Promise<string | undefined> {
   return inode === '' && born === '' ? undefined : `${inode}.${born}`
 }
 
-/** The folder of a device in /sys. The device is there, so it is /sys that lacks. Errors: DISK_UNREADABLE. */
+/** The folder of a device in /sys. Errors: DISK_MISSING, KERNEL_FILES_MISSING, DISK_UNREADABLE. */
 async function folderOf(number: string, { sys }: DiskPlaces): Promise<string> {
-  return realpath(`${sys}/dev/block/${number}`).catch((cause: unknown) => {
-    const text = `${sys} shows nothing of the block device ${number}, so it cannot be known; is ${sys} mounted?`
-    throw new MeshError('DISK_UNREADABLE', text, { cause })
+  const name = `block device ${number}`
+  return realpath(`${sys}/dev/block/${number}`).catch((error: unknown) => {
+    throw errnoOf(error) === 'ENOENT' ? unseenDevice(name, sys) : openFault(name, error, { writable: false })
   })
 }
 
@@ -118,9 +119,9 @@ async function uuidInTable(folder: string, number: number, places: DiskPlaces): 
       return buffer
     }
     return await partitionUuid(read, number, sectorBytes)
-  } catch {
+  } catch (error) {
     // Who may not read the disk does not come to know; whoever opens it reports why.
-    return undefined
+    return unlessLimit(undefined)(error)
   }
 }
 
@@ -173,7 +174,7 @@ async function driveFacts(folder: string, udev: ReadonlyMap<string, string>): Pr
 
 /** The SCSI page "unit serial number" (SPC-4, 7.8.15): a header of 4 bytes, then text. */
 async function unitSerial(folder: string): Promise<string | undefined> {
-  const page = await readFile(join(folder, 'device/vpd_pg80')).catch(() => undefined)
+  const page = await readFile(join(folder, 'device/vpd_pg80')).catch(unlessLimit(undefined))
   if (page === undefined || page.length < 5) return undefined
   return tidy(page.toString('latin1', 4, 4 + page.readUInt16BE(2)))
 }
@@ -203,7 +204,7 @@ function stableLink(udev: ReadonlyMap<string, string>): string | undefined {
 /** What udev's database says of a device: its properties, and its links under the name `S:`, one a line. */
 async function readUdev(number: string, { udev }: DiskPlaces): Promise<ReadonlyMap<string, string>> {
   const found = new Map<string, string>()
-  const lines = (await readFile(join(udev, `b${number}`), 'utf8').catch(() => '')).split('\n')
+  const lines = (await readFile(join(udev, `b${number}`), 'utf8').catch(unlessLimit(''))).split('\n')
   for (const line of lines) {
     const [, name, value] = /^E:([^=]+)=(.+)$/.exec(line) ?? []
     if (name !== undefined && value !== undefined) found.set(name, value)
@@ -214,7 +215,7 @@ async function readUdev(number: string, { udev }: DiskPlaces): Promise<ReadonlyM
 
 /** Undefined if there is no such file, or nothing in it. */
 async function text(folder: string, name: string): Promise<string | undefined> {
-  return tidy(await readFile(join(folder, name), 'utf8').catch(() => ''))
+  return tidy(await readFile(join(folder, name), 'utf8').catch(unlessLimit('')))
 }
 
 /** Drives pad their words with blanks and zeros. */
@@ -224,5 +225,5 @@ function tidy(words: string): string | undefined {
 }
 
 async function list(folder: string): Promise<string[]> {
-  return readdir(folder).catch(() => [])
+  return readdir(folder).catch(unlessLimit([]))
 }

@@ -1,6 +1,7 @@
 import { open, rename, rm } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { systemLimit } from '../disk/system-limit.ts'
 
 /** Bytes of zeros that are written at a time. */
 const ZEROS_BYTES = 1024 * 1024
@@ -80,12 +81,16 @@ export async function fsyncDirectory(path: string): Promise<void> {
 
 /** Makes a MeshError of an error of the file system that holds `path`; returns errors of other kinds unchanged. */
 export function storageError(error: unknown, path: string): unknown {
+  const limit = systemLimit(error)
+  if (limit !== undefined) return limit
   const code = errnoOf(error)
   if (code === 'ENOSPC' || code === 'EDQUOT') {
     return new MeshError('DISK_FULL', `no space left for ${path}`, { detail: { path }, cause: error })
   }
-  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
-    return new MeshError('STATE_UNWRITABLE', `${path} cannot be written (${code})`, { detail: { path }, cause: error })
+  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS' || code === 'ENOLCK' || code === 'EOPNOTSUPP') {
+    const why = { EROFS: ': its file system is read-only', ENOLCK: ': its file system keeps no locks' }[code as string]
+    const text = `${path} cannot be written (${code})${why ?? ''}`
+    return new MeshError('STATE_UNWRITABLE', text, { detail: { path }, cause: error })
   }
   if (code === 'EIO') {
     return new MeshError('DISK_IO', `the disk that holds ${path} failed (EIO)`, { detail: { path }, cause: error })

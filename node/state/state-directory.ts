@@ -209,6 +209,7 @@ const ERRNO_TEXTS = [
   ['Permission denied', 'EACCES'],
   ['Read-only file system', 'EROFS'],
   ['Input/output error', 'EIO'],
+  ['No locks available', 'ENOLCK'],
 ] as const
 
 function systemError(error: unknown, text: string): unknown {

@@ -1,8 +1,8 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { peerIdOf } from '../../protocol/peer-id.ts'
-import { writeFileAtomic } from '../state/atomic-file.ts'
+import { storageError, writeFileAtomic } from '../state/atomic-file.ts'
 
 /** The Ed25519 key that a machine proves itself with. It lets the machine serve and fetch, nothing else. */
 export interface MachineKey {
@@ -23,6 +23,8 @@ export async function loadOrCreateMachineKey(path: string): Promise<MachineKey> 
 export async function loadOrCreateKey(path: string): Promise<KeyObject> {
   const pem = await readFile(path, 'utf8').catch((error: unknown) => {
     if (errnoOf(error) === 'ENOENT') return undefined
+    const known = storageError(error, path)
+    if (isMeshError(known, 'SYSTEM_LIMIT')) throw known
     throw new MeshError('STATE_UNWRITABLE', `the key ${path} cannot be read (${errnoOf(error)})`, { cause: error })
   })
   if (pem !== undefined) return parseKey(pem, path)

@@ -7,6 +7,7 @@
  */
 
 import { Command, CommanderError } from 'commander'
+import { systemLimit } from '../../node/disk/system-limit.ts'
 import { EXIT, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { withCommonOptions } from './command.ts'
 import { applyConfig } from './config/apply-config.ts'
@@ -66,7 +67,8 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
   })
   try {
     await program.parseAsync(args, { from: 'user' })
-  } catch (error) {
+  } catch (thrown) {
+    const error = systemLimit(thrown) ?? thrown
     if (isMeshError(error)) {
       new Output({ json, quiet: true }).error(error)
       process.exitCode = error.exitCode

@@ -2,6 +2,7 @@ import { constants as osConstants } from 'node:os'
 import { isatty } from 'node:tty'
 import { type Command, Option } from 'commander'
 import type { AgentOptions } from '../../node/agent/machine/options.ts'
+import { systemLimit } from '../../node/disk/system-limit.ts'
 import { EXIT, isMeshError } from '../../protocol/errors.ts'
 import { configOf, optionsFromFile } from './config/apply-config.ts'
 import type { ConfigValues } from './config/config-keys.ts'
@@ -115,7 +116,9 @@ function stopOnSignals(stop: AbortController, output: Output): () => void {
   }
 }
 
-function reportError(output: Output, error: unknown): number {
+function reportError(output: Output, thrown: unknown): number {
+  // Wherever a limit was reached, whatever it was taken for there.
+  const error = systemLimit(thrown) ?? thrown
   if (isMeshError(error)) {
     output.error(error)
     return error.exitCode

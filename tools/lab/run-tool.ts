@@ -10,6 +10,7 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   e2fsck: 'e2fsprogs',
   veritysetup: 'cryptsetup-bin',
   losetup: 'mount',
+  dmsetup: 'dmsetup',
   sgdisk: 'gdisk',
   ip: 'iproute2',
   tc: 'iproute2',

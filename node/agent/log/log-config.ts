@@ -6,6 +6,7 @@ import { storageError, writeFileAtomic } from '../../state/atomic-file.ts'
 import { lockDirectory } from '../../state/directory-lock.ts'
 import { readStored } from '../../state/stored-document.ts'
 import type { EraOrigin } from '../../writelog/dm-era.ts'
+import { logLockPath } from '../../writelog/log-lock.ts'
 import { isNbdAddress } from '../../writelog/log-storage.ts'
 
 /** How the writes to this machine's disk are logged: `write-log/config.json` in the state directory. */
@@ -98,5 +99,5 @@ async function giveUp({ image }: Extract<LogConfig, { source: 'qemu' }>): Promis
 
 /** Locks the log until the function that it returns is called: one process at a time may mark or clear. Errors: STATE_IN_USE. */
 export function lockLog(stateDir: string): Promise<() => Promise<void>> {
-  return lockDirectory(join(stateDir, 'write-log', 'lock'), `the write log in ${stateDir}`)
+  return lockDirectory(logLockPath(stateDir), `the write log in ${stateDir}`)
 }

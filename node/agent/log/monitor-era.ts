@@ -3,8 +3,8 @@ import { rm, stat, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { byteOffset } from '../../../protocol/units.ts'
+import { assertUnused } from '../../disk/disk-use.ts'
 import { openDevice } from '../../disk/file-device.ts'
-import { assertNotMounted } from '../../disk/mounts.ts'
 import { storageError, writeZeros } from '../../state/atomic-file.ts'
 import { ERA_BLOCK_SECTORS, ERA_SYSTEM, EraDevice, type EraSystem } from '../../writelog/era-device.ts'
 import {
@@ -14,6 +14,7 @@ import {
   LOG_READ_BYTES,
   MAX_ERAS_BETWEEN_MONITORS,
 } from '../../writelog/limits.ts'
+import { logLockFile } from '../../writelog/log-lock.ts'
 import type { LogState } from '../../writelog/write-log.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import { type HookOptions, type HooksReport, runMachineHooks } from '../machine/hooks.ts'
@@ -71,7 +72,7 @@ export async function monitorEra(options: MonitorEraOptions): Promise<EraMonitor
   await device.disk()
   const active = await device.isActive()
   if (active) await assertOursOrTaken(device, config)
-  else await assertNotMounted(disk, { force: false })
+  else await assertUnused(disk, { to: 'write', force: false, ours: [logLockFile(stateDir)] })
   const opened = stack.adopt(await openDevice(disk, { writable: false }), (it) => it.close())
   const bitmap = await setUpLog(stateDir, config, opened, stack, { unitSize: ERA_BLOCK_BYTES })
   const log = await bitmap.open()
@@ -252,7 +253,7 @@ async function copyTo(path: string, file: string): Promise<void> {
 }
 
 async function assertUsable(path: string, size: number, known: boolean): Promise<void> {
-  await assertNotMounted(path, { force: false })
+  await assertUnused(path, { to: 'write', force: false })
   const device = await openDevice(path, { writable: false })
   try {
     if (device.size < size)

@@ -1,10 +1,11 @@
 import { basename, resolve } from 'node:path'
 import type { BlockDevice } from '../../disk/block-device.ts'
+import { assertUnused } from '../../disk/disk-use.ts'
 import { openDevice } from '../../disk/file-device.ts'
-import { assertNotMounted } from '../../disk/mounts.ts'
 import type { NbdExport } from '../../nbd/nbd-export.ts'
 import type { NbdAddress } from '../../nbd/nbd-listen.ts'
 import { NbdServer } from '../../nbd/nbd-server.ts'
+import { logLockFile } from '../../writelog/log-lock.ts'
 import { LoggedDisk } from '../../writelog/logged-disk.ts'
 import { aborted } from '../machine/aborted.ts'
 import type { AgentEvent } from '../machine/events.ts'
@@ -46,14 +47,16 @@ interface NbdMonitored {
 /**
  * `mesh monitor DISK --nbd`: serves the disk over NBD and logs what is written, until the signal aborts. From its first run on
  * restores go by this log, so all writes to the disk must go through the server. Errors: STATE_MISSING,
- * STATE_IN_USE, DISK_NOT_OWN, DISK_MOUNTED, PORT_TAKEN, NBD_ADDRESS_INVALID, and those of the disk and of the log's storage.
+ * STATE_IN_USE, DISK_NOT_OWN, DISK_MOUNTED, DISK_IN_USE, PORT_TAKEN, NBD_ADDRESS_INVALID, and those of the disk and of the log's storage.
  */
 export async function monitorNbd(options: MonitorNbdOptions): Promise<NbdMonitored> {
   await using stack = new AsyncDisposableStack()
   const { stateDir, readOnly, report, signal } = options
   const disk = await requireOwnDisk(options.disk, stateDir, options)
-  await assertNotMounted(disk, options)
-  const device = stack.adopt(await openDevice(disk, { writable: !readOnly }), (it) => it.close())
+  const { force } = options
+  await assertUnused(disk, { to: readOnly ? 'read' : 'write', force, ours: [logLockFile(stateDir)] })
+  const alone = !readOnly && !force
+  const device = stack.adopt(await openDevice(disk, { writable: !readOnly, alone }), (it) => it.close())
   const disks = Promise.withResolvers<NbdExport[]>()
   // The address is taken first: if it cannot be had, the log stays as it is. Clients wait for the log.
   const server = await NbdServer.listen(options.address, {

@@ -7,8 +7,8 @@ import { decodeJoinToken, type JoinToken } from '../../../protocol/join-token.ts
 import { formatTime } from '../../../protocol/local-time.ts'
 import { isMachineName } from '../../../protocol/names.ts'
 import type { BlockDevice } from '../../disk/block-device.ts'
+import { assertUnused } from '../../disk/disk-use.ts'
 import { openDevice } from '../../disk/file-device.ts'
-import { assertNotMounted } from '../../disk/mounts.ts'
 import { readDisk } from '../../disk/read-disk.ts'
 import { assertFits } from '../../restore/fit.ts'
 import { fsyncDirectory } from '../../state/atomic-file.ts'
@@ -19,6 +19,7 @@ import type { FetchMetadata } from '../../trust/metadata-update.ts'
 import { TrustStore } from '../../trust/trust-store.ts'
 import type { TrustView } from '../../trust/trusted-view.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import { logLockFile } from '../../writelog/log-lock.ts'
 import { CLOCK_TOLERANCE_MS } from '../machine/limits.ts'
 import { macAddresses } from '../machine/mac-addresses.ts'
 import type { AgentOptions } from '../machine/options.ts'
@@ -78,7 +79,10 @@ export async function join(options: JoinOptions): Promise<Joined> {
   const disk = options.disk ?? before?.disk
   const device = disk === undefined ? undefined : await openDevice(disk, { writable: true })
   await device?.close()
-  if (disk !== undefined) await assertNotMounted(disk, options)
+  if (disk !== undefined) {
+    const { force, stateDir } = options
+    await assertUnused(disk, { to: 'write', force, ours: [logLockFile(stateDir)] })
+  }
   const diskIdentity = disk === undefined ? undefined : await readDisk(disk)
   const state = await StateDirectory.open(options.stateDir, { create: true })
   try {

@@ -13,9 +13,9 @@ import { MeshError } from '../../../protocol/errors.ts'
 import { formatTime } from '../../../protocol/local-time.ts'
 import { isBlockSize, isImageName } from '../../../protocol/manifest.ts'
 import { byteCount } from '../../../protocol/units.ts'
+import { assertUnused } from '../../disk/disk-use.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import type { KnownDisk } from '../../disk/known-disk.ts'
-import { assertNotMounted } from '../../disk/mounts.ts'
 import { preservedBlocks, sameContent } from '../../store/build-tree.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import { SiteSigner } from '../../trust/site-signer.ts'
@@ -46,7 +46,7 @@ interface PublishedRelease {
 export async function checkRequest({ disk, image, blockSize, preserve, force }: ReleaseRequest): Promise<number> {
   const device = await openDevice(disk, { writable: false })
   await device.close()
-  await assertNotMounted(disk, { force })
+  await assertUnused(disk, { to: 'read', force })
   if (blockSize !== undefined && !isBlockSize(blockSize))
     throw new MeshError('BLOCK_SIZE_INVALID', `${blockSize} cannot be a block size`)
   if (image !== undefined && !isImageName(image))

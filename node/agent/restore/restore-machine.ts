@@ -6,12 +6,13 @@
  */
 
 import { resolve } from 'node:path'
+import { assertUnused } from '../../disk/disk-use.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import { HashPool } from '../../disk/hash-pool.ts'
-import { assertNotMounted } from '../../disk/mounts.ts'
 import type { RestoreResult } from '../../restore/restore-result.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import { logLockFile } from '../../writelog/log-lock.ts'
 import { readLogConfig } from '../log/log-config.ts'
 import { chooseDisk, rememberDisk } from '../machine/choose-disk.ts'
 import { type HookOptions, type HooksReport, runMachineHooks } from '../machine/hooks.ts'
@@ -96,8 +97,8 @@ async function restoreDisk(
   const { path } = chosen
   machine.useDisk(path)
   const wanted = machine.manifest(image, release)
-  await assertNotMounted(path, { force })
-  const device = stack.adopt(await openDevice(path, { writable: true }), (it) => it.close())
+  await assertUnused(path, { to: 'write', force, ours: [logLockFile(machine.state.directory)] })
+  const device = stack.adopt(await openDevice(path, { writable: true, alone: !force }), (it) => it.close())
   const pool = stack.adopt(new HashPool({ here: true }), (it) => it.close())
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
   const choice = await ReleaseChoice.make(wanted, release !== undefined, { machine, trees, network, report })

@@ -144,7 +144,9 @@ describe('what a disk is known by', () => {
     expect(await codeOf(readDisk(join(folder, 'none')))).toBe('DISK_MISSING')
     expect(await codeOf(readDisk(folder))).toBe('DISK_NOT_A_DISK')
     const fake = await FakeDisks.make()
-    expect(await codeOf(readBlockDevice('8:0', fake.places))).toBe('DISK_UNREADABLE')
+    expect(await codeOf(readBlockDevice('8:0', fake.places))).toBe('DISK_MISSING')
+    const places = { ...fake.places, sys: join(fake.places.sys, 'none') }
+    expect(await codeOf(readBlockDevice('8:0', places))).toBe('KERNEL_FILES_MISSING')
   })
 })
 

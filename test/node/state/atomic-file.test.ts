@@ -69,7 +69,7 @@ describe('writeFileAtomic', () => {
     const path = join(directory, 'file')
     await expect(writeFileAtomic(path, 'x')).rejects.toMatchObject({
       code: 'STATE_UNWRITABLE',
-      message: `${path} cannot be written (EROFS)`,
+      message: `${path} cannot be written (EROFS): its file system is read-only`,
     })
   })
 })

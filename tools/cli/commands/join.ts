@@ -21,8 +21,8 @@ export function command(): Command {
     )
     .option('--name <name>', 'name of this machine (default: its host name)', parseMachine)
     .option('--image <name>', 'image it is to have, if the site has several', parseImage)
-    .option('--force', 'accept a disk that is mounted read-write', false)
     .option('--new-identity', 'join with a new key: this state directory is a copy of another machine’s', false)
+    .option('--force', 'accept a disk that is in use', false)
     .addHelpText('after', '\nExample:\n  mesh join mesh-… --disk /dev/sda3 --name pc07')
     .action(action(run))
 }

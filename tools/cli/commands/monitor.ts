@@ -34,7 +34,7 @@ export function command(): Command {
     .option('--qemu-live <uri>', 'nbd:// address at which the running machine publishes its dirty bitmaps')
     .option('--log <place>', 'keep the log in this file, on this device, or at this nbd:// address')
     .option('--read-only', 'refuse writes', false)
-    .option('--force', 'serve the disk although it is mounted read-write', false)
+    .option('--force', 'serve the disk although it is mounted or in use', false)
     .addHelpText(
       'after',
       `

@@ -41,7 +41,7 @@ export function command(): Command {
     )
     .option('--disk <path>', 'another path of this machine’s disk (remembered)')
     .option('--accept-new-disk', 'the disk was replaced: overwrite the one at its path, and know it from now on', false)
-    .option('--force', 'write to the disk although it is mounted read-write', false)
+    .option('--force', 'write to the disk although it is mounted or in use', false)
     .addHelpText(
       'after',
       '\nExit code 0 only if the whole disk equals the signed image.\n\nExamples:\n  mesh restore\n  mesh restore --linger 2m',

@@ -36,11 +36,7 @@ export function command(): Command {
     .option('--copy', 'serve an own copy, so that the disk can go on being changed', false)
     .option('--once', 'publish and stop, instead of serving on', false)
     .option('--dry-run', 'say what the release would change, and publish nothing', false)
-    .option(
-      '--force',
-      'publish although the disk is mounted read-write or changes, or the release may be a mistake',
-      false,
-    )
+    .option('--force', 'publish although the disk is in use or changes, or the release may be a mistake', false)
     .option('--accept-new-disk', 'publish it although another disk had this path before', false)
     .option('--label <text>', 'remark for people')
     .option('--site <name>', 'name of the site, at the first time (default: lab)', parsePlace)

@@ -1,8 +1,9 @@
 import { connect } from 'node:net'
+import { dirname } from 'node:path'
 import { readDocument } from '../../protocol/document.ts'
-import { ERROR_CODES, errnoOf, MeshError } from '../../protocol/errors.ts'
+import { ERROR_CODES, errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { anyText, type Check, either, object } from '../../protocol/json-shape.ts'
-import { controlSocketPath } from '../state/state-directory.ts'
+import { isOwn, socketPlaces } from '../state/socket-place.ts'
 import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
 
 const isWords = anyText(MAX_CONTROL_BYTES)
@@ -30,17 +31,22 @@ export async function callControl<T>(
   throw known === undefined ? new Error(message) : new MeshError(known, message)
 }
 
-function exchange(stateDir: string, line: string): Promise<string> {
+/** Asks at each place where the socket may be. */
+async function exchange(stateDir: string, line: string): Promise<string> {
+  const [first, ...others] = socketPlaces(stateDir, 'control.sock')
+  try {
+    return await exchangeAt(first!, stateDir, line)
+  } catch (error) {
+    const other = others.find((path) => isOwn(dirname(path)))
+    if (other === undefined || !isMeshError(error, 'STATE_NOT_RUNNING')) throw error
+    return exchangeAt(other, stateDir, line)
+  }
+}
+
+function exchangeAt(path: string, stateDir: string, line: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const fail = (cause: unknown): void => reject(asMeshError(cause, stateDir))
-    let address: ReturnType<typeof controlSocketPath>
-    try {
-      address = controlSocketPath(stateDir)
-    } catch (error) {
-      fail(error)
-      return
-    }
-    const socket = connect(address.path)
+    const socket = connect(path)
     let text = ''
     socket.setTimeout(CONTROL_DEADLINE_MS, () => {
       socket.destroy(new MeshError('REQUEST_TIMEOUT', `the command running on ${stateDir} did not answer`))
@@ -53,7 +59,6 @@ function exchange(stateDir: string, line: string): Promise<string> {
     })
     socket.on('error', fail)
     socket.on('close', () => {
-      address.release()
       if (text.endsWith('\n')) resolve(text)
       else fail(new MeshError('STATE_NOT_RUNNING', `the command running on ${stateDir} stopped before it answered`))
     })

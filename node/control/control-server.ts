@@ -10,46 +10,42 @@ import { MAX_TEXT_BYTES } from '../../protocol/constants.ts'
 import { readDocument } from '../../protocol/document.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import { isRecord, object, optional, text } from '../../protocol/json-shape.ts'
-import { controlSocketPath } from '../state/state-directory.ts'
+import { listenInPlace } from '../state/socket-place.ts'
 import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
 
 /** A method of a running command: takes and returns plain JSON values. */
 export type ControlMethod = (params: Readonly<Record<string, unknown>>) => Promise<unknown>
 
 /**
- * Lets other commands of the same machine talk to this one, over a Unix socket in the state directory that only its
+ * Lets other commands of the same machine talk to this one, over a Unix socket of the state directory that only its
  * owner can open. One line of JSON goes each way: `{"method","params"}` → `{"result"}` or
  * `{"error":{"code","message"}}`. The code is that of a MeshError, or UNEXPECTED.
  */
 export class ControlServer {
   readonly #server: Server
-  readonly #release: () => void
+  readonly #release: () => Promise<void>
   readonly #sockets = new Set<Socket>()
 
-  private constructor(server: Server, release: () => void) {
+  private constructor(server: Server, release: () => Promise<void>) {
     this.#server = server
     this.#release = release
   }
 
-  /** Listens. The caller holds the state directory, so a socket that is already there belongs to a dead process. */
+  /**
+   * Listens. The caller holds the state directory, so a socket that is already there belongs to a dead process. Errors:
+   * STATE_UNWRITABLE, SYSTEM_LIMIT.
+   */
   static async listen(stateDir: string, methods: Readonly<Record<string, ControlMethod>>): Promise<ControlServer> {
-    const { path, release } = controlSocketPath(stateDir)
-    await rm(path, { force: true })
-    const server = createServer()
-    const control = new ControlServer(server, release)
-    server.on('connection', (socket) => control.#accept(socket, methods))
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen(path, resolve)
-    })
-    await chmod(path, 0o600)
+    const { listening, release } = await listenInPlace(stateDir, 'control.sock', bind)
+    const control = new ControlServer(listening, release)
+    listening.on('connection', (socket) => control.#accept(socket, methods))
     return control
   }
 
   async close(): Promise<void> {
     for (const socket of this.#sockets) socket.destroy()
     await new Promise<void>((resolve) => this.#server.close(() => resolve()))
-    this.#release()
+    await this.#release()
   }
 
   #accept(socket: Socket, methods: Readonly<Record<string, ControlMethod>>): void {
@@ -68,6 +64,17 @@ export class ControlServer {
       void answer(text.slice(0, end), methods).then((reply) => socket.end(`${JSON.stringify(reply)}\n`))
     })
   }
+}
+
+async function bind(path: string): Promise<Server> {
+  await rm(path, { force: true })
+  const server = createServer()
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(path, resolve)
+  })
+  await chmod(path, 0o600)
+  return server
 }
 
 const REQUEST = {

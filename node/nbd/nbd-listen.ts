@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { lstat, rm } from 'node:fs/promises'
 import { connect, type Server } from 'node:net'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { MAX_SOCKET_PATH_BYTES } from './limits.ts'
 
 /** Where to listen. `fd`: a socket that is listening already, handed over by whoever started this process. */
 export type NbdAddress =
@@ -68,5 +69,9 @@ function listenError(error: unknown, address: NbdAddress): unknown {
   const code = errnoOf(error)
   if (code === 'EADDRINUSE') return new MeshError('PORT_TAKEN', `${where} is taken`, { cause: error })
   if (code === undefined) return error
+  if ('unix' in address && Buffer.byteLength(address.unix) > MAX_SOCKET_PATH_BYTES) {
+    const text = `${where} has ${Buffer.byteLength(address.unix)} bytes, and the path of a socket may have ${MAX_SOCKET_PATH_BYTES}`
+    return new MeshError('NBD_ADDRESS_INVALID', text, { cause: error })
+  }
   return new MeshError('NBD_ADDRESS_INVALID', `this machine cannot listen on ${where} (${code})`, { cause: error })
 }

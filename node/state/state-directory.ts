@@ -3,10 +3,10 @@
  * - `state-directory` opens the directory, holds it for one process (`directory-lock`), and has a database for small values.
  * - `machine-config` is what the machine was told to be; `shelf` is a named part of the database; `stored-document` reads a
  *   file of the directory.
+ * - `socket-place` is where a socket of the directory is, which not every file system can hold.
  * - `atomic-file` replaces files so that a crash leaves the old one or the new one.
  */
 
-import { closeSync, openSync } from 'node:fs'
 import { access, constants, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Level } from 'level'
@@ -21,8 +21,6 @@ import { readStored } from './stored-document.ts'
 
 const FORMAT_NAME = 'lab-mesh-state'
 const FORMAT_VERSION = 1
-/** Bytes of the path of a socket: sun_path has 108 with its terminating zero. */
-const MAX_SOCKET_PATH_BYTES = 107
 
 /**
  * Everything that a machine remembers, outside the managed disk: `format`, `machine.json`, `identity.pem`, `trust/`,
@@ -105,18 +103,6 @@ export class StateDirectory {
     await rm(this.path('holder.json'), { force: true })
     await this.#database.close()
   }
-}
-
-/**
- * The path by which the control socket of a state directory is bound and reached. It is the plain path or, if that is
- * too long for a socket address, a short path through an open handle of the directory. The caller calls `release` after
- * use.
- */
-export function controlSocketPath(stateDir: string): { path: string; release: () => void } {
-  const path = join(resolve(stateDir), 'control.sock')
-  if (Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES) return { path, release: () => undefined }
-  const handle = openSync(resolve(stateDir), 'r')
-  return { path: `/proc/self/fd/${handle}/control.sock`, release: () => closeSync(handle) }
 }
 
 async function checkFormat(directory: string, create: boolean): Promise<void> {

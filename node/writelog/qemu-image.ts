@@ -1,7 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmod, chown, mkdtemp, open, realpath, rename, rm, stat } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { readJson } from '../../protocol/document.ts'
@@ -9,6 +8,7 @@ import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { anyText, list, natural, object, optional, truth } from '../../protocol/json-shape.ts'
 import { NBD_CONNECT_DEADLINE_MS } from '../nbd/limits.ts'
 import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
+import { runFolder } from '../state/socket-place.ts'
 import { type DirtyExtents, readDirtyExtents } from './dirty-extents.ts'
 import { QEMU_CLUSTER_BYTES, QEMU_OUTPUT_BYTES, QEMU_POLL_MS } from './limits.ts'
 import { failed, optionValue, qemuImg, toolEnv, toolError } from './qemu-tools.ts'
@@ -136,7 +136,7 @@ export class QemuImage {
    * TOOL_MISSING, those of the NBD client.
    */
   async readBitmap(name: string, options: { running?: boolean } = {}): Promise<DirtyExtents> {
-    const directory = await mkdtemp(join(tmpdir(), 'mesh-qemu-'))
+    const directory = await mkdtemp(join(runFolder(), 'mesh-qemu-'))
     const socket = join(directory, 'nbd.sock')
     // qemu-nbd ends when its only client leaves, so also when this process is killed.
     const share = options.running === true ? ',force-share=on' : ''

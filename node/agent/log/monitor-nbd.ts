@@ -1,10 +1,11 @@
-import { basename, resolve } from 'node:path'
+import { basename, join } from 'node:path'
 import type { BlockDevice } from '../../disk/block-device.ts'
 import { assertUnused } from '../../disk/disk-use.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import type { NbdExport } from '../../nbd/nbd-export.ts'
 import type { NbdAddress } from '../../nbd/nbd-listen.ts'
 import { NbdServer } from '../../nbd/nbd-server.ts'
+import { listenInPlace } from '../../state/socket-place.ts'
 import { logLockFile } from '../../writelog/log-lock.ts'
 import { LoggedDisk } from '../../writelog/logged-disk.ts'
 import { aborted } from '../machine/aborted.ts'
@@ -108,13 +109,15 @@ async function hooksThrough(
     report({ type: 'note', text: 'hooks are not run, as the disk is served read-only' })
     return undefined
   }
-  const socket = resolve(stateDir, 'write-log', 'hooks.sock')
-  const server = await NbdServer.listen({ unix: socket }, { exports: [exported] })
+  const { listening: server, release } = await listenInPlace(join(stateDir, 'write-log'), 'hooks.sock', (unix) =>
+    NbdServer.listen({ unix }, { exports: [exported] }),
+  )
   try {
     const place = { MESH_NBD_URI: server.uri }
     return await runMachineHooks({ stateDir, hooks, place, flush: () => device.flush(), signal, report })
   } finally {
     await server.close()
+    await release()
   }
 }
 

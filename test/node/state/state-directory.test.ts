@@ -1,10 +1,9 @@
 import { spawn } from 'node:child_process'
 import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { MachineConfig } from '../../../node/state/machine-config.ts'
-import { controlSocketPath, StateDirectory } from '../../../node/state/state-directory.ts'
+import { StateDirectory } from '../../../node/state/state-directory.ts'
 import type { DocumentShape } from '../../../protocol/document.ts'
 import { natural, object } from '../../../protocol/json-shape.ts'
 import { mount } from '../../support/real-devices.ts'
@@ -211,28 +210,6 @@ describe('a directory that cannot be written', () => {
     const large = { n: 1, more: 'x'.repeat(200_000) }
     const stored = roomy.shelf('things', THING).putDurable('large', large)
     await expect(stored).rejects.toMatchObject({ code: 'DISK_FULL' })
-  })
-})
-
-describe('the control socket', () => {
-  it.each([1, 200])('can be bound and reached below a path of %d more bytes', async (length) => {
-    const directory = join(await temporaryDirectory(), 'x'.repeat(length))
-    await opened(directory)
-    const bound = controlSocketPath(directory)
-    expect(Buffer.byteLength(bound.path)).toBeLessThanOrEqual(107)
-    const server = createServer((socket) => socket.end('hello'))
-    await new Promise<void>((resolve) => server.listen(bound.path, resolve))
-    const reached = controlSocketPath(directory)
-    const text = await new Promise<string>((resolve, reject) => {
-      const socket = connect(reached.path).setEncoding('utf8')
-      socket.on('data', resolve).on('error', reject)
-    })
-    expect(text).toBe('hello')
-    expect((await stat(join(directory, 'control.sock'))).isSocket()).toBe(true)
-    await new Promise((resolve) => server.close(resolve))
-    reached.release()
-    bound.release()
-    await expect(stat(join(directory, 'control.sock'))).rejects.toMatchObject({ code: 'ENOENT' })
   })
 })
 

@@ -143,7 +143,8 @@ const FAULTS = {
   STATE_IN_USE: { exit: EXIT.state, advice: 'Stop that process first, or give another --state directory.' },
   STATE_UNWRITABLE: {
     exit: EXIT.state,
-    advice: 'Run as a user who may write there, or give another --state directory.',
+    advice:
+      'Run as a user who may write there, or give another --state directory. If its file system is read-only, look at `dmesg`, then `mount -o remount,rw`.',
   },
   STATE_CORRUPT: {
     exit: EXIT.state,

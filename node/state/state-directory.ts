@@ -15,6 +15,7 @@ import { assertFormat, type DocumentShape } from '../../protocol/document.ts'
 import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { natural, object, text as textOf } from '../../protocol/json-shape.ts'
 import { storageError, writeFileAtomic } from './atomic-file.ts'
+import { copyDatabase } from './database-copy.ts'
 import { isMachineConfig, type MachineConfig } from './machine-config.ts'
 import { Shelf } from './shelf.ts'
 import { readStored } from './stored-document.ts'
@@ -30,39 +31,51 @@ const FORMAT_VERSION = 1
 export class StateDirectory {
   readonly directory: string
   readonly #database: Level<string, string> | undefined
+  readonly #copy: CopiedDatabase | undefined
   #machine: MachineConfig | undefined
 
   private constructor(
     directory: string,
     database: Level<string, string> | undefined,
     machine: MachineConfig | undefined,
+    copy?: CopiedDatabase,
   ) {
     this.directory = directory
     this.#database = database
+    this.#copy = copy
     this.#machine = machine
   }
 
   /**
    * Opens a state directory. `create` makes one of a missing or empty directory. `readOnly` takes no lock and opens no
-   * database. The format is checked before anything is changed. Errors: STATE_MISSING, STATE_IN_USE (naming the
+   * database. `orCopy`: where nothing can be written (a file system that is read-only, or full), a copy of the database is opened, and
+   * {@link unwritable} says so; nothing that is changed then is kept. The format is checked before anything is changed. Errors: STATE_MISSING, STATE_IN_USE (naming the
    * holder), FORMAT_NEWER, STATE_CORRUPT, STATE_UNWRITABLE, DISK_FULL.
    */
   static async open(
     path: string,
-    options: { create: boolean; readOnly?: boolean; command?: string },
+    options: { create: boolean; readOnly?: boolean; orCopy?: boolean; command?: string },
   ): Promise<StateDirectory> {
     const directory = resolve(path)
     await checkFormat(directory, options.create)
     const machine = await readMachine(directory)
     if (options.readOnly === true) return new StateDirectory(directory, undefined, machine)
-    const database = await openDatabase(directory)
+    const database = await openDatabase(directory, join(directory, 'db')).catch((fault: unknown) => fault)
+    if (!(database instanceof Level)) {
+      const copy = options.orCopy === true ? await openCopy(directory, database) : undefined
+      if (copy === undefined) throw database
+      return new StateDirectory(directory, copy.database, machine, copy)
+    }
     try {
       const holder = { pid: process.pid, command: options.command ?? process.argv.slice(2, 3).join('') }
       // Only people read this file, so it is not flushed: that would cost time at every boot.
       await writeFile(join(directory, 'holder.json'), JSON.stringify(holder))
     } catch (error) {
-      await database.close()
-      throw storageError(error, directory)
+      const fault = storageError(error, directory)
+      if (!isMeshError(fault, 'DISK_FULL')) {
+        await database.close()
+        throw fault
+      }
     }
     return new StateDirectory(directory, database, machine)
   }
@@ -71,12 +84,18 @@ export class StateDirectory {
     return join(this.directory, ...parts)
   }
 
+  /** Why nothing can be kept in this directory; undefined if it can. */
+  get unwritable(): MeshError | undefined {
+    return this.#copy?.fault
+  }
+
   get machine(): MachineConfig | undefined {
     return this.#machine
   }
 
   async saveMachine(machine: MachineConfig): Promise<void> {
-    await writeFileAtomic(this.path('machine.json'), `${JSON.stringify(machine, undefined, 2)}\n`)
+    if (this.#copy === undefined)
+      await writeFileAtomic(this.path('machine.json'), `${JSON.stringify(machine, undefined, 2)}\n`)
     this.#machine = machine
   }
 
@@ -100,6 +119,10 @@ export class StateDirectory {
   async close(): Promise<void> {
     // After the database is closed another process may hold the directory, and may have said so in holder.json.
     if (this.#database?.status !== 'open') return
+    if (this.#copy !== undefined) {
+      await this.#database.close()
+      return this.#copy.remove()
+    }
     await rm(this.path('holder.json'), { force: true })
     await this.#database.close()
   }
@@ -166,8 +189,28 @@ async function readMachine(directory: string): Promise<MachineConfig | undefined
   return text === undefined ? undefined : readStored(file, isMachineConfig, text)
 }
 
-async function openDatabase(directory: string): Promise<Level<string, string>> {
-  const path = join(directory, 'db')
+/** A copy of the database that is open, and why it was made. */
+interface CopiedDatabase {
+  readonly database: Level<string, string>
+  readonly fault: MeshError
+  readonly remove: () => Promise<void>
+}
+
+/** Undefined if the fault is another one, or if there is no room for a copy either. */
+async function openCopy(directory: string, fault: unknown): Promise<CopiedDatabase | undefined> {
+  const isFull = isMeshError(fault, 'DISK_FULL')
+  if (!isFull && !(isMeshError(fault, 'STATE_UNWRITABLE') && errnoOf(fault) === 'EROFS')) return undefined
+  const copy = await copyDatabase(join(directory, 'db')).catch(() => undefined)
+  if (copy === undefined) return undefined
+  try {
+    return { database: await openDatabase(directory, copy.path), fault, remove: copy.remove }
+  } catch {
+    await copy.remove()
+    return undefined
+  }
+}
+
+async function openDatabase(directory: string, path: string): Promise<Level<string, string>> {
   const database = new Level<string, string>(path, { valueEncoding: 'utf8' })
   try {
     await database.open()

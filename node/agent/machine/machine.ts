@@ -30,15 +30,16 @@ export class Machine {
   }
 
   /**
-   * Opens the state directory of a machine that has joined (or of the master). `readOnly` takes no lock; what is `configured`
+   * Opens the state directory of a machine that has joined (or of the master). `readOnly` takes no lock; `orCopy`: see {@link StateDirectory.open}; what is `configured`
    * goes before what the state directory says, and is not saved.
    * Errors: STATE_MISSING, STATE_IN_USE, FORMAT_NEWER, STATE_CORRUPT, STATE_UNWRITABLE.
    */
   static async open(
     stateDir: string,
-    options: { readOnly?: boolean; configured?: ConfiguredMachine | undefined } = {},
+    options: { readOnly?: boolean; orCopy?: boolean; configured?: ConfiguredMachine | undefined } = {},
   ): Promise<Machine> {
-    const state = await StateDirectory.open(stateDir, { create: false, readOnly: options.readOnly ?? false })
+    const { readOnly = false, orCopy = false } = options
+    const state = await StateDirectory.open(stateDir, { create: false, readOnly, orCopy })
     try {
       return await Machine.from(state, options.configured)
     } catch (error) {

@@ -84,7 +84,7 @@ async function* pages(stateDir: string): AsyncGenerator<Page> {
   let list = (after: string): Promise<Page> => callControl(stateDir, 'receipts', isPage, { after })
   let page = await list('').catch(async (error: unknown) => {
     if (!isMeshError(error, 'STATE_NOT_RUNNING')) throw error
-    const machine = stack.adopt(await Machine.open(stateDir), (it) => it.close())
+    const machine = stack.adopt(await Machine.open(stateDir, { orCopy: true }), (it) => it.close())
     list = (after) => receiptPage(machine, after)
     return list('')
   })

@@ -19,6 +19,7 @@ import { type HookOptions, type HooksReport, runMachineHooks } from '../machine/
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { rememberBeside, rememberServing } from '../machine/settings.ts'
+import { unrecorded } from '../machine/unrecorded.ts'
 import { keepFailure } from '../receipts/own-receipts.ts'
 import { ReleaseChoice } from './release-choice.ts'
 import { RestoreNetwork } from './restore-network.ts'
@@ -56,7 +57,10 @@ interface RestoreMachineOptions extends AgentOptions {
 export async function restoreMachine(options: RestoreMachineOptions): Promise<RestoreResult> {
   await using stack = new AsyncDisposableStack()
   const { stateDir, configured, report, lingerMs } = options
-  const machine = stack.adopt(await Machine.open(stateDir, { configured }), (it) => it.close())
+  const machine = stack.adopt(await Machine.open(stateDir, { configured, orCopy: true }), (it) => it.close())
+  const { unwritable } = machine.state
+  if (unwritable !== undefined)
+    report({ type: 'warning', text: `${unwritable.message}; nothing of this restore is kept there` })
   const serving = await rememberServing(machine, options)
   await rememberBeside(machine, options.beside ?? [])
   const { image, release, waitMs, listen, mdns, signal } = options
@@ -66,6 +70,7 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
   const { receipt, manifest } = await restoreDisk(machine, network, options, stack).catch(async (error: unknown) => {
     // What is wrong is told in any case.
     const ms = Math.round(performance.now() - begun)
+    if (unwritable !== undefined) throw error
     await keepFailure(machine, { image, release, startedAt, ms }, error).catch((reason: Error) =>
       report({ type: 'warning', text: `this failure is not recorded: ${reason.message}` }),
     )
@@ -106,7 +111,7 @@ async function restoreDisk(
     try {
       const { manifest, mayStay } = choice
       const receipt = await restoreRelease(manifest, { machine, device, pool, trees, network, mayStay, report, signal })
-      await rememberDisk(machine.state, chosen, { given, report })
+      await rememberDisk(machine.state, chosen, { given, report }).catch(unrecorded('what it is known by', report))
       report({ type: 'receipt', receipt })
       if (lingerMs !== undefined) await network.keepOffering({ manifest, path, whole: true }, pool, outer)
       return { receipt, manifest }

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import { toHex } from '../../../protocol/digest.ts'
-import { isMeshError } from '../../../protocol/errors.ts'
+import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import type { BlockDevice } from '../../disk/block-device.ts'
 import type { HashPool } from '../../disk/hash-pool.ts'
 import { dropOldBackupTable } from '../../restore/backup-table.ts'
@@ -8,6 +8,8 @@ import { restore } from '../../restore/restore.ts'
 import type { RestoreResult } from '../../restore/restore-result.ts'
 import type { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import { ScanLog } from '../../writelog/scan-log.ts'
+import type { WriteLog } from '../../writelog/write-log.ts'
 import { readLogConfig } from '../log/log-config.ts'
 import { forgetLogDoubt, readLogDoubt, recordLogDoubt } from '../log/log-doubt.ts'
 import { openLog } from '../log/open-log.ts'
@@ -16,6 +18,7 @@ import type { AgentEvent } from '../machine/events.ts'
 import { writeReceiptFile } from '../machine/hooks.ts'
 import type { Machine } from '../machine/machine.ts'
 import { secureRandom } from '../machine/secure-random.ts'
+import { unrecorded } from '../machine/unrecorded.ts'
 import { keepReceipt } from '../receipts/own-receipts.ts'
 import { TREES_KEPT } from './limits.ts'
 import { emptyStage, openBeside, openStage } from './local-content.ts'
@@ -44,15 +47,23 @@ export async function restoreRelease(manifest: VerifiedManifest, parts: RestoreR
   const doubt = await readLogDoubt(state)
   // When this returns the log is closed, durably, before anything says that the disk is whole.
   const receipt = await restoreLogged(manifest, parts, doubt)
+  if (state.unwritable === undefined) {
+    await record(manifest, parts, receipt).catch(unrecorded('that', parts.report))
+    await emptyStage(manifest, parts)
+    await forgetTrees(manifest, parts)
+  }
+  return receipt
+}
+
+/** What is durable after a restore. */
+async function record(manifest: VerifiedManifest, parts: RestoreReleaseParts, receipt: RestoreResult): Promise<void> {
+  const { state } = parts.machine
   const whole: DiskState = { state: 'whole', ...nameOf(manifest) }
   if (!isDeepStrictEqual(await readDiskState(state), whole)) await writeDiskState(state, whole)
   await keepReceipt(parts.machine, receipt)
   await writeReceiptFile(state.directory, receipt)
   // Peers may have cast one since.
   if ((await readLogDoubt(state)) !== undefined) await forgetLogDoubt(state)
-  await emptyStage(manifest, parts)
-  await forgetTrees(manifest, parts)
-  return receipt
 }
 
 /** The restore itself, with the log and the other places of content open as long as it takes. */
@@ -64,11 +75,10 @@ async function restoreLogged(
   await using stack = new AsyncDisposableStack()
   const { machine, device, pool, trees, network, report, signal } = parts
   const { directory } = machine.state
-  const log = await openLog(directory, device, manifest, stack)
+  const log = await logFor(manifest, parts, stack)
   const stage = await openStage(manifest, parts, stack)
   const beside = await openBeside(manifest, parts, stack)
-  // This restore scans because the log cannot be had now. The next one may find the log again.
-  const isLogAside = log.source === 'scan' && (await readLogConfig(directory)) !== undefined
+  const isLogKept = (await readLogConfig(directory)) !== undefined
   const restored = await restore({
     manifest,
     target: { device, log, doubt },
@@ -77,15 +87,14 @@ async function restoreLogged(
       others: machine.trust.view().releases(manifest.image),
       stage,
       beside,
-      fetcher: () => network.fetcher(manifest),
+      fetcher: async () => {
+        assertWritable(parts, isLogKept)
+        return network.fetcher(manifest)
+      },
     },
     steps: {
       ...(parts.mayStay ? { beforeMoving: (missing) => network.assertHeld(manifest, missing) } : {}),
-      beforeWriting: async () => {
-        // The next restore must not go by that log if this one is cut off.
-        if (isLogAside) await recordLogDoubt(machine.state, 'a restore without the log was cut off')
-        await writeDiskState(machine.state, { state: 'partial', ...nameOf(manifest) })
-      },
+      beforeWriting: () => sayPartial(manifest, parts, { isLogKept, isLogAside: log.source === 'scan' }),
       serving: (source) => network.offer(source),
       askPeers: () => network.seenReceipts(),
       handOver: () => network.handOver(),
@@ -103,6 +112,43 @@ async function restoreLogged(
   // While the log is open: it goes by what has been written to the disk when it is closed.
   if (restored.verified) await tidyDiskEnd(device, manifest, report)
   return restored
+}
+
+async function logFor(
+  manifest: VerifiedManifest,
+  { machine, device }: RestoreReleaseParts,
+  stack: AsyncDisposableStack,
+): Promise<WriteLog> {
+  const { directory, unwritable } = machine.state
+  if (unwritable !== undefined) return new ScanLog('nothing can be written to the state directory')
+  return openLog(directory, device, manifest, stack)
+}
+
+/** Says durably that the disk is about to change. Errors: STATE_UNWRITABLE, DISK_FULL. */
+async function sayPartial(
+  manifest: VerifiedManifest,
+  parts: RestoreReleaseParts,
+  { isLogKept, isLogAside }: { readonly isLogKept: boolean; readonly isLogAside: boolean },
+): Promise<void> {
+  assertWritable(parts, isLogKept)
+  const { state } = parts.machine
+  // This restore scans because the log cannot be had now. The next one may find the log again, and must not go by it if this one is cut off.
+  if (isLogKept && isLogAside) await recordLogDoubt(state, 'a restore without the log was cut off')
+  await writeDiskState(state, { state: 'partial', ...nameOf(manifest) }).catch((error: unknown) => {
+    if (isLogKept || !isMeshError(error, 'DISK_FULL')) throw error
+    parts.report({ type: 'warning', text: `${error.message}; the disk is restored all the same` })
+  })
+}
+
+/**
+ * Refuses to change the disk if nothing can be written to the state directory. A directory that is full is no hindrance where no log
+ * is kept: every restore scans, and goes by nothing that this one would have to say. Errors: STATE_UNWRITABLE, DISK_FULL.
+ */
+function assertWritable({ machine, device }: RestoreReleaseParts, isLogKept: boolean): void {
+  const { unwritable } = machine.state
+  if (unwritable === undefined || (unwritable.code === 'DISK_FULL' && !isLogKept)) return
+  const text = `${device.path} is not what it is to be, and is not restored: ${unwritable.message}`
+  throw new MeshError(unwritable.code, text, { detail: unwritable.detail, cause: unwritable })
 }
 
 /** The old backup of a table is no part of the image, so it is told of when it is taken away. */

@@ -14,7 +14,7 @@ export async function status(stateDir: string, configured?: ConfiguredMachine): 
   } catch (error) {
     if (!isMeshError(error, 'STATE_NOT_RUNNING')) throw error
   }
-  const machine = await Machine.open(stateDir, { configured })
+  const machine = await Machine.open(stateDir, { configured, orCopy: true })
   try {
     return describeStatus(machine, await lastReceipt(machine))
   } finally {

@@ -130,6 +130,11 @@ const FAULTS = {
     advice: 'Run `mesh join TOKEN --disk DISK` (or `mesh seed DISK` on the master) first.',
   },
   STATE_IN_USE: { exit: EXIT.state, advice: 'Stop that process first, or give another --state directory.' },
+  STATE_BUSY: {
+    exit: EXIT.state,
+    advice:
+      'Wait until it has ended, or stop it (run again, it goes on where it was); then run this command again. `mesh status` shows how far it is.',
+  },
   STATE_UNWRITABLE: {
     exit: EXIT.state,
     advice: 'Run as a user who may write there, or give another --state directory.',

@@ -8,13 +8,16 @@ import { chmod, rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
 import { MAX_TEXT_BYTES } from '../../protocol/constants.ts'
 import { readDocument } from '../../protocol/document.ts'
-import { isMeshError } from '../../protocol/errors.ts'
+import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { isRecord, object, optional, text } from '../../protocol/json-shape.ts'
 import { controlSocketPath } from '../state/state-directory.ts'
 import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
 
 /** A method of a running command: takes and returns plain JSON values. */
 export type ControlMethod = (params: Readonly<Record<string, unknown>>) => Promise<unknown>
+
+/** The method of this name; undefined if there is none. May wait for a method that is about to come, and may throw why there is none. */
+type FindMethod = (name: string) => Promise<ControlMethod | undefined>
 
 /**
  * Lets other commands of the same machine talk to this one, over a Unix socket in the state directory that only its
@@ -32,17 +35,22 @@ export class ControlServer {
   }
 
   /** Listens. The caller holds the state directory, so a socket that is already there belongs to a dead process. */
-  static async listen(stateDir: string, methods: Readonly<Record<string, ControlMethod>>): Promise<ControlServer> {
+  static async listen(stateDir: string, find: FindMethod): Promise<ControlServer> {
     const { path, release } = controlSocketPath(stateDir)
     await rm(path, { force: true })
     const server = createServer()
     const control = new ControlServer(server, release)
-    server.on('connection', (socket) => control.#accept(socket, methods))
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen(path, resolve)
-    })
-    await chmod(path, 0o600)
+    server.on('connection', (socket) => control.#accept(socket, find))
+    try {
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject)
+        server.listen(path, resolve)
+      })
+      await chmod(path, 0o600)
+    } catch (error) {
+      release()
+      throw error
+    }
     return control
   }
 
@@ -52,7 +60,7 @@ export class ControlServer {
     this.#release()
   }
 
-  #accept(socket: Socket, methods: Readonly<Record<string, ControlMethod>>): void {
+  #accept(socket: Socket, find: FindMethod): void {
     this.#sockets.add(socket)
     socket.on('close', () => this.#sockets.delete(socket))
     // A caller may go away without its answer.
@@ -65,7 +73,7 @@ export class ControlServer {
       if (end === -1 && text.length > MAX_CONTROL_BYTES) socket.destroy()
       if (end === -1) return
       socket.removeAllListeners('data')
-      void answer(text.slice(0, end), methods).then((reply) => socket.end(`${JSON.stringify(reply)}\n`))
+      void answer(text.slice(0, end), find).then((reply) => socket.end(`${JSON.stringify(reply)}\n`))
     })
   }
 }
@@ -76,11 +84,11 @@ const REQUEST = {
   fault: 'USAGE',
 } as const
 
-async function answer(line: string, methods: Readonly<Record<string, ControlMethod>>): Promise<unknown> {
+async function answer(line: string, find: FindMethod): Promise<unknown> {
   try {
     const { method: name, params = {} } = readDocument(REQUEST, line)
-    const method = Object.hasOwn(methods, name) ? methods[name] : undefined
-    if (method === undefined) return { error: { code: 'USAGE', message: `no method ${name} here` } }
+    const method = await find(name)
+    if (method === undefined) throw new MeshError('USAGE', `no method ${name} here`)
     return { result: (await method(params)) ?? null }
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error)

@@ -18,6 +18,7 @@ import { storageError, writeFileAtomic } from './atomic-file.ts'
 import { isMachineConfig, type MachineConfig } from './machine-config.ts'
 import { Shelf } from './shelf.ts'
 import { readStored } from './stored-document.ts'
+import { ownValues, type StoredValues } from './stored-values.ts'
 
 const FORMAT_NAME = 'lab-mesh-state'
 const FORMAT_VERSION = 1
@@ -32,31 +33,34 @@ const MAX_SOCKET_PATH_BYTES = 107
 export class StateDirectory {
   readonly directory: string
   readonly #database: Level<string, string> | undefined
+  readonly #values: StoredValues | undefined
   #machine: MachineConfig | undefined
 
   private constructor(
     directory: string,
     database: Level<string, string> | undefined,
+    values: StoredValues | undefined,
     machine: MachineConfig | undefined,
   ) {
     this.directory = directory
     this.#database = database
+    this.#values = values
     this.#machine = machine
   }
 
   /**
    * Opens a state directory. `create` makes one of a missing or empty directory. `readOnly` takes no lock and opens no
-   * database. The format is checked before anything is changed. Errors: STATE_MISSING, STATE_IN_USE (naming the
+   * database; shelves can then be read if `values` says how. The format is checked before anything is changed. Errors: STATE_MISSING, STATE_IN_USE (naming the
    * holder), FORMAT_NEWER, STATE_CORRUPT, STATE_UNWRITABLE, DISK_FULL.
    */
   static async open(
     path: string,
-    options: { create: boolean; readOnly?: boolean; command?: string },
+    options: { create: boolean; readOnly?: boolean; command?: string | undefined; values?: StoredValues },
   ): Promise<StateDirectory> {
     const directory = resolve(path)
     await checkFormat(directory, options.create)
     const machine = await readMachine(directory)
-    if (options.readOnly === true) return new StateDirectory(directory, undefined, machine)
+    if (options.readOnly === true) return new StateDirectory(directory, undefined, options.values, machine)
     const database = await openDatabase(directory)
     try {
       const holder = { pid: process.pid, command: options.command ?? process.argv.slice(2, 3).join('') }
@@ -66,7 +70,7 @@ export class StateDirectory {
       await database.close()
       throw storageError(error, directory)
     }
-    return new StateDirectory(directory, database, machine)
+    return new StateDirectory(directory, database, ownValues(database), machine)
   }
 
   path(...parts: string[]): string {
@@ -82,10 +86,20 @@ export class StateDirectory {
     this.#machine = machine
   }
 
+  /** What the shelves hold. */
+  get values(): StoredValues {
+    if (this.#values === undefined) throw new Error('the state directory was opened read-only')
+    return this.#values
+  }
+
+  /** Whether this process holds the directory. */
+  get isHeld(): boolean {
+    return this.#database !== undefined
+  }
+
   /** A named part of the database, with documents of one kind. */
   shelf<T>(name: string, document: DocumentShape<T>): Shelf<T> {
-    if (this.#database === undefined) throw new Error('the state directory was opened read-only')
-    return new Shelf(this.#database, name, document, (error) =>
+    return new Shelf(this.values, this.#database, name, document, (error) =>
       storageError(systemError(error, causesOf(error).text), this.path('db')),
     )
   }

@@ -23,7 +23,7 @@ export interface DiskState {
 
 const KEY = 'disk'
 /** What is stored as the state of the disk must be this. */
-export const isDiskState: Check<DiskState> = object({
+const isDiskState: Check<DiskState> = object({
   state: literal('partial', 'whole'),
   image: text(MAX_TEXT_BYTES),
   release: natural(),

@@ -11,11 +11,13 @@ import { openDevice } from '../../disk/file-device.ts'
 import { assertNotMounted } from '../../disk/mounts.ts'
 import { readDisk } from '../../disk/read-disk.ts'
 import { assertFits } from '../../restore/fit.ts'
-import { StateDirectory } from '../../state/state-directory.ts'
+import type { StateDirectory } from '../../state/state-directory.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
 import type { Role } from '../../trust/members.ts'
 import { TrustStore } from '../../trust/trust-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
+import { Desk } from '../machine/desk.ts'
+import { holdState } from '../machine/hold-state.ts'
 import { CLOCK_TOLERANCE_MS } from '../machine/limits.ts'
 import { macAddresses } from '../machine/mac-addresses.ts'
 import type { AgentOptions } from '../machine/options.ts'
@@ -61,7 +63,8 @@ export async function join(options: JoinOptions): Promise<Joined> {
   await device?.close()
   if (options.disk !== undefined) await assertNotMounted(options.disk, options)
   const diskIdentity = options.disk === undefined ? undefined : await readDisk(options.disk)
-  const state = await StateDirectory.open(options.stateDir, { create: true })
+  const state = await holdState(options.stateDir, { create: true, command: options.command })
+  const desk = await Desk.open({ state, command: options.command, report: options.report })
   try {
     refuseOtherSite(state, token)
     const key = await loadOrCreateMachineKey(state.path('identity.pem'))
@@ -88,6 +91,7 @@ export async function join(options: JoinOptions): Promise<Joined> {
     const release = manifest === undefined ? {} : { image: manifest.image, release: manifest.release }
     return { event: 'joined', site, name, id: key.id, role, ...release }
   } finally {
+    await desk.close()
     await state.close()
   }
 }

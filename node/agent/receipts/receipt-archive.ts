@@ -9,7 +9,7 @@
 import { MAX_RECEIPTS_PER_PAGE } from '../../../protocol/constants.ts'
 import { type Check, object, optional, time } from '../../../protocol/json-shape.ts'
 import { isSignedDocument, type ReplyOf, type SignedReceipt } from '../../../protocol/operate-messages.ts'
-import { isReceipt, type Receipt, readReceipt } from '../../../protocol/receipt.ts'
+import { type Receipt, readReceipt } from '../../../protocol/receipt.ts'
 import type { SignedDocument } from '../../../protocol/signed-document.ts'
 import type { Shelf } from '../../state/shelf.ts'
 import type { StateDirectory } from '../../state/state-directory.ts'
@@ -32,10 +32,6 @@ const isKeptReceipt: Check<KeptReceipt> = (value): value is KeptReceipt => isSig
 
 /** A receipt as it is listed. */
 export type ListedReceipt = Receipt & Arrival
-
-/** What a command of another version lists must be this. */
-export const isListedReceipt: Check<ListedReceipt> = (value): value is ListedReceipt =>
-  isReceipt(value) && hasArrival(value)
 
 /** Signed receipts in the state database: those of this machine, and on the master and operators' machines all that were gathered. */
 export class ReceiptArchive {
@@ -78,16 +74,15 @@ export class ReceiptArchive {
     return { receipts, more: false }
   }
 
-  /** Receipts of all machines behind the key `after`, at most `limit`, and the key of the last one; none is left if that is absent. */
-  async list(after: string, limit: number): Promise<{ receipts: ListedReceipt[]; next?: string }> {
+  /** Receipts of all machines. */
+  async list(): Promise<ListedReceipt[]> {
     const receipts: ListedReceipt[] = []
-    for await (const [key, document] of this.#shelf.iterator({ gt: after })) {
+    for await (const [, document] of this.#shelf.iterator()) {
       const receipt = readReceipt(document)
       const { receivedAt } = document
       if (receipt !== undefined) receipts.push({ ...receipt, ...(receivedAt === undefined ? {} : { receivedAt }) })
-      if (receipts.length === limit) return { receipts, next: key }
     }
-    return { receipts }
+    return receipts
   }
 
   /** Forgets the receipts of machines that are not among these any more, so that they do not pile up. */

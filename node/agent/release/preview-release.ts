@@ -7,7 +7,7 @@ import { sameContent } from '../../store/build-tree.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import { chooseModel } from '../machine/choose-disk.ts'
 import type { WouldPublish } from '../machine/events.ts'
-import { Machine } from '../machine/machine.ts'
+import { Machine, type OpenOptions } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { askClocks } from '../mesh/ask-clocks.ts'
 import { assertMayPublish } from './open-site.ts'
@@ -24,12 +24,13 @@ import { weighRelease } from './weigh-release.ts'
 export async function previewRelease(
   stateDir: string,
   request: ReleaseRequest,
-  options: Pick<AgentOptions, 'listen' | 'mdns' | 'report' | 'signal'>,
+  options: Pick<AgentOptions, 'command' | 'listen' | 'mdns' | 'report' | 'signal'>,
 ): Promise<WouldPublish> {
-  const { report, signal } = options
   const size = await checkRequest(request)
   await using stack = new AsyncDisposableStack()
-  const machine = await openMaster(stateDir, stack)
+  const machine = await openMaster(stateDir, options, stack)
+  const { signal } = options
+  const report = machine?.telling(options.report) ?? options.report
   if (machine !== undefined) await chooseModel(machine.config, resolve(request.disk), request)
   const plan = planRelease(machine, request, size)
   const directory = stack.adopt(await mkdtemp(join(tmpdir(), 'mesh-dry-run-')), (it) => rm(it, { recursive: true }))
@@ -46,9 +47,13 @@ export async function previewRelease(
 }
 
 /** The master of this state directory, until the stack ends; undefined if there is no site yet. */
-async function openMaster(stateDir: string, stack: AsyncDisposableStack): Promise<Machine | undefined> {
+async function openMaster(
+  stateDir: string,
+  { command, report }: OpenOptions,
+  stack: AsyncDisposableStack,
+): Promise<Machine | undefined> {
   try {
-    const machine = stack.adopt(await Machine.open(stateDir), (it) => it.close())
+    const machine = stack.adopt(await Machine.open(stateDir, { command, report }), (it) => it.close())
     assertMayPublish(machine.config)
     return machine
   } catch (error) {

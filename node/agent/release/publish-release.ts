@@ -32,7 +32,7 @@ import { lastReceiptNumber } from './restore-doubt.ts'
 import { weighRelease } from './weigh-release.ts'
 
 /** What {@link publishRelease} has published, or found to be published already. */
-interface PublishedRelease {
+export interface PublishedRelease {
   readonly published: Published
   readonly manifest: VerifiedManifest
   /** Where the content is served from. */

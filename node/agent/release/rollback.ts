@@ -13,6 +13,7 @@ import type { SiteSigner } from '../../trust/site-signer.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { AgentEvent, ReleaseChange } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
+import { requireMaster } from '../machine/require-master.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import { clockDoubts, clockEvidence } from './clock-doubts.ts'
 import { LOOKED_UP_AT_ONCE } from './limits.ts'
@@ -79,8 +80,9 @@ const isRolledBack: Check<RolledBack> = object({
   warnings: list(anyText(MAX_OPERATE_BYTES), 1),
 })
 
-/** Asks the running master. Errors: those of {@link publishEarlier}, STATE_NOT_RUNNING, STATE_NOT_MASTER. */
-export function rollback(stateDir: string, request: RollbackRequest): Promise<RolledBack> {
+/** Asks the running master. Errors: those of {@link publishEarlier}, STATE_NOT_RUNNING, STATE_NOT_MASTER, STATE_BUSY. */
+export async function rollback(stateDir: string, request: RollbackRequest): Promise<RolledBack> {
+  await requireMaster(stateDir)
   return callControl(stateDir, 'rollback', isRolledBack, { ...request })
 }
 

@@ -99,18 +99,18 @@ function whyNot({ image, release, rules }: Roll, sight: Sight | undefined, short
 export async function startRoll(options: NewRollOptions): Promise<RollResult> {
   // Before anything is claimed.
   rollWindow(options.rules.window)
-  return withFleet(options, async (fleet) => {
+  return withFleet(options, async (fleet, _, report) => {
     const found = await fleet.rolls(options.group)
     const last = newestRoll(found)
     const epoch = nextEpoch(found)
     if (last === undefined || hasEnded(last) || last.state === 'claimed')
-      return runRoll(fleet, await newRoll(fleet, options, epoch), options)
+      return runRoll(fleet, await newRoll(fleet, options, epoch), { ...options, report })
     const taken = (why: string): MeshError =>
       new MeshError('ROLL_TAKEN', `group ${options.group} has a roll already, of ${last.operatorName}: ${why}`)
     if (last.operator !== fleet.self.id) throw taken(`it is ${last.state}`)
     if (last.state !== 'running') throw taken(`it is ${last.state} (${last.why})`)
     if (last.attended && (await give('resume', fleet, options)).heard) throw taken('it runs on this machine')
-    return runRoll(fleet, takenOver(last, fleet.self, epoch, steadyNow()), options)
+    return runRoll(fleet, takenOver(last, fleet.self, epoch, steadyNow()), { ...options, report })
   })
 }
 
@@ -128,7 +128,7 @@ export async function takeUpRoll(
   order: Exclude<Order, 'pause'>,
   options: RollOptions & { readonly takeOver: boolean },
 ): Promise<RollResult> {
-  return withFleet(options, async (fleet) => {
+  return withFleet(options, async (fleet, _, report) => {
     const { roll, heard } = await give(order, fleet, options, options.takeOver)
     if (heard && !options.takeOver) return { event: 'roll-result', roll, heard }
     if (!options.takeOver && roll.attended && roll.operator !== fleet.self.id)
@@ -138,7 +138,7 @@ export async function takeUpRoll(
       )
     if (hasEnded(roll)) return { event: 'roll-result', roll }
     const epoch = nextEpoch(await fleet.rolls(options.group))
-    return runRoll(fleet, takenOver(roll, fleet.self, epoch, steadyNow()), options)
+    return runRoll(fleet, takenOver(roll, fleet.self, epoch, steadyNow()), { ...options, report })
   })
 }
 
@@ -169,11 +169,12 @@ async function runRoll(
 
 async function withFleet<T>(
   options: OperatorOptions,
-  run: (fleet: MeshFleet, operator: Operator) => Promise<T>,
+  run: (fleet: MeshFleet, operator: Operator, report: AgentOptions['report']) => Promise<T>,
 ): Promise<T> {
   const operator = await Operator.open(options)
   try {
-    return await run(new MeshFleet(operator, (text) => options.report({ type: 'warning', text })), operator)
+    const report = operator.telling(options.report)
+    return await run(new MeshFleet(operator, (text) => report({ type: 'warning', text })), operator, report)
   } finally {
     await operator.close()
   }

@@ -7,6 +7,7 @@ import type { Place } from '../../trust/members.ts'
 import { SiteSigner } from '../../trust/site-signer.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
+import { notMaster } from '../machine/require-master.ts'
 import type { ServicePart } from '../machine/service-part.ts'
 import { Enrolment } from '../mesh/enrolment.ts'
 import type { MeshNode, MeshNodeOptions } from '../mesh/mesh-node.ts'
@@ -42,20 +43,19 @@ export class Master {
     this.enrolment = { isOpen: () => invitations.anyOpen(), serve: (stream) => enrolment.serve(stream) }
   }
 
-  /** Opens the site's keys and renews the metadata, now and every RENEW_TICK_MS until the stack ends. Errors: those of the keys. */
-  static async open(
-    machine: Machine,
-    report: (event: AgentEvent) => void,
-    stack: AsyncDisposableStack,
-  ): Promise<Master> {
+  /** Opens the site's keys and invitations. Errors: those of the keys. */
+  static async open(machine: Machine, report: (event: AgentEvent) => void): Promise<Master> {
     const { trust, state } = machine
     const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust })
     const invitations = await InvitationBook.load(state.shelf('invitations', INVITATION))
-    await signer.renew()
-    const master = new Master(machine, signer, invitations, report)
-    const timer = setInterval(() => void master.#renew(), RENEW_TICK_MS)
+    return new Master(machine, signer, invitations, report)
+  }
+
+  /** Renews the metadata, now and every RENEW_TICK_MS until the stack ends. */
+  async renewNowAndThen(stack: AsyncDisposableStack): Promise<void> {
+    await this.#signer.renew()
+    const timer = setInterval(() => void this.#renew(), RENEW_TICK_MS)
     stack.adopt(timer, clearInterval)
-    return master
   }
 
   /** Takes a machine out of the site. Errors: NOT_A_MEMBER. */
@@ -104,7 +104,7 @@ export function masterMethods(
 ): ServicePart {
   const required = (): Master => {
     if (master !== undefined) return master
-    throw new MeshError('STATE_NOT_MASTER', `${machine.config.name} is not the master of the site`)
+    throw notMaster(machine.config)
   }
   return {
     methods: {

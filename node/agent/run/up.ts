@@ -11,10 +11,10 @@ import { serve } from './serve.ts'
 
 /** `mesh up`: serves this machine's image to the others until the signal aborts. */
 export async function up(options: AgentOptions): Promise<void> {
-  const machine = await Machine.open(options.stateDir, { configured: options.configured })
+  const machine = await Machine.open(options.stateDir, { ...options, opening: true })
   try {
     await useOwnDisk(machine, options)
-    await serve(machine, await currentOffer(machine), { ...options, command: 'up' })
+    await serve(machine, () => currentOffer(machine), options)
   } finally {
     await machine.close()
   }

@@ -1,8 +1,9 @@
 import { Command } from 'commander'
-import type { Status } from '../../../node/agent/run/status.ts'
+import type { Status } from '../../../node/agent/answer/status.ts'
 import { formatTime } from '../../../protocol/local-time.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds } from '../format.ts'
+import { PHASES } from '../output.ts'
 
 /** `mesh status`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
@@ -22,7 +23,8 @@ function describe(status: Status): string {
   const rows: [string, string][] = [
     ['machine', `${status.name} (${status.role}) of site ${status.site}${inGroup(status)}`],
     ['peer id', status.id],
-    ['running', status.running ? `mesh ${status.command}, pid ${status.pid}, ${status.peers} peers connected` : 'no'],
+    ['running', status.running ? describeRunning(status) : 'no'],
+    ...(status.work === undefined ? [] : [['at work', describeAtWork(status.work)] satisfies [string, string]]),
     ['disk', status.disk ?? 'none'],
     [
       'image',
@@ -52,6 +54,15 @@ function describe(status: Status): string {
   }
   rows.push(['members', String(status.members)], ['metadata', `valid until ${formatTime(status.metadataExpires)}`])
   return rows.map(([name, value]) => `${name.padEnd(10)}${value}`).join('\n')
+}
+
+function describeRunning({ command, pid, since, peers }: Status): string {
+  const from = since === undefined ? '' : ` since ${formatTime(since)}`
+  return `mesh ${command}, pid ${pid}${from}, ${peers} peers connected`
+}
+
+function describeAtWork({ phase, doneBytes, totalBytes, seconds }: NonNullable<Status['work']>): string {
+  return `${PHASES[phase]}: ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)} after ${formatSeconds(seconds)}`
 }
 
 function inGroup({ group, site }: Status): string {

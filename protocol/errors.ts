@@ -17,6 +17,7 @@ export const EXIT = {
   hook: 9,
   newer: 10,
   doubtful: 11,
+  missing: 12,
   interrupted: 130,
 } as const
 

@@ -11,7 +11,7 @@ import { readDocument } from '../../protocol/document.ts'
 import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { isRecord, object, optional, text } from '../../protocol/json-shape.ts'
 import { controlSocketPath } from '../state/state-directory.ts'
-import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
+import { CONTROL_BEAT_MS, CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
 
 /** A method of a running command: takes and returns plain JSON values. */
 export type ControlMethod = (params: Readonly<Record<string, unknown>>) => Promise<unknown>
@@ -22,7 +22,8 @@ type FindMethod = (name: string) => Promise<ControlMethod | undefined>
 /**
  * Lets other commands of the same machine talk to this one, over a Unix socket in the state directory that only its
  * owner can open. One line of JSON goes each way: `{"method","params"}` → `{"result"}` or
- * `{"error":{"code","message"}}`. The code is that of a MeshError, or UNEXPECTED.
+ * `{"error":{"code","message"}}`. The code is that of a MeshError, or UNEXPECTED. Spaces before an answer say that it is being
+ * worked on.
  */
 export class ControlServer {
   readonly #server: Server
@@ -73,7 +74,12 @@ export class ControlServer {
       if (end === -1 && text.length > MAX_CONTROL_BYTES) socket.destroy()
       if (end === -1) return
       socket.removeAllListeners('data')
-      void answer(text.slice(0, end), find).then((reply) => socket.end(`${JSON.stringify(reply)}\n`))
+      const beat = setInterval(() => socket.write(' '), CONTROL_BEAT_MS)
+      socket.on('close', () => clearInterval(beat))
+      void answer(text.slice(0, end), find).then((reply) => {
+        clearInterval(beat)
+        socket.end(`${JSON.stringify(reply)}\n`)
+      })
     })
   }
 }

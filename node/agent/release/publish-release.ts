@@ -2,8 +2,8 @@
  * The room `release`: the releases of an image.
  * `publishRelease` makes the next one from a disk, as release-plan has planned it and release-content has read it; open-site opens
  * the site it belongs to, and creates it at the first time. weigh-release says what it changes, and what speaks against it
- * (publish-doubts, restore-doubt, clock-doubts). preview-release does all but the signing. rollback publishes an earlier one again. releases
- * lists them, with what each has changed.
+ * (publish-doubts, restore-doubt, clock-doubts). preview-release does all but the signing. rollback publishes an earlier one again; bring-trees fetches
+ * the hash trees that it needs. releases lists them, with what each has changed.
  */
 
 import { resolve } from 'node:path'

@@ -24,7 +24,8 @@ describe('staging', { timeout: 4 * WAIT_MS }, () => {
     await lab.ok('pc1', ['restore'])
     await lab.stop('master')
     await dirty(lab.path('model.img'), Array(CHANGED).keys(), random)
-    await lab.serve('master', ['seed', lab.path('model.img')])
+    // More than half of the image changes.
+    await lab.serve('master', ['seed', lab.path('model.img'), '--force'])
   })
   afterAll(() => lab.close())
 

@@ -21,6 +21,9 @@ const shortText = text(MAX_TEXT_BYTES)
 /** A token has at most 4096 characters; MAX_ADDRESSES_PER_PEER addresses among them. */
 const token = anyText(MAX_ADDRESSES_PER_PEER * MAX_TEXT_BYTES)
 const role = literal('master', 'operator', 'machine')
+const blockCounts = object({ total: natural(), held: natural(), changed: natural(), unheld: natural() })
+/** Images that one master can have the disks of, and to spare. */
+const MAX_IMAGES = 1024
 const uplinkBytes = object({ blocks: natural(), pages: natural(), metadata: natural() })
 
 /** The answer to `live`. */
@@ -29,7 +32,8 @@ export const isLive: Check<Live> = object({
   release: optional(natural()),
   root: optional(shortText),
   size: optional(natural()),
-  blocks: optional(object({ total: natural(), held: natural(), changed: natural(), unheld: natural() })),
+  blocks: optional(blockCounts),
+  others: optional(list(object({ image: shortText, release: natural(), blocks: blockCounts }), MAX_IMAGES)),
   serving: optional(
     object({
       bytes: natural(),

@@ -17,6 +17,17 @@ import type { Work } from '../machine/work.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import type { HeldRelease } from '../offer/open-source.ts'
 
+/** Blocks of an image. */
+interface BlockCounts {
+  readonly total: number
+  /** Blocks this machine can serve. */
+  readonly held: number
+  /** Blocks that no longer are what was published or restored. */
+  readonly changed: number
+  /** Blocks that neither this machine nor any connected one holds. */
+  readonly unheld: number
+}
+
 /** Result of `mesh status`. */
 export interface Status {
   readonly event: 'status'
@@ -38,15 +49,9 @@ export interface Status {
   readonly release?: number
   readonly root?: string
   readonly size?: number
-  readonly blocks?: {
-    readonly total: number
-    /** Blocks this machine can serve. */
-    readonly held: number
-    /** Blocks that no longer are what was published or restored. */
-    readonly changed: number
-    /** Blocks that neither this machine nor any connected one holds. */
-    readonly unheld: number
-  }
+  readonly blocks?: BlockCounts
+  /** Other images that the master offers, too. */
+  readonly others?: readonly { readonly image: string; readonly release: number; readonly blocks: BlockCounts }[]
   /** What others take of this machine: bytes since the command began, bytes per second lately, machines. */
   readonly serving?: ServeFigures & { readonly inUse: boolean }
   /** A newer release than that on the disk, being fetched ahead. */
@@ -94,7 +99,8 @@ interface StatusMethodsOptions {
   readonly machine: Machine
   /** Undefined as long as the command is not in the network. */
   readonly node: () => MeshNode | undefined
-  readonly held?: () => HeldRelease | undefined
+  /** What is offered, the image of this machine first. */
+  readonly held?: () => readonly HeldRelease[]
   readonly staging?: () => StagingStatus | undefined
   readonly inUse?: () => boolean
 }
@@ -102,13 +108,13 @@ interface StatusMethodsOptions {
 /** The control methods `live` and `peers` of a command that is in the network, or will be. */
 export function statusMethods(options: StatusMethodsOptions): Pick<ServicePart, 'methods'> {
   const { machine, node, held, staging, inUse } = options
-  const live = async (): Promise<Live> => describeLive(node(), held?.(), staging?.(), inUse?.() === true)
+  const live = async (): Promise<Live> => describeLive(node(), held?.() ?? [], staging?.(), inUse?.() === true)
   return { methods: { live, peers: async () => describePeers(machine, node()) } }
 }
 
 /** What only the running command knows. */
 export type Live = Partial<
-  Pick<Status, 'image' | 'release' | 'root' | 'size' | 'blocks' | 'serving' | 'staging' | 'uplink'>
+  Pick<Status, 'image' | 'release' | 'root' | 'size' | 'blocks' | 'others' | 'serving' | 'staging' | 'uplink'>
 > &
   Pick<Status, 'peers'>
 
@@ -148,13 +154,14 @@ function describeRelease({ image, release, root, size }: VerifiedManifest): Part
 
 function describeLive(
   node: MeshNode | undefined,
-  held: HeldRelease | undefined,
+  [held, ...others]: readonly HeldRelease[],
   staging: StagingStatus | undefined,
   inUse: boolean,
 ): Live {
   if (node === undefined) return { peers: 0 }
   return {
     ...(held === undefined ? {} : { ...describeRelease(held.manifest), blocks: countBlocks(held, node) }),
+    ...(others.length === 0 ? {} : { others: others.map((one) => describeOther(one, node)) }),
     serving: { ...node.serving(), inUse },
     ...(staging === undefined ? {} : { staging }),
     uplink: node.uplink.bySite(),
@@ -167,7 +174,12 @@ function describeRestore(receipt: Receipt): NonNullable<Status['lastRestore']> {
   return { verified, release, startedAt, seconds: ms / 1000, ...(failure === null ? {} : { failure: failure.message }) }
 }
 
-function countBlocks({ manifest, source }: HeldRelease, node: MeshNode): NonNullable<Status['blocks']> {
+function describeOther(held: HeldRelease, node: MeshNode): NonNullable<Status['others']>[number] {
+  const { image, release } = held.manifest
+  return { image, release, blocks: countBlocks(held, node) }
+}
+
+function countBlocks({ manifest, source }: HeldRelease, node: MeshNode): BlockCounts {
   const total = source.tree.geometry.blockCount
   const held = source.heldCount
   const changed = total - manifest.preserve.count - held

@@ -10,3 +10,5 @@ export const HOLD_TICK_MS = 50
 export const MAX_VALUE_BYTES = 2 * 1024 * 1024
 /** Bytes of values at which one answer of the control socket is full; with the last value, quoted, it stays below MAX_CONTROL_BYTES. */
 export const VALUES_PAGE_BYTES = 512 * 1024
+/** Bytes of a path: Linux takes no longer ones. */
+export const MAX_PATH_BYTES = 4096

@@ -20,7 +20,7 @@ export function askedMethods({
   readonly machines: AskMachines
   readonly gatherer: ReceiptGatherer
   /** What this machine offers itself. */
-  readonly held?: () => HeldRelease | undefined
+  readonly held?: () => readonly HeldRelease[]
 }): Required<Pick<ServicePart, 'methods'>> {
   return {
     methods: {

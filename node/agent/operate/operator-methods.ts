@@ -12,7 +12,7 @@ interface OperatorMethodsOptions {
   readonly machine: Machine
   readonly node: MeshNode
   /** What this machine offers itself. */
-  readonly held: () => HeldRelease | undefined
+  readonly held: () => readonly HeldRelease[]
   readonly report: (event: AgentEvent) => void
 }
 

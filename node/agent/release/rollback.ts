@@ -59,7 +59,8 @@ interface RollbackRequest {
   readonly dryRun: boolean
 }
 
-const isReleaseChange: Check<ReleaseChange> = object({
+/** What a command of another version tells of a change must be this. */
+export const isReleaseChange: Check<ReleaseChange> = object({
   image: text(MAX_TEXT_BYTES),
   release: natural(),
   size: natural(),
@@ -119,10 +120,10 @@ export async function publishEarlier(
   const report = (event: AgentEvent): void => {
     if (event.type === 'warning') warnings.push(event.text)
   }
-  const change = await weighRollback(machine, {
   const trees = await bringTrees(earlier, parts)
-    earlier,
+  const change = await weighRollback(machine, {
     trees,
+    earlier,
     newest,
     release,
     force: request.force,
@@ -151,16 +152,16 @@ export async function publishEarlier(
 async function weighRollback(
   machine: Machine,
   {
-    earlier,
     trees,
+    earlier,
     newest,
     release,
     force,
     node,
     report,
   }: {
-    earlier: VerifiedManifest
     trees: TreeStore
+    earlier: VerifiedManifest
     newest: VerifiedManifest
     release: number
     force: boolean

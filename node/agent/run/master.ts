@@ -65,9 +65,11 @@ export class Master {
   }
 
   /** Publishes an earlier release again. Errors: those of {@link publishEarlier}. */
-  rollback(node: MeshNode, held: HeldRelease | undefined, params: Params): ReturnType<typeof publishEarlier> {
-    const parts = { machine: this.#machine, signer: this.#signer, node, source: held?.source }
-    return publishEarlier(rollbackRequest(params), parts)
+  rollback(node: MeshNode, held: readonly HeldRelease[], params: Params): ReturnType<typeof publishEarlier> {
+    const request = rollbackRequest(params)
+    const { image = this.#machine.config.image } = request
+    const source = held.find(({ manifest }) => manifest.image === image)?.source
+    return publishEarlier(request, { machine: this.#machine, signer: this.#signer, node, source })
   }
 
   /** Opens an invitation, and says by which token it is used. Errors: USAGE. */
@@ -100,7 +102,7 @@ export class Master {
 /** The master's methods of the control socket. On a machine that is not the master they refuse with STATE_NOT_MASTER. */
 export function masterMethods(
   master: Master | undefined,
-  { machine, node, held }: { machine: Machine; node: MeshNode; held: () => HeldRelease | undefined },
+  { machine, node, held }: { machine: Machine; node: MeshNode; held: () => readonly HeldRelease[] },
 ): ServicePart {
   const required = (): Master => {
     if (master !== undefined) return master

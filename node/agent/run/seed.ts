@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { resolve } from 'node:path'
 import type { Published } from '../machine/events.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { listenToRemember, rememberServing } from '../machine/settings.ts'
@@ -8,6 +9,7 @@ import type { Offer } from '../offer/open-source.ts'
 import { type NewSite, openSite } from '../release/open-site.ts'
 import { checkRequest, type PublishedRelease, publishRelease } from '../release/publish-release.ts'
 import type { ReleaseRequest } from '../release/release-plan.ts'
+import { publishThere } from './publish-here.ts'
 import { serve } from './serve.ts'
 
 /** Options of `mesh seed`. */
@@ -19,13 +21,18 @@ interface SeedOptions extends AgentOptions, ReleaseRequest, Pick<NewSite, 'site'
 
 /**
  * `mesh seed`: publishes the content of a disk as the next release (creating the site at the first time), then serves it
- * until the signal aborts. Unchanged content makes no release.
+ * until the signal aborts. Unchanged content makes no release. If the master runs already, it publishes and serves the image, too.
  * Errors: STATE_NOT_MASTER, those of {@link checkRequest}, {@link publishRelease} and {@link serve}.
  */
 export async function seed(options: SeedOptions): Promise<Published> {
   const { stateDir, site, name, once, command, signal } = options
   // What was asked for is looked at before a site is made for it.
   const size = await checkRequest(options)
+  const there = await publishThere(stateDir, { ...options, disk: resolve(options.disk) }, options)
+  if (there !== undefined) {
+    options.report({ type: 'published', published: there })
+    return there
+  }
   const listen = listenToRemember(options)
   const opened = { command, report: options.report, opening: !once }
   const machine = await openSite(stateDir, { site, name, listen: listen ?? [] }, opened)

@@ -15,7 +15,7 @@ import type { AgentOptions } from '../machine/options.ts'
 import type { ServicePart } from '../machine/service-part.ts'
 import { rememberReset, rememberServing } from '../machine/settings.ts'
 import { MeshNode } from '../mesh/mesh-node.ts'
-import { OfferedDisk } from '../offer/offered-disk.ts'
+import { OfferedDisks } from '../offer/offered-disks.ts'
 import type { Offer } from '../offer/open-source.ts'
 import { limitNode, spareUser, stepBack } from '../offer/serving-limits.ts'
 import { answerOperators } from '../operate/answer-operators.ts'
@@ -23,6 +23,7 @@ import { operatorMethods } from '../operate/operator-methods.ts'
 import { heardOfReceipt } from '../receipts/receipt-floor.ts'
 import { Stager } from '../stage/stager.ts'
 import { Master, masterMethods } from './master.ts'
+import { publishMethods } from './publish-here.ts'
 
 /** What {@link serve} takes of a command's options. */
 type ServeOptions = Pick<AgentOptions, 'listen' | 'mdns' | 'serving' | 'reset' | 'fromFile' | 'signal' | 'report'>
@@ -46,24 +47,27 @@ export async function serve(machine: Machine, prepare: Prepare, options: ServeOp
   const node = stack.adopt(started, (it) => it.stop())
   limitNode(node, serving)
   const use = spareUser(node, serving, report, stack)
-  const disk = new OfferedDisk({ machine, node, pool, report, signal })
+  const disks = new OfferedDisks({ machine, node, pool, report, signal }, stack)
   const stager = new Stager({ machine, node, config: serving, inUse: () => use.inUse, report })
   const heardOf = async (number: number, by: string): Promise<void> => {
     const doubt = await heardOfReceipt(machine, { number, by }, (reason) => recordLogDoubt(machine.state, reason))
     if (doubt !== undefined) report({ type: 'warning', text: `${doubt}; the next restore will read the whole disk` })
   }
-  const [held, staging] = [() => disk.held, () => stager.status()]
+  const [held, staging] = [() => disks.held, () => stager.status()]
+  const ready = Promise.withResolvers<void>()
   await open(machine, node, stack, [
     answerOperators({ machine, use, reset, staging, heardOf, report }, stack),
     operatorMethods({ machine, node, held, report }, stack),
     masterMethods(master, { machine, node, held }),
+    publishMethods({ machine, node, disks, ready: ready.promise, report, signal }),
     statusMethods({ machine, node: () => node, held, staging, inUse: () => use.inUse }),
   ])
   const offer = await prepare(node, report)
   stepBack(serving)
   await master?.renewNowAndThen(stack)
   report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
-  const offered = offer === undefined ? undefined : await disk.open(offer, stack)
+  const offered = await disks.openAll(offer)
+  ready.resolve()
   if (offered !== undefined) {
     stager.start(offered)
     stack.adopt(stager, (it) => it.stop())

@@ -40,6 +40,10 @@ function describe(status: Status): string {
     if (unheld > 0)
       rows.push(['missing', `${unheld} blocks nobody holds any more: run \`mesh seed\` again on the master`])
   }
+  for (const { image, release, blocks } of status.others ?? []) {
+    const changed = blocks.changed > 0 ? `, ${blocks.changed} changed` : ''
+    rows.push(['also', `${image} release ${release}: ${blocks.held} of ${blocks.total} blocks can be served${changed}`])
+  }
   if (status.staging !== undefined) rows.push(['staged', describeStaging(status.staging)])
   if (status.serving !== undefined) rows.push(['served', describeServing(status.serving)])
   for (const { site, in: into, out } of status.uplink ?? [])

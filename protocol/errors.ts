@@ -18,6 +18,7 @@ export const EXIT = {
   newer: 10,
   doubtful: 11,
   removed: 12,
+  missing: 13,
   interrupted: 130,
 } as const
 
@@ -141,6 +142,11 @@ const FAULTS = {
     advice: 'Run `mesh join TOKEN --disk DISK` (or `mesh seed DISK` on the master) first.',
   },
   STATE_IN_USE: { exit: EXIT.state, advice: 'Stop that process first, or give another --state directory.' },
+  STATE_BUSY: {
+    exit: EXIT.state,
+    advice:
+      'Wait until it has ended, or stop it (run again, it goes on where it was); then run this command again. `mesh status` shows how far it is.',
+  },
   STATE_UNWRITABLE: {
     exit: EXIT.state,
     advice:

@@ -8,7 +8,7 @@ interface Parts {
 }
 
 /** A key that may be absent, for example because it came later than others. */
-export type Optional<T> = Check<T> & { readonly optional: true }
+type Optional<T> = Check<T> & { readonly optional: true }
 
 type Shape = Readonly<Record<string, Check<unknown>>>
 type Of<C> = C extends (value: unknown) => value is infer T ? T : never

@@ -80,7 +80,7 @@ const record = {
 export type Receipt = Shaped<typeof record>
 
 /** What a receipt says, as it is passed on to programs. */
-export const isReceipt: Check<Receipt> = object(record)
+const isReceipt: Check<Receipt> = object(record)
 const RECEIPT = { name: 'the receipt', shape: isReceipt, fault: 'PROTOCOL_VIOLATION' } as const
 const isText = anyText(MAX_RECEIPT_BYTES)
 

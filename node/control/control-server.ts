@@ -8,18 +8,22 @@ import { chmod, rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
 import { MAX_TEXT_BYTES } from '../../protocol/constants.ts'
 import { readDocument } from '../../protocol/document.ts'
-import { isMeshError } from '../../protocol/errors.ts'
+import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { isRecord, object, optional, text } from '../../protocol/json-shape.ts'
 import { listenInPlace } from '../state/socket-place.ts'
-import { CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
+import { CONTROL_BEAT_MS, CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
 
 /** A method of a running command: takes and returns plain JSON values. */
 export type ControlMethod = (params: Readonly<Record<string, unknown>>) => Promise<unknown>
 
+/** The method of this name; undefined if there is none. May wait for a method that is about to come, and may throw why there is none. */
+type FindMethod = (name: string) => Promise<ControlMethod | undefined>
+
 /**
  * Lets other commands of the same machine talk to this one, over a Unix socket of the state directory that only its
  * owner can open. One line of JSON goes each way: `{"method","params"}` → `{"result"}` or
- * `{"error":{"code","message"}}`. The code is that of a MeshError, or UNEXPECTED.
+ * `{"error":{"code","message"}}`. The code is that of a MeshError, or UNEXPECTED. Spaces before an answer say that it is being
+ * worked on.
  */
 export class ControlServer {
   readonly #server: Server
@@ -35,10 +39,10 @@ export class ControlServer {
    * Listens. The caller holds the state directory, so a socket that is already there belongs to a dead process. Errors:
    * STATE_UNWRITABLE, SYSTEM_LIMIT.
    */
-  static async listen(stateDir: string, methods: Readonly<Record<string, ControlMethod>>): Promise<ControlServer> {
+  static async listen(stateDir: string, find: FindMethod): Promise<ControlServer> {
     const { listening, release } = await listenInPlace(stateDir, 'control.sock', bind)
     const control = new ControlServer(listening, release)
-    listening.on('connection', (socket) => control.#accept(socket, methods))
+    listening.on('connection', (socket) => control.#accept(socket, find))
     return control
   }
 
@@ -48,7 +52,7 @@ export class ControlServer {
     await this.#release()
   }
 
-  #accept(socket: Socket, methods: Readonly<Record<string, ControlMethod>>): void {
+  #accept(socket: Socket, find: FindMethod): void {
     this.#sockets.add(socket)
     socket.on('close', () => this.#sockets.delete(socket))
     // A caller may go away without its answer.
@@ -61,7 +65,12 @@ export class ControlServer {
       if (end === -1 && text.length > MAX_CONTROL_BYTES) socket.destroy()
       if (end === -1) return
       socket.removeAllListeners('data')
-      void answer(text.slice(0, end), methods).then((reply) => socket.end(`${JSON.stringify(reply)}\n`))
+      const beat = setInterval(() => socket.write(' '), CONTROL_BEAT_MS)
+      socket.on('close', () => clearInterval(beat))
+      void answer(text.slice(0, end), find).then((reply) => {
+        clearInterval(beat)
+        socket.end(`${JSON.stringify(reply)}\n`)
+      })
     })
   }
 }
@@ -83,11 +92,11 @@ const REQUEST = {
   fault: 'USAGE',
 } as const
 
-async function answer(line: string, methods: Readonly<Record<string, ControlMethod>>): Promise<unknown> {
+async function answer(line: string, find: FindMethod): Promise<unknown> {
   try {
     const { method: name, params = {} } = readDocument(REQUEST, line)
-    const method = Object.hasOwn(methods, name) ? methods[name] : undefined
-    if (method === undefined) return { error: { code: 'USAGE', message: `no method ${name} here` } }
+    const method = await find(name)
+    if (method === undefined) throw new MeshError('USAGE', `no method ${name} here`)
     return { result: (await method(params)) ?? null }
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error)

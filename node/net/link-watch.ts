@@ -28,6 +28,8 @@ export class LinkWatch {
   readonly #up = new Map<string, number>()
   /** Cards that had one, and when they lost it. */
   readonly #lost = new Map<string, number>()
+  /** When somebody was reached last. */
+  #workedAt = Number.NEGATIVE_INFINITY
 
   constructor(watch: NetworkWatch, options: LinkWatchOptions) {
     this.#watch = watch
@@ -45,19 +47,20 @@ export class LinkWatch {
   /** Somebody was reached: nothing more is to be expected of the links that are up now. */
   works(): void {
     for (const card of this.#up.keys()) this.#up.set(card, Number.NEGATIVE_INFINITY)
+    this.#workedAt = this.#options.now()
   }
 
   /** Whether peers that cannot be reached now may be a moment later: a link is new, or was lost a while ago. */
   isComing(): boolean {
     const now = this.#options.now()
     if ([...this.#up.values()].some((since) => now - since < LINK_SETTLE_MS)) return true
-    return this.#up.size === 0 && [...this.#lost.values()].some((at) => now - at < LINK_LOST_PATIENCE_MS)
+    return this.#missed().some(([, at]) => now - at < LINK_LOST_PATIENCE_MS)
   }
 
   /** Why no peer may be reached, as the rest of a sentence; undefined if this machine knows no reason. */
   fault(): string | undefined {
-    if (this.#up.size > 0) return undefined
-    const lost = [...this.#lost.keys()].map((card) => this.#why(card))
+    const lost = this.#missed().map(([card]) => this.#why(card))
+    if (lost.length === 0 && this.#up.size > 0) return undefined
     return lost.length > 0 ? lost.join(', ') : 'no network card of this machine has a link and an address'
   }
 
@@ -66,6 +69,14 @@ export class LinkWatch {
     const now = this.#options.now()
     const young = [...this.#up].map(([card, since]) => ({ card, restMs: LINK_SETTLE_MS - (now - since) }))
     return young.filter(({ restMs }) => restMs > 0).sort((a, b) => b.restMs - a.restMs)[0]
+  }
+
+  /**
+   * Cards that were lost, and when, as far as it may be by them that nobody is reached: not, if somebody was reached since then by
+   * another card.
+   */
+  #missed(): [string, number][] {
+    return [...this.#lost].filter(([, at]) => this.#up.size === 0 || at >= this.#workedAt)
   }
 
   #look(): void {

@@ -1,7 +1,7 @@
 import { MAX_RECEIPT_PEERS, MAX_ROLL_MACHINES, MAX_TEXT_BYTES } from '../../protocol/constants.ts'
 import { type Check, list, literal, natural, object, optional, real, text, truth } from '../../protocol/json-shape.ts'
 import type { ReceiptSummary } from './receipt-summary.ts'
-import { type Roll, TURNS, type Turn } from './roll.ts'
+import { isMissing, type Roll, TURNS, type Turn } from './roll.ts'
 
 /** One machine of a roll; of a roll that still runs, as far as is known. */
 export interface ReportRow extends Partial<Omit<ReceiptSummary, 'key' | 'reason'>> {
@@ -16,6 +16,8 @@ export interface RollReport {
   readonly verified: number
   readonly failed: number
   readonly skipped: number
+  /** Names of the machines that never came back, or were off all the time; absent from reports of earlier versions. */
+  readonly missing?: readonly string[]
   readonly rows: readonly ReportRow[]
 }
 
@@ -26,6 +28,7 @@ export const isRollReport: Check<RollReport> = object({
   verified: natural(),
   failed: natural(),
   skipped: natural(),
+  missing: optional(list(shortText, MAX_ROLL_MACHINES)),
   rows: list(
     object({
       machine: shortText,
@@ -53,6 +56,7 @@ export function reportOf(roll: Roll, receipts: ReadonlyMap<string, ReceiptSummar
     verified: count('verified'),
     failed: count('failed'),
     skipped: count('skipped'),
+    missing: roll.machines.filter(isMissing).map(({ name }) => name),
     // The document names the receipt of this reset only when the machine's turn has ended.
     rows: roll.machines.map(({ id, name, turn, why }) => ({
       machine: name,

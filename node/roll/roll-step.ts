@@ -1,7 +1,7 @@
 import { Bitmap } from '../../protocol/bitmap.ts'
 import { ROLL_ASK_AGAIN_MS } from './limits.ts'
 import type { ReceiptSummary } from './receipt-summary.ts'
-import { hasEnded, isDown, isOver, type Roll, type RollMachine } from './roll.ts'
+import { hasEnded, IS_OFF, isDown, isOver, NOT_POWERED_ON, type Roll, type RollMachine } from './roll.ts'
 import { nextWave, type Shortage, type WaveMachine } from './waves.ts'
 
 /** One machine as it was seen a moment ago. */
@@ -140,7 +140,7 @@ function observe(machine: RollMachine, sight: Sight | undefined, document: Roll,
     // A woken machine that is up may go down at once. It counts as asked, so that it is not woken again.
     if (sight?.up === true) return { ...turned(machine, 'waiting', now), askedAt: 1 }
     if (now - machine.since <= rules.timeoutSeconds * 1000) return machine
-    return turned(machine, 'skipped', now, 'was told to power on, and did not come up')
+    return turned(machine, 'skipped', now, NOT_POWERED_ON)
   }
   if (machine.turn === 'waiting') {
     if (sight?.up === true && sight.image !== document.image)
@@ -173,7 +173,7 @@ function ended(
 }
 
 function whyNotReady(sight: Sight | undefined, { release, rules }: Roll): string {
-  if (sight?.up !== true) return 'is off'
+  if (sight?.up !== true) return IS_OFF
   if (sight.newest < release) return `does not know release ${release} yet`
   if (!sight.told) return 'has not said yet what it holds'
   return sight.inUse && !rules.evenInUse ? 'is in use' : ''
@@ -279,7 +279,7 @@ function end(document: Roll, { now, windowOpen }: View): Roll {
   if (document.idleSince === 0) return update(document, { idleSince: now })
   if (now - document.idleSince <= rules.patienceSeconds * 1000) return document
   // Machines that are off are given up first: perhaps only they kept the others waiting.
-  const off = waiting.filter(({ why }) => why === 'is off')
+  const off = waiting.filter(({ why }) => why === IS_OFF)
   const given = new Set((off.length > 0 ? off : waiting).map(({ id }) => id))
   const rest = machines.map((one) => (given.has(one.id) ? turned(one, 'skipped', now, one.why) : one))
   return update(document, { machines: rest, idleSince: 0 })

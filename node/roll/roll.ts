@@ -118,6 +118,18 @@ export function isOver({ turn }: RollMachine): boolean {
   return turn === 'verified' || turn === 'failed' || turn === 'skipped'
 }
 
+/** Why a machine waits, or was skipped, that does not answer. */
+export const IS_OFF = 'is off'
+/** Why a machine was skipped that was powered on in vain. */
+export const NOT_POWERED_ON = 'was told to power on, and did not come up'
+
+/**
+ * Whether nobody knows what became of a machine: it went down and no receipt of that came back, or it was off all the time.
+ */
+export function isMissing({ turn, why, receipt }: Pick<RollMachine, 'turn' | 'why' | 'receipt'>): boolean {
+  return (turn === 'failed' && receipt === '') || (turn === 'skipped' && (why === IS_OFF || why === NOT_POWERED_ON))
+}
+
 /** Whether `a` was written after `b` of the same group. */
 export function isNewer(a: Pick<Roll, 'epoch' | 'sequence'>, b: typeof a): boolean {
   return a.epoch > b.epoch || (a.epoch === b.epoch && a.sequence > b.sequence)

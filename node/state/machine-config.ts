@@ -74,7 +74,8 @@ const isPositive = which(real, (value) => value > 0)
 /** Lists that people have made. */
 const MAX_LIST = 1024
 
-const isKnownDisk: Check<KnownDisk> = object({
+/** What a disk is known by must be this. */
+export const isKnownDisk: Check<KnownDisk> = object({
   kind: literal('file', 'disk', 'partition', 'loop', 'mapped', 'raid'),
   size: natural(),
   sectorBytes: optional(natural()),

@@ -1,28 +1,25 @@
+import assert from 'node:assert/strict'
 import type { Level } from 'level'
 import { type DocumentShape, readDocument } from '../../protocol/document.ts'
-
-/** Keys between which to look, in the order of their characters. */
-interface KeyRange {
-  readonly gt?: string
-  readonly lt?: string
-  readonly reverse?: boolean
-  readonly limit?: number
-}
+import type { KeyRange, StoredValues } from './stored-values.ts'
 
 /** A named part of the state database: documents of one kind, as JSON, each checked when it is read. */
 export class Shelf<T> {
-  readonly #database: Level<string, string>
+  readonly #values: StoredValues
+  readonly #database: Level<string, string> | undefined
   readonly #document: DocumentShape<T>
   readonly #name: string
   readonly #failed: (error: unknown) => unknown
 
-  /** `failed`: makes a fault of the world of what the database throws. */
+  /** `database`: where values are put; undefined if they are only read. `failed`: makes a fault of the world of what the database throws. */
   constructor(
-    database: Level<string, string>,
+    values: StoredValues,
+    database: Level<string, string> | undefined,
     name: string,
     document: DocumentShape<T>,
     failed: (error: unknown) => unknown,
   ) {
+    this.#values = values
     this.#database = database
     this.#name = name
     this.#document = document
@@ -31,13 +28,14 @@ export class Shelf<T> {
 
   /** Errors: FORMAT_NEWER, and the document's `fault`. */
   async get(key: string): Promise<T | undefined> {
-    const json = await this.#part().get(key)
+    const json = await this.#values.get(this.#name, key)
     return json === undefined ? undefined : readDocument(this.#document, json)
   }
 
   /** Errors: as {@link get}. */
   async *iterator(range: KeyRange = {}): AsyncGenerator<[string, T]> {
-    for await (const [key, json] of this.#part().iterator(range)) yield [key, readDocument(this.#document, json)]
+    for await (const [key, json] of this.#values.entries(this.#name, range))
+      yield [key, readDocument(this.#document, json)]
   }
 
   keys(range: KeyRange = {}): Promise<string[]> {
@@ -65,12 +63,19 @@ export class Shelf<T> {
       ...puts.map(([key, value]) => ({ type: 'put', key, value: JSON.stringify(value), sublevel }) as const),
       ...dels.map((key) => ({ type: 'del', key, sublevel }) as const),
     ]
-    await this.#database.batch(changes, { sync: true }).catch((error: unknown) => {
-      throw this.#failed(error)
-    })
+    await this.#own()
+      .batch(changes, { sync: true })
+      .catch((error: unknown) => {
+        throw this.#failed(error)
+      })
   }
 
   #part() {
-    return this.#database.sublevel<string, string>(this.#name, { valueEncoding: 'utf8' })
+    return this.#own().sublevel<string, string>(this.#name, { valueEncoding: 'utf8' })
+  }
+
+  #own(): Level<string, string> {
+    assert(this.#database !== undefined, `the shelf ${this.#name} is only read here`)
+    return this.#database
   }
 }

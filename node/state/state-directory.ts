@@ -19,6 +19,7 @@ import { copyDatabase } from './database-copy.ts'
 import { isMachineConfig, type MachineConfig } from './machine-config.ts'
 import { Shelf } from './shelf.ts'
 import { readStored } from './stored-document.ts'
+import { ownValues, type StoredValues } from './stored-values.ts'
 
 const FORMAT_NAME = 'lab-mesh-state'
 const FORMAT_VERSION = 1
@@ -32,39 +33,49 @@ export class StateDirectory {
   readonly directory: string
   readonly #database: Level<string, string> | undefined
   readonly #copy: CopiedDatabase | undefined
+  readonly #values: StoredValues | undefined
   #machine: MachineConfig | undefined
 
   private constructor(
     directory: string,
     database: Level<string, string> | undefined,
+    values: StoredValues | undefined,
     machine: MachineConfig | undefined,
     copy?: CopiedDatabase,
   ) {
     this.directory = directory
     this.#database = database
+    this.#values = values
     this.#copy = copy
     this.#machine = machine
   }
 
   /**
    * Opens a state directory. `create` makes one of a missing or empty directory. `readOnly` takes no lock and opens no
-   * database. `orCopy`: where nothing can be written (a file system that is read-only, or full), a copy of the database is opened, and
-   * {@link unwritable} says so; nothing that is changed then is kept. The format is checked before anything is changed. Errors: STATE_MISSING, STATE_IN_USE (naming the
+   * database; shelves can then be read if `values` says how. `orCopy`: where nothing can be written (a file system that is read-only,
+   * or full), a copy of the database is opened, and {@link unwritable} says so; nothing that is changed then is kept. The format is
+   * checked before anything is changed. Errors: STATE_MISSING, STATE_IN_USE (naming the
    * holder), FORMAT_NEWER, STATE_CORRUPT, STATE_UNWRITABLE, DISK_FULL.
    */
   static async open(
     path: string,
-    options: { create: boolean; readOnly?: boolean; orCopy?: boolean; command?: string },
+    options: {
+      readonly create: boolean
+      readonly readOnly?: boolean
+      readonly orCopy?: boolean | undefined
+      readonly command?: string | undefined
+      readonly values?: StoredValues
+    },
   ): Promise<StateDirectory> {
     const directory = resolve(path)
     await checkFormat(directory, options.create)
     const machine = await readMachine(directory)
-    if (options.readOnly === true) return new StateDirectory(directory, undefined, machine)
+    if (options.readOnly === true) return new StateDirectory(directory, undefined, options.values, machine)
     const database = await openDatabase(directory, join(directory, 'db')).catch((fault: unknown) => fault)
     if (!(database instanceof Level)) {
       const copy = options.orCopy === true ? await openCopy(directory, database) : undefined
       if (copy === undefined) throw database
-      return new StateDirectory(directory, copy.database, machine, copy)
+      return new StateDirectory(directory, copy.database, ownValues(copy.database), machine, copy)
     }
     try {
       const holder = { pid: process.pid, command: options.command ?? process.argv.slice(2, 3).join('') }
@@ -77,7 +88,7 @@ export class StateDirectory {
         throw fault
       }
     }
-    return new StateDirectory(directory, database, machine)
+    return new StateDirectory(directory, database, ownValues(database), machine)
   }
 
   path(...parts: string[]): string {
@@ -99,10 +110,20 @@ export class StateDirectory {
     this.#machine = machine
   }
 
+  /** What the shelves hold. */
+  get values(): StoredValues {
+    if (this.#values === undefined) throw new Error('the state directory was opened read-only')
+    return this.#values
+  }
+
+  /** Whether this process holds the directory. */
+  get isHeld(): boolean {
+    return this.#database !== undefined
+  }
+
   /** A named part of the database, with documents of one kind. */
   shelf<T>(name: string, document: DocumentShape<T>): Shelf<T> {
-    if (this.#database === undefined) throw new Error('the state directory was opened read-only')
-    return new Shelf(this.#database, name, document, (error) =>
+    return new Shelf(this.values, this.#database, name, document, (error) =>
       storageError(systemError(error, causesOf(error).text), this.path('db')),
     )
   }

@@ -43,6 +43,16 @@ describe('the configuration file of a machine', () => {
     const token = await lab.invite('master')
     await lab.ok('m1', ['join', token, '--name', 'm1', '--config', file])
     expect((await saved()).disk).toBe(lab.path('m1.img'))
+    const { machine } = await lab.ok('m1', ['config', 'show', '--config', file])
+    const facts = Object.fromEntries(
+      (machine as { name: string; value: string; from: string }[]).map((one) => [one.name, one]),
+    )
+    expect(facts).toMatchObject({
+      name: { value: 'm1', from: 'machine.json' },
+      role: { value: 'machine', from: 'signed list' },
+      group: { value: 'lab', from: 'signed list' },
+      'disk is': { value: `${lab.path('m1.img')} (file, ${image.byteLength} bytes)`, from: 'machine.json' },
+    })
     expect(await lab.ok('m1', ['restore', '--config', file])).toMatchObject({ verified: true, image: 'model' })
     expect(await readFile(lab.path('m1.img'))).toEqual(image)
   })

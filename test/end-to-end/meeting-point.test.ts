@@ -1,7 +1,7 @@
 import { readFile, truncate, writeFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import type { PeerStatus } from '../../node/agent/run/status.ts'
+import type { PeerStatus } from '../../node/agent/answer/status.ts'
 import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import { SiteSigner } from '../../node/trust/site-signer.ts'
 import { TrustStore } from '../../node/trust/trust-store.ts'

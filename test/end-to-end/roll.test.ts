@@ -103,10 +103,10 @@ describe('a roll', () => {
     })
 
     const last = await rolled('office', 'start', ...args)
-    expect(last.code, last.stderr).toBe(EXIT.unavailable)
+    expect(last.code, last.stderr).toBe(EXIT.missing)
     const { roll: ended, report } = rollOf(last)
     expect(ended).toMatchObject({ state: 'done', epoch: 2, attended: false })
-    expect(report).toMatchObject({ verified: 2, failed: 1, skipped: 1 })
+    expect(report).toMatchObject({ verified: 2, failed: 1, skipped: 1, missing: ['pc2'] })
     const rows = new Map(report!.rows.map((row) => [row.machine, row]))
     expect(rows.get('pc2')).toMatchObject({ turn: 'failed', why: 'did not come back within 0.8 min' })
     expect(rows.get('pc2')).not.toHaveProperty('blocks')

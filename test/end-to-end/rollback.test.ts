@@ -1,4 +1,4 @@
-import { copyFile, readFile } from 'node:fs/promises'
+import { copyFile, readFile, rm } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { type Releases, releases } from '../../node/agent/release/releases.ts'
 import { Lab, type MeshEvent } from '../../tools/lab/local-lab.ts'
@@ -96,5 +96,27 @@ describe('releases, and going back to one', { timeout: 4 * WAIT_MS }, () => {
     expect((await lab.run('master', ['rollback', '9'])).result).toMatchObject({ code: 'IMAGE_UNKNOWN' })
     await lab.serve('pc1', ['up'])
     expect((await lab.run('pc1', ['rollback', '1'])).result).toMatchObject({ code: 'STATE_NOT_MASTER' })
+  })
+
+  it('need hash trees, which a master that has none fetches from machines, or says whom to start', async () => {
+    const forget = async (): Promise<void> => {
+      await lab.stop('master')
+      await rm(lab.path('master', 'trees'), { recursive: true })
+      await lab.serve('master', ['up'])
+    }
+    await forget()
+    const of = { release: 5, content: 1, blocks: { total: BLOCKS, notHere: BLOCKS, nowhere: 0 } }
+    await vi.waitFor(async () => expect((await rollback('1', '--dry-run')).blocks).toEqual(of.blocks), {
+      timeout: WAIT_MS,
+      interval: 500,
+    })
+    expect(await rollback('1')).toMatchObject(of)
+    await lab.stop('pc1')
+    await forget()
+    const refused = await lab.run('master', ['rollback', '2'])
+    expect(refused).toMatchObject({ code: 7, result: { code: 'BLOCKS_UNAVAILABLE' } })
+    expect(refused.stderr).toMatch(
+      /the hash tree of release 2 of model is neither on this master .*; start a machine whose disk holds release 2/,
+    )
   })
 })

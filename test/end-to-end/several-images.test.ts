@@ -1,9 +1,10 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Status } from '../../node/agent/answer/status.ts'
 import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import { Lab, type MeshEvent } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
-import { BLOCK, joinMachine, startMaster } from '../support/fixtures.ts'
+import { BLOCK, dirty, joinMachine, startMaster } from '../support/fixtures.ts'
 import { testSeed } from '../support/seed.ts'
 
 const BLOCKS = 32
@@ -63,5 +64,51 @@ describe('two images of one site', { timeout: 240_000 }, () => {
     const { peers } = await restored('pc2', await lab.ok('pc2', ['restore']))
     expect(peers.find(({ name }) => name === 'pc1')?.blocks ?? 0).toBeGreaterThan(SHARED / 2)
     await up.stop()
+  })
+
+  it('are served by one master side by side, a third one while it serves, and all of them after a new start', async () => {
+    await lab.stop('pc1')
+    const named = async (): Promise<string[]> => {
+      const { image, others } = (await lab.ok('master', ['status'])) as unknown as Status
+      return [image!, ...(others ?? []).map((one) => `${one.image} ${one.blocks.held}`)]
+    }
+    expect(await named()).toEqual(['other', `model ${BLOCKS}`])
+    const third = Buffer.from(random.bytes(8 * BLOCK))
+    await writeFile(lab.path('third.img'), third)
+    const dry = await lab.ok('master', ['seed', lab.path('third.img'), '--image', 'third', '--dry-run'])
+    expect(dry).toMatchObject({ event: 'would-publish', release: 1 })
+    const seed = await lab.run('master', ['seed', lab.path('third.img'), '--image', 'third'])
+    expect(seed, seed.stderr).toMatchObject({ code: 0, result: { event: 'published', image: 'third', release: 1 } })
+    expect(await named()).toEqual(['other', `model ${BLOCKS}`, 'third 8'])
+    const again = await lab.run('master', ['seed', lab.path('third.img')])
+    expect(again.result).toMatchObject({
+      code: 'STATE_IN_USE',
+      message: expect.stringMatching(/serves image third/) as string,
+    })
+
+    await lab.stop('master')
+    await writeFile(lab.path('other.img'), other.subarray(BLOCK))
+    const up = await lab.serve('master', ['up'])
+    const warned = await up.when(({ event, text }) => event === 'warning' && String(text).includes('image other'))
+    expect(warned?.text).toMatch(/^image other is not offered: .*other\.img/)
+    expect(await named()).toEqual(['third', `model ${BLOCKS}`])
+    const token = await lab.invite('master', 2)
+    for (const [name, image, content] of [
+      ['pc3', 'model', await readFile(lab.path('model.img'))],
+      ['pc4', 'third', third],
+    ] as const) {
+      await writeFile(lab.path(`${name}.img`), new Uint8Array(content.byteLength))
+      await lab.ok(name, ['join', token, '--disk', lab.path(`${name}.img`), '--name', name, '--image', image])
+      const { peers } = (await lab.ok(name, ['restore'])) as unknown as RestoreResult
+      expect(peers.map((peer) => peer.name)).toEqual(['master'])
+      expect(await readFile(lab.path(`${name}.img`))).toEqual(content)
+    }
+    await lab.stop('master')
+    // Which image the disk has is known.
+    await dirty(lab.path('model.img'), [1], random)
+    expect(await lab.ok('master', ['seed', lab.path('model.img'), '--once'])).toMatchObject({
+      image: 'model',
+      release: 2,
+    })
   })
 })

@@ -1,7 +1,7 @@
 import { readFile, stat, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { isLive } from '../../node/agent/answer/replies.ts'
 import type { StagingStatus } from '../../node/agent/machine/events.ts'
-import { isDiskNow } from '../../node/agent/release/releases.ts'
 import { callControl } from '../../node/control/control-client.ts'
 import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import type { Receipt } from '../../protocol/receipt.ts'
@@ -88,7 +88,7 @@ describe('a release that is staged while the machines run', { timeout: 4 * WAIT_
   }
 
   async function staging(machine: string): Promise<StagingStatus | undefined> {
-    return (await callControl(lab.path(machine), 'disk', isDiskNow)).staging
+    return (await callControl(lab.path(machine), 'live', isLive)).staging
   }
 
   it('is restored without any network, whatever the session has written, and leaves nothing staged', async () => {

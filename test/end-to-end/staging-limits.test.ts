@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { isLive } from '../../node/agent/answer/replies.ts'
 import type { StagingStatus } from '../../node/agent/machine/events.ts'
-import { isDiskNow } from '../../node/agent/release/releases.ts'
 import { callControl } from '../../node/control/control-client.ts'
 import { Lab } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
@@ -24,12 +24,13 @@ describe('staging', { timeout: 4 * WAIT_MS }, () => {
     await lab.ok('pc1', ['restore'])
     await lab.stop('master')
     await dirty(lab.path('model.img'), Array(CHANGED).keys(), random)
-    await lab.serve('master', ['seed', lab.path('model.img')])
+    // More than half of the image changes.
+    await lab.serve('master', ['seed', lab.path('model.img'), '--force'])
   })
   afterAll(() => lab.close())
 
   async function staging(): Promise<StagingStatus | undefined> {
-    return (await callControl(lab.path('pc1'), 'disk', isDiskNow)).staging
+    return (await callControl(lab.path('pc1'), 'live', isLive)).staging
   }
 
   it('keeps to a rate, and goes on where it was killed', async () => {

@@ -71,6 +71,7 @@ export function action<Options extends object, Args extends unknown[]>(
     const config = configOf(command)?.values ?? {}
     const agent: AgentOptions = {
       stateDir: options.state,
+      command: nameOf(command),
       listen: options.listen,
       mdns: options.mdns,
       configured: {
@@ -114,6 +115,12 @@ function stopOnSignals(stop: AbortController, output: Output): () => void {
   return () => {
     for (const signal of signals) process.off(signal, onSignal)
   }
+}
+
+/** `roll start` of a command of a command. */
+function nameOf(command: Command): string {
+  const above = command.parent
+  return above === null || above.parent === null ? command.name() : `${nameOf(above)} ${command.name()}`
 }
 
 function reportError(output: Output, thrown: unknown): number {

@@ -8,7 +8,8 @@ import { formatBytes, formatSeconds } from './format.ts'
 const LINE_EVERY_MS = 2_000
 const JSON_PROGRESS_EVERY_MS = 500
 
-const PHASES: Readonly<Record<Progress['phase'], string>> = {
+/** What people are told of a phase. */
+export const PHASES: Readonly<Record<Progress['phase'], string>> = {
   copy: 'Copying',
   hash: 'Hashing',
   repeats: 'Comparing what repeats',

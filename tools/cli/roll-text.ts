@@ -18,8 +18,10 @@ export function describePlan({ group, image, release, waves, rest }: PlannedRoll
 export function describeRoll({ roll, report, heard }: RollResult): string {
   const { group, state, why, image, release, operatorName, attended, machines } = roll
   const who = attended ? `run by ${operatorName}` : `last run by ${operatorName}`
+  const { missing = [] } = report ?? {}
+  const but = state !== 'done' || missing.length === 0 ? '' : `, but missing: ${missing.join(', ')}`
   const lines = [
-    `Roll of ${group} to release ${release} of ${image}, ${who}: ${state}${why === '' ? '' : ` (${why})`}.`,
+    `Roll of ${group} to release ${release} of ${image}, ${who}: ${state}${why === '' ? '' : ` (${why})`}${but}.`,
     heard === false ? 'Nobody is at it now: `mesh roll resume` goes on with it.' : '',
     report === undefined ? '' : formatTable([HEADING, ...report.rows.map(rowOf)]),
     `${['verified', 'failed', 'skipped']

@@ -3,9 +3,7 @@ import { anyText, type Check, literal, natural, object, optional, text } from '.
 import type { Shelf } from '../../state/shelf.ts'
 import type { StateDirectory } from '../../state/state-directory.ts'
 import { storedDocument } from '../../state/stored-document.ts'
-
-/** Linux takes no longer paths. */
-const MAX_PATH_BYTES = 4096
+import { MAX_PATH_BYTES } from './limits.ts'
 
 /**
  * What this machine last knew of its disk. `partial`: a restore to this release began and did not end, so what the
@@ -23,7 +21,7 @@ export interface DiskState {
 
 const KEY = 'disk'
 /** What is stored as the state of the disk must be this. */
-export const isDiskState: Check<DiskState> = object({
+const isDiskState: Check<DiskState> = object({
   state: literal('partial', 'whole'),
   image: text(MAX_TEXT_BYTES),
   release: natural(),

@@ -3,7 +3,8 @@ import type { MachineConfig } from '../../state/machine-config.ts'
  * The room `machine`: what every command of this machine works with, whatever it does.
  * `Machine` is the enrolled machine: its state directory, its key, the signed list and the releases that it trusts. Beside it stand
  * what the user may say (options), what is remembered of that (settings), what a command tells while it runs (events), what the
- * disk is known to hold (disk-state), the hooks, and the part that a room adds to a running command (service-part).
+ * disk is known to hold (disk-state), the hooks, and the part that a room adds to a running command (service-part). hold-state takes the
+ * state directory, or reads it beside whoever has it: that command answers at its `Desk` what it is at (work) and what it holds (held-values).
  * This room imports no other room.
  */
 
@@ -15,43 +16,73 @@ import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key
 import { mayOperate } from '../../trust/members.ts'
 import { TrustStore } from '../../trust/trust-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
-import type { ConfiguredMachine } from './options.ts'
+import { Desk } from './desk.ts'
+import type { AgentEvent } from './events.ts'
+import { holdState, readState } from './hold-state.ts'
+import type { AgentOptions, ConfiguredMachine } from './options.ts'
+import type { ServicePart } from './service-part.ts'
+import { describeWork, type Work } from './work.ts'
+
+/** What {@link Machine.open} and {@link Machine.from} take of a command's options. */
+export type OpenOptions = {
+  readonly [Key in 'command' | 'report' | 'configured']?: AgentOptions[Key] | undefined
+} & {
+  /** The command will answer more before long, until it calls {@link Machine.opened}. @default false */
+  readonly opening?: boolean
+}
 
 /** One enrolled machine: its state directory, its key, what it trusts, and what it was told to be. */
 export class Machine {
   readonly state: StateDirectory
   readonly trust: TrustStore
-  #config: MachineConfig
+  /** What the command is at that holds the state directory; undefined if this process holds it, or nobody was asked. */
+  readonly holder: Work | undefined
+  #desk: Desk | undefined
+  #said: ConfiguredMachine
 
-  private constructor(state: StateDirectory, trust: TrustStore, config: MachineConfig) {
+  private constructor(state: StateDirectory, trust: TrustStore, said: ConfiguredMachine, holder?: Work) {
     this.state = state
     this.trust = trust
-    this.#config = config
+    this.holder = holder
+    this.#said = said
   }
 
   /**
-   * Opens the state directory of a machine that has joined (or of the master). `readOnly` takes no lock; `orCopy`: see {@link StateDirectory.open}; what is `configured`
-   * goes before what the state directory says, and is not saved.
+   * Opens the state directory of a machine that has joined (or of the master), and holds it; other commands are answered from then
+   * on. What is `configured` goes before what the state directory says, and is not saved. `orCopy`: see {@link StateDirectory.open}.
    * Errors: STATE_MISSING, STATE_IN_USE, FORMAT_NEWER, STATE_CORRUPT, STATE_UNWRITABLE.
    */
-  static async open(
-    stateDir: string,
-    options: { readOnly?: boolean; orCopy?: boolean; configured?: ConfiguredMachine | undefined } = {},
-  ): Promise<Machine> {
-    const { readOnly = false, orCopy = false } = options
-    const state = await StateDirectory.open(stateDir, { create: false, readOnly, orCopy })
-    try {
-      return await Machine.from(state, options.configured)
-    } catch (error) {
-      await state.close()
-      throw error
-    }
+  static async open(stateDir: string, options: OpenOptions & { readonly orCopy?: boolean } = {}): Promise<Machine> {
+    const { command, orCopy } = options
+    const state = await holdState(stateDir, { create: false, command, orCopy })
+    return closingOnFault(state, () => Machine.from(state, options))
   }
 
-  /** The machine of a state directory that is already open. */
-  static async from(state: StateDirectory, configured: ConfiguredMachine = {}): Promise<Machine> {
+  /** Opens the state directory to look at its files, whoever holds it. Shelves cannot be read. Errors: as {@link open}, but for STATE_IN_USE. */
+  static async look(stateDir: string, configured: ConfiguredMachine = {}): Promise<Machine> {
+    return Machine.#load(await StateDirectory.open(stateDir, { create: false, readOnly: true }), configured)
+  }
+
+  /** Opens the state directory to read all of it: by itself if it is free, else through the command that holds it. Errors: as {@link open}. */
+  static async read(stateDir: string, configured: ConfiguredMachine = {}): Promise<Machine> {
+    const { state, holder } = await readState(stateDir)
+    return closingOnFault(state, () => Machine.#load(state, configured, holder))
+  }
+
+  /** The machine of a state directory that this process holds; other commands are answered from now on. */
+  static async from(state: StateDirectory, options: OpenOptions = {}): Promise<Machine> {
+    const machine = await Machine.#load(state, options.configured)
+    const { command, opening, report = () => undefined } = options
+    machine.#desk = await Desk.open({ state, command, opening, report })
+    return machine
+  }
+
+  static async #load(state: StateDirectory, said: ConfiguredMachine = {}, holder?: Work): Promise<Machine> {
     const config = state.machine
-    if (config === undefined) throw new MeshError('STATE_MISSING', `${state.directory} belongs to no machine yet`)
+    if (config === undefined) {
+      const why = holder === undefined ? '' : `; it is in use by ${describeWork(holder)}`
+      throw new MeshError('STATE_MISSING', `${state.directory} belongs to no machine yet${why}`)
+    }
     const trust = await TrustStore.open(state.path('trust'))
     if (toHex(trust.siteId) !== config.siteId) {
       throw new MeshError(
@@ -59,16 +90,16 @@ export class Machine {
         `${state.directory}: the trusted metadata is of another site than machine.json`,
       )
     }
-    return new Machine(state, trust, { ...config, ...configured })
+    return new Machine(state, trust, said, holder)
   }
 
   get config(): MachineConfig {
-    return this.#config
+    return { ...(this.state.machine as MachineConfig), ...this.#said }
   }
 
   /** From now on this is the path of the managed disk, until the machine is closed. */
   useDisk(path: string): void {
-    this.#config = { ...this.#config, disk: path }
+    this.#said = { ...this.#said, disk: path }
   }
 
   key(): Promise<MachineKey> {
@@ -135,8 +166,37 @@ export class Machine {
     return mayOperate(this.trust.view().memberById(peerId))
   }
 
+  /** From now on other commands are answered this, too, until the result is called. */
+  answer(part: Pick<ServicePart, 'methods'>): () => void {
+    return this.#desk?.answer(part) ?? (() => undefined)
+  }
+
+  /** Other commands are answered all that this one will answer. */
+  opened(): void {
+    this.#desk?.opened()
+  }
+
+  /** Tells events on, and notes what they say of the work: other commands ask how far it is. */
+  telling(report: (event: AgentEvent) => void): (event: AgentEvent) => void {
+    return (event) => {
+      this.#desk?.note(event)
+      report(event)
+    }
+  }
+
   /** Gives the state directory back to other commands. */
   async close(): Promise<void> {
+    // Whoever holds the directory next opens its own socket.
+    await this.#desk?.close()
     await this.state.close()
+  }
+}
+
+async function closingOnFault<T>(state: StateDirectory, open: () => Promise<T>): Promise<T> {
+  try {
+    return await open()
+  } catch (error) {
+    await state.close()
+    throw error
   }
 }

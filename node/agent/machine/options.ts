@@ -23,6 +23,8 @@ export interface AgentOptions {
   readonly fromFile?: ReadonlySet<string>
   /** How operators reset this machine; kept for the next time. */
   readonly reset?: ResetConfig
+  /** Name of the command, such as `restore` or `roll start`: other commands of this computer are told what runs. */
+  readonly command?: string
   /** Aborted when the user wants the command to stop. */
   readonly signal: AbortSignal
   readonly report: (event: AgentEvent) => void

@@ -15,8 +15,7 @@ export async function askClocks(
   machine: Machine,
   { listen, mdns, signal }: Pick<AgentOptions, 'listen' | 'mdns' | 'signal'>,
 ): Promise<readonly number[]> {
-  const others = machine.trust.view().members.length - 1
-  if (others === 0) return []
+  if (othersOf(machine) === 0) return []
   const node = await MeshNode.start({ machine, listen, mdns, report: () => undefined }).catch((error: unknown) => {
     // What is wrong with the network is told by whoever serves.
     if (isMeshError(error)) return undefined
@@ -24,15 +23,25 @@ export async function askClocks(
   })
   if (node === undefined) return []
   try {
-    let until = performance.now() + CLOCK_WAIT_MS
-    while (performance.now() < until && !signal.aborted) {
-      const answers = node.clockOffsets(Date.now()).length
-      if (answers >= Math.min(CLOCK_ANSWERS, others)) break
-      if (answers > 0) until = Math.min(until, performance.now() + CLOCK_SETTLE_MS)
-      await sleep(TICK_MS)
-    }
-    return node.clockOffsets(Date.now())
+    return await hearClocks(machine, node, signal)
   } finally {
     await node.stop()
   }
+}
+
+/** As {@link askClocks}, of a node that was started just now. */
+export async function hearClocks(machine: Machine, node: MeshNode, signal: AbortSignal): Promise<readonly number[]> {
+  const others = othersOf(machine)
+  let until = performance.now() + CLOCK_WAIT_MS
+  while (others > 0 && performance.now() < until && !signal.aborted) {
+    const answers = node.clockOffsets(Date.now()).length
+    if (answers >= Math.min(CLOCK_ANSWERS, others)) break
+    if (answers > 0) until = Math.min(until, performance.now() + CLOCK_SETTLE_MS)
+    await sleep(TICK_MS)
+  }
+  return node.clockOffsets(Date.now())
+}
+
+function othersOf({ trust }: Machine): number {
+  return trust.view().members.length - 1
 }

@@ -12,7 +12,7 @@ import { openDevice } from '../../disk/file-device.ts'
 import { readDisk } from '../../disk/read-disk.ts'
 import { assertFits } from '../../restore/fit.ts'
 import { fsyncDirectory } from '../../state/atomic-file.ts'
-import { StateDirectory } from '../../state/state-directory.ts'
+import type { StateDirectory } from '../../state/state-directory.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
 import type { Role } from '../../trust/members.ts'
 import type { FetchMetadata } from '../../trust/metadata-update.ts'
@@ -20,6 +20,8 @@ import { TrustStore } from '../../trust/trust-store.ts'
 import type { TrustView } from '../../trust/trusted-view.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { logLockFile } from '../../writelog/log-lock.ts'
+import { Desk } from '../machine/desk.ts'
+import { holdState } from '../machine/hold-state.ts'
 import { CLOCK_TOLERANCE_MS } from '../machine/limits.ts'
 import { macAddresses } from '../machine/mac-addresses.ts'
 import type { AgentOptions } from '../machine/options.ts'
@@ -84,7 +86,8 @@ export async function join(options: JoinOptions): Promise<Joined> {
     await assertUnused(disk, { to: 'write', force, ours: [logLockFile(stateDir)] })
   }
   const diskIdentity = disk === undefined ? undefined : await readDisk(disk)
-  const state = await StateDirectory.open(options.stateDir, { create: true })
+  const state = await holdState(options.stateDir, { create: true, command: options.command })
+  const desk = await Desk.open({ state, command: options.command, report: options.report })
   try {
     await refuseOtherSite(state, token)
     const keyFile = options.newIdentity ? NEW_KEY_FILE : KEY_FILE
@@ -112,6 +115,7 @@ export async function join(options: JoinOptions): Promise<Joined> {
     const release = manifest === undefined ? {} : { image: manifest.image, release: manifest.release }
     return { event: 'joined', site, name, id: key.id, role, ...release }
   } finally {
+    await desk.close()
     await state.close()
   }
 }

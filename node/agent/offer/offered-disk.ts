@@ -1,7 +1,7 @@
 /**
  * The room `offer`: what this machine gives to others from its disk, and how much of itself that may take.
  * `OfferedDisk` opens what is offered (open-source) and takes back what changes: log-watch goes by the write log, disk-watch by reading
- * the disk again. serving-limits bounds what serving takes, and bounds it more while use-watch sees somebody at the machine.
+ * the disk again. `OfferedDisks` adds the other-images that the master has. serving-limits bounds what serving takes, and bounds it more while use-watch sees somebody at the machine.
  * linger keeps a restore serving until the others are done.
  */
 
@@ -15,7 +15,7 @@ import { LogWatch } from './log-watch.ts'
 import { type HeldRelease, type Offer, openSource } from './open-source.ts'
 
 /** What an {@link OfferedDisk} works with. */
-interface OfferedDiskOptions {
+export interface OfferedDiskOptions {
   readonly machine: Machine
   readonly node: Pick<MeshNode, 'hold'>
   /** Hashes the disk when it has to be scanned. */
@@ -27,15 +27,9 @@ interface OfferedDiskOptions {
 /** The disk that a running command offers to others. Nothing is offered until `open` has found out what the disk holds. */
 export class OfferedDisk {
   readonly #options: OfferedDiskOptions
-  #held: HeldRelease | undefined
 
   constructor(options: OfferedDiskOptions) {
     this.#options = options
-  }
-
-  /** What is offered now. */
-  get held(): HeldRelease | undefined {
-    return this.#held
   }
 
   /**
@@ -48,7 +42,6 @@ export class OfferedDisk {
     if (source === undefined) return undefined
     const { manifest } = offer
     const held = { manifest, source }
-    this.#held = held
     // What the write log calls dirty is taken off the offer before anybody hears of it.
     if (offer.path === machine.config.disk) await this.#watchLog(held, stack)
     node.hold(source)

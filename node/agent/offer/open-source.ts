@@ -2,6 +2,7 @@ import { Bitmap } from '../../../protocol/bitmap.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import type { HashPool } from '../../disk/hash-pool.ts'
 import { ImageDisk } from '../../disk/image-disk.ts'
+import { assertFits } from '../../restore/fit.ts'
 import { scanDisk } from '../../restore/scan.ts'
 import { DiskSource } from '../../store/disk-source.ts'
 import { TreeStore } from '../../store/tree-store.ts'
@@ -29,7 +30,7 @@ interface OpenSourceOptions {
 
 /**
  * Opens what is offered, read-only, until the stack ends. Returns undefined, with a note, if the hash tree is not here yet.
- * Errors: those of the disk, TREE_CORRUPT, INTERRUPTED.
+ * Errors: DISK_TOO_SMALL and others of the disk, TREE_CORRUPT, INTERRUPTED.
  */
 export async function openSource(
   { machine, offer, pool, report, signal }: OpenSourceOptions,
@@ -41,6 +42,7 @@ export async function openSource(
     return undefined
   }
   const device = stack.adopt(await openDevice(offer.path, { writable: false }), (it) => it.close())
+  assertFits(device, offer.manifest)
   const tree = stack.adopt(await trees.open(offer.manifest), (it) => it.close())
   const held = new Bitmap(tree.geometry.blockCount)
   held.setRange(0, held.length)

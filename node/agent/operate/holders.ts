@@ -32,10 +32,16 @@ export const isHolderJson: Check<HolderJson> = object({
   held: anyText(MAX_HELD_BYTES),
 })
 
-/** Who holds what of the image with this root (hexadecimal): the connected machines, and this one with what it serves. */
-export function holdersOf(root: string, machine: Machine, node: MeshNode, own?: HeldRelease): Holder[] {
+/** Who holds what of the image with this root (hexadecimal): the connected machines, and this one with what it serves (`offered`). */
+export function holdersOf(
+  root: string,
+  machine: Machine,
+  node: MeshNode,
+  offered: readonly HeldRelease[] = [],
+): Holder[] {
   const others = node.swarm.holders(root).map(({ peerId, held }) => ({ id: peerId, held }))
-  if (own === undefined || toHex(own.manifest.root) !== root) return others
+  const own = offered.find(({ manifest }) => toHex(manifest.root) === root)
+  if (own === undefined) return others
   const held = Bitmap.fromRanges(own.source.tree.geometry.blockCount, own.source.held())
   return [...others, { id: machine.config.id, held }]
 }

@@ -1,14 +1,9 @@
-import { MAX_MEMBERS, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
-import { isMeshError } from '../../../protocol/errors.ts'
-import { type Check, list, type Optional, object, optional, type Shaped, text } from '../../../protocol/json-shape.ts'
 import { sameName } from '../../../protocol/names.ts'
-import { callControl } from '../../control/control-client.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
-import { isListedReceipt, type ListedReceipt, ReceiptArchive } from '../receipts/receipt-archive.ts'
+import { type ListedReceipt, ReceiptArchive } from '../receipts/receipt-archive.ts'
 import { judgeTimes, listedAt, type TimedReceipt } from '../receipts/receipt-time.ts'
-import { isWentBack, listWentBack, type WentBack } from '../receipts/went-back.ts'
-import { RECEIPTS_PER_CONTROL_PAGE } from './limits.ts'
+import { listWentBack, type WentBack } from '../receipts/went-back.ts'
 import { Operator } from './operator.ts'
 
 /** Which receipts `mesh receipts` is to list. */
@@ -30,27 +25,11 @@ interface Receipts {
   readonly wentBack: readonly WentBack[]
 }
 
-/** Receipts, and the key behind which the next page begins; absent from the last one. The first page has `wentBack`. */
-const isPage = object({
-  receipts: list(isListedReceipt, RECEIPTS_PER_CONTROL_PAGE),
-  next: optional(text(MAX_TEXT_BYTES)),
-  wentBack: optional(list(isWentBack, MAX_MEMBERS)),
-})
-type Page = Shaped<{
-  receipts: Check<readonly ListedReceipt[]>
-  next: Optional<string>
-  wentBack: Optional<readonly WentBack[]>
-}>
-
 /** `mesh receipts`: what this machine has of its own, and on the master and operators' machines of all the others. */
 export async function receipts(options: ReceiptsOptions): Promise<Receipts> {
   if (options.now) await gatherNow(options)
-  const found: ListedReceipt[] = []
-  const wentBack: WentBack[] = []
-  for await (const page of pages(options.stateDir)) {
-    found.push(...page.receipts)
-    wentBack.push(...(page.wentBack ?? []))
-  }
+  const machine = await Machine.read(options.stateDir)
+  const [found, wentBack] = await readAll(machine).finally(() => machine.close())
   const isShown = ({ machine }: WentBack): boolean =>
     options.machine === undefined || sameName(machine, options.machine)
   const receipts = judgeTimes(found).filter((one) => isWanted(one, options))
@@ -60,8 +39,7 @@ export async function receipts(options: ReceiptsOptions): Promise<Receipts> {
 async function gatherNow(options: ReceiptsOptions): Promise<void> {
   const operator = await Operator.open(options)
   try {
-    const warn = (text: string): void => options.report({ type: 'warning', text })
-    const { reached } = await operator.gatherReceipts(warn)
+    const { reached } = await operator.gatherReceipts()
     const missing = (await operator.members()).filter(({ name }) => !reached.includes(name))
     const names = missing.map(({ name }) => name).join(', ')
     if (missing.length > 0)
@@ -71,28 +49,9 @@ async function gatherNow(options: ReceiptsOptions): Promise<void> {
   }
 }
 
-/** Receipts behind the key `after`; with the first page, the machines whose receipts went back. */
-export async function receiptPage(machine: Machine, after: string): Promise<Page> {
+async function readAll(machine: Machine): Promise<[ListedReceipt[], WentBack[]]> {
   const memberName = (id: string): string | undefined => machine.trust.view().memberById(id)?.name
-  const page = await new ReceiptArchive(machine.state).list(after, RECEIPTS_PER_CONTROL_PAGE, memberName)
-  return after === '' ? { ...page, wentBack: await listWentBack(machine) } : page
-}
-
-/** From the running command if there is one, else from the state directory. */
-async function* pages(stateDir: string): AsyncGenerator<Page> {
-  await using stack = new AsyncDisposableStack()
-  let list = (after: string): Promise<Page> => callControl(stateDir, 'receipts', isPage, { after })
-  let page = await list('').catch(async (error: unknown) => {
-    if (!isMeshError(error, 'STATE_NOT_RUNNING')) throw error
-    const machine = stack.adopt(await Machine.open(stateDir, { orCopy: true }), (it) => it.close())
-    list = (after) => receiptPage(machine, after)
-    return list('')
-  })
-  yield page
-  while (page.next !== undefined) {
-    page = await list(page.next)
-    yield page
-  }
+  return [await new ReceiptArchive(machine.state).list(memberName), await listWentBack(machine)]
 }
 
 /** A restore of which nobody knows when it was may have been since then. */

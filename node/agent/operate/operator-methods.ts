@@ -5,16 +5,14 @@ import type { MeshNode } from '../mesh/mesh-node.ts'
 import type { HeldRelease } from '../offer/open-source.ts'
 import { ReceiptGatherer } from '../receipts/receipt-gatherer.ts'
 import { AskMachines } from './ask-machines.ts'
-import { encodeHolder, holdersOf } from './holders.ts'
-import { GATHER_WAIT_MS } from './limits.ts'
-import { receiptPage } from './list-receipts.ts'
+import { askedMethods } from './asked-methods.ts'
 
 /** What {@link operatorMethods} works with. */
 interface OperatorMethodsOptions {
   readonly machine: Machine
   readonly node: MeshNode
   /** What this machine offers itself. */
-  readonly held: () => HeldRelease | undefined
+  readonly held: () => readonly HeldRelease[]
   readonly report: (event: AgentEvent) => void
 }
 
@@ -42,12 +40,5 @@ export function operatorMethods(
     gatherer.start()
     for (const { id } of node.connectedMembers()) gatherer.noticed(id)
   }
-  return {
-    methods: {
-      operate: async (params) => machines.askAll(params),
-      gather: async () => gatherer.gather(GATHER_WAIT_MS),
-      receipts: async ({ after }) => receiptPage(machine, String(after ?? '')),
-      holders: async ({ root }) => holdersOf(String(root), machine, node, held()).map(encodeHolder),
-    },
-  }
+  return askedMethods({ machine, node, machines, gatherer, held })
 }

@@ -7,9 +7,9 @@
  */
 
 import { MAX_RECEIPTS_PER_PAGE, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
-import { type Check, literal, object, optional, text, time } from '../../../protocol/json-shape.ts'
+import { type Check, object, optional, text, time } from '../../../protocol/json-shape.ts'
 import { isSignedDocument, type ReplyOf, type SignedReceipt } from '../../../protocol/operate-messages.ts'
-import { isReceipt, type Receipt, readReceipt } from '../../../protocol/receipt.ts'
+import { type Receipt, readReceipt } from '../../../protocol/receipt.ts'
 import type { SignedDocument } from '../../../protocol/signed-document.ts'
 import type { Shelf } from '../../state/shelf.ts'
 import type { StateDirectory } from '../../state/state-directory.ts'
@@ -48,16 +48,6 @@ export type ListedReceipt = Receipt & {
   /** True: no member has this peer id any more. */
   readonly gone?: true
 }
-const isListing = object({
-  receivedAt: optional(time),
-  id: optional(shortText),
-  named: optional(shortText),
-  gone: optional(literal(true)),
-})
-
-/** What a command of another version lists must be this. */
-export const isListedReceipt: Check<ListedReceipt> = (value): value is ListedReceipt =>
-  isReceipt(value) && isListing(value)
 
 /** Signed receipts in the state database: those of this machine, and on the master and operators' machines all that were gathered. */
 export class ReceiptArchive {
@@ -103,23 +93,15 @@ export class ReceiptArchive {
     return { receipts, more: false }
   }
 
-  /**
-   * Receipts of all machines behind the key `after`, at most `limit`, and the key of the last one; none is left if that is absent.
-   * `memberName`: the name that the member list has for a peer id.
-   */
-  async list(
-    after: string,
-    limit: number,
-    memberName: (id: string) => string | undefined,
-  ): Promise<{ receipts: ListedReceipt[]; next?: string }> {
+  /** Receipts of all machines. `memberName`: the name that the member list has for a peer id. */
+  async list(memberName: (id: string) => string | undefined): Promise<ListedReceipt[]> {
     const receipts: ListedReceipt[] = []
-    for await (const [key, kept] of this.#shelf.iterator({ gt: after })) {
+    for await (const [key, kept] of this.#shelf.iterator()) {
       const receipt = readReceipt(kept)
       const id = machineOf(key)
       if (receipt !== undefined) receipts.push(listed(receipt, { ...kept, id, now: memberName(id) }))
-      if (receipts.length === limit) return { receipts, next: key }
     }
-    return { receipts }
+    return receipts
   }
 
   /**

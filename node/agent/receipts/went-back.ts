@@ -19,9 +19,6 @@ export interface WentBack {
 
 const named = { machine: text(MAX_TEXT_BYTES), number: natural(), at: time } as const
 
-/** Whether a value says that of a machine. */
-export const isWentBack: Check<WentBack> = object(named)
-
 /** `text`: of the receipt that stands in the place of the last one now. */
 type Kept = WentBack & { readonly text: string | null }
 const isKept: Check<Kept> = object({ ...named, text: nullable(anyText(MAX_RECEIPT_BYTES)) })

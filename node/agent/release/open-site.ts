@@ -2,13 +2,15 @@ import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { isPlaceName } from '../../../protocol/names.ts'
 import type { MachineConfig } from '../../state/machine-config.ts'
-import { StateDirectory } from '../../state/state-directory.ts'
+import type { StateDirectory } from '../../state/state-directory.ts'
 import { loadOrCreateMachineKey } from '../../trust/machine-key.ts'
 import { createSite } from '../../trust/site-signer.ts'
 import { TrustStore } from '../../trust/trust-store.ts'
 import type { AgentEvent } from '../machine/events.ts'
+import { holdState } from '../machine/hold-state.ts'
 import { macAddresses } from '../machine/mac-addresses.ts'
-import { Machine } from '../machine/machine.ts'
+import { Machine, type OpenOptions } from '../machine/machine.ts'
+import type { AgentOptions } from '../machine/options.ts'
 
 /** What a site and its master are called, if {@link openSite} has to create them. */
 export interface NewSite {
@@ -27,13 +29,13 @@ export interface NewSite {
 export async function openSite(
   stateDir: string,
   created: NewSite,
-  report: (event: AgentEvent) => void,
+  options: OpenOptions & Required<Pick<AgentOptions, 'report'>>,
 ): Promise<Machine> {
-  const state = await StateDirectory.open(stateDir, { create: true })
+  const state = await holdState(stateDir, { create: true, command: options.command })
   try {
-    if (state.machine === undefined) await createMaster(state, created, report)
+    if (state.machine === undefined) await createMaster(state, created, options.report)
     else assertMayPublish(state.machine)
-    return await Machine.from(state)
+    return await Machine.from(state, options)
   } catch (error) {
     await state.close()
     throw error

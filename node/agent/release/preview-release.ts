@@ -7,8 +7,9 @@ import { sameContent } from '../../store/build-tree.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import { chooseModel } from '../machine/choose-disk.ts'
 import type { WouldPublish } from '../machine/events.ts'
-import { Machine } from '../machine/machine.ts'
+import { Machine, type OpenOptions } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
+import { imageOf, publishedFrom } from '../machine/published-images.ts'
 import { askClocks } from '../mesh/ask-clocks.ts'
 import { assertMayPublish } from './open-site.ts'
 import { checkRequest } from './publish-release.ts'
@@ -24,21 +25,24 @@ import { weighRelease } from './weigh-release.ts'
 export async function previewRelease(
   stateDir: string,
   request: ReleaseRequest,
-  options: Pick<AgentOptions, 'listen' | 'mdns' | 'report' | 'signal'>,
+  options: Pick<AgentOptions, 'command' | 'listen' | 'mdns' | 'report' | 'signal'>,
 ): Promise<WouldPublish> {
-  const { report, signal } = options
   const size = await checkRequest(request)
   await using stack = new AsyncDisposableStack()
-  const machine = await openMaster(stateDir, stack)
-  if (machine !== undefined) await chooseModel(machine.config, resolve(request.disk), request)
-  const plan = planRelease(machine, request, size)
+  const machine = await openMaster(stateDir, options, stack)
+  const { signal } = options
+  const report = machine?.telling(options.report) ?? options.report
+  const last = machine === undefined ? undefined : await publishedFrom(machine, resolve(request.disk))
+  if (machine !== undefined) await chooseModel(last ?? machine.config, resolve(request.disk), request)
+  const plan = planRelease(machine, { ...request, ...imageOf(request, last) }, size)
   const directory = stack.adopt(await mkdtemp(join(tmpdir(), 'mesh-dry-run-')), (it) => rm(it, { recursive: true }))
   const trees = new TreeStore(directory)
   const { disk, force } = request
   const content = await readContent({ ...plan, disk, trees, force, report, signal })
   const { image, before, release, blockSize, preserve } = plan
   const unchanged = before !== undefined && sameContent(before, content.tree, preserve)
-  const clocks = machine === undefined ? [] : await askClocks(machine, options)
+  // Beside a master that runs, this one is not in the network.
+  const clocks = machine === undefined || machine.holder !== undefined ? [] : await askClocks(machine, options)
   if (!unchanged) await weighRelease({ machine, disk, plan, content, trees, clocks, force, report })
   const root = toHex(content.tree.root)
   const number = unchanged ? before.release : release
@@ -46,9 +50,17 @@ export async function previewRelease(
 }
 
 /** The master of this state directory, until the stack ends; undefined if there is no site yet. */
-async function openMaster(stateDir: string, stack: AsyncDisposableStack): Promise<Machine | undefined> {
+async function openMaster(
+  stateDir: string,
+  { command, report }: OpenOptions,
+  stack: AsyncDisposableStack,
+): Promise<Machine | undefined> {
   try {
-    const machine = stack.adopt(await Machine.open(stateDir), (it) => it.close())
+    const opened = Machine.open(stateDir, { command, report }).catch((error: unknown) => {
+      if (isMeshError(error, 'STATE_IN_USE')) return Machine.read(stateDir)
+      throw error
+    })
+    const machine = stack.adopt(await opened, (it) => it.close())
     assertMayPublish(machine.config)
     return machine
   } catch (error) {

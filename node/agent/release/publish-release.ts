@@ -2,8 +2,8 @@
  * The room `release`: the releases of an image.
  * `publishRelease` makes the next one from a disk, as release-plan has planned it and release-content has read it; open-site opens
  * the site it belongs to, and creates it at the first time. weigh-release says what it changes, and what speaks against it
- * (publish-doubts, restore-doubt, clock-doubts). preview-release does all but the signing. rollback publishes an earlier one again. releases
- * lists them, with what each has changed.
+ * (publish-doubts, restore-doubt, clock-doubts). preview-release does all but the signing. rollback publishes an earlier one again; bring-trees fetches
+ * the hash trees that it needs. releases lists them, with what each has changed.
  */
 
 import { resolve } from 'node:path'
@@ -22,9 +22,10 @@ import { SiteSigner } from '../../trust/site-signer.ts'
 import { EARLIEST_CLOCK_MS } from '../../trust/trust-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { chooseModel } from '../machine/choose-disk.ts'
-import { writeDiskState } from '../machine/disk-state.ts'
+import { readDiskState, writeDiskState } from '../machine/disk-state.ts'
 import type { AgentEvent, Published } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
+import { imageOf, publishedFrom, rememberPublished } from '../machine/published-images.ts'
 import { copyPath, type ReleaseContent, readContent } from './release-content.ts'
 import { rememberContent } from './release-memory.ts'
 import { planRelease, type ReleasePlan, type ReleaseRequest } from './release-plan.ts'
@@ -32,7 +33,7 @@ import { lastReceiptNumber } from './restore-doubt.ts'
 import { weighRelease } from './weigh-release.ts'
 
 /** What {@link publishRelease} has published, or found to be published already. */
-interface PublishedRelease {
+export interface PublishedRelease {
   readonly published: Published
   readonly manifest: VerifiedManifest
   /** Where the content is served from. */
@@ -67,6 +68,8 @@ interface PublishContext {
   readonly clocks: readonly number[]
   readonly report: (event: AgentEvent) => void
   readonly signal: AbortSignal
+  /** Throws if this image is not to be published now. */
+  readonly mayPublish?: (image: string) => void
 }
 
 /**
@@ -78,13 +81,15 @@ interface PublishContext {
 export async function publishRelease(
   machine: Machine,
   request: ReleaseRequest,
-  { size, listen, clocks, report, signal }: PublishContext,
+  { size, listen, clocks, report, signal, mayPublish }: PublishContext,
 ): Promise<PublishedRelease> {
   const begun = performance.now()
   const disk = resolve(request.disk)
-  const diskIdentity = await chooseModel(machine.config, disk, request)
-  const plan = planRelease(machine, request, size)
+  const last = await publishedFrom(machine, disk)
+  const diskIdentity = await chooseModel(last ?? machine.config, disk, request)
+  const plan = planRelease(machine, { ...request, ...imageOf(request, last) }, size)
   const { image, before, blockSize } = plan
+  mayPublish?.(image)
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
   const copyTo = request.copy ? await copyPath(machine.state, image) : undefined
   const { force, label } = request
@@ -113,20 +118,33 @@ export async function publishRelease(
   return { published, manifest, path }
 }
 
+/** An earlier version has remembered only what was published last. */
+async function rememberLast({ state, config }: Machine): Promise<void> {
+  const last = await readDiskState(state)
+  if (last?.state !== 'whole' || config.disk === undefined || last.image !== config.image) return
+  const { state: _, ...published } = last
+  const diskIdentity = config.diskIdentity === undefined ? {} : { diskIdentity: config.diskIdentity }
+  await rememberPublished(state, { ...published, disk: config.disk, ...diskIdentity })
+}
+
 /** From now on this machine is one that has the image on its disk, whole. `path`: where the content is served from. */
 async function rememberRelease(
-  { state, config }: Machine,
+  machine: Machine,
   { image, release, root }: VerifiedManifest,
   {
     disk,
     diskIdentity,
     path,
-    listen = config.listen,
+    listen = machine.config.listen,
   }: { disk: string; diskIdentity: KnownDisk; path: string; listen: readonly string[] | undefined },
 ): Promise<void> {
-  await state.saveMachine({ ...config, image, disk, diskIdentity, listen })
+  const { state, config } = machine
   const servedFrom = path === disk ? {} : { servedFrom: path }
-  await writeDiskState(state, { state: 'whole', image, release, root: toHex(root), ...servedFrom })
+  const published = { image, release, root: toHex(root), ...servedFrom }
+  await rememberLast(machine)
+  await rememberPublished(state, { ...published, disk, diskIdentity })
+  await state.saveMachine({ ...config, image, disk, diskIdentity, listen })
+  await writeDiskState(state, { state: 'whole', ...published })
 }
 
 /** Signs the next release. */

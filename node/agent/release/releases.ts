@@ -1,17 +1,15 @@
 import { type Digest, sameBytes, toHex, zeroDigest } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import { isNoDigest } from '../../../protocol/hash-tree.ts'
-import { type Check, object, optional } from '../../../protocol/json-shape.ts'
-import { callControl } from '../../control/control-client.ts'
 import { changedBlocks } from '../../store/changed-blocks.ts'
 import { LocationIndex } from '../../store/location-index.ts'
 import type { TreeFile } from '../../store/tree-file.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
-import { type DiskState, isDiskState, readDiskState } from '../machine/disk-state.ts'
-import { isStagingStatus, type StagingStatus } from '../machine/events.ts'
+import { askLive } from '../answer/ask-live.ts'
+import { type DiskState, readDiskState } from '../machine/disk-state.ts'
+import type { StagingStatus } from '../machine/events.ts'
 import { Machine } from '../machine/machine.ts'
-import type { ServicePart } from '../machine/service-part.ts'
 
 /** What a release changed. */
 interface ReleaseDifference {
@@ -45,38 +43,19 @@ export interface Releases {
   readonly releases: readonly ReleaseStatus[]
 }
 
-/** What a running command knows of the disk and the stage. */
-interface DiskNow {
-  readonly disk?: DiskState | undefined
-  readonly staging?: StagingStatus | undefined
-}
-
-/** The control method by which {@link releases} asks a running command. */
-export function diskMethods(machine: Machine, staging: () => StagingStatus | undefined): ServicePart {
-  const disk = async (): Promise<DiskNow> => ({ disk: await readDiskState(machine.state), staging: staging() })
-  return { methods: { disk } }
-}
-
-/** What a command of another version answers to `disk` must be this. */
-export const isDiskNow: Check<DiskNow> = object({
-  disk: optional(isDiskState),
-  staging: optional(isStagingStatus),
-})
-
 /**
  * The releases of an image (default: this machine's), oldest first. Differences are found from the hash trees that are here:
  * the master has all of them, a machine those it has restored or staged lately. Errors: IMAGE_UNKNOWN, STATE_MISSING.
  */
 export async function releases(stateDir: string, image?: string): Promise<Releases> {
-  const facts = await diskFacts(stateDir)
-  const machine = await Machine.open(stateDir, { readOnly: true })
+  const { machine, disk, staging } = await readFacts(stateDir)
   const { image: name } = machine.manifest(image)
   const trees = new TreeStore(machine.state.path('trees'))
   const list: ReleaseStatus[] = []
   let before: VerifiedManifest | undefined
   for (const manifest of machine.trust.view().releases(name)) {
     const { release, label, time, size, root } = manifest
-    const staged = facts.disk?.image === name && facts.staging?.release === release ? facts.staging : undefined
+    const staged = disk?.image === name && staging?.release === release ? staging : undefined
     list.push({
       release,
       label,
@@ -84,7 +63,7 @@ export async function releases(stateDir: string, image?: string): Promise<Releas
       size,
       root: toHex(root),
       difference: before === undefined ? null : await differenceOf(before, manifest, trees),
-      onDisk: facts.disk?.image === name && facts.disk.state === 'whole' && facts.disk.release === release,
+      onDisk: disk?.image === name && disk.state === 'whole' && disk.release === release,
       ...(staged === undefined ? {} : { staged }),
     })
     before = manifest
@@ -92,15 +71,14 @@ export async function releases(stateDir: string, image?: string): Promise<Releas
   return { event: 'releases', image: name, releases: list }
 }
 
-async function diskFacts(stateDir: string): Promise<DiskNow> {
+/** The machine, what its disk holds, and what is staged: nobody else is kept from the state directory while trees are compared. */
+async function readFacts(
+  stateDir: string,
+): Promise<{ machine: Machine; disk?: DiskState | undefined; staging?: StagingStatus | undefined }> {
+  const machine = await Machine.read(stateDir)
   try {
-    return await callControl(stateDir, 'disk', isDiskNow)
-  } catch (error) {
-    if (!isMeshError(error, 'STATE_NOT_RUNNING')) throw error
-  }
-  const machine = await Machine.open(stateDir)
-  try {
-    return { disk: await readDiskState(machine.state) }
+    const live = machine.holder === undefined ? undefined : await askLive(stateDir)
+    return { machine, disk: await readDiskState(machine.state), staging: live?.staging }
   } finally {
     await machine.close()
   }

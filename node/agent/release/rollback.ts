@@ -8,12 +8,14 @@ import { callControl } from '../../control/control-client.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
 import { LocationIndex } from '../../store/location-index.ts'
 import type { TreeFile } from '../../store/tree-file.ts'
-import { TreeStore } from '../../store/tree-store.ts'
+import type { TreeStore } from '../../store/tree-store.ts'
 import type { SiteSigner } from '../../trust/site-signer.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { AgentEvent, ReleaseChange } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
+import { requireMaster } from '../machine/require-master.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
+import { bringTrees } from './bring-trees.ts'
 import { clockDoubts, clockEvidence } from './clock-doubts.ts'
 import { LOOKED_UP_AT_ONCE } from './limits.ts'
 import { lossDoubts, settleDoubts } from './publish-doubts.ts'
@@ -57,7 +59,8 @@ interface RollbackRequest {
   readonly dryRun: boolean
 }
 
-const isReleaseChange: Check<ReleaseChange> = object({
+/** What a command of another version tells of a change must be this. */
+export const isReleaseChange: Check<ReleaseChange> = object({
   image: text(MAX_TEXT_BYTES),
   release: natural(),
   size: natural(),
@@ -79,8 +82,9 @@ const isRolledBack: Check<RolledBack> = object({
   warnings: list(anyText(MAX_OPERATE_BYTES), 1),
 })
 
-/** Asks the running master. Errors: those of {@link publishEarlier}, STATE_NOT_RUNNING, STATE_NOT_MASTER. */
-export function rollback(stateDir: string, request: RollbackRequest): Promise<RolledBack> {
+/** Asks the running master. Errors: those of {@link publishEarlier}, STATE_NOT_RUNNING, STATE_NOT_MASTER, STATE_BUSY. */
+export async function rollback(stateDir: string, request: RollbackRequest): Promise<RolledBack> {
+  await requireMaster(stateDir)
   return callControl(stateDir, 'rollback', isRolledBack, { ...request })
 }
 
@@ -98,8 +102,8 @@ export function rollbackRequest(params: Readonly<Record<string, unknown>>): Roll
 
 /**
  * Publishes the content of an earlier release as the next one. Errors: IMAGE_UNKNOWN; USAGE if it is what the newest has
- * already; TREE_CORRUPT if its hash tree is not here; BLOCKS_UNAVAILABLE if blocks of it cannot be had, and PUBLISH_DOUBTFUL if
- * much would be lost, unless forced.
+ * already; BLOCKS_UNAVAILABLE if its hash tree cannot be had, or, unless forced, blocks of it cannot; PUBLISH_DOUBTFUL if much would
+ * be lost, unless forced.
  */
 export async function publishEarlier(
   request: RollbackRequest,
@@ -116,7 +120,9 @@ export async function publishEarlier(
   const report = (event: AgentEvent): void => {
     if (event.type === 'warning') warnings.push(event.text)
   }
+  const trees = await bringTrees(earlier, parts)
   const change = await weighRollback(machine, {
+    trees,
     earlier,
     newest,
     release,
@@ -124,7 +130,7 @@ export async function publishEarlier(
     node: parts.node,
     report,
   })
-  const blocks = await findBlocks(earlier, parts)
+  const blocks = await findBlocks(earlier, { ...parts, trees })
   if (blocks.nowhere > 0 && !request.force) {
     throw new MeshError(
       'BLOCKS_UNAVAILABLE',
@@ -146,6 +152,7 @@ export async function publishEarlier(
 async function weighRollback(
   machine: Machine,
   {
+    trees,
     earlier,
     newest,
     release,
@@ -153,6 +160,7 @@ async function weighRollback(
     node,
     report,
   }: {
+    trees: TreeStore
     earlier: VerifiedManifest
     newest: VerifiedManifest
     release: number
@@ -163,7 +171,6 @@ async function weighRollback(
 ): Promise<ReleaseChange> {
   const { image, size } = earlier
   const [had, has] = [await recallRelease(machine.state, newest.root), await recallRelease(machine.state, earlier.root)]
-  const trees = new TreeStore(machine.state.path('trees'))
   const blocks = await blockChange({ facts: newest, trees }, { facts: earlier, trees })
   const step = { image, before: { ...newest, found: had?.found }, size, found: has?.found, blocks }
   const clock = clockDoubts(await clockEvidence(machine, newest, node.clockOffsets(Date.now())))
@@ -174,9 +181,13 @@ async function weighRollback(
 /** Blocks of a release by who has them, as far as that is known without asking or reading. */
 async function findBlocks(
   manifest: ReturnType<Machine['manifest']>,
-  { machine, node, source }: { machine: Machine; node: MeshNode; source: DiskSource | undefined },
+  {
+    machine,
+    node,
+    source,
+    trees,
+  }: { machine: Machine; node: MeshNode; source: DiskSource | undefined; trees: TreeStore },
 ): Promise<RolledBack['blocks']> {
-  const trees = new TreeStore(machine.state.path('trees'))
   await using stack = new AsyncDisposableStack()
   const tree = stack.adopt(await trees.open(manifest), (it) => it.close())
   const { blockCount, blockSize } = tree.geometry

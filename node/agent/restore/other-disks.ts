@@ -63,7 +63,7 @@ async function openOther(
   blockSize: number,
   stack: AsyncDisposableStack,
 ): Promise<OtherDisk | undefined> {
-  const machine = await Machine.open(stateDir, { readOnly: true })
+  const machine = await Machine.look(stateDir)
   const trees = new TreeStore(machine.state.path('trees'))
   const releases = machine.trust.view().releases(machine.manifest().image)
   const device = stack.adopt(await openDevice(machine.diskPath, { writable: false }), (it) => it.close())

@@ -13,6 +13,7 @@ import type { RestoreResult } from '../../restore/restore-result.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { logLockFile } from '../../writelog/log-lock.ts'
+import { statusMethods } from '../answer/status.ts'
 import { readLogConfig } from '../log/log-config.ts'
 import { chooseDisk, rememberDisk } from '../machine/choose-disk.ts'
 import { type HookOptions, type HooksReport, runMachineHooks } from '../machine/hooks.ts'
@@ -56,27 +57,30 @@ interface RestoreMachineOptions extends AgentOptions {
  */
 export async function restoreMachine(options: RestoreMachineOptions): Promise<RestoreResult> {
   await using stack = new AsyncDisposableStack()
-  const { stateDir, configured, report, lingerMs } = options
-  const machine = stack.adopt(await Machine.open(stateDir, { configured, orCopy: true }), (it) => it.close())
+  const machine = stack.adopt(await Machine.open(options.stateDir, { ...options, orCopy: true }), (it) => it.close())
+  const report = machine.telling(options.report)
   const { unwritable } = machine.state
   if (unwritable !== undefined)
     report({ type: 'warning', text: `${unwritable.message}; nothing of this restore is kept there` })
   const serving = await rememberServing(machine, options)
   await rememberBeside(machine, options.beside ?? [])
-  const { image, release, waitMs, listen, mdns, signal } = options
+  const { image, release, waitMs, listen, mdns, signal, lingerMs } = options
   const started = new RestoreNetwork({ machine, serving, release, waitMs, listen, mdns, report, signal })
   const network = stack.adopt(started, (it) => it.stop())
+  stack.defer(machine.answer(statusMethods({ machine, node: () => network.node })))
   const [startedAt, begun] = [Date.now(), performance.now()]
-  const { receipt, manifest } = await restoreDisk(machine, network, options, stack).catch(async (error: unknown) => {
-    // What is wrong is told in any case.
-    const ms = Math.round(performance.now() - begun)
-    if (unwritable !== undefined) throw error
-    await keepFailure(machine, { image, release, startedAt, ms }, error).catch((reason: Error) =>
-      report({ type: 'warning', text: `this failure is not recorded: ${reason.message}` }),
-    )
-    throw error
-  })
-  await runHooks(machine, options)
+  const { receipt, manifest } = await restoreDisk(machine, network, { ...options, report }, stack).catch(
+    async (error: unknown) => {
+      // What is wrong is told in any case.
+      const ms = Math.round(performance.now() - begun)
+      if (unwritable !== undefined) throw error
+      await keepFailure(machine, { image, release, startedAt, ms }, error).catch((reason: Error) =>
+        report({ type: 'warning', text: `this failure is not recorded: ${reason.message}` }),
+      )
+      throw error
+    },
+  )
+  await runHooks(machine, { ...options, report })
   if (lingerMs !== undefined) await network.linger(manifest, lingerMs)
   return receipt
 }

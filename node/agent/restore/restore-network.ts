@@ -170,6 +170,11 @@ export class RestoreNetwork {
     await linger(this.#running, manifest, { ms, signal })
   }
 
+  /** This machine in the network; undefined as long as the network was not needed. */
+  get node(): MeshNode | undefined {
+    return this.#running
+  }
+
   /** How many members are connected; absent as long as the network was not needed. */
   peerCount(): { peers?: number } {
     return this.#running === undefined ? {} : { peers: this.#running.connectedMembers().length }

@@ -23,10 +23,7 @@ export async function verifyMachine(options: VerifyMachineOptions): Promise<Veri
   const pool = stack.adopt(new HashPool({ here: true }), (it) => it.close())
   // While the state is read the other cores have nothing to do.
   pool.prepare(Number.POSITIVE_INFINITY)
-  const machine = stack.adopt(
-    await Machine.open(options.stateDir, { configured: options.configured, readOnly: true }),
-    (it) => it.close(),
-  )
+  const machine = stack.adopt(await Machine.look(options.stateDir, options.configured), (it) => it.close())
   const { path } = await chooseDisk(machine.config, options)
   const device = stack.adopt(await openDevice(path, { writable: false }), (it) => it.close())
   return await verifyDisk({

@@ -104,13 +104,13 @@ export async function startRoll(options: NewRollOptions): Promise<RollResult> {
     const last = newestRoll(found)
     const epoch = nextEpoch(found)
     if (last === undefined || hasEnded(last) || last.state === 'claimed')
-      return runRoll(fleet, await newRoll(fleet, known, epoch), options)
+      return runRoll(fleet, await newRoll(fleet, known, epoch), known)
     const taken = (why: string): MeshError =>
       new MeshError('ROLL_TAKEN', `group ${known.group} has a roll already, of ${last.operatorName}: ${why}`)
     if (last.operator !== fleet.self.id) throw taken(`it is ${last.state}`)
     if (last.state !== 'running') throw taken(`it is ${last.state} (${last.why})`)
     if (last.attended && (await give('resume', fleet, known)).heard) throw taken('it runs on this machine')
-    return runRoll(fleet, takenOver(last, fleet.self, epoch, steadyNow()), options)
+    return runRoll(fleet, takenOver(last, fleet.self, epoch, steadyNow()), known)
   })
 }
 
@@ -141,7 +141,7 @@ export async function takeUpRoll(
       )
     if (hasEnded(roll)) return { event: 'roll-result', roll }
     const epoch = nextEpoch(await fleet.rolls(known.group))
-    return runRoll(fleet, takenOver(roll, fleet.self, epoch, steadyNow()), options)
+    return runRoll(fleet, takenOver(roll, fleet.self, epoch, steadyNow()), known)
   })
 }
 
@@ -170,15 +170,16 @@ async function runRoll(
   return { event: 'roll-result', roll: last, report: made }
 }
 
-/** Runs with the machines of the site, and with the options in which the group is spelled as its machines have it. */
+/** Runs with the machines of the site, and with the options as they are meant: the group spelled as its machines have it, events noted. */
 async function withFleet<T, Options extends RollOptions>(
   options: Options,
   run: (fleet: MeshFleet, known: Options, operator: Operator) => Promise<T>,
 ): Promise<T> {
   const operator = await Operator.open(options)
   try {
-    const fleet = new MeshFleet(operator, (text) => options.report({ type: 'warning', text }))
-    return await run(fleet, { ...options, group: await fleet.groupNamed(options.group) }, operator)
+    const report = operator.telling(options.report)
+    const fleet = new MeshFleet(operator, (text) => report({ type: 'warning', text }))
+    return await run(fleet, { ...options, report, group: await fleet.groupNamed(options.group) }, operator)
   } finally {
     await operator.close()
   }

@@ -1,28 +1,25 @@
-import { isMeshError } from '../../../protocol/errors.ts'
 import { callControl } from '../../control/control-client.ts'
 import type { Place, Role } from '../../trust/members.ts'
+import { askLive } from '../answer/ask-live.ts'
+import { isInvited, isPeers, isRemoved } from '../answer/replies.ts'
+import { describeStatus, type Peers, type Status } from '../answer/status.ts'
 import { Machine } from '../machine/machine.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
+import { requireMaster } from '../machine/require-master.ts'
 import { lastReceipt } from '../receipts/own-receipts.ts'
-import { isInvited, isPeers, isRemoved, isStatus } from './replies.ts'
-import { describeStatus, type Peers, type Status } from './status.ts'
 
-/** The status of a machine, from its running command if there is one, else from its state directory. */
+/** The status of a machine, whatever runs on its state directory. */
 export async function status(stateDir: string, configured?: ConfiguredMachine): Promise<Status> {
+  const machine = await Machine.read(stateDir, configured)
   try {
-    return await callControl(stateDir, 'status', isStatus)
-  } catch (error) {
-    if (!isMeshError(error, 'STATE_NOT_RUNNING')) throw error
-  }
-  const machine = await Machine.open(stateDir, { configured, orCopy: true })
-  try {
-    return describeStatus(machine, await lastReceipt(machine))
+    const live = machine.holder === undefined ? undefined : await askLive(stateDir)
+    return describeStatus(machine, await lastReceipt(machine), live)
   } finally {
     await machine.close()
   }
 }
 
-/** Members and what the running command knows of them. Errors: STATE_NOT_RUNNING. */
+/** Members and what the running command knows of them. Errors: STATE_NOT_RUNNING; STATE_BUSY if the command is in no network. */
 export function peers(stateDir: string): Promise<Peers> {
   return callControl(stateDir, 'peers', isPeers)
 }
@@ -35,16 +32,18 @@ interface InviteOptions extends Partial<Place> {
   readonly addresses?: readonly string[]
 }
 
-/** Opens an invitation at the running master. Errors: STATE_NOT_RUNNING, STATE_NOT_MASTER. */
+/** Opens an invitation at the running master. Errors: STATE_NOT_RUNNING, STATE_NOT_MASTER, STATE_BUSY. */
 export async function invite(stateDir: string, options: InviteOptions): Promise<Invited> {
+  await requireMaster(stateDir)
   return callControl(stateDir, 'invite', isInvited, options)
 }
 
-/** Takes a machine out of the site, at the running master. Errors: NOT_A_MEMBER, STATE_NOT_RUNNING, STATE_NOT_MASTER. */
+/** Takes a machine out of the site, at the running master. Errors: NOT_A_MEMBER, STATE_NOT_RUNNING, STATE_NOT_MASTER, STATE_BUSY. */
 export async function removeMember(
   stateDir: string,
   name: string,
 ): Promise<{ event: 'removed'; name: string; id: string }> {
+  await requireMaster(stateDir)
   return callControl(stateDir, 'remove', isRemoved, { name })
 }
 

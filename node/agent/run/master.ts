@@ -7,6 +7,7 @@ import type { Member, Place } from '../../trust/members.ts'
 import { SiteSigner } from '../../trust/site-signer.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
+import { notMaster } from '../machine/require-master.ts'
 import type { ServicePart } from '../machine/service-part.ts'
 import { Enrolment } from '../mesh/enrolment.ts'
 import type { MeshNode, MeshNodeOptions } from '../mesh/mesh-node.ts'
@@ -46,20 +47,19 @@ export class Master {
     }
   }
 
-  /** Opens the site's keys and renews the metadata, now and every RENEW_TICK_MS until the stack ends. Errors: those of the keys. */
-  static async open(
-    machine: Machine,
-    report: (event: AgentEvent) => void,
-    stack: AsyncDisposableStack,
-  ): Promise<Master> {
+  /** Opens the site's keys and invitations. Errors: those of the keys. */
+  static async open(machine: Machine, report: (event: AgentEvent) => void): Promise<Master> {
     const { trust, state } = machine
     const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust })
     const invitations = await InvitationBook.load(state.shelf('invitations', INVITATION))
-    await signer.renew()
-    const master = new Master(machine, signer, invitations, report)
-    const timer = setInterval(() => void master.#renew(), RENEW_TICK_MS)
+    return new Master(machine, signer, invitations, report)
+  }
+
+  /** Renews the metadata, now and every RENEW_TICK_MS until the stack ends. */
+  async renewNowAndThen(stack: AsyncDisposableStack): Promise<void> {
+    await this.#signer.renew()
+    const timer = setInterval(() => void this.#renew(), RENEW_TICK_MS)
     stack.adopt(timer, clearInterval)
-    return master
   }
 
   /** Takes a machine out of the site. Errors: NOT_A_MEMBER. */
@@ -69,9 +69,11 @@ export class Master {
   }
 
   /** Publishes an earlier release again. Errors: those of {@link publishEarlier}. */
-  rollback(node: MeshNode, held: HeldRelease | undefined, params: Params): ReturnType<typeof publishEarlier> {
-    const parts = { machine: this.#machine, signer: this.#signer, node, source: held?.source }
-    return publishEarlier(rollbackRequest(params), parts)
+  rollback(node: MeshNode, held: readonly HeldRelease[], params: Params): ReturnType<typeof publishEarlier> {
+    const request = rollbackRequest(params)
+    const { image = this.#machine.config.image } = request
+    const source = held.find(({ manifest }) => manifest.image === image)?.source
+    return publishEarlier(request, { machine: this.#machine, signer: this.#signer, node, source })
   }
 
   /** Opens an invitation, and says by which token it is used. Errors: USAGE. */
@@ -104,11 +106,11 @@ export class Master {
 /** The master's methods of the control socket. On a machine that is not the master they refuse with STATE_NOT_MASTER. */
 export function masterMethods(
   master: Master | undefined,
-  { machine, node, held }: { machine: Machine; node: MeshNode; held: () => HeldRelease | undefined },
+  { machine, node, held }: { machine: Machine; node: MeshNode; held: () => readonly HeldRelease[] },
 ): ServicePart {
   const required = (): Master => {
     if (master !== undefined) return master
-    throw new MeshError('STATE_NOT_MASTER', `${machine.config.name} is not the master of the site`)
+    throw notMaster(machine.config)
   }
   return {
     methods: {

@@ -11,11 +11,11 @@ import { serve } from './serve.ts'
 
 /** `mesh up`: serves this machine's image to the others until the signal aborts. Errors: MEMBER_REMOVED, and those of {@link serve}. */
 export async function up(options: AgentOptions): Promise<void> {
-  const machine = await Machine.open(options.stateDir, { configured: options.configured })
+  const machine = await Machine.open(options.stateDir, { ...options, opening: true })
   try {
     machine.assertMember()
     await useOwnDisk(machine, options)
-    await serve(machine, await currentOffer(machine), { ...options, command: 'up' })
+    await serve(machine, () => currentOffer(machine), options)
   } finally {
     await machine.close()
   }

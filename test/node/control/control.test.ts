@@ -3,7 +3,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { callControl } from '../../../node/control/control-client.ts'
-import { ControlServer } from '../../../node/control/control-server.ts'
+import { type ControlMethod, ControlServer } from '../../../node/control/control-server.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { natural, nullable } from '../../../protocol/json-shape.ts'
 import { codeOf } from '../../support/error-code.ts'
@@ -18,13 +18,17 @@ describe('the control socket', () => {
   })
 
   async function listen(path = dir()): Promise<void> {
-    server = await ControlServer.listen(path, {
-      double: async ({ n }) => Number(n) * 2,
-      nothing: async () => undefined,
-      refuse: async () => {
-        throw new MeshError('TOKEN_EXPIRED', 'too late')
-      },
-    })
+    const methods = new Map<string, ControlMethod>([
+      ['double', async ({ n }) => Number(n) * 2],
+      ['nothing', async () => undefined],
+      [
+        'refuse',
+        async () => {
+          throw new MeshError('TOKEN_EXPIRED', 'too late')
+        },
+      ],
+    ])
+    server = await ControlServer.listen(path, async (name) => methods.get(name))
   }
 
   it('answers many callers at once, and passes errors on with their code', async () => {

@@ -70,6 +70,22 @@ describe('LinkWatch', () => {
     expect(computer.link.youngest()).toEqual({ card: 'eth0', restMs: LINK_SETTLE_MS })
   })
 
+  it('waits for a cable also if another card is left, until somebody is reached by that', () => {
+    const WLAN = { wlan0: ['10.9.0.1/24'] }
+    const computer = new Computer({ ...ETH0, ...WLAN }, 3600)
+    computer.link.works()
+    computer.now = 1000
+    computer.turns({ ...LOOPBACK, ...WLAN }, { carrier: '0', operstate: 'down' })
+    expect(computer.said.at(-1)).toMatch(/^warning: network card eth0 has no link/)
+    expect([computer.link.isComing(), computer.link.fault()]).toEqual([
+      true,
+      'network card eth0 has no link (cable, switch)',
+    ])
+    computer.now += 1
+    computer.link.works()
+    expect([computer.link.isComing(), computer.link.fault()]).toEqual([false, undefined])
+  })
+
   it('tells an address that is lost from a cable, and from a card that is pulled out', () => {
     const computer = new Computer(ETH0, 3600)
     computer.turns(LOOPBACK)

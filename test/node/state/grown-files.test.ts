@@ -2,12 +2,12 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { isLive } from '../../../node/agent/answer/replies.ts'
 import { readLogConfig } from '../../../node/agent/log/log-config.ts'
 import { readLogDoubt } from '../../../node/agent/log/log-doubt.ts'
 import { readDiskState } from '../../../node/agent/machine/disk-state.ts'
 import { runMachineHooks } from '../../../node/agent/machine/hooks.ts'
 import { ReceiptArchive } from '../../../node/agent/receipts/receipt-archive.ts'
-import { isDiskNow } from '../../../node/agent/release/releases.ts'
 import { RollFile } from '../../../node/agent/roll/roll-file.ts'
 import { callControl } from '../../../node/control/control-client.ts'
 import { ControlServer } from '../../../node/control/control-server.ts'
@@ -162,7 +162,7 @@ describe('a signed document of the version before and of one after', () => {
     ])
     const { receipts } = await archive.page(before.by, 0)
     expect(receipts.map(({ document }) => document)).toEqual([before, after])
-    const [first, second] = (await archive.list('', 10, () => undefined)).receipts
+    const [first, second] = await archive.list(() => undefined)
     expect(second).toMatchObject(first!)
   })
 
@@ -189,7 +189,7 @@ describe('the control socket between versions', () => {
       const server = createServer((socket) => socket.once('data', () => socket.end(`${json}\n`)))
       await new Promise<void>((resolve) => server.listen(join(directory, 'control.sock'), resolve))
       try {
-        return await callControl(directory, 'disk', isDiskNow)
+        return await callControl(directory, 'live', isLive)
       } finally {
         await new Promise((resolve) => server.close(resolve))
       }
@@ -198,12 +198,12 @@ describe('the control socket between versions', () => {
     const { before, after, newer } = grownText('control answer, error')
     for (const json of [before, after]) expect(await codeOf(answering(json))).toBe('STATE_NOT_MASTER')
     expect(await codeOf(answering(newer))).toBe('FORMAT_NEWER')
-    expect(await codeOf(answering('{"result":{"disk":7}}'))).toBe('PROTOCOL_VIOLATION')
+    expect(await codeOf(answering('{"result":{"peers":-7}}'))).toBe('PROTOCOL_VIOLATION')
   })
 
   it('understands requests', async () => {
     const { directory } = await opened()
-    const server = await ControlServer.listen(directory, { disk: async () => ({}) })
+    const server = await ControlServer.listen(directory, async () => async () => ({}))
     onTestFinished(() => server.close())
     const { before, after, newer } = grownText('control request')
     const asking = (json: string): Promise<string> =>

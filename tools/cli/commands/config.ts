@@ -18,7 +18,7 @@ export function command(): Command {
     )
     .addCommand(
       withCommonOptions(new Command('show'))
-        .description('every setting in effect, and where it comes from')
+        .description('every setting in effect and all that is remembered of this machine, and where it comes from')
         .addHelpText('after', '\nExample:\n  mesh config show --json')
         .action(action(show)),
     )
@@ -35,11 +35,16 @@ async function check(context: Context, options: { config?: string }, given?: str
 
 async function show(context: Context, options: { config?: string }): Promise<void> {
   const { effectiveSettings } = await import('../config/effective-settings.ts')
+  const { machineFacts } = await import('../config/machine-facts.ts')
   const settings = await effectiveSettings(context.command, options.config)
-  const rows = settings.map(({ name, value, from }) => [
+  const state = settings.find(({ name }) => name === 'state')!.value
+  const machine = await machineFacts(String(state))
+  const row = ({ name, value, from }: (typeof settings)[number] | (typeof machine)[number]): string[] => [
     name,
     typeof value === 'string' ? value : value.join(', '),
     from,
-  ])
-  context.output.result({ event: 'config', settings }, formatTable([['setting', 'value', 'from'], ...rows]))
+  ]
+  const tables = [formatTable([['setting', 'value', 'from'], ...settings.map(row)])]
+  if (machine.length > 0) tables.push(formatTable([['machine', 'value', 'from'], ...machine.map(row)]))
+  context.output.result({ event: 'config', settings, machine }, tables.join('\n\n'))
 }

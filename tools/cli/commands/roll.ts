@@ -130,13 +130,15 @@ async function abort(context: Context, flags: TakeOverFlags): Promise<void> {
   finish(context, await takeUpRoll('abort', { ...rollOptions(context, flags), takeOver: flags.takeOver }))
 }
 
-/** A roll that this process ran has succeeded only if it came to its end and no machine failed. */
+/** A roll that this process ran has succeeded only if it came to its end, no machine failed, and none is missing. */
 function finish(context: Context, result: RollResult): void {
   context.output.result(result, describeRoll(result))
   if (result.heard === true) return
   const { state } = result.roll
   if (state !== 'done' && state !== 'aborted' && context.signal.aborted) process.exitCode = EXIT.interrupted
-  else if (state !== 'done' || (result.report?.failed ?? 0) > 0) process.exitCode = EXIT.unavailable
+  else if (state !== 'done') process.exitCode = EXIT.unavailable
+  else if ((result.report?.missing ?? []).length > 0) process.exitCode = EXIT.missing
+  else if ((result.report?.failed ?? 0) > 0) process.exitCode = EXIT.unavailable
 }
 
 function rollOptions({ agent }: Context, { group }: GroupFlags): RollOptions {

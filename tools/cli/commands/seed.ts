@@ -25,7 +25,11 @@ export function command(): Command {
   return withResetOptions(withServingOptions(withCommonOptions(new Command('seed'))))
     .description('publish the content of a disk as the next release, then serve it')
     .argument('[disk]', 'block device or image file (default: that of the configuration file)')
-    .option('--image <name>', 'name of the image (default: that of last time, or the file name)', parseImage)
+    .option(
+      '--image <name>',
+      'name of the image (default: that of this disk, or of last time, or the file name)',
+      parseImage,
+    )
     .option('--block-size <bytes>', 'unit of content addressing, a power of two (default: 64K)', parseSize)
     .option(
       '--preserve <offset:length>',

@@ -1,8 +1,9 @@
 import { Command } from 'commander'
-import type { Status } from '../../../node/agent/run/status.ts'
+import type { Status } from '../../../node/agent/answer/status.ts'
 import { formatTime } from '../../../protocol/local-time.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds } from '../format.ts'
+import { PHASES } from '../output.ts'
 
 /** `mesh status`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
@@ -23,7 +24,8 @@ function describe(status: Status): string {
     ['machine', `${status.name} (${status.role}) of site ${status.site}${inGroup(status)}`],
     ...(status.removed === undefined ? [] : [['removed', describeRemoved(status.removed)] satisfies [string, string]]),
     ['peer id', status.id],
-    ['running', status.running ? `mesh ${status.command}, pid ${status.pid}, ${status.peers} peers connected` : 'no'],
+    ['running', status.running ? describeRunning(status) : 'no'],
+    ...(status.work === undefined ? [] : [['at work', describeAtWork(status.work)] satisfies [string, string]]),
     ['disk', status.disk ?? 'none'],
     [
       'image',
@@ -38,6 +40,10 @@ function describe(status: Status): string {
     if (changed > 0) rows.push(['changed', `${changed} blocks are no longer what was published or restored`])
     if (unheld > 0)
       rows.push(['missing', `${unheld} blocks nobody holds any more: run \`mesh seed\` again on the master`])
+  }
+  for (const { image, release, blocks } of status.others ?? []) {
+    const changed = blocks.changed > 0 ? `, ${blocks.changed} changed` : ''
+    rows.push(['also', `${image} release ${release}: ${blocks.held} of ${blocks.total} blocks can be served${changed}`])
   }
   if (status.staging !== undefined) rows.push(['staged', describeStaging(status.staging)])
   if (status.serving !== undefined) rows.push(['served', describeServing(status.serving)])
@@ -58,6 +64,15 @@ function describe(status: Status): string {
 function describeRemoved({ at }: NonNullable<Status['removed']>): string {
   const when = at === undefined ? '' : `at ${formatTime(at)}, `
   return `${when}this machine is no member any more; \`mesh join\` with a new token makes it one again`
+}
+
+function describeRunning({ command, pid, since, peers }: Status): string {
+  const from = since === undefined ? '' : ` since ${formatTime(since)}`
+  return `mesh ${command}, pid ${pid}${from}, ${peers} peers connected`
+}
+
+function describeAtWork({ phase, doneBytes, totalBytes, seconds }: NonNullable<Status['work']>): string {
+  return `${PHASES[phase]}: ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)} after ${formatSeconds(seconds)}`
 }
 
 function inGroup({ group, site }: Status): string {

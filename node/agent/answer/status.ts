@@ -1,3 +1,9 @@
+/**
+ * The room `answer`: what this machine says of itself to the person who sits at it.
+ * status describes the machine, from its state directory and, while a command runs that is in the network, from that. replies is what
+ * such a command must answer, which may be of another version.
+ */
+
 import { toHex } from '../../../protocol/digest.ts'
 import type { Receipt } from '../../../protocol/receipt.ts'
 import type { ServeFigures } from '../../exchange/serve/serve-scheduler.ts'
@@ -7,17 +13,31 @@ import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { ServicePart } from '../machine/service-part.ts'
+import type { Work } from '../machine/work.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import type { HeldRelease } from '../offer/open-source.ts'
-import { lastReceipt } from '../receipts/own-receipts.ts'
+
+/** Blocks of an image. */
+interface BlockCounts {
+  readonly total: number
+  /** Blocks this machine can serve. */
+  readonly held: number
+  /** Blocks that no longer are what was published or restored. */
+  readonly changed: number
+  /** Blocks that neither this machine nor any connected one holds. */
+  readonly unheld: number
+}
 
 /** Result of `mesh status`. */
 export interface Status {
   readonly event: 'status'
-  /** Whether `mesh up` or `mesh seed` runs on this state directory; then `command` and `pid` say which. */
+  /** Whether a command holds this state directory; then `command`, `pid` and `since` (ISO 8601) say which. */
   readonly running: boolean
   readonly command?: string
   readonly pid?: number
+  readonly since?: string
+  /** The long piece of work that it is at, and for how many seconds. */
+  readonly work?: Work['progress']
   readonly site: string
   readonly siteId: string
   readonly name: string
@@ -29,15 +49,9 @@ export interface Status {
   readonly release?: number
   readonly root?: string
   readonly size?: number
-  readonly blocks?: {
-    readonly total: number
-    /** Blocks this machine can serve. */
-    readonly held: number
-    /** Blocks that no longer are what was published or restored. */
-    readonly changed: number
-    /** Blocks that neither this machine nor any connected one holds. */
-    readonly unheld: number
-  }
+  readonly blocks?: BlockCounts
+  /** Other images that the master offers, too. */
+  readonly others?: readonly { readonly image: string; readonly release: number; readonly blocks: BlockCounts }[]
   /** What others take of this machine: bytes since the command began, bytes per second lately, machines. */
   readonly serving?: ServeFigures & { readonly inUse: boolean }
   /** A newer release than that on the disk, being fetched ahead. */
@@ -85,42 +99,37 @@ export interface PeerStatus {
 /** What {@link statusMethods} works with. */
 interface StatusMethodsOptions {
   readonly machine: Machine
-  readonly node: MeshNode
-  /** Name of the command that runs. */
-  readonly command: string
-  readonly held: () => HeldRelease | undefined
-  readonly staging: () => StagingStatus | undefined
-  readonly inUse: () => boolean
+  /** Undefined as long as the command is not in the network. */
+  readonly node: () => MeshNode | undefined
+  /** What is offered, the image of this machine first. */
+  readonly held?: () => readonly HeldRelease[]
+  readonly staging?: () => StagingStatus | undefined
+  readonly inUse?: () => boolean
 }
 
-/** The control methods `status` and `peers` of a running command. */
-export function statusMethods(options: StatusMethodsOptions): ServicePart {
-  const { machine, node, command, held, staging, inUse } = options
-  const status = async (): Promise<Status> => {
-    const live = { node, inUse: inUse(), held: held(), staging: staging() }
-    const receipt = await lastReceipt(machine)
-    return { ...describeStatus(machine, receipt, live), running: true, command, pid: process.pid }
-  }
-  return { methods: { status, peers: async () => describePeers(machine, node) } }
+/** The control methods `live` and `peers` of a command that is in the network, or will be. */
+export function statusMethods(options: StatusMethodsOptions): Pick<ServicePart, 'methods'> {
+  const { machine, node, held, staging, inUse } = options
+  const live = async (): Promise<Live> => describeLive(node(), held?.() ?? [], staging?.(), inUse?.() === true)
+  return { methods: { live, peers: async () => describePeers(machine, node()) } }
 }
 
-/** What only a running command knows. */
-interface Live {
-  readonly node: MeshNode
-  readonly inUse: boolean
-  readonly held: HeldRelease | undefined
-  readonly staging: StagingStatus | undefined
-}
+/** What only the running command knows. */
+export type Live = Partial<
+  Pick<Status, 'image' | 'release' | 'root' | 'size' | 'blocks' | 'others' | 'serving' | 'staging' | 'uplink'>
+> &
+  Pick<Status, 'peers'>
 
-/** The status of a machine; `live` is absent if no command runs. `receipt`: the record of its last restore. */
+/** The status of a machine. `receipt`: the record of its last restore; `live`: what the command says that holds the directory. */
 export function describeStatus(machine: Machine, receipt: Receipt | undefined, live?: Live): Status {
-  const { config, trust } = machine
+  const { config, trust, holder } = machine
   const view = trust.view()
-  const manifest = live?.held?.manifest ?? (config.image === undefined ? undefined : view.newest(config.image))
+  const manifest = config.image === undefined ? undefined : view.newest(config.image)
   const self = view.memberById(config.id)
   return {
     event: 'status',
-    running: false,
+    running: holder !== undefined,
+    ...(holder === undefined ? {} : describeHolder(holder)),
     site: self?.site ?? config.site,
     siteId: config.siteId,
     name: config.name,
@@ -129,25 +138,37 @@ export function describeStatus(machine: Machine, receipt: Receipt | undefined, l
     ...(self === undefined ? {} : { group: self.group }),
     ...(config.disk === undefined ? {} : { disk: config.disk }),
     ...(manifest === undefined ? {} : describeRelease(manifest)),
-    ...(live === undefined ? {} : describeLive(live)),
     ...(machine.removed === undefined ? {} : { removed: machine.removed }),
+    peers: 0,
+    ...live,
     members: view.members.length,
-    peers: live?.node.connectedMembers().length ?? 0,
     metadataExpires: new Date(view.expires).toISOString(),
     ...(receipt === undefined ? {} : { lastRestore: describeRestore(receipt) }),
   }
 }
 
-function describeRelease({ image, release, root, size }: VerifiedManifest): Partial<Status> {
+function describeHolder({ command, pid, since, progress }: Work): Partial<Status> {
+  return { command, pid, since, ...(progress === undefined ? {} : { work: progress }) }
+}
+
+function describeRelease({ image, release, root, size }: VerifiedManifest): Partial<Live> {
   return { image, release, root: toHex(root), size }
 }
 
-function describeLive({ node, inUse, held, staging }: Live): Partial<Status> {
+function describeLive(
+  node: MeshNode | undefined,
+  [held, ...others]: readonly HeldRelease[],
+  staging: StagingStatus | undefined,
+  inUse: boolean,
+): Live {
+  if (node === undefined) return { peers: 0 }
   return {
-    ...(held === undefined ? {} : { blocks: countBlocks(held, node) }),
+    ...(held === undefined ? {} : { ...describeRelease(held.manifest), blocks: countBlocks(held, node) }),
+    ...(others.length === 0 ? {} : { others: others.map((one) => describeOther(one, node)) }),
     serving: { ...node.serving(), inUse },
     ...(staging === undefined ? {} : { staging }),
     uplink: node.uplink.bySite(),
+    peers: node.connectedMembers().length,
   }
 }
 
@@ -156,7 +177,12 @@ function describeRestore(receipt: Receipt): NonNullable<Status['lastRestore']> {
   return { verified, release, startedAt, seconds: ms / 1000, ...(failure === null ? {} : { failure: failure.message }) }
 }
 
-function countBlocks({ manifest, source }: HeldRelease, node: MeshNode): NonNullable<Status['blocks']> {
+function describeOther(held: HeldRelease, node: MeshNode): NonNullable<Status['others']>[number] {
+  const { image, release } = held.manifest
+  return { image, release, blocks: countBlocks(held, node) }
+}
+
+function countBlocks({ manifest, source }: HeldRelease, node: MeshNode): BlockCounts {
   const total = source.tree.geometry.blockCount
   const held = source.heldCount
   const changed = total - manifest.preserve.count - held
@@ -171,18 +197,21 @@ function countBlocks({ manifest, source }: HeldRelease, node: MeshNode): NonNull
   return { total, held, changed, unheld }
 }
 
-function describePeers(machine: Machine, node: MeshNode): Peers {
-  const { image } = machine.config
+/** What has come from somebody as long as this machine is not in the network. */
+const NOTHING = { blocks: 0, bytes: 0, bad: 0 }
+
+function describePeers(machine: Machine, node: MeshNode | undefined): Peers {
+  const { image, id: self } = machine.config
   const view = machine.trust.view()
   const manifest = image === undefined ? undefined : view.newest(image)
-  const holders = manifest === undefined ? [] : node.swarm.holders(toHex(manifest.root))
+  const holders = manifest === undefined ? [] : (node?.swarm.holders(toHex(manifest.root)) ?? [])
   const held = new Map(holders.map(({ peerId, held: blocks }) => [peerId, blocks.count]))
-  const connected = new Set(node.connectedMembers().map(({ id }) => id))
-  const others = view.members.filter(({ id }) => id !== node.peerId)
+  const connected = new Set(node?.connectedMembers().map(({ id }) => id))
+  const others = view.members.filter(({ id }) => id !== self)
   return {
     event: 'peers',
     peers: others.map(({ id, name, role, site, group, mac }) => {
-      const { blocks, bytes, bad } = node.swarm.ledger.of(id)
+      const { blocks, bytes, bad } = node?.swarm.ledger.of(id) ?? NOTHING
       const isConnected = connected.has(id)
       return { id, name, role, site, group, mac, connected: isConnected, held: held.get(id) ?? 0, blocks, bytes, bad }
     }),

@@ -1,10 +1,10 @@
 import { MAX_ADDRESSES_PER_PEER, MAX_MAC_ADDRESSES, MAX_MEMBERS, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import {
   anyText,
+  type Check,
   list,
   literal,
   natural,
-  nullable,
   object,
   optional,
   real,
@@ -13,35 +13,27 @@ import {
   truth,
 } from '../../../protocol/json-shape.ts'
 import { isStagingStatus } from '../machine/events.ts'
+import type { Live } from './status.ts'
 
 // What a running command answers over the control socket, which may be of another version than this one.
 
 const shortText = text(MAX_TEXT_BYTES)
-/** A path, or what went wrong. */
-const words = anyText(64 * 1024)
 /** A token has at most 4096 characters; MAX_ADDRESSES_PER_PEER addresses among them. */
 const token = anyText(MAX_ADDRESSES_PER_PEER * MAX_TEXT_BYTES)
 const role = literal('master', 'operator', 'machine')
+const blockCounts = object({ total: natural(), held: natural(), changed: natural(), unheld: natural() })
+/** Images that one master can have the disks of, and to spare. */
+const MAX_IMAGES = 1024
 const uplinkBytes = object({ blocks: natural(), pages: natural(), metadata: natural() })
 
-/** The answer to `status`. */
-export const isStatus = object({
-  event: literal('status'),
-  running: truth,
-  command: optional(shortText),
-  pid: optional(natural()),
-  site: shortText,
-  siteId: shortText,
-  name: shortText,
-  id: shortText,
-  role,
-  group: optional(shortText),
-  disk: optional(words),
+/** The answer to `live`. */
+export const isLive: Check<Live> = object({
   image: optional(shortText),
   release: optional(natural()),
   root: optional(shortText),
   size: optional(natural()),
-  blocks: optional(object({ total: natural(), held: natural(), changed: natural(), unheld: natural() })),
+  blocks: optional(blockCounts),
+  others: optional(list(object({ image: shortText, release: natural(), blocks: blockCounts }), MAX_IMAGES)),
   serving: optional(
     object({
       bytes: natural(),
@@ -64,19 +56,7 @@ export const isStatus = object({
       MAX_MEMBERS,
     ),
   ),
-  removed: optional(object({ at: optional(time) })),
-  members: natural(),
   peers: natural(),
-  metadataExpires: time,
-  lastRestore: optional(
-    object({
-      verified: truth,
-      release: nullable(natural()),
-      startedAt: time,
-      seconds: real,
-      failure: optional(words),
-    }),
-  ),
 })
 
 /** The answer to `peers`. */
@@ -110,6 +90,7 @@ export const isInvited = object({
   expires: time,
   role,
   group: shortText,
+  warning: optional(anyText(MAX_ADDRESSES_PER_PEER * MAX_TEXT_BYTES)),
 })
 
 /** The answer to `remove`. */

@@ -55,6 +55,8 @@ export const MAX_HELD_IMAGES = 64
 export const MAX_TEXT_BYTES = 1024
 /** Listen addresses one peer may tell of another. */
 export const MAX_ADDRESSES_PER_PEER = 16
+/** Machines with one key that a hello tells of. */
+export const MAX_TWINS = 8
 /** Members of one site list. */
 export const MAX_MEMBERS = 4096
 /** Machines that a site list says were removed: the last ones. */

@@ -4,6 +4,7 @@ import {
   MAX_GRANULE_CHECKS_BYTES,
   MAX_GRANULE_SET_BYTES,
   MAX_IMAGE_SIZE_BYTES,
+  MAX_MAC_ADDRESSES,
 } from './constants.ts'
 import type { Digest } from './digest.ts'
 import { isBlockSize } from './manifest.ts'
@@ -45,6 +46,20 @@ export interface WantRequest {
 /** Where a member can be dialled: its peer id and multiaddrs, all of them text. */
 export interface PeerAddresses {
   readonly id: string
+  readonly addresses: readonly string[]
+}
+
+/** What a machine says of the run of mesh that speaks, so that two machines with one key are told apart. */
+export interface RunningNode {
+  /** Random for each run, 16 hexadecimal digits. */
+  readonly instance: string
+  /** Host name, for people; empty if it is not known. */
+  readonly host: string
+  /** The managed disk with its serial number, for people; empty if there is none. */
+  readonly disk: string
+  /** Addresses of its network cards, as in the member list; at most MAX_MAC_ADDRESSES. */
+  readonly mac: readonly string[]
+  /** Where it is reached; of the sender itself they stand in the hello. */
   readonly addresses: readonly string[]
 }
 
@@ -132,4 +147,29 @@ export function readPeer(r: WireReader): PeerAddresses {
     2: () => limited(addresses, MAX_ADDRESSES_PER_PEER).push(r.text()),
   })
   return { id, addresses }
+}
+
+/** Writes what a machine says of one run of mesh. */
+export function encodeRunning(w: WireWriter, node: RunningNode): void {
+  w.text(1, node.instance)
+  w.text(2, node.host)
+  w.text(3, node.disk)
+  for (const address of node.mac) w.text(4, address)
+  for (const address of node.addresses) w.text(5, address)
+}
+
+/** Reads what a machine says of one run of mesh. Errors: PROTOCOL_VIOLATION. */
+export function readRunning(r: WireReader): RunningNode {
+  let [instance, host, disk] = ['', '', '']
+  const mac: string[] = []
+  const addresses: string[] = []
+  r.fields({
+    1: () => (instance = r.text()),
+    2: () => (host = r.text()),
+    3: () => (disk = r.text()),
+    4: () => limited(mac, MAX_MAC_ADDRESSES).push(r.text()),
+    5: () => limited(addresses, MAX_ADDRESSES_PER_PEER).push(r.text()),
+  })
+  if (!/^[0-9a-f]{16}$/.test(instance)) throw violation('a process without a number')
+  return { instance, host, disk, mac, addresses }
 }

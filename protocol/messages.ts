@@ -6,6 +6,7 @@ import {
   MAX_HELD_IMAGES,
   MAX_MAC_ADDRESSES,
   MAX_MEMBERS,
+  MAX_TWINS,
   MAX_WANTS_PER_MESSAGE,
 } from './constants.ts'
 import type { Digest } from './digest.ts'
@@ -14,13 +15,16 @@ import {
   encodeHeld,
   encodePeer,
   encodeRequest,
+  encodeRunning,
   encodeVersions,
   type HeldImage,
   type MetadataVersions,
   type PeerAddresses,
+  type RunningNode,
   readHeld,
   readPeer,
   readRequest,
+  readRunning,
   readVersions,
   type WantRequest,
 } from './message-parts.ts'
@@ -46,6 +50,10 @@ export type Message =
       readonly addresses: readonly string[]
       /** What the sender's clock says, Unix ms; absent if it does not tell. */
       readonly clock?: number | undefined
+      /** Which process speaks; absent from earlier versions. */
+      readonly running?: RunningNode | undefined
+      /** All that run with the key of whoever this is said to, if there are several. */
+      readonly twins?: readonly RunningNode[] | undefined
     }
   | { readonly type: 'have'; readonly root: Digest; readonly gained: RangeSet; readonly lost: RangeSet }
   | {
@@ -187,6 +195,8 @@ function encodeFields(w: WireWriter, m: Message): void {
       w.uint(7, m.creditBytes)
       for (const address of m.addresses) w.text(8, address)
       if (m.clock !== undefined) w.uint(9, m.clock)
+      if (m.running !== undefined) w.group(10, m.running, encodeRunning)
+      for (const twin of m.twins ?? []) w.group(11, twin, encodeRunning)
       break
     case 'have':
       w.bytes(1, m.root)
@@ -265,6 +275,11 @@ function encodeFields(w: WireWriter, m: Message): void {
   }
 }
 
+/** Without the fields that were not there. */
+function given<T extends object>(fields: T): Partial<T> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Partial<T>
+}
+
 const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Array) => Message } = {
   hello: (r) => {
     const held: HeldImage[] = []
@@ -272,6 +287,8 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
     const hello = { versionMin: 0, versionMax: 0, siteId: new Uint8Array() as Digest, name: '', creditBytes: 0 }
     let metadata: MetadataVersions = { root: 0, timestamp: 0 }
     let clock: number | undefined
+    let running: RunningNode | undefined
+    const twins: RunningNode[] = []
     r.fields({
       1: () => (hello.versionMin = r.uint()),
       2: () => (hello.versionMax = r.uint()),
@@ -282,10 +299,13 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
       7: () => (hello.creditBytes = r.uint()),
       8: () => limited(addresses, MAX_ADDRESSES_PER_PEER).push(r.text()),
       9: () => (clock = r.uint(Number.MAX_SAFE_INTEGER)),
+      10: () => (running = readRunning(r.nested())),
+      11: () => limited(twins, MAX_TWINS).push(readRunning(r.nested())),
     })
     if (hello.versionMin < 1 || hello.versionMax < hello.versionMin) throw violation('hello names no protocol version')
     required(hello.siteId, 'hello without a site')
-    return { type: 'hello', ...hello, metadata, held, addresses, ...(clock === undefined ? {} : { clock }) }
+    const told = { clock, running, twins: twins.length === 0 ? undefined : twins }
+    return { type: 'hello', ...hello, metadata, held, addresses, ...given(told) }
   },
   have: (r) => {
     let root: Digest = new Uint8Array()

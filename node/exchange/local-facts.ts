@@ -1,6 +1,6 @@
 import { type Digest, sameBytes, toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
-import type { HeldImage, MetadataVersions } from '../../protocol/message-parts.ts'
+import type { HeldImage, MetadataVersions, RunningNode } from '../../protocol/message-parts.ts'
 import type { Message } from '../../protocol/messages.ts'
 import { SESSION_CREDIT_BYTES } from './limits.ts'
 
@@ -19,6 +19,8 @@ export interface LocalFacts {
   readonly held: readonly HeldImage[]
   /** What the clock of this machine says, Unix ms. */
   readonly clock?: number
+  readonly running?: RunningNode
+  readonly twins?: readonly RunningNode[]
 }
 
 /** The first message of each side. */

@@ -165,6 +165,20 @@ export class MeshHost {
     }
   }
 
+  /** Opens a stream on each open connection to a peer; undefined where none can be had. */
+  async openAll(peerId: string, protocol: string): Promise<(FrameStream | undefined)[]> {
+    const connections = this.#node.getConnections(peerIdFromString(peerId)).filter(({ status }) => status === 'open')
+    const opened = await Promise.allSettled(
+      connections.map((connection) =>
+        connection.newStream(protocol, {
+          signal: withDeadline(undefined),
+          maxOutboundStreams: MAX_STREAMS_PER_PROTOCOL,
+        }),
+      ),
+    )
+    return opened.map((one) => (one.status === 'fulfilled' ? new Libp2pFrameStream(one.value, peerId) : undefined))
+  }
+
   /** Serves a protocol. A handler that fails costs its peer the stream, nothing else. */
   async handle(protocol: string, handler: StreamHandler): Promise<void> {
     await this.#node.handle(
@@ -183,6 +197,14 @@ export class MeshHost {
 
   onConnect(listener: (peerId: string) => void): void {
     this.#node.addEventListener('peer:connect', (event: CustomEvent<PeerId>) => listener(event.detail.toString()))
+  }
+
+  /** Each connection that is opened, with how many there are to that peer then. */
+  onConnection(listener: (peerId: string, connections: number) => void): void {
+    this.#node.addEventListener('connection:open', ({ detail }: CustomEvent<Connection>) => {
+      // By then libp2p has counted it.
+      setImmediate(() => listener(detail.remotePeer.toString(), this.#node.getConnections(detail.remotePeer).length))
+    })
   }
 
   onDisconnect(listener: (peerId: string) => void): void {

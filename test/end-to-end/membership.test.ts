@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises'
+import { copyFile, cp, readFile, writeFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type ErrorCode, EXIT } from '../../protocol/errors.ts'
@@ -91,5 +91,32 @@ describe('becoming a member, and being one no longer', () => {
     expect((await lab.ok('pc3', ['status'])).removed).toBeUndefined()
     await dirty(lab.path('pc3.img'), [3, 5], random)
     expect(await lab.ok('pc3', ['restore'])).toMatchObject({ verified: true })
+  })
+
+  it('names two machines that run with one key, on both and on the master, and gives the copy a key of its own', async () => {
+    await joinMachine(lab, 'pc6', image, await lab.invite('master'))
+    await lab.ok('pc6', ['restore'])
+    await cp(lab.path('pc6'), lab.path('copy'), { recursive: true })
+    await copyFile(lab.path('pc6.img'), lab.path('copy.img'))
+    const config = await machineFile('pc6')
+    await writeFile(lab.path('copy', 'machine.json'), JSON.stringify({ ...config, disk: lab.path('copy.img') }))
+    const running = await Promise.all(['pc6', 'copy'].map((machine) => lab.serve(machine, ['up'])))
+    for (const up of running) {
+      const warned = await up.when(({ event, text }) => event === 'warning' && /as master says/.test(String(text)))
+      expect(warned?.text).toMatch(/host .*(pc6|copy)\.img.*this machine is host .*(pc6|copy)\.img/)
+    }
+    const shared = (await peersOf('master')).find(({ name }) => name === 'pc6')
+    expect(shared).toMatchObject({ twins: { machines: [{ disk: expect.any(String) }, { disk: expect.any(String) }] } })
+    const twins = [expect.objectContaining({ disk: expect.stringMatching(/copy\.img/) })]
+    expect(await lab.ok('pc6', ['status'])).toMatchObject({ twins: { machines: twins } })
+
+    await lab.stop('copy')
+    const join = ['join', await lab.invite('master', 1), '--new-identity', '--name']
+    await fails('copy', [...join, 'PC6'], 'NAME_TAKEN', EXIT.trust)
+    // What failed before goes on with the same new key.
+    expect((await lab.ok('copy', [...join, 'pc7'])).id).not.toBe(config.id)
+    expect(await machineFile('copy')).toMatchObject({ name: 'pc7', disk: lab.path('copy.img') })
+    expect(await lab.ok('copy', ['restore'])).toMatchObject({ verified: true })
+    expect(await members()).toEqual(expect.arrayContaining(['pc6', 'pc7']))
   })
 })

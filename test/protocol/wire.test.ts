@@ -23,6 +23,13 @@ const ranges = fc
   .map((list) => RangeSet.from(list.map(([start, length]): Run => [start, start + length])))
 const ids = fc.array(uint, { maxLength: 20 })
 const addresses = fc.array(fc.constantFrom('/ip4/10.0.0.7/tcp/7433', '/ip6/fe80::1/tcp/1'), { maxLength: 4 })
+const running = fc.record({
+  instance: fc.constantFrom('0123456789abcdef', 'ffffffffffffffff'),
+  host: name,
+  disk: name,
+  mac: fc.array(fc.constantFrom('02:00:5e:10:00:01'), { maxLength: 2 }),
+  addresses,
+})
 const payload = fc.uint8Array({ maxLength: 300 })
 const granules = fc.uint8Array({ maxLength: MAX_GRANULE_SET_BYTES })
 
@@ -38,6 +45,8 @@ const messages: fc.Arbitrary<Message> = fc.oneof(
     creditBytes: uint,
     addresses,
     clock: fc.option(fc.maxSafeNat(), { nil: undefined }),
+    running: fc.option(running, { nil: undefined }),
+    twins: fc.option(fc.array(running, { minLength: 1, maxLength: 3 }), { nil: undefined }),
   }),
   fc.record({ type: fc.constant('have' as const), root: digest, gained: ranges, lost: ranges }),
   fc.record({
@@ -90,8 +99,15 @@ const messages: fc.Arbitrary<Message> = fc.oneof(
     secret: fc.uint8Array({ maxLength: 32 }),
     name,
     mac: fc.array(fc.constantFrom('02:00:5e:10:00:01', 'x'), { maxLength: 8 }),
+    check: fc.constantFrom(true, undefined),
   }),
   fc.record({ type: fc.constant('join-reply' as const), site: name }),
+  fc.record({
+    type: fc.constant('join-reply' as const),
+    site: name,
+    role: fc.constantFrom('machine', undefined),
+    checked: fc.constantFrom(true, undefined),
+  }),
   fc.record({
     type: fc.constant('join-reply' as const),
     site: name,

@@ -1,4 +1,10 @@
-import { MAX_ADDRESSES_PER_PEER, MAX_MAC_ADDRESSES, MAX_MEMBERS, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
+import {
+  MAX_ADDRESSES_PER_PEER,
+  MAX_MAC_ADDRESSES,
+  MAX_MEMBERS,
+  MAX_TEXT_BYTES,
+  MAX_TWINS,
+} from '../../../protocol/constants.ts'
 import {
   anyText,
   type Check,
@@ -25,6 +31,20 @@ const blockCounts = object({ total: natural(), held: natural(), changed: natural
 /** Images that one master can have the disks of, and to spare. */
 const MAX_IMAGES = 1024
 const uplinkBytes = object({ blocks: natural(), pages: natural(), metadata: natural() })
+
+const isShared = object({
+  machines: list(
+    object({
+      instance: shortText,
+      host: anyText(MAX_TEXT_BYTES),
+      disk: anyText(MAX_TEXT_BYTES),
+      mac: list(shortText, MAX_MAC_ADDRESSES),
+      addresses: list(shortText, MAX_ADDRESSES_PER_PEER),
+    }),
+    MAX_TWINS,
+  ),
+  at: time,
+})
 
 /** The answer to `live`. */
 export const isLive: Check<Live> = object({
@@ -56,6 +76,7 @@ export const isLive: Check<Live> = object({
       MAX_MEMBERS,
     ),
   ),
+  twins: optional(isShared),
   peers: natural(),
 })
 
@@ -75,6 +96,7 @@ export const isPeers = object({
       blocks: natural(),
       bytes: natural(),
       bad: natural(),
+      twins: optional(isShared),
     }),
     MAX_MEMBERS,
   ),

@@ -14,6 +14,7 @@ import type { StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { ServicePart } from '../machine/service-part.ts'
 import type { Work } from '../machine/work.ts'
+import type { SharedIdentity } from '../mesh/identity-watch.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import type { HeldRelease } from '../offer/open-source.ts'
 
@@ -60,6 +61,8 @@ export interface Status {
   readonly uplink?: readonly SiteTraffic[]
   /** This machine was taken out of the site; `at`: when, ISO 8601, if that is known. */
   readonly removed?: { readonly at?: string }
+  /** Other machines that run with the key of this one, as a peer has told. */
+  readonly twins?: SharedIdentity
   readonly members: number
   readonly peers: number
   /** When the first of the trusted metadata expires, ISO 8601. */
@@ -94,6 +97,8 @@ export interface PeerStatus {
   readonly blocks: number
   readonly bytes: number
   readonly bad: number
+  /** Machines that run with this key, if there are several. */
+  readonly twins?: SharedIdentity
 }
 
 /** What {@link statusMethods} works with. */
@@ -116,7 +121,7 @@ export function statusMethods(options: StatusMethodsOptions): Pick<ServicePart, 
 
 /** What only the running command knows. */
 export type Live = Partial<
-  Pick<Status, 'image' | 'release' | 'root' | 'size' | 'blocks' | 'others' | 'serving' | 'staging' | 'uplink'>
+  Pick<Status, 'image' | 'release' | 'root' | 'size' | 'blocks' | 'others' | 'serving' | 'staging' | 'uplink' | 'twins'>
 > &
   Pick<Status, 'peers'>
 
@@ -169,6 +174,7 @@ function describeLive(
     ...(staging === undefined ? {} : { staging }),
     uplink: node.uplink.bySite(),
     peers: node.connectedMembers().length,
+    ...(node.identities.ownTwins === undefined ? {} : { twins: node.identities.ownTwins }),
   }
 }
 
@@ -213,7 +219,9 @@ function describePeers(machine: Machine, node: MeshNode | undefined): Peers {
     peers: others.map(({ id, name, role, site, group, mac }) => {
       const { blocks, bytes, bad } = node?.swarm.ledger.of(id) ?? NOTHING
       const isConnected = connected.has(id)
-      return { id, name, role, site, group, mac, connected: isConnected, held: held.get(id) ?? 0, blocks, bytes, bad }
+      const twins = node?.identities.sharedBy(id)
+      const known = { id, name, role, site, group, mac, connected: isConnected, held: held.get(id) ?? 0 }
+      return { ...known, blocks, bytes, bad, ...(twins === undefined ? {} : { twins }) }
     }),
   }
 }

@@ -14,6 +14,13 @@ export const FIRST_PEER_TICK_MS = 20
 export const DOUBT_MAX_MS = 10 * 60 * 1000
 /** Whoever may join reads the signed metadata for so long without being a member. */
 export const GUEST_MS = 60_000
+/**
+ * A peer with two connections is asked who answers on each after 1 s, on at most 4 of them: two machines often dial each other at once.
+ * If one does not answer, it may be starting, or its machine has lost its power, which shows after 30 s: so the others are asked again.
+ */
+export const IDENTITY_LOOK_MS = 1_000
+export const IDENTITY_LOOKS = 10
+export const MAX_LINKS_LOOKED_AT = 4
 /** Members are asked for their clocks for 3 s, and for 1 s after the first answer; three answers are enough. */
 export const CLOCK_WAIT_MS = 3_000
 export const CLOCK_SETTLE_MS = 1_000

@@ -13,7 +13,7 @@ import {
 } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
-import type { PeerAddresses } from '../../../protocol/message-parts.ts'
+import type { PeerAddresses, RunningNode } from '../../../protocol/message-parts.ts'
 import { Swarm } from '../../exchange/ask/swarm.ts'
 import { checkHello, helloOf, type LocalFacts } from '../../exchange/local-facts.ts'
 import type { ServeLimits } from '../../exchange/serve/serve-pace.ts'
@@ -32,7 +32,9 @@ import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { ServeStream } from '../machine/service-part.ts'
 import { addressesOf } from './addresses.ts'
+import { describeRun } from './describe-run.ts'
 import { Dialer } from './dialer.ts'
+import { IdentityWatch } from './identity-watch.ts'
 import { MetadataSync, serveMetadata } from './metadata-sync.ts'
 import { Neighbourhood } from './neighbourhood.ts'
 import { startHost } from './start-host.ts'
@@ -74,6 +76,9 @@ export class MeshNode {
   readonly link: LinkWatch
   readonly #neighbourhood: Neighbourhood
   readonly #sync: MetadataSync
+  /** Which machines run with one key, as far as is known here. */
+  readonly identities: IdentityWatch
+  readonly #running: RunningNode
   /** What has crossed the uplink. */
   readonly uplink: UplinkFigures
   readonly #gate: UplinkGate
@@ -95,13 +100,14 @@ export class MeshNode {
       mayMovePort: options.gradual,
       admitsStrangers: () => enrolment?.isOpen() === true,
     })
-    const node = new MeshNode(host, options)
+    const node = new MeshNode(host, options, await describeRun(machine))
     await node.#begin(enrolment)
     return node
   }
 
-  private constructor(host: MeshHost, options: MeshNodeOptions) {
+  private constructor(host: MeshHost, options: MeshNodeOptions, running: RunningNode) {
     const { machine, report } = options
+    this.#running = running
     this.#host = host
     this.#machine = machine
     this.#report = report
@@ -117,6 +123,13 @@ export class MeshNode {
       warn: (text) => report({ type: 'warning', text }),
       nameOf: (peerId) => machine.nameOf(peerId),
       received: (peerId, bytes) => this.uplink.count(peerId, 'in', 'metadata', bytes),
+    })
+    this.identities = new IdentityWatch({
+      self: () => ({ ...running, addresses: this.addresses() }),
+      openAll: (peerId) => host.openAll(peerId, EXCHANGE_PROTOCOL),
+      hello: (twins) => helloOf({ ...this.#facts(), twins }),
+      nameOf: (peerId) => machine.nameOf(peerId),
+      warn: (text) => report({ type: 'warning', text }),
     })
     this.link = new LinkWatch(host.network, { report: (type, text) => report({ type, text }) })
     this.swarm = this.#makeSwarm(options.waitMs)
@@ -165,6 +178,7 @@ export class MeshNode {
       onFetching: (peerId, message) => this.swarm.heardFetching(peerId, message),
       onHello: (peerId, hello) => {
         this.#learn(peerId, hello.addresses)
+        this.identities.told(peerId, hello)
         if (hello.clock !== undefined) this.#clocks.set(peerId, hello.clock - performance.now())
         void this.#sync.heard(peerId, hello.metadata)
       },
@@ -269,6 +283,7 @@ export class MeshNode {
   async stop(): Promise<void> {
     this.#stopping = true
     this.#dialer.stop()
+    this.identities.stop()
     this.swarm.close()
     this.#server.close()
     await this.#host.stop()
@@ -297,7 +312,13 @@ export class MeshNode {
       this.#members.delete(peerId)
       if (this.#machine.isMember(peerId) && !this.#stopping) this.#tellPeer(peerId, false)
     })
-    host.onDiscover((peerId, addresses) => this.#learn(peerId, addresses))
+    host.onConnection((peerId, connections) => {
+      if (this.#machine.isMember(peerId)) this.identities.connected(peerId, connections)
+    })
+    host.onDiscover((peerId, addresses) => {
+      if (peerId === this.peerId) this.identities.seen(addresses, this.addresses())
+      else this.#learn(peerId, addresses)
+    })
     trust.onChange(() => this.#trustChanged())
     host.network.onChange(() => this.#networkChanged())
     this.#told = this.addresses().join()
@@ -407,6 +428,7 @@ export class MeshNode {
       addresses: this.#host.addresses().slice(0, MAX_ADDRESSES_PER_PEER),
       held: [...held.values()],
       clock: Date.now(),
+      running: this.#running,
     }
   }
 }

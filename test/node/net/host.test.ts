@@ -91,6 +91,27 @@ describe('MeshHost', () => {
     expect(a.connected()).toEqual([b.peerId])
   })
 
+  it('keeps its connections to two nodes with one key apart, and opens a stream on each', async () => {
+    const boss = await start('boss')
+    const counts: number[] = []
+    const gone: string[] = []
+    boss.onConnection((_, connections) => void counts.push(connections))
+    boss.onDisconnect((peerId) => void gone.push(peerId))
+    const [one, copy] = [await start('pc1'), await start('pc1')]
+    const reached: string[] = []
+    for (const [who, host] of Object.entries({ one, copy })) {
+      await host.handle(PROTOCOL, async () => void reached.push(who))
+      await host.connect(boss.peerId, boss.addresses())
+    }
+    await expect.poll(() => counts).toEqual([1, 2])
+    expect(await boss.openAll(one.peerId, PROTOCOL)).toHaveLength(2)
+    await expect.poll(() => reached.toSorted()).toEqual(['copy', 'one'])
+    // When one goes, the other stays.
+    await copy.stop()
+    await expect.poll(() => boss.openAll(one.peerId, PROTOCOL)).toHaveLength(1)
+    expect([boss.connected(), gone]).toEqual([[one.peerId], []])
+  })
+
   it('connects nobody whom either gate refuses', async () => {
     const member = await start('a')
     const stranger = await start('stranger')

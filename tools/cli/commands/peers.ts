@@ -1,4 +1,6 @@
 import { Command } from 'commander'
+import { describeNode, type SharedIdentity } from '../../../node/agent/mesh/identity-watch.ts'
+import { formatTime } from '../../../protocol/local-time.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatTable } from '../format.ts'
 
@@ -21,11 +23,18 @@ async function run(context: Context): Promise<void> {
     String(peer.held),
     String(peer.blocks),
     formatBytes(peer.bytes),
-    peer.bad > 0 ? `${peer.bad} wrong: banned` : '',
+    [...(peer.bad > 0 ? [`${peer.bad} wrong: banned`] : []), ...(peer.twins === undefined ? [] : ['see below'])].join(
+      ', ',
+    ),
   ])
+  const shared = result.peers.flatMap(({ name, twins }) => (twins === undefined ? [] : [describeShared(name, twins)]))
   const heading = ['name', 'role', 'site, group', 'state', 'holds', 'blocks', 'received', '']
   context.output.result(
     result,
-    rows.length === 0 ? 'This machine is the only member.' : formatTable([heading, ...rows]),
+    rows.length === 0 ? 'This machine is the only member.' : [formatTable([heading, ...rows]), ...shared].join('\n'),
   )
+}
+
+function describeShared(name: string, { machines, at }: SharedIdentity): string {
+  return `warning: ${machines.length} machines run with the key of ${name} (noticed ${formatTime(at)}): ${machines.map(describeNode).join('; ')}`
 }

@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import type { Status } from '../../../node/agent/answer/status.ts'
+import { describeNode } from '../../../node/agent/mesh/identity-watch.ts'
 import { formatTime } from '../../../protocol/local-time.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds } from '../format.ts'
@@ -24,6 +25,10 @@ function describe(status: Status): string {
     ['machine', `${status.name} (${status.role}) of site ${status.site}${inGroup(status)}`],
     ...(status.removed === undefined ? [] : [['removed', describeRemoved(status.removed)] satisfies [string, string]]),
     ['peer id', status.id],
+    ...(status.twins?.machines ?? []).map((twin): [string, string] => [
+      'copy',
+      `runs with the same key: ${describeNode(twin)}`,
+    ]),
     ['running', status.running ? describeRunning(status) : 'no'],
     ...(status.work === undefined ? [] : [['at work', describeAtWork(status.work)] satisfies [string, string]]),
     ['disk', status.disk ?? 'none'],

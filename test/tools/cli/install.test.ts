@@ -29,6 +29,12 @@ const VARIANTS: Readonly<Record<string, Partial<UnitFacts>>> = {
   'dm-era': { monitor: { era: 'lab' }, hooks: true, config: '/etc/lab-mesh/mesh.toml' },
   nbd: { monitor: { nbd: 'unix:/run/lab-mesh/nbd' }, roll: ROLL },
   'an image file': { disk: '/srv/vm images/win.raw', monitor: { nbd: 'tcp:127.0.0.1:10809' } },
+  'odd paths': {
+    disk: '/srv/50% of $HOME; "x\'\\y/win\\',
+    state: '/var/lib/$a b%n\\',
+    monitor: { nbd: 'unix:/run/a b\\' },
+    roll: { group: 'a\\', window: '22:00-05:00' },
+  },
   'the root, in the initrd': { initrd: true, monitor: { era: 'root' } },
 }
 
@@ -92,6 +98,22 @@ describe('units', () => {
     ])
     expect(timer).toContain('Description=When the machines of room 100%%n are reset\n')
     expect(texts.at(-2)).toContain('--group "room 100%%n"')
+  })
+
+  it('run a program whose path has a dollar sign', () => {
+    expect(execLine(['/opt/a$b/node', '$HOME'])).toBe('/opt/a$b/node $$HOME')
+  })
+
+  it('are not made of a path with a line break, or with a backslash that would join two lines', () => {
+    for (const disk of ['/srv/a\nExecStart=/bin/x', '/srv/a\r'])
+      expect(() => meshUnits({ ...FACTS, disk })).toThrow(/mesh-restore.service cannot hold .*line break/)
+    const units = meshUnits({
+      ...FACTS,
+      disk: '/srv/a\\',
+      monitor: { nbd: 'tcp:127.0.0.1:1' },
+      roll: { ...ROLL, group: 'g\\' },
+    })
+    for (const { text } of units) expect(text).not.toMatch(/\\$/m)
   })
 
   it('are made for what the machine has', () => {

@@ -97,7 +97,7 @@ async function useQemu(context: Context, options: Options, disk: string, image: 
   })
   output.result(
     monitored,
-    `Start the virtual machine with ${monitored.drive}; what it writes is logged. Never give it ${disk} itself.`,
+    `Start the virtual machine with ${shellWords(monitored.drive)}; what it writes is logged. Never give it ${disk} itself.`,
   )
 }
 
@@ -116,4 +116,11 @@ async function useEra(context: Context, options: Options, disk: string, name: st
   })
   output.result(monitored, `Mount ${monitored.device} instead of ${disk}; what is written there is logged.`)
   assertHooksDone(monitored.hooks)
+}
+
+/** `-drive FILE` as it can be pasted into a shell. */
+function shellWords(option: string): string {
+  const [flag, ...rest] = option.split(' ')
+  const value = rest.join(' ')
+  return `${flag} ${/^[\w@%+=:,./-]+$/.test(value) ? value : `'${value.replaceAll("'", "'\\''")}'`}`
 }

@@ -144,7 +144,7 @@ function monitorUnit(facts: UnitFacts, disk: string, monitor: UnitMonitor): Unit
     'Logs what is written to the disk, from after the restore on; runs the hooks. What uses the disk comes after it: with --era\n/dev/mapper/NAME in /etc/fstab, with the options _netdev,x-systemd.requires=mesh-monitor.service.',
     {
       Unit: [
-        `Description=Log what is written to ${plainText(disk)}`,
+        `Description=Log what is written to ${plainText(disk)} for the next restore`,
         initrd ? 'DefaultDependencies=no' : undefined,
         `RequiresMountsFor=${pathWord(state)}`,
         place.target === undefined ? undefined : `Wants=${place.target}`,
@@ -208,7 +208,7 @@ function rollUnits(facts: UnitFacts, { group, window }: NonNullable<UnitFacts['r
   return [
     unit('mesh-roll.service', 'Resets the group in waves; one that was cut off is continued by `mesh roll resume`.', {
       Unit: [
-        `Description=Reset the machines of ${plainText(group)}`,
+        `Description=Reset the machines of ${plainText(group)} in waves`,
         `RequiresMountsFor=${pathWord(facts.state)}`,
         'Wants=network-online.target',
         'After=network-online.target mesh-up.service',

@@ -1,3 +1,5 @@
+import { MeshError } from '../../../protocol/errors.ts'
+
 /** First line of every unit that `mesh install` writes; it replaces and removes no other. */
 export const MARKER = '# Written by `mesh install`, which replaces it; changes belong in a drop-in (systemctl edit).'
 
@@ -9,21 +11,28 @@ export interface UnitFile {
 
 type Lines = readonly (string | undefined)[]
 
-/** Makes a unit of sections. Lines that are undefined are left out. */
+/** Makes a unit of sections. Lines that are undefined are left out. Errors: USAGE for a path or name that no unit can hold. */
 export function unit(name: string, about: string, sections: Readonly<Record<string, Lines>>): UnitFile {
   const parts = Object.entries(sections).map(
     ([section, lines]) => `[${section}]\n${lines.filter((line) => line !== undefined).join('\n')}\n`,
   )
+  for (const line of Object.values(sections).flat()) assertOneLine(line ?? '', name)
   const comments = about.split('\n').map((line) => `# ${line}`)
   return { name, text: `${[MARKER, ...comments].join('\n')}\n\n${parts.join('\n')}` }
 }
 
+/** A line break would begin another setting; a backslash at the end would take the next line for a part of this one (systemd.syntax(7)). */
+function assertOneLine(line: string, name: string): void {
+  if (!/[\r\n\0]|\\$/.test(line)) return
+  throw new MeshError('USAGE', `${name} cannot hold ${JSON.stringify(line)}: a path or name has a line break in it`)
+}
+
 /**
  * Makes a command line for ExecStart= (systemd.service(5)). Words are quoted where they must be; systemd replaces no
- * specifier and no variable in them.
+ * specifier and no variable in them. It looks for no variable in the first word, the program.
  */
 export function execLine(words: readonly string[]): string {
-  return words.map((word) => quote(word.replaceAll('%', '%%').replaceAll('$', '$$$$'))).join(' ')
+  return words.map((word, at) => quote(plainText(at === 0 ? word : word.replaceAll('$', '$$$$')))).join(' ')
 }
 
 /** Makes text that systemd takes to the end of the line, without specifiers. */

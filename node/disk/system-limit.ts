@@ -3,7 +3,7 @@ import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 /**
  * That this machine or this process has reached a limit, as SYSTEM_LIMIT naming it: files that may be open at a time (EMFILE of a process,
  * ENFILE of the machine), memory (ENOMEM). Undefined if the error is another one. Such an error says nothing about what was to be opened:
- * no file is damaged because of it. Workers and LevelDB pass it on as text only. Source: errno(3), getrlimit(2).
+ * no file is damaged because of it. Workers, LevelDB and libuv (`Unknown system error 24`) pass it on as text only. Source: errno(3), getrlimit(2).
  */
 export function systemLimit(error: unknown): MeshError | undefined {
   if (isMeshError(error, 'SYSTEM_LIMIT')) return error
@@ -18,9 +18,9 @@ export function systemLimit(error: unknown): MeshError | undefined {
 }
 
 const TEXTS = [
-  ['EMFILE', /\bEMFILE\b|Too many open files(?! in system)/i],
-  ['ENFILE', /\bENFILE\b|Too many open files in system/i],
-  ['ENOMEM', /\bENOMEM\b|Cannot allocate memory/i],
+  ['EMFILE', /\bEMFILE\b|Too many open files(?! in system)|system error 24\b/i],
+  ['ENFILE', /\bENFILE\b|Too many open files in system|system error 23\b/i],
+  ['ENOMEM', /\bENOMEM\b|Cannot allocate memory|system error 12\b/i],
 ] as const
 
 function limitOf(error: unknown): (typeof TEXTS)[number][0] | undefined {

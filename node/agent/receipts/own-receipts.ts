@@ -2,6 +2,7 @@ import { MAX_RECEIPT_PEERS } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import { type Receipt, readReceipt, signReceipt } from '../../../protocol/receipt.ts'
+import { systemLimit } from '../../disk/system-limit.ts'
 import type { RestoreResult } from '../../restore/restore-result.ts'
 import type { Machine } from '../machine/machine.ts'
 import { ReceiptArchive } from './receipt-archive.ts'
@@ -18,8 +19,9 @@ export async function keepReceipt(machine: Machine, restored: RestoreResult): Pr
 export async function keepFailure(
   machine: Machine,
   restore: { startedAt: number; ms: number; image?: string | undefined; release?: number | undefined },
-  error: unknown,
+  thrown: unknown,
 ): Promise<void> {
+  const error = systemLimit(thrown) ?? thrown
   const { startedAt, ms } = restore
   const message = error instanceof Error ? error.message : String(error)
   await keep(machine, {

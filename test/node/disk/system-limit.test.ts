@@ -27,6 +27,7 @@ describe('a limit of the machine', () => {
     ['IO error: /x/db: Too many open files', 'ulimit'],
     ['IO error: /x/db: Too many open files in system', 'file-max'],
     ['Worker initialization failure: EMFILE', 'ulimit'],
+    ['uv_interface_addresses returned Unknown system error 24 (Unknown system error 24)', 'ulimit'],
     ['fork: Cannot allocate memory', 'memory'],
   ])('is known by the text alone: %s', (text, word) => {
     expect(systemLimit(new Error('outer', { cause: new Error(text) }))?.message).toContain(word)

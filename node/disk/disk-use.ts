@@ -12,6 +12,8 @@ import { type DiskPurpose, openersOf } from './open-files.ts'
 interface DiskUseOptions {
   /** `write`: the disk will be changed. `read`: its content must stay as it is meanwhile. */
   readonly to: DiskPurpose
+  /** This process holds the device ({@link openDevice}, `alone`), so that only programs are looked for. */
+  readonly held?: boolean
   /** Nothing is looked at. */
   readonly force: boolean
   /** Files that only our own programs have open; a process that has one of them open is not somebody else. */
@@ -48,7 +50,7 @@ export async function assertUnused(path: string, options: DiskUseOptions): Promi
   const refuse = ({ code, what }: Use): never => {
     throw new MeshError(code, `${path} ${what}`, { detail: { path } })
   }
-  const use = await kernelUse(path, layers, { to: options.to, kernel })
+  const use = options.held === true ? undefined : await kernelUse(path, layers, { to: options.to, kernel })
   if (use !== undefined) refuse(use)
   for (const begun = performance.now(); ; await sleep(OPENED_POLL_MS)) {
     const [opener] = await openersOf(path, layers, { to: options.to, ours: options.ours ?? [], kernel })

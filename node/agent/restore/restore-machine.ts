@@ -106,7 +106,8 @@ async function restoreDisk(
   const { path } = chosen
   machine.useDisk(path)
   const wanted = machine.manifest(image, release)
-  await assertUnused(path, { to: 'write', force, ours: [logLockFile(machine.state.directory)] })
+  const use = { to: 'write', force, ours: [logLockFile(machine.state.directory)] } as const
+  await assertUnused(path, use)
   const device = stack.adopt(await openDevice(path, { writable: true, alone: !force }), (it) => it.close())
   const pool = stack.adopt(new HashPool({ here: true }), (it) => it.close())
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
@@ -114,7 +115,9 @@ async function restoreDisk(
   for (;;) {
     try {
       const { manifest, mayStay } = choice
-      const receipt = await restoreRelease(manifest, { machine, device, pool, trees, network, mayStay, report, signal })
+      const parts = { machine, device, pool, trees, network, mayStay, report, signal }
+      const assertAlone = (): Promise<void> => assertUnused(path, { ...use, held: true })
+      const receipt = await restoreRelease(manifest, { ...parts, assertAlone })
       await rememberDisk(machine.state, chosen, { given, report }).catch(unrecorded('what it is known by', report))
       report({ type: 'receipt', receipt })
       if (lingerMs !== undefined) await network.keepOffering({ manifest, path, whole: true }, pool, outer)

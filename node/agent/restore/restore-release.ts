@@ -34,6 +34,8 @@ interface RestoreReleaseParts {
   readonly network: RestoreNetwork
   /** The disk can stay at the release it holds. */
   readonly mayStay: boolean
+  /** Fails if somebody else uses the disk by now. */
+  readonly assertAlone: () => Promise<void>
   readonly report: (event: AgentEvent) => void
   readonly signal: AbortSignal
 }
@@ -47,6 +49,12 @@ export async function restoreRelease(manifest: VerifiedManifest, parts: RestoreR
   const doubt = await readLogDoubt(state)
   // When this returns the log is closed, durably, before anything says that the disk is whole.
   const receipt = await restoreLogged(manifest, parts, doubt)
+  // A virtual machine that was started meanwhile has read some of the old content and some of the new, and may have written.
+  if (receipt.blocks.dirty > 0)
+    await parts.assertAlone().catch(async (error: Error) => {
+      if (state.unwritable === undefined) await recordLogDoubt(state, error.message)
+      throw error
+    })
   if (state.unwritable === undefined) {
     await record(manifest, parts, receipt).catch(unrecorded('that', parts.report))
     await emptyStage(manifest, parts)

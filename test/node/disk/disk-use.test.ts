@@ -331,6 +331,12 @@ describe('a device that is opened alone', () => {
       'already mounted or mount point busy',
     )
     await expect(openDevice(loop, { writable: true, alone: true })).rejects.toMatchObject({ code: 'DISK_IN_USE' })
+    const held = { to: 'write', force: false, held: true } as const
+    await assertUnused(loop, held)
+    const writer = await holdOpen(loop, '<>')
+    await expect(assertUnused(loop, held)).rejects.toMatchObject({ code: 'DISK_IN_USE' })
+    process.kill(writer, 'SIGKILL')
+    await assertUnused(loop, held)
     await device.close()
     await mount(context, loop, await temporaryDirectory())
   })

@@ -1,5 +1,4 @@
-import { resolve } from 'node:path'
-import { errnoOf, MeshError } from '../../../protocol/errors.ts'
+import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { type ControlMethod, ControlServer } from '../../control/control-server.ts'
 import type { StateDirectory } from '../../state/state-directory.ts'
 import type { AgentEvent } from './events.ts'
@@ -37,7 +36,7 @@ export class Desk {
     if (options.opening !== true) this.#opening.resolve()
   }
 
-  /** Opens the control socket. On a file system that has no sockets the command works all the same, and a warning says so. */
+  /** Opens the control socket. Where no socket can be had the command works all the same, and a warning says so. */
   static async open(options: DeskOptions): Promise<Desk> {
     const desk = new Desk(options)
     const { state, report } = options
@@ -45,10 +44,8 @@ export class Desk {
     try {
       desk.#server = await ControlServer.listen(state.directory, (name) => desk.#find(name))
     } catch (error) {
-      const code = errnoOf(error)
-      if (code === undefined) throw error
-      const text = `other mesh commands cannot ask this one while it runs: no socket can be made in ${resolve(state.directory)} (${code})`
-      report({ type: 'warning', text })
+      if (!isMeshError(error)) throw error
+      report({ type: 'warning', text: `other mesh commands cannot ask this one while it runs: ${error.message}` })
     }
     return desk
   }

@@ -1,3 +1,5 @@
+import { rm, writeFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { Desk } from '../../../../node/agent/machine/desk.ts'
 import type { AgentEvent } from '../../../../node/agent/machine/events.ts'
@@ -5,6 +7,7 @@ import { holdState, readState } from '../../../../node/agent/machine/hold-state.
 import { VALUES_PAGE_BYTES } from '../../../../node/agent/machine/limits.ts'
 import { askWork, describeWork } from '../../../../node/agent/machine/work.ts'
 import { callControl } from '../../../../node/control/control-client.ts'
+import { socketPlaces } from '../../../../node/state/socket-place.ts'
 import { StateDirectory } from '../../../../node/state/state-directory.ts'
 import { storedDocument } from '../../../../node/state/stored-document.ts'
 import { anyText, truth } from '../../../../protocol/json-shape.ts'
@@ -49,6 +52,26 @@ describe('a command at work on a state directory', () => {
     expect(await keys({ lt: 'k17', reverse: true, limit: 9 })).toEqual(all.slice(8, 17).toReversed())
     expect(() => there.put('k', 'v')).toThrow(/only read/)
     await read.close()
+  })
+
+  it('works on where no socket can be had, and says so', async () => {
+    const [long, said] = ['x'.repeat(120), [] as AgentEvent[]]
+    const state = await StateDirectory.open(dir(long), { create: true })
+    // The one place where the socket may be is taken.
+    const folder = dirname(socketPlaces(dir(long), 'control.sock')[0]!)
+    await writeFile(folder, '')
+    try {
+      const desk = await Desk.open({ state, command: 'restore', report: (event) => said.push(event) })
+      await desk.close()
+      const [warning] = said
+      expect(warning).toMatchObject({ type: 'warning' })
+      expect(String(warning?.type === 'warning' && warning.text)).toMatch(
+        /cannot ask this one while it runs: \S+lab-mesh-\w+ /,
+      )
+    } finally {
+      await rm(folder)
+      await state.close()
+    }
   })
 
   it('says what it is at, and how far, to whoever wants the directory', async () => {

@@ -52,7 +52,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   'node/roll': ['protocol'],
   'node/control': ['protocol', 'node/state'],
   'node/trust': ['protocol', 'node/state'],
-  'node/nbd': ['protocol', 'node/disk'],
+  'node/nbd': ['protocol', 'node/disk', 'node/state'],
   'node/operate': ['protocol', 'node/net'],
   'node/store': ['protocol', 'node/disk', 'node/state'],
   'node/writelog': ['protocol', 'node/disk', 'node/state', 'node/nbd'],

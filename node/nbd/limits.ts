@@ -1,8 +1,5 @@
 /** Limits of the NBD server and client. */
 
-/** Bytes of the path of a socket: sun_path has 108 with its terminating zero (unix(7)). */
-export const MAX_SOCKET_PATH_BYTES = 107
-
 /** Server: bytes of the longest request that is served. Clients that were told no limit keep to 32 MiB (proto.md). */
 export const NBD_MAX_REQUEST_BYTES = 32 * 1024 * 1024
 /** Server: clients are advised to ask for at least a page of the kernel's cache: of less the kernel reads a page all the same. */

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { lstat, rm } from 'node:fs/promises'
 import { connect, type Server } from 'node:net'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
-import { MAX_SOCKET_PATH_BYTES } from './limits.ts'
+import { MAX_SOCKET_PATH_BYTES } from '../state/limits.ts'
 
 /** Where to listen. `fd`: a socket that is listening already, handed over by whoever started this process. */
 export type NbdAddress =

@@ -5,9 +5,7 @@ import { dirname, join, resolve } from 'node:path'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { systemLimit } from '../disk/system-limit.ts'
 import { storageError } from './atomic-file.ts'
-
-/** Bytes of the path of a socket: sun_path has 108 with its terminating zero (unix(7)). */
-const MAX_SOCKET_PATH_BYTES = 107
+import { MAX_SOCKET_PATH_BYTES } from './limits.ts'
 
 /**
  * Folder for sockets of this user that no other user can put something in place of: `/run` for root, else `/run/user/1000`

@@ -191,6 +191,11 @@ const FAULTS = {
     exit: EXIT.trust,
     advice: 'A peer offers older metadata than this machine trusts; look at that machine.',
   },
+  METADATA_FORKED: {
+    exit: EXIT.trust,
+    advice:
+      'Two masters sign for this site, made from one copy, or the master was put back from an old copy. Stop one of two for good; on the one that stays run `mesh seed DISK --force` (handbook, “Two masters”).',
+  },
   MANIFEST_INVALID: { exit: EXIT.trust, advice: 'Publish the image again on the master.' },
   IMAGE_UNKNOWN: {
     exit: EXIT.trust,

@@ -18,6 +18,8 @@ import type { WireWriter } from './wire-writer.ts'
 export interface MetadataVersions {
   readonly root: number
   readonly timestamp: number
+  /** The first 8 bytes of the SHA-256 of timestamp.json, in hexadecimal; earlier versions do not tell it. */
+  readonly head?: string | undefined
 }
 
 /** One image a peer holds (parts of), by the root of its hash tree. */
@@ -67,13 +69,19 @@ export interface RunningNode {
 export function encodeVersions(w: WireWriter, versions: MetadataVersions): void {
   w.uint(1, versions.root)
   w.uint(2, versions.timestamp)
+  if (versions.head !== undefined) w.text(3, versions.head)
 }
 
 /** Reads versions of the signed metadata. Errors: PROTOCOL_VIOLATION. */
 export function readVersions(r: WireReader): MetadataVersions {
   const versions = { root: 0, timestamp: 0 }
-  r.fields({ 1: () => (versions.root = r.uint()), 2: () => (versions.timestamp = r.uint()) })
-  return versions
+  let head = ''
+  r.fields({
+    1: () => (versions.root = r.uint()),
+    2: () => (versions.timestamp = r.uint()),
+    3: () => (head = r.text()),
+  })
+  return head === '' ? versions : { ...versions, head }
 }
 
 /** Writes an image that a peer holds. */

@@ -41,6 +41,8 @@ const LIFE_MS: Readonly<Record<RoleName, number>> = {
   snapshot: 365 * DAY_MS,
   timestamp: 30 * DAY_MS,
 }
+/** Versions that a master skips when another one has signed with its keys: more than the other one can have signed meanwhile. */
+const FORK_STEP = 1000
 const SPEC_VERSION = '1.0.33'
 
 interface Signer {
@@ -58,15 +60,25 @@ export class SiteSigner {
   readonly #trust: TrustStore
   readonly #signers: Signers
   readonly #now: () => number
+  readonly #over: boolean
 
-  private constructor(trust: TrustStore, signers: Signers, now: () => number) {
+  private constructor(trust: TrustStore, signers: Signers, now: () => number, over: boolean) {
     this.#trust = trust
     this.#signers = signers
     this.#now = now
+    this.#over = over
   }
 
-  /** Opens the signer of a site that exists. Errors: STATE_NOT_MASTER if the keys are not here, STATE_CORRUPT. */
-  static async open(options: { keysDir: string; trust: TrustStore; now?: () => number }): Promise<SiteSigner> {
+  /**
+   * Opens the signer of a site that exists. `over`: signs with versions far above those in force, because another machine has signed with
+   * the same keys. Errors: STATE_NOT_MASTER if the keys are not here, STATE_CORRUPT.
+   */
+  static async open(options: {
+    keysDir: string
+    trust: TrustStore
+    now?: () => number
+    over?: boolean
+  }): Promise<SiteSigner> {
     await requireKeys(options.keysDir)
     const signers = await loadSigners(options.keysDir)
     const { root, targets } = await options.trust.roles()
@@ -75,7 +87,7 @@ export class SiteSigner {
       if (named[role]?.keyIDs.includes(signers[role].key.keyID) === true) continue
       throw new MeshError('STATE_NOT_MASTER', `the ${role} key in ${options.keysDir} is not one of this site`)
     }
-    return new SiteSigner(options.trust, signers, options.now ?? Date.now)
+    return new SiteSigner(options.trust, signers, options.now ?? Date.now, options.over ?? false)
   }
 
   /**
@@ -157,13 +169,14 @@ export class SiteSigner {
       const changed = await edit(scratch, roles)
       if (changed === undefined) return undefined
       const { meta } = roles.snapshot.signed
+      const step = this.#over ? FORK_STEP : 1
       // What was signed by a clock that was ahead would be valid for too long.
       const tooLong = (role: TargetsRole): boolean =>
         Date.parse(roles[role].signed.expires) > this.#now() + LIFE_MS[role] + DAY_MS
-      for (const role of TARGETS_ROLES.filter((one) => changed.includes(one) || tooLong(one))) {
+      for (const role of TARGETS_ROLES.filter((one) => this.#over || changed.includes(one) || tooLong(one))) {
         const { signed } = roles[role]
         const next = new Targets({
-          ...base(signed.version + 1, this.#expires(role)),
+          ...base(signed.version + step, this.#expires(role)),
           targets: signed.targets,
           ...delegationsOf(signed),
           // What a later version has added stays.
@@ -172,13 +185,13 @@ export class SiteSigner {
         meta[`${role}.json`] = await writeRole(scratch, role, next, this.#signers[role])
       }
       const snapshot = new Snapshot({
-        ...base(roles.snapshot.signed.version + 1, this.#expires('snapshot')),
+        ...base(roles.snapshot.signed.version + step, this.#expires('snapshot')),
         meta,
         unrecognizedFields: roles.snapshot.signed.unrecognizedFields,
       })
       const snapshotMeta = await writeRole(scratch, 'snapshot', snapshot, this.#signers.snapshot)
       const timestamp = new Timestamp({
-        ...base(roles.timestamp.signed.version + 1, this.#expires('timestamp')),
+        ...base(roles.timestamp.signed.version + step, this.#expires('timestamp')),
         snapshotMeta,
         unrecognizedFields: roles.timestamp.signed.unrecognizedFields,
       })

@@ -18,7 +18,7 @@ import { storageError } from '../state/atomic-file.ts'
 import { readStored } from '../state/stored-document.ts'
 import { currentGeneration, nextGeneration, removeOtherGenerations } from './generations.ts'
 import { type FetchMetadata, updateMetadata } from './metadata-update.ts'
-import { loadRoles, loadView, type SignedRoles, type TrustView } from './trusted-view.ts'
+import { contradicts, loadRoles, loadView, type SignedRoles, type TrustView } from './trusted-view.ts'
 
 /** The earliest time that a correct clock can show: this code is younger. */
 export const EARLIEST_CLOCK_MS = Date.parse('2026-01-01T00:00:00Z')
@@ -33,6 +33,8 @@ const isVersioned = object({ signed: object({ version: natural() }) })
 interface TrustStoreOptions {
   /** Unix ms. @default Date.now */
   readonly now?: () => number
+  /** This machine signs for the site itself: it takes nothing that contradicts what it has signed. @default false */
+  readonly signs?: boolean
 }
 
 /**
@@ -44,6 +46,7 @@ export class TrustStore {
   readonly #directory: string
   readonly #now: () => number
   readonly #listeners = new Set<() => void>()
+  #signs: boolean
   #generation: string
   #view: TrustView
   /**
@@ -52,11 +55,12 @@ export class TrustStore {
   #changing: Promise<unknown> = Promise.resolve()
   #refreshing: Promise<unknown> = Promise.resolve()
 
-  private constructor(directory: string, generation: string, view: TrustView, now: () => number) {
+  private constructor(directory: string, generation: string, view: TrustView, options: TrustStoreOptions) {
     this.#directory = directory
     this.#generation = generation
     this.#view = view
-    this.#now = now
+    this.#now = options.now ?? Date.now
+    this.#signs = options.signs ?? false
   }
 
   /**
@@ -68,7 +72,7 @@ export class TrustStore {
       const generation = await currentGeneration(directory)
       if (generation === undefined) throw new MeshError('STATE_CORRUPT', `${directory} holds no trusted metadata`)
       try {
-        return new TrustStore(directory, generation, await loadView(generation), options.now ?? Date.now)
+        return new TrustStore(directory, generation, await loadView(generation), options)
       } catch (error) {
         // A reader without the lock may find its generation gone, because the holder of the lock made the next one.
         if (tries === 1 || (await currentGeneration(directory)) === generation) throw error
@@ -119,13 +123,26 @@ export class TrustStore {
 
   /**
    * Takes newer metadata from a peer, if it is valid; returns false if it is not newer. Whatever goes wrong, the
-   * metadata trusted before stays. Errors: METADATA_EXPIRED, METADATA_ROLLBACK, METADATA_INVALID, MANIFEST_INVALID
+   * metadata trusted before stays. Errors: METADATA_EXPIRED, METADATA_ROLLBACK, METADATA_FORKED, METADATA_INVALID, MANIFEST_INVALID
    * (signed, but not understood), FORMAT_NEWER, CLOCK_WRONG, DISK_FULL, and those of `fetch`, which has to set its own deadline.
    */
   refresh(fetch: FetchMetadata): Promise<boolean> {
     const turn = this.#refreshing.then(() => whileItMoves(() => this.#refreshOnce(fetch)))
     this.#refreshing = turn.catch(() => undefined)
     return turn
+  }
+
+  /**
+   * Whether these bytes, which a peer calls its timestamp.json, prove that somebody else signs for this site: they have the version of
+   * the one in force here, a right signature, and other content. One master never signs two of a version.
+   */
+  provesFork(bytes: Uint8Array): Promise<boolean> {
+    return this.#inTurn(() => contradicts(this.#generation, bytes))
+  }
+
+  /** From now on what others have signed by the keys of this machine is taken all the same. */
+  takeForks(): void {
+    this.#signs = false
   }
 
   /**
@@ -215,6 +232,7 @@ export class TrustStore {
     await updateMetadata(scratch, fetch, { now: this.#now, ...(releasedAt === undefined ? {} : { releasedAt }) })
     const view = await offeredView(scratch)
     refuseRollback(this.#view, view)
+    refuseFork(this.#view, view, this.#signs)
     return before.equals(Buffer.concat(await heads())) ? undefined : view
   }
 
@@ -265,6 +283,22 @@ function refuseRollback(before: TrustView, after: TrustView): void {
         'METADATA_ROLLBACK',
         `a peer offers release ${offered} of ${image}; this machine has accepted ${had}`,
       )
+    }
+  }
+}
+
+/**
+ * Refuses a generation in which a release has other content than the one of that number that is trusted here: two machines sign for the
+ * site. A higher release settles that for all that do not sign themselves.
+ */
+function refuseFork(before: TrustView, after: TrustView, signs: boolean): void {
+  for (const image of before.images) {
+    const newest = before.newest(image)?.release ?? 0
+    if (!signs && (after.newest(image)?.release ?? 0) > newest) continue
+    for (const { release, root } of before.releases(image)) {
+      const other = after.release(image, release)
+      if (other === undefined || sameBytes(other.root, root)) continue
+      throw new MeshError('METADATA_FORKED', `release ${release} of ${image} was signed twice, with other content`)
     }
   }
 }

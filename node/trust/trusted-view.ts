@@ -1,5 +1,6 @@
 import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import {
   Metadata,
   MetadataKind,
@@ -33,6 +34,8 @@ export function manifestTarget(image: string, release: number): string {
 export interface TrustView {
   readonly siteId: Digest
   readonly versions: { readonly root: number; readonly timestamp: number }
+  /** The first 8 bytes of the SHA-256 of the timestamp role's file, hexadecimal: with the same version it is always the same. */
+  readonly head: string
   readonly members: readonly Member[]
   /** Machines that were removed, the last one at the end; who joined again is none. */
   readonly removed: readonly RemovedMember[]
@@ -80,12 +83,14 @@ export async function loadView(generation: string): Promise<TrustView> {
     removed: decodeRemoved(bytes),
   }))
   const siteId = await proven(generation, '1.root.json', digestOf)
-  return new LoadedView(siteId, roles, lists, manifests)
+  const head = await proven(generation, 'timestamp.json', (bytes) => toHex(digestOf(bytes)).slice(0, 16))
+  return new LoadedView({ siteId, head }, roles, lists, manifests)
 }
 
 class LoadedView implements TrustView {
   readonly siteId: Digest
   readonly versions: { readonly root: number; readonly timestamp: number }
+  readonly head: string
   readonly members: readonly Member[]
   readonly removed: readonly RemovedMember[]
   readonly expires: number
@@ -93,12 +98,13 @@ class LoadedView implements TrustView {
   readonly #manifests: ReadonlyMap<string, readonly VerifiedManifest[]>
 
   constructor(
-    siteId: Digest,
+    { siteId, head }: { siteId: Digest; head: string },
     roles: SignedRoles,
     { members, removed }: { members: readonly Member[]; removed: readonly RemovedMember[] },
     manifests: ReadonlyMap<string, readonly VerifiedManifest[]>,
   ) {
     this.siteId = siteId
+    this.head = head
     this.versions = { root: roles.root.signed.version, timestamp: roles.timestamp.signed.version }
     this.members = members
     this.removed = removed
@@ -134,11 +140,7 @@ class LoadedView implements TrustView {
  */
 export async function loadRoles(generation: string): Promise<SignedRoles> {
   const root = await loadRootChain(generation)
-  const timestamp = await proven(generation, 'timestamp.json', (bytes) => {
-    const metadata = Metadata.fromJSON(MetadataKind.Timestamp, parse(bytes))
-    root.verifyDelegate(MetadataKind.Timestamp, metadata)
-    return metadata
-  })
+  const timestamp = await proven(generation, 'timestamp.json', (bytes) => readTimestamp(root, bytes))
   const snapshot = await proven(generation, 'snapshot.json', (bytes) => {
     const { version } = named(timestamp.signed.snapshotMeta, bytes)
     const metadata = Metadata.fromJSON(MetadataKind.Snapshot, parse(bytes))
@@ -149,6 +151,26 @@ export async function loadRoles(generation: string): Promise<SignedRoles> {
   const targets = await loadTargetsRole(generation, snapshot, root, MetadataKind.Targets)
   const members = await loadTargetsRole(generation, snapshot, targets, MEMBERS_ROLE)
   return { root, timestamp, snapshot, targets, members }
+}
+
+/**
+ * Whether these bytes are a timestamp role that the keys of this generation have signed, with the version of the one in force and other
+ * content. The same content in other bytes proves nothing: anybody can write it down in another way.
+ */
+export async function contradicts(generation: string, bytes: Uint8Array): Promise<boolean> {
+  const { root, timestamp } = await loadRoles(generation)
+  try {
+    const { signed } = readTimestamp(root, Buffer.from(bytes))
+    return signed.version === timestamp.signed.version && !isDeepStrictEqual(signed.toJSON(), timestamp.signed.toJSON())
+  } catch {
+    return false
+  }
+}
+
+function readTimestamp(root: Metadata<Root>, bytes: Buffer): Metadata<Timestamp> {
+  const metadata = Metadata.fromJSON(MetadataKind.Timestamp, parse(bytes))
+  root.verifyDelegate(MetadataKind.Timestamp, metadata)
+  return metadata
 }
 
 /** What a generation keeps under `targets/`: every manifest and the member list. */

@@ -102,7 +102,9 @@ describe('becoming a member, and being one no longer', () => {
     await writeFile(lab.path('copy', 'machine.json'), JSON.stringify({ ...config, disk: lab.path('copy.img') }))
     const running = await Promise.all(['pc6', 'copy'].map((machine) => lab.serve(machine, ['up'])))
     for (const up of running) {
-      const warned = await up.when(({ event, text }) => event === 'warning' && /as master says/.test(String(text)))
+      const warned = await up.when(
+        ({ event, text }) => event === 'warning' && /as (master|pc5) says/.test(String(text)),
+      )
       expect(warned?.text).toMatch(/host .*(pc6|copy)\.img.*this machine is host .*(pc6|copy)\.img/)
     }
     const shared = (await peersOf('master')).find(({ name }) => name === 'pc6')
@@ -118,5 +120,36 @@ describe('becoming a member, and being one no longer', () => {
     expect(await machineFile('copy')).toMatchObject({ name: 'pc7', disk: lab.path('copy.img') })
     expect(await lab.ok('copy', ['restore'])).toMatchObject({ verified: true })
     expect(await members()).toEqual(expect.arrayContaining(['pc6', 'pc7']))
+  })
+
+  it('stops a master that hears of another one made from its copy, until somebody says which one stays', async () => {
+    for (const machine of ['pc5', 'pc6', 'master']) await lab.stop(machine)
+    await cp(lab.path('master'), lab.path('master2'), { recursive: true })
+    for (const [master, block] of Object.entries({ master: 1, master2: 2 })) {
+      await copyFile(lab.path('model.img'), lab.path(`${master}.img`))
+      await dirty(lab.path(`${master}.img`), [block], random)
+      await lab.ok(master, ['seed', lab.path(`${master}.img`), '--once', '--force', '--accept-new-disk'])
+      // One machine hears of each.
+      if (master === 'master2') break
+      await lab.serve('master', ['up'])
+      const pc6 = await lab.serve('pc6', ['up'])
+      await pc6.event('staged')
+      for (const machine of ['master', 'pc6']) await lab.stop(machine)
+    }
+    const pc6 = await lab.serve('pc6', ['up'])
+    const master2 = await lab.serve('master2', ['up'])
+    for (const running of [pc6, master2]) {
+      const warned = await running.when(({ event, text }) => event === 'warning' && /signed twice/.test(String(text)))
+      expect(warned?.text).toMatch(/was signed twice, with other content, as (pc6|master) proves/)
+    }
+    for (const args of [['invite'], ['remove', 'pc6']]) await fails('master2', args, 'METADATA_FORKED', EXIT.trust)
+    await lab.stop('master2')
+    await fails('master2', ['seed', lab.path('master2.img'), '--once'], 'METADATA_FORKED', EXIT.trust)
+    const published = await lab.ok('master2', ['seed', lab.path('master2.img'), '--once', '--force'])
+    expect(published).toMatchObject({ release: 3, unchanged: false })
+    await lab.serve('master2', ['up'])
+    await pc6.when(({ event, release }) => event === 'staged' && release === 3)
+    expect(await lab.ok('pc6', ['releases'])).toMatchObject({ releases: expect.anything() })
+    await lab.ok('master2', ['invite'])
   })
 })

@@ -20,9 +20,10 @@ if (mode === 'stale') {
   const { trust } = machine
   const view = trust.view.bind(trust)
   trust.view = () => {
-    const { siteId, members, removed, images, expires } = view()
+    const { siteId, head, members, removed, images, expires } = view()
     return {
       siteId,
+      head,
       members,
       removed,
       images,

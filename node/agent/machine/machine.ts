@@ -83,7 +83,7 @@ export class Machine {
       const why = holder === undefined ? '' : `; it is in use by ${describeWork(holder)}`
       throw new MeshError('STATE_MISSING', `${state.directory} belongs to no machine yet${why}`)
     }
-    const trust = await TrustStore.open(state.path('trust'))
+    const trust = await TrustStore.open(state.path('trust'), { signs: config.role === 'master' })
     if (toHex(trust.siteId) !== config.siteId) {
       throw new MeshError(
         'STATE_CORRUPT',

@@ -19,6 +19,7 @@ export class Enrolment {
   readonly #signer: SiteSigner
   readonly #invitations: InvitationBook
   readonly #site: string
+  readonly #mayEnrol: () => void
   readonly #now: () => number
   readonly #joined: (member: { id: string; name: string }) => void
   /** Peers that may read the metadata, and until when, of performance.now. */
@@ -30,6 +31,8 @@ export class Enrolment {
     signer: SiteSigner
     invitations: InvitationBook
     site: string
+    /** Throws why nobody is enrolled now, if that is so. */
+    mayEnrol?: () => void
     now?: () => number
     joined: (member: { id: string; name: string }) => void
   }) {
@@ -37,6 +40,7 @@ export class Enrolment {
     this.#signer = options.signer
     this.#invitations = options.invitations
     this.#site = options.site
+    this.#mayEnrol = options.mayEnrol ?? (() => undefined)
     this.#now = options.now ?? Date.now
     this.#joined = options.joined
   }
@@ -73,6 +77,7 @@ export class Enrolment {
         `this master serves site ${this.#site} (${toHex(this.#trust.siteId).slice(0, 8)})`,
       )
     }
+    this.#mayEnrol()
     const others = this.#trust.view().members.filter((member) => member.id !== id)
     const namesake = others.find(({ name }) => sameName(name, request.name))
     if (namesake !== undefined) {

@@ -268,6 +268,16 @@ export class MeshNode {
     this.#server.holdingsChanged()
   }
 
+  /** That two machines sign for the site, if a peer has proven it; METADATA_FORKED. */
+  get fork(): MeshError | undefined {
+    return this.#sync.fork
+  }
+
+  /** What the other machine has signed has been signed over. */
+  forkSettled(): void {
+    this.#sync.fork = undefined
+  }
+
   /** Resolves when no newer metadata that a peer told of is being fetched. */
   metadataSettled(): Promise<void> {
     return this.#sync.settled()
@@ -424,7 +434,7 @@ export class MeshNode {
     return {
       siteId: this.#machine.trust.siteId,
       name: this.#machine.config.name,
-      metadata: this.#machine.trust.view().versions,
+      metadata: { ...this.#machine.trust.view().versions, head: this.#machine.trust.view().head },
       addresses: this.#host.addresses().slice(0, MAX_ADDRESSES_PER_PEER),
       held: [...held.values()],
       clock: Date.now(),

@@ -74,6 +74,8 @@ export class MetadataSync {
   /** Peers whose claim came to nothing, and until when they are not believed. */
   readonly #doubted = new Map<string, { until: number; pauseMs: number }>()
   #running: Promise<void> = Promise.resolve()
+  /** That two machines sign for the site, if a peer has proven it; METADATA_FORKED. */
+  fork: MeshError | undefined
 
   constructor(options: {
     trust: TrustStore
@@ -95,6 +97,7 @@ export class MetadataSync {
   /** Notes which versions a peer says it has. Resolves when nothing newer that was claimed is left to fetch. */
   heard(peerId: string, versions: MetadataVersions): Promise<void> {
     this.#claims.set(peerId, versions)
+    if (this.#differs(versions)) this.#running = this.#running.then(() => this.#compare(peerId, versions))
     // Queued even behind a run that is about to end, which may have looked at the claims already.
     this.#running = this.#running.then(() => this.#run())
     return this.#running
@@ -123,6 +126,10 @@ export class MetadataSync {
         else this.#doubt(peerId)
       } catch (error) {
         this.#doubt(peerId)
+        if (isMeshError(error, 'METADATA_FORKED')) {
+          this.#tellFork(new MeshError('METADATA_FORKED', `${error.message}, as ${this.#nameOf(peerId)} proves`))
+          continue
+        }
         const why = error instanceof Error ? error.message : String(error)
         this.#warn(`metadata of ${this.#nameOf(peerId)} is not used: ${why}`)
       }
@@ -139,6 +146,29 @@ export class MetadataSync {
           return file
         }),
     )
+  }
+
+  /** Whether a peer has other metadata of the version that is trusted here. */
+  #differs({ timestamp, head }: MetadataVersions): boolean {
+    const own = this.#trust.view()
+    return head !== undefined && timestamp === own.versions.timestamp && head !== own.head
+  }
+
+  /** Asks a peer for its timestamp role, and tells if that proves that two machines sign for the site. */
+  async #compare(peerId: string, versions: MetadataVersions): Promise<void> {
+    if (!this.#differs(versions) || (this.#doubted.get(peerId)?.until ?? 0) > this.#now()) return
+    const open = (protocol: string): Promise<FrameStream> => this.#open(peerId, protocol)
+    const file = await withMetadataFrom(open, (fetch) => fetch('timestamp.json')).catch(() => undefined)
+    this.#doubt(peerId)
+    if (file === undefined || !(await this.#trust.provesFork(file))) return
+    const what = `version ${versions.timestamp} of the signed metadata was signed twice, with other content`
+    this.#tellFork(new MeshError('METADATA_FORKED', `${what}, as ${this.#nameOf(peerId)} proves`))
+  }
+
+  /** Told once while this program runs: who has which of the two may change all the time. */
+  #tellFork(error: MeshError): void {
+    if (this.fork === undefined) this.#warn(`${error.message}. ${error.advice}`)
+    this.fork ??= error
   }
 
   /** Asks a peer that claims what it does not have ever less often, so that it cannot keep this machine from the others. */

@@ -10,7 +10,7 @@ import type { WouldPublish } from '../machine/events.ts'
 import { Machine, type OpenOptions } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { imageOf, publishedFrom } from '../machine/published-images.ts'
-import { askClocks } from '../mesh/ask-clocks.ts'
+import { askMembers, NOTHING_SAID } from '../mesh/ask-members.ts'
 import { assertMayPublish } from './open-site.ts'
 import { checkRequest } from './publish-release.ts'
 import { readContent } from './release-content.ts'
@@ -42,7 +42,9 @@ export async function previewRelease(
   const { image, before, release, blockSize, preserve } = plan
   const unchanged = before !== undefined && sameContent(before, content.tree, preserve)
   // Beside a master that runs, this one is not in the network.
-  const clocks = machine === undefined || machine.holder !== undefined ? [] : await askClocks(machine, options)
+  const isApart = machine === undefined || machine.holder !== undefined
+  const { clocks, fork } = isApart ? NOTHING_SAID : await askMembers(machine, options)
+  if (fork !== undefined && !force) throw fork
   if (!unchanged) await weighRelease({ machine, disk, plan, content, trees, clocks, force, report })
   const root = toHex(content.tree.root)
   const number = unchanged ? before.release : release

@@ -26,6 +26,7 @@ import { readDiskState, writeDiskState } from '../machine/disk-state.ts'
 import type { AgentEvent, Published } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import { imageOf, publishedFrom, rememberPublished } from '../machine/published-images.ts'
+import type { Said } from '../mesh/ask-members.ts'
 import { copyPath, type ReleaseContent, readContent } from './release-content.ts'
 import { rememberContent } from './release-memory.ts'
 import { planRelease, type ReleasePlan, type ReleaseRequest } from './release-plan.ts'
@@ -64,8 +65,7 @@ interface PublishContext {
   readonly size: number
   /** Multiaddrs to listen on, if they are to be remembered. */
   readonly listen: readonly string[] | undefined
-  /** How far the clocks of members are ahead of this machine's, in milliseconds. */
-  readonly clocks: readonly number[]
+  readonly said: Said
   readonly report: (event: AgentEvent) => void
   readonly signal: AbortSignal
   /** Throws if this image is not to be published now. */
@@ -81,9 +81,13 @@ interface PublishContext {
 export async function publishRelease(
   machine: Machine,
   request: ReleaseRequest,
-  { size, listen, clocks, report, signal, mayPublish }: PublishContext,
+  { size, listen, said, report, signal, mayPublish }: PublishContext,
 ): Promise<PublishedRelease> {
   const begun = performance.now()
+  const { clocks, fork } = said
+  if (fork !== undefined && !request.force) throw fork
+  // Another machine has signed with the keys of this one: a release is signed in any case, which goes before what that one signed.
+  const over = fork !== undefined
   const disk = resolve(request.disk)
   const last = await publishedFrom(machine, disk)
   const diskIdentity = await chooseModel(last ?? machine.config, disk, request)
@@ -95,11 +99,11 @@ export async function publishRelease(
   const { force, label } = request
   const content = await readContent({ ...plan, disk, trees, copyTo, force, report, signal })
   const { found } = content
-  const unchanged = before !== undefined && sameContent(before, content.tree, plan.preserve)
+  const unchanged = !over && before !== undefined && sameContent(before, content.tree, plan.preserve)
   if (!unchanged) {
     try {
       await weighRelease({ machine, disk, plan, content, trees, clocks, force, report })
-      await sign(machine, plan, content, label)
+      await sign(machine, plan, content, { label, over })
     } catch (error) {
       await content.drop()
       throw error
@@ -152,7 +156,7 @@ async function sign(
   { state, trust }: Machine,
   { image, release, preserve }: ReleasePlan,
   { tree, found }: ReleaseContent,
-  label = '',
+  { label = '', over }: { label: string | undefined; over: boolean },
 ): Promise<void> {
   const { root, repeats } = tree
   const sizes = { size: byteCount(tree.size), blockSize: byteCount(tree.blockSize) }
@@ -162,7 +166,7 @@ async function sign(
     ...(repeats === undefined ? {} : { repeats }),
     ...(sectorSize === undefined ? {} : { sectorSize }),
   }
-  const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust })
+  const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust, over })
   const time = new Date().toISOString()
   await signer.publish({ image, release, ...sizes, root, preserve, ...optional, label, time })
 }

@@ -24,6 +24,7 @@ export class Master {
   readonly #signer: SiteSigner
   readonly #invitations: InvitationBook
   readonly #report: (event: AgentEvent) => void
+  #node: Pick<MeshNode, 'fork'> | undefined
   /** How the master's node answers strangers: whether they may connect, and their requests to join. */
   readonly enrolment: NonNullable<MeshNodeOptions['enrolment']>
 
@@ -39,7 +40,8 @@ export class Master {
     this.#report = report
     const { trust, config } = machine
     const joined = (member: { id: string; name: string }): void => report({ type: 'member', ...member })
-    const enrolment = new Enrolment({ trust, signer, invitations, site: config.site, joined })
+    const mayEnrol = (): void => this.#assertOnlyOne()
+    const enrolment = new Enrolment({ trust, signer, invitations, site: config.site, mayEnrol, joined })
     this.enrolment = {
       isOpen: () => invitations.anyOpen(),
       isGuest: (peerId) => enrolment.isGuest(peerId),
@@ -62,22 +64,35 @@ export class Master {
     stack.adopt(timer, clearInterval)
   }
 
-  /** Takes a machine out of the site. Errors: NOT_A_MEMBER. */
+  /** From now on nothing is signed if that node hears that another machine signs with the keys of this one. */
+  heed(node: Pick<MeshNode, 'fork'>): void {
+    this.#node = node
+  }
+
+  /** Errors: METADATA_FORKED if another machine signs for the site. */
+  #assertOnlyOne(): void {
+    if (this.#node?.fork !== undefined) throw this.#node.fork
+  }
+
+  /** Takes a machine out of the site. Errors: NOT_A_MEMBER, METADATA_FORKED. */
   async remove(name: string): Promise<{ event: 'removed'; name: string; id: string }> {
+    this.#assertOnlyOne()
     const { id, name: known } = await this.#signer.removeMember(name)
     return { event: 'removed', name: known, id }
   }
 
   /** Publishes an earlier release again. Errors: those of {@link publishEarlier}. */
-  rollback(node: MeshNode, held: readonly HeldRelease[], params: Params): ReturnType<typeof publishEarlier> {
+  async rollback(node: MeshNode, held: readonly HeldRelease[], params: Params): ReturnType<typeof publishEarlier> {
+    this.#assertOnlyOne()
     const request = rollbackRequest(params)
     const { image = this.#machine.config.image } = request
     const source = held.find(({ manifest }) => manifest.image === image)?.source
     return publishEarlier(request, { machine: this.#machine, signer: this.#signer, node, source })
   }
 
-  /** Opens an invitation, and says by which token it is used. Errors: USAGE. */
+  /** Opens an invitation, and says by which token it is used. Errors: USAGE, METADATA_FORKED. */
   async invite(node: MeshNode, params: Params): Promise<Invited> {
+    this.#assertOnlyOne()
     const { trust, config } = this.#machine
     const [ttlMs, uses] = [Number(params.ttlMs), Number(params.uses)]
     const place = knownPlace(placeOf(params, config.site), trust.view().members)
@@ -97,6 +112,7 @@ export class Master {
   }
 
   async #renew(): Promise<void> {
+    if (this.#node?.fork !== undefined) return
     await this.#signer
       .renew()
       .catch((error: Error) => this.#report({ type: 'warning', text: `metadata not renewed: ${error.message}` }))

@@ -21,6 +21,7 @@ import type { AgentOptions } from '../machine/options.ts'
 import { notMaster } from '../machine/require-master.ts'
 import type { ServicePart } from '../machine/service-part.ts'
 import { askWork } from '../machine/work.ts'
+import { saidTo } from '../mesh/ask-members.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import type { OfferedDisks } from '../offer/offered-disks.ts'
 import { checkRequest, publishRelease } from '../release/publish-release.ts'
@@ -104,14 +105,16 @@ async function publishOther(
     else if (event.type === 'warning') warnings.push(event.text)
     report(event)
   }
-  const clocks = node.clockOffsets(Date.now())
+  // What another machine has signed with the keys of this one is signed over only if that is said.
+  if (request.force) machine.trust.takeForks()
   const mayPublish = (image: string): void => {
     if (!disks.held.some(({ manifest }) => manifest.image === image)) return
     const text = `${machine.state.directory} is in use by a mesh command (pid ${process.pid}) that serves image ${image}; stop it, then publish the next release of that image`
     throw new MeshError('STATE_IN_USE', text)
   }
-  const context = { size, listen: undefined, clocks, report: noting, signal, mayPublish }
+  const context = { size, listen: undefined, said: saidTo(node), report: noting, signal, mayPublish }
   const { published, manifest, path } = await publishRelease(machine, request, context)
+  node.forkSettled()
   report({ type: 'published', published })
   await disks.open({ manifest, path, whole: true })
   return { published, warnings, ...(change === undefined ? {} : { change }) }

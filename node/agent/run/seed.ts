@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import type { Published } from '../machine/events.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { listenToRemember, rememberServing } from '../machine/settings.ts'
-import { askClocks, hearClocks } from '../mesh/ask-clocks.ts'
+import { askMembers, hearMembers, type Said } from '../mesh/ask-members.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import type { Offer } from '../offer/open-source.ts'
 import { type NewSite, openSite } from '../release/open-site.ts'
@@ -22,7 +22,7 @@ interface SeedOptions extends AgentOptions, ReleaseRequest, Pick<NewSite, 'site'
 /**
  * `mesh seed`: publishes the content of a disk as the next release (creating the site at the first time), then serves it
  * until the signal aborts. Unchanged content makes no release. If the master runs already, it publishes and serves the image, too.
- * Errors: STATE_NOT_MASTER, those of {@link checkRequest}, {@link publishRelease} and {@link serve}.
+ * Errors: STATE_NOT_MASTER, METADATA_FORKED unless forced, those of {@link checkRequest}, {@link publishRelease} and {@link serve}.
  */
 export async function seed(options: SeedOptions): Promise<Published> {
   const { stateDir, site, name, once, command, signal } = options
@@ -36,20 +36,23 @@ export async function seed(options: SeedOptions): Promise<Published> {
   const listen = listenToRemember(options)
   const opened = { command, report: options.report, opening: !once }
   const machine = await openSite(stateDir, { site, name, listen: listen ?? [] }, opened)
-  const publish = async (clocks: readonly number[], report: AgentOptions['report']): Promise<PublishedRelease> => {
-    const release = await publishRelease(machine, options, { size, listen, clocks, report, signal })
+  const publish = async (said: Said, report: AgentOptions['report']): Promise<PublishedRelease> => {
+    const release = await publishRelease(machine, options, { size, listen, said, report, signal })
     report({ type: 'published', published: release.published })
     return release
   }
   try {
+    // What another machine has signed with the keys of this one is signed over only if that is said.
+    if (options.force) machine.trust.takeForks()
     if (once) {
-      const { published } = await publish(await askClocks(machine, options), machine.telling(options.report))
+      const { published } = await publish(await askMembers(machine, options), machine.telling(options.report))
       await rememberServing(machine, options)
       return published
     }
     let published: Published | undefined
     const prepare = async (node: MeshNode, report: AgentOptions['report']): Promise<Offer> => {
-      const release = await publish(await hearClocks(machine, node, signal), report)
+      const release = await publish(await hearMembers(machine, node, signal), report)
+      node.forkSettled()
       published = release.published
       return { manifest: release.manifest, path: release.path, whole: true }
     }

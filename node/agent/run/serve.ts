@@ -46,6 +46,7 @@ export async function serve(machine: Machine, prepare: Prepare, options: ServeOp
   const master = machine.config.role === 'master' ? await Master.open(machine, report) : undefined
   const started = await MeshNode.start({ machine, listen, mdns, report, enrolment: master?.enrolment })
   const node = stack.adopt(started, (it) => it.stop())
+  master?.heed(node)
   limitNode(node, serving)
   const use = spareUser(node, serving, report, stack)
   const disks = new OfferedDisks({ machine, node, pool, report, signal }, stack)

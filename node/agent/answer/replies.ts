@@ -97,6 +97,7 @@ export const isPeers = object({
       bytes: natural(),
       bad: natural(),
       twins: optional(isShared),
+      macNow: optional(list(shortText, MAX_MAC_ADDRESSES)),
     }),
     MAX_MEMBERS,
   ),

@@ -97,6 +97,8 @@ export interface PeerStatus {
   readonly blocks: number
   readonly bytes: number
   readonly bad: number
+  /** Its network cards, if they are others than those of `mac`, which the member list knows. */
+  readonly macNow?: readonly string[]
   /** Machines that run with this key, if there are several. */
   readonly twins?: SharedIdentity
 }
@@ -220,8 +222,16 @@ function describePeers(machine: Machine, node: MeshNode | undefined): Peers {
       const { blocks, bytes, bad } = node?.swarm.ledger.of(id) ?? NOTHING
       const isConnected = connected.has(id)
       const twins = node?.identities.sharedBy(id)
+      const macNow = node?.cards.of(id)
       const known = { id, name, role, site, group, mac, connected: isConnected, held: held.get(id) ?? 0 }
-      return { ...known, blocks, bytes, bad, ...(twins === undefined ? {} : { twins }) }
+      return {
+        ...known,
+        blocks,
+        bytes,
+        bad,
+        ...(twins === undefined ? {} : { twins }),
+        ...(macNow === undefined ? {} : { macNow }),
+      }
     }),
   }
 }

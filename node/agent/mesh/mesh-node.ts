@@ -1,7 +1,9 @@
 /**
  * The room `mesh`: this machine among the members of its site.
  * `MeshNode` is the machine on the network. It is started by start-host, connects by dialer, and prefers by neighbourhood who is near.
- * metadata-sync keeps the signed metadata as new as the newest that any member has; first-news waits for that at the start. ask-clocks asks members for the time.
+ * metadata-sync keeps the signed metadata as new as the newest that any member has; first-news waits for that at the start.
+ * ask-members asks for time and news before something is signed.
+ * identity-watch notices machines that run with one key; describe-run is what each says of itself; card-watch notices other network cards.
  * join and enrolment are the two sides of becoming a member.
  */
 
@@ -32,6 +34,7 @@ import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { ServeStream } from '../machine/service-part.ts'
 import { addressesOf } from './addresses.ts'
+import { CardWatch } from './card-watch.ts'
 import { describeRun } from './describe-run.ts'
 import { Dialer } from './dialer.ts'
 import { IdentityWatch } from './identity-watch.ts'
@@ -78,6 +81,8 @@ export class MeshNode {
   readonly #sync: MetadataSync
   /** Which machines run with one key, as far as is known here. */
   readonly identities: IdentityWatch
+  /** Which machines have other network cards than the member list knows. */
+  readonly cards: CardWatch
   readonly #running: RunningNode
   /** What has crossed the uplink. */
   readonly uplink: UplinkFigures
@@ -131,6 +136,7 @@ export class MeshNode {
       nameOf: (peerId) => machine.nameOf(peerId),
       warn: (text) => report({ type: 'warning', text }),
     })
+    this.cards = new CardWatch((text) => report({ type: 'warning', text }))
     this.link = new LinkWatch(host.network, { report: (type, text) => report({ type, text }) })
     this.swarm = this.#makeSwarm(options.waitMs)
     this.#server = this.#makeServer()
@@ -179,6 +185,7 @@ export class MeshNode {
       onHello: (peerId, hello) => {
         this.#learn(peerId, hello.addresses)
         this.identities.told(peerId, hello)
+        this.#sawCards(peerId, hello.running)
         if (hello.clock !== undefined) this.#clocks.set(peerId, hello.clock - performance.now())
         void this.#sync.heard(peerId, hello.metadata)
       },
@@ -332,7 +339,15 @@ export class MeshNode {
     trust.onChange(() => this.#trustChanged())
     host.network.onChange(() => this.#networkChanged())
     this.#told = this.addresses().join()
+    this.cards.seen(this.peerId, trust.view().memberById(this.peerId), this.#running.mac, true)
     await this.#dialer.start()
+  }
+
+  /** Who gives orders powers machines on, and wants to know. */
+  #sawCards(peerId: string, running: RunningNode | undefined): void {
+    const { config, trust } = this.#machine
+    if (running !== undefined && this.#machine.isOperator(config.id))
+      this.cards.seen(peerId, trust.view().memberById(peerId), running.mac)
   }
 
   #membersOnly(serve: ServeStream): ServeStream {

@@ -23,9 +23,11 @@ async function run(context: Context): Promise<void> {
     String(peer.held),
     String(peer.blocks),
     formatBytes(peer.bytes),
-    [...(peer.bad > 0 ? [`${peer.bad} wrong: banned`] : []), ...(peer.twins === undefined ? [] : ['see below'])].join(
-      ', ',
-    ),
+    [
+      ...(peer.bad > 0 ? [`${peer.bad} wrong: banned`] : []),
+      ...(peer.twins === undefined ? [] : ['see below']),
+      ...(peer.macNow === undefined ? [] : [`other network cards: ${peer.macNow.join(', ')}`]),
+    ].join(', '),
   ])
   const shared = result.peers.flatMap(({ name, twins }) => (twins === undefined ? [] : [describeShared(name, twins)]))
   const heading = ['name', 'role', 'site, group', 'state', 'holds', 'blocks', 'received', '']

@@ -53,6 +53,9 @@ describe('operating machines from afar', () => {
       ['pc1', 'machine', 'annex', 'lab-a'],
     ])
     for (const { mac } of peers) expect(mac).toBeInstanceOf(Array)
+    // Capitals make no other site and no other group.
+    expect(await invite('--site', 'ANNEX', '--group', 'Lab-A')).toMatchObject({ site: 'annex', group: 'lab-a' })
+    expect(await invite('--site', 'Annex')).toMatchObject({ site: 'annex', group: 'annex' })
     expect(await lab.ok('pc1', ['status'])).toMatchObject({ role: 'machine', site: 'annex', group: 'lab-a' })
     expect(await lab.ok('office', ['status'])).toMatchObject({ role: 'operator', group: 'lab' })
     expect((await lab.run('office', ['seed', lab.path('pc1.img')])).result).toMatchObject({ code: 'STATE_NOT_MASTER' })
@@ -146,6 +149,7 @@ describe('operating machines from afar', () => {
     expect(await receipts('office'), 'before anything was gathered').toEqual([])
     while ((await receipts('office', '--now')).length === 0) await sleep(100)
     expect(await receipts('office', '--machine', 'pc1', '--since', '1d'), 'gathered by an own node').toMatchObject(both)
+    expect(await receipts('office', '--machine', 'PC1')).toMatchObject(both)
     expect(await receipts('office', '--machine', 'pc2')).toEqual([])
     await up.stop()
 

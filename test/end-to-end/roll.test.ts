@@ -69,6 +69,8 @@ describe('a roll', () => {
     })
     // The master counts itself.
     expect((await rolled('master', 'plan', '--wave', '2')).result).toEqual(planned.result)
+    const capitals = await lab.run('second', ['roll', 'plan', '--group', 'LAB-A', '--wave', '2'])
+    expect(capitals.result).toEqual(planned.result)
     const needed = await rolled('second', 'plan', '--holders', '5')
     expect(needed.result).toMatchObject({ waves: [] })
     expect(JSON.stringify(needed.result)).toMatch(/pc1.{0,20}is needed: block 0 would be on 4 running machines/)

@@ -210,10 +210,20 @@ describe('a disk below another device', () => {
     ['another device is mounted', '253:0 / /home rw - ext4 /dev/mapper/else rw', holder, 'write'],
     ['another device is mounted, read', '253:0 / /home rw - ext4 /dev/mapper/else rw', holder, 'read'],
   ] as const)('a holder of one of its partitions: %s', async (_, mounted, expected, to) => {
-    const { path, kernel } = await fakeKernel(`30 1 ${mounted}\n`)
+    const { path, kernel } = await fakeKernel(`30 1 ${mounted}\n`, 'LVM-abc')
     const checked = assertUnused(path, { to, force: false, kernel })
     if (expected === undefined) await checked
     else await expect(checked).rejects.toMatchObject({ message: `${path} ${expected}` })
+  })
+
+  it.skipIf(!existsSync(FREE_DEVICE)).each([
+    ['CRYPT-LUKS2-0-x', 'is in use by the encrypted volume vg-home (dm-0); `cryptsetup close vg-home` ends that'],
+    ['', 'is in use by the device-mapper device vg-home (dm-0); `dmsetup remove vg-home` ends that'],
+    [undefined, 'is in use by the RAID md0; `mdadm --stop /dev/md0` ends that'],
+  ])('a holder of another kind is named with the command that ends it: %s', async (uuid, expected) => {
+    const { path, kernel } = await fakeKernel('', uuid)
+    const checked = assertUnused(path, { to: 'write', force: false, kernel })
+    await expect(checked).rejects.toMatchObject({ code: 'DISK_IN_USE', message: `${path} ${expected}` })
   })
 
   it('is refused below a real device-mapper device', async (context) => {
@@ -377,8 +387,11 @@ async function imageFile(size: number): Promise<string> {
   return path
 }
 
-/** /proc and /sys of a machine whose disk has one partition, which device mapper device 252:0 stands on. */
-async function fakeKernel(mountinfo: string): Promise<{ path: string; kernel: { proc: string; sys: string } }> {
+/** /proc and /sys of a machine whose disk has one partition, which device 252:0 stands on: of device mapper with this UUID, or a RAID. */
+async function fakeKernel(
+  mountinfo: string,
+  uuid: string | undefined,
+): Promise<{ path: string; kernel: { proc: string; sys: string } }> {
   const path = FREE_DEVICE
   const number = deviceNumber((await stat(path)).rdev)
   const [proc, sys] = [await temporaryDirectory(), await temporaryDirectory()]
@@ -386,16 +399,19 @@ async function fakeKernel(mountinfo: string): Promise<{ path: string; kernel: { 
   await writeFile(join(proc, 'self/mountinfo'), mountinfo)
   const disk = join(sys, 'devices', basename(path))
   const partition = join(disk, `${basename(path)}p1`)
-  const mapped = join(sys, 'devices/dm-0')
+  const name = uuid === undefined ? 'md0' : 'dm-0'
+  const mapped = join(sys, 'devices', name)
   await mkdir(join(partition, 'holders'), { recursive: true })
   await mkdir(join(mapped, 'holders'), { recursive: true })
-  await mkdir(join(mapped, 'dm'))
-  await writeFile(join(mapped, 'dm/name'), 'vg-home\n')
-  await writeFile(join(mapped, 'dm/uuid'), 'LVM-abc\n')
+  await mkdir(join(mapped, uuid === undefined ? 'md' : 'dm'))
+  if (uuid !== undefined) {
+    await writeFile(join(mapped, 'dm/name'), 'vg-home\n')
+    await writeFile(join(mapped, 'dm/uuid'), `${uuid}\n`)
+  }
   await writeFile(join(disk, 'dev'), `${number}\n`)
   await writeFile(join(partition, 'dev'), '259:7\n')
   await writeFile(join(mapped, 'dev'), '252:0\n')
-  await symlink(mapped, join(partition, 'holders/dm-0'))
+  await symlink(mapped, join(partition, 'holders', name))
   await mkdir(join(sys, 'dev/block'), { recursive: true })
   await symlink(disk, join(sys, 'dev/block', number))
   await symlink(partition, join(sys, 'dev/block/259:7'))

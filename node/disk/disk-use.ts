@@ -5,14 +5,14 @@ import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { kernelFilesMissing, openFault } from './device-fault.ts'
 import { type DiskLayers, identityOf, type KernelPaths, layersOf } from './disk-layers.ts'
 import { OPENED_PATIENCE_MS, OPENED_POLL_MS } from './limits.ts'
-import { mountsOf, swapsOn } from './mounts.ts'
+import { type Mounted, mountsOf, swapsOn } from './mounts.ts'
 import { type DiskPurpose, openersOf } from './open-files.ts'
 
 /** How {@link assertUnused} looks at a disk. */
 interface DiskUseOptions {
   /** `write`: the disk will be changed. `read`: its content must stay as it is meanwhile. */
   readonly to: DiskPurpose
-  /** This process holds the device ({@link openDevice}, `alone`), so that only programs are looked for. */
+  /** This process holds the device (`alone` of openDevice). */
   readonly held?: boolean
   /** Nothing is looked at. */
   readonly force: boolean
@@ -37,11 +37,11 @@ interface Use {
  * of it before, and nothing but to unmount it takes that away (BLKFLSBUF empties the cache of the device, not that of the file
  * system). As soon as it is mounted read-write, it writes the old over the new.
  *
- * What cannot be looked at, such as processes of other users, is passed over. Errors: DISK_MOUNTED, DISK_IN_USE, both naming the use;
+ * Returns whether one of our own programs has the disk open, and may hold it. What cannot be looked at, such as processes of other users, is passed over. Errors: DISK_MOUNTED, DISK_IN_USE, both naming the use;
  * KERNEL_FILES_MISSING, DISK_MISSING, DISK_UNREADABLE.
  */
-export async function assertUnused(path: string, options: DiskUseOptions): Promise<void> {
-  if (options.force) return
+export async function assertUnused(path: string, options: DiskUseOptions): Promise<{ readonly byOurs: boolean }> {
+  if (options.force) return { byOurs: false }
   const kernel = options.kernel ?? { proc: '/proc', sys: '/sys' }
   const facts = await stat(path).catch((error: unknown) => {
     throw openFault(path, error, { writable: false })
@@ -50,11 +50,17 @@ export async function assertUnused(path: string, options: DiskUseOptions): Promi
   const refuse = ({ code, what }: Use): never => {
     throw new MeshError(code, `${path} ${what}`, { detail: { path } })
   }
-  const use = options.held === true ? undefined : await kernelUse(path, layers, { to: options.to, kernel })
+  const look = () => openersOf(path, layers, { to: options.to, ours: options.ours ?? [], kernel })
+  const mounts = await mountsOf(layers, kernel)
+  if (mounts === undefined) throw kernelFilesMissing(path, '/proc', 'whether somebody uses the disk')
+  const first = await look()
+  const isHeld = options.held === true || first.byOurs || first.others.length > 0
+  const use = await kernelUse(path, layers, { to: options.to, mounts, isHeld, kernel })
   if (use !== undefined) refuse(use)
   for (const begun = performance.now(); ; await sleep(OPENED_POLL_MS)) {
-    const [opener] = await openersOf(path, layers, { to: options.to, ours: options.ours ?? [], kernel })
-    if (opener === undefined) return
+    const { others, byOurs } = await look()
+    const [opener] = others
+    if (opener === undefined) return { byOurs }
     // Programs that only look, such as smartd and LVM, have a disk open for a moment.
     if (performance.now() - begun > OPENED_PATIENCE_MS) refuse({ code: 'DISK_IN_USE', what: `is in use: ${opener}` })
   }
@@ -64,10 +70,15 @@ export async function assertUnused(path: string, options: DiskUseOptions): Promi
 async function kernelUse(
   path: string,
   layers: DiskLayers,
-  { to, kernel }: { readonly to: DiskPurpose; readonly kernel: KernelPaths },
+  options: {
+    readonly to: DiskPurpose
+    readonly mounts: readonly Mounted[]
+    /** A program that is known has the device open, and may hold it, so to ask for it alone tells nothing. */
+    readonly isHeld: boolean
+    readonly kernel: KernelPaths
+  },
 ): Promise<Use | undefined> {
-  const mounts = await mountsOf(layers, kernel)
-  if (mounts === undefined) throw kernelFilesMissing(path, '/proc', 'whether somebody uses the disk')
+  const { to, mounts, isHeld, kernel } = options
   const mounted = mounts.find(({ writes }) => writes) ?? mounts[0]
   if (mounted?.writes === true) return { code: 'DISK_MOUNTED', what: mounted.what }
   if (mounted !== undefined && to === 'write')
@@ -78,6 +89,7 @@ async function kernelUse(
   if (mounted !== undefined) return undefined
   const holder = await holderOf(layers, kernel)
   if (holder !== undefined) return { code: 'DISK_IN_USE', what: `is in use by ${holder}` }
+  if (isHeld) return undefined
   const bases = layers.disk.device === undefined ? [...layers.above.values()].map((name) => `/dev/${name}`) : [path]
   for (const base of bases)
     if (await isClaimed(base))

@@ -4,7 +4,7 @@ import { processName } from './process-name.ts'
 import { unlessLimit } from './system-limit.ts'
 
 /** A file system that is mounted, or swap space, on a disk or on what shares its bytes with it. */
-interface Mounted {
+export interface Mounted {
   /** Such as `is mounted read-write on /mnt`. */
   readonly what: string
   /** False: only reads, as somebody who mounted it read-only does. */

@@ -20,29 +20,33 @@ const WRITES = 0o3
 
 /**
  * Which other processes have a disk, or what shares its bytes with it, open for writing, or locked as QEMU does:
- * `qemu-system-x86_64 (process 812) has it open for writing`. A process that has one of the files `ours` open is left out.
+ * `qemu-system-x86_64 (process 812) has it open for writing`. A process that has one of the files `ours` open is no other; `byOurs` says
+ * that there is one.
  * Processes that cannot be looked at are passed over. Sources: proc_pid_fd(5), proc_pid_fdinfo(5), proc_locks(5).
  */
 export async function openersOf(
   path: string,
   layers: DiskLayers,
   options: { readonly to: DiskPurpose; readonly ours: readonly string[]; readonly kernel: KernelPaths },
-): Promise<string[]> {
+): Promise<{ readonly others: readonly string[]; readonly byOurs: boolean }> {
   const { to, kernel } = options
   const ours = (await Promise.all(options.ours.map((file) => stat(file).catch(() => undefined)))).flatMap((facts) =>
     facts === undefined ? [] : [identityOf(facts).inode],
   )
-  const found: string[] = []
+  const others: string[] = []
+  let byOurs = false
   for (const pid of readdirSync(kernel.proc).filter((name) => /^\d+$/.test(name))) {
     if (Number(pid) === process.pid) continue
     const how = howOpen(`${kernel.proc}/${pid}`, layers, to)
-    if (how === undefined || isOurs(`${kernel.proc}/${pid}`, ours)) continue
-    found.push(`${await processName(pid, kernel.proc)} ${how}`)
+    if (how === undefined) continue
+    if (isOurs(`${kernel.proc}/${pid}`, ours)) byOurs = true
+    else others.push(`${await processName(pid, kernel.proc)} ${how}`)
   }
-  if (found.length > 0) return found
+  if (others.length > 0) return { others, byOurs }
   // A process of another user or of another container shows its locks, and nothing else.
   const locked = await isLockedByQemu(path, to, kernel)
-  return locked ? ['a virtual machine (QEMU) has locked it, and its process cannot be seen from here'] : []
+  if (locked) others.push('a virtual machine (QEMU) has locked it, and its process cannot be seen from here')
+  return { others, byOurs }
 }
 
 /** How a process has the disk open, if it is in the way. */

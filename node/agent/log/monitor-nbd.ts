@@ -55,8 +55,9 @@ export async function monitorNbd(options: MonitorNbdOptions): Promise<NbdMonitor
   const { stateDir, readOnly, report, signal } = options
   const disk = await requireOwnDisk(options.disk, stateDir, options)
   const { force } = options
-  await assertUnused(disk, { to: readOnly ? 'read' : 'write', force, ours: [logLockFile(stateDir)] })
-  const alone = !readOnly && !force
+  const to = readOnly ? 'read' : 'write'
+  const { byOurs } = await assertUnused(disk, { to, force, ours: [logLockFile(stateDir)] })
+  const alone = !readOnly && !force && !byOurs
   const device = stack.adopt(await openDevice(disk, { writable: !readOnly, alone }), (it) => it.close())
   const disks = Promise.withResolvers<NbdExport[]>()
   // The address is taken first: if it cannot be had, the log stays as it is. Clients wait for the log.

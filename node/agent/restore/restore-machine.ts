@@ -107,8 +107,10 @@ async function restoreDisk(
   machine.useDisk(path)
   const wanted = machine.manifest(image, release)
   const use = { to: 'write', force, ours: [logLockFile(machine.state.directory)] } as const
-  await assertUnused(path, use)
-  const device = stack.adopt(await openDevice(path, { writable: true, alone: !force }), (it) => it.close())
+  // A monitor of ours holds the device; that it runs is said by whoever wants the lock of its log.
+  const { byOurs } = await assertUnused(path, use)
+  const opened = await openDevice(path, { writable: true, alone: !force && !byOurs })
+  const device = stack.adopt(opened, (it) => it.close())
   const pool = stack.adopt(new HashPool({ here: true }), (it) => it.close())
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
   const choice = await ReleaseChoice.make(wanted, release !== undefined, { machine, trees, network, report })
@@ -116,7 +118,7 @@ async function restoreDisk(
     try {
       const { manifest, mayStay } = choice
       const parts = { machine, device, pool, trees, network, mayStay, report, signal }
-      const assertAlone = (): Promise<void> => assertUnused(path, { ...use, held: true })
+      const assertAlone = async (): Promise<void> => void (await assertUnused(path, { ...use, held: true }))
       const receipt = await restoreRelease(manifest, { ...parts, assertAlone })
       await rememberDisk(machine.state, chosen, { given, report }).catch(unrecorded('what it is known by', report))
       report({ type: 'receipt', receipt })

@@ -16,8 +16,8 @@ import { temporaryDirectory } from '../../support/temporary.ts'
 const MIB = 1024 * 1024
 /** A device node that hardly anybody has attached something to. */
 const FREE_DEVICE = '/dev/loop7'
-const check = (path: string): Promise<void> => assertUnused(path, { to: 'write', force: false })
-const checkRead = (path: string): Promise<void> => assertUnused(path, { to: 'read', force: false })
+const check = async (path: string): Promise<void> => void (await assertUnused(path, { to: 'write', force: false }))
+const checkRead = async (path: string): Promise<void> => void (await assertUnused(path, { to: 'read', force: false }))
 
 describe('a disk that nothing uses', () => {
   it('may be a file, a device, or a file that is attached and not mounted', async (context) => {
@@ -261,7 +261,23 @@ describe('a disk that a program has open', () => {
     const own = join(await temporaryDirectory(), 'LOCK')
     await writeFile(own, '')
     await holdOpen(image, '<>', own)
-    await assertUnused(image, { to: 'write', force: false, ours: [own] })
+    expect(await assertUnused(image, { to: 'write', force: false, ours: [own] })).toEqual({ byOurs: true })
+  })
+
+  it('is free for it also where it holds the device, as a monitor does', async (context) => {
+    const loop = await attachLoop(await imageFile(MIB), context)
+    const own = join(await temporaryDirectory(), 'LOCK')
+    await writeFile(own, '')
+    const script = `const { openSync, constants } = require('node:fs'); openSync('${own}', 'r')
+      openSync('${loop}', constants.O_RDWR | constants.O_EXCL); console.log('ready'); setInterval(() => undefined, 1000)`
+    const holder = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
+    endWithTest(holder)
+    await once(holder.stdout, 'data')
+    expect(await assertUnused(loop, { to: 'write', force: false, ours: [own] })).toEqual({ byOurs: true })
+    await expect(check(loop)).rejects.toMatchObject({
+      code: 'DISK_IN_USE',
+      message: /^\S+ is in use: node \(process \d+\) has it open for writing$/,
+    })
   })
 
   it('is free if that program only reads, or is gone soon', async () => {

@@ -56,6 +56,11 @@ export async function askWork(stateDir: string): Promise<Work | undefined> {
   }
 }
 
+/** Whether that command serves until it is told to stop, and does not end by itself. */
+export function isServer({ command }: Pick<Work, 'command'>): boolean {
+  return command === 'up' || command === 'seed'
+}
+
 /** `mesh restore (pid 812), since 2026-11-30 10:00:00 UTC+01:00: restore, 37 % done`. */
 export function describeWork({ command, pid, since, progress, told }: Work): string {
   const who = `mesh ${command} (pid ${pid}), since ${formatTime(since)}`

@@ -22,7 +22,7 @@ import { statusMethods } from '../answer/status.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
-import { askWork } from '../machine/work.ts'
+import { askWork, isServer } from '../machine/work.ts'
 import { firstNews } from '../mesh/first-news.ts'
 import { MeshNode } from '../mesh/mesh-node.ts'
 import { type Gathered, isGathered, ReceiptGatherer } from '../receipts/receipt-gatherer.ts'
@@ -49,9 +49,6 @@ interface Way {
   readonly through: 'server' | 'ends' | 'own node'
   readonly stack: AsyncDisposableStack
 }
-
-/** Commands that run until they are told to stop. */
-const SERVERS = ['up', 'seed']
 
 /**
  * What commands of the master and of operators use to reach the other machines: the `mesh up` or `mesh seed` that runs here, or the
@@ -159,7 +156,7 @@ async function findWay(options: OperatorOptions): Promise<Way> {
     throw new MeshError('NOT_AN_OPERATOR', `${name} is neither the master nor an operator’s machine`)
   const reach = isRun ? throughSocket(stateDir) : await throughOwnNode(machine, options, stack)
   const holder = isRun ? await askWork(stateDir) : undefined
-  const server = holder === undefined || SERVERS.includes(holder.command)
+  const server = holder === undefined || isServer(holder)
   return { machine, reach, through: !isRun ? 'own node' : server ? 'server' : 'ends', stack: stack.move() }
 }
 

@@ -20,7 +20,7 @@ import type { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { notMaster } from '../machine/require-master.ts'
 import type { ServicePart } from '../machine/service-part.ts'
-import { askWork } from '../machine/work.ts'
+import { askWork, isServer } from '../machine/work.ts'
 import { saidTo } from '../mesh/ask-members.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import type { OfferedDisks } from '../offer/offered-disks.ts'
@@ -28,9 +28,6 @@ import { checkRequest, publishRelease } from '../release/publish-release.ts'
 import type { ReleaseRequest } from '../release/release-plan.ts'
 import { isReleaseChange } from '../release/rollback.ts'
 import { MAX_PRESERVE_OPTIONS, WORK_TICK_MS } from './limits.ts'
-
-/** Commands that publish for others. */
-const SERVERS = ['up', 'seed']
 
 const isRequest = object({
   disk: anyText(MAX_PATH_BYTES),
@@ -130,7 +127,7 @@ export async function publishThere(
   { report }: Pick<AgentOptions, 'report'>,
 ): Promise<Published | undefined> {
   const work = await askWork(stateDir)
-  if (work === undefined || !SERVERS.includes(work.command)) return undefined
+  if (work === undefined || !isServer(work)) return undefined
   const { disk, image, blockSize, preserve, copy, force, acceptNewDisk, label } = request
   const params = { disk, image, blockSize, preserve, copy, force, acceptNewDisk, label }
   const ended = new AbortController()

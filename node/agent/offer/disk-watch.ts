@@ -9,6 +9,8 @@ import { DEVICE_SCAN_EVERY_MS, DISK_WATCH_TICK_MS } from './limits.ts'
 /** What a {@link DiskWatch} looks at, and whom it tells. */
 interface DiskWatchOptions {
   readonly path: string
+  /** How the disk was ({@link diskStamp}) before it was found out what it holds: what has changed since is a change. */
+  readonly since: string
   readonly source: DiskSource
   readonly preserve: RangeSet
   readonly pool: HashPool
@@ -27,15 +29,15 @@ export class DiskWatch {
   readonly #options: DiskWatchOptions
   readonly #stop = new AbortController()
   #timer: NodeJS.Timeout | undefined
-  #stamp: string | undefined
+  #stamp: string
   #scanning: Promise<void> | undefined
 
   constructor(options: DiskWatchOptions) {
     this.#options = options
+    this.#stamp = options.since
   }
 
-  async start(): Promise<void> {
-    this.#stamp = await stampOf(this.#options.path)
+  start(): void {
     this.#timer = setInterval(() => {
       this.#scanning ??= this.#look()
         // Who uses a disk that cannot be read says so. The watch only looks again later.
@@ -53,7 +55,7 @@ export class DiskWatch {
   }
 
   async #look(): Promise<void> {
-    const stamp = await stampOf(this.#options.path)
+    const stamp = await diskStamp(this.#options.path)
     if (stamp === this.#stamp) return
     const { source, path, preserve, pool, changed } = this.#options
     const scanned = await scanDisk({
@@ -91,8 +93,10 @@ export class DiskWatch {
   }
 }
 
-async function stampOf(path: string): Promise<string> {
-  const facts = await stat(path)
+/** Another text if a file was written in between, and now and then for a device; empty if nothing can be seen at the path. */
+export async function diskStamp(path: string): Promise<string> {
+  const facts = await stat(path).catch(() => undefined)
+  if (facts === undefined) return ''
   if (facts.isFile()) return `${facts.mtimeMs} ${facts.size}`
   return String(Math.floor(performance.now() / DEVICE_SCAN_EVERY_MS))
 }

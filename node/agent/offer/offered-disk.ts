@@ -10,7 +10,7 @@ import { readLogConfig } from '../log/log-config.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
-import { DiskWatch } from './disk-watch.ts'
+import { DiskWatch, diskStamp } from './disk-watch.ts'
 import { LogWatch } from './log-watch.ts'
 import { type HeldRelease, type Offer, openSource } from './open-source.ts'
 
@@ -38,15 +38,16 @@ export class OfferedDisk {
    */
   async open(offer: Offer, stack: AsyncDisposableStack): Promise<HeldRelease | undefined> {
     const { machine, node, report } = this.#options
+    const since = machine.config.role === 'master' ? await diskStamp(offer.path) : undefined
     const source = await openSource({ ...this.#options, offer }, stack)
     if (source === undefined) return undefined
     const { manifest } = offer
     const held = { manifest, source }
     // What the write log calls dirty is taken off the offer before anybody hears of it.
     if (offer.path === machine.config.disk) await this.#watchLog(held, stack)
+    if (since !== undefined) this.#watchDisk({ path: offer.path, since }, held, stack)
     node.hold(source)
     report({ type: 'serving', image: manifest.image, release: manifest.release, blocks: source.heldCount })
-    if (machine.config.role === 'master') await this.#watchDisk(offer.path, held, stack)
     return held
   }
 
@@ -60,10 +61,15 @@ export class OfferedDisk {
   }
 
   /** The master's disk has no log, and whoever works on it should know that the change has to be published. */
-  async #watchDisk(path: string, { manifest, source }: HeldRelease, stack: AsyncDisposableStack): Promise<void> {
+  #watchDisk(
+    { path, since }: { readonly path: string; readonly since: string },
+    { manifest, source }: HeldRelease,
+    stack: AsyncDisposableStack,
+  ): void {
     const { pool, report } = this.#options
     const disk = new DiskWatch({
       path,
+      since,
       source,
       preserve: manifest.preserve,
       pool,
@@ -76,7 +82,7 @@ export class OfferedDisk {
         report({ type: 'warning', text })
       },
     })
-    await disk.start()
+    disk.start()
     stack.adopt(disk, (it) => it.stop())
   }
 }

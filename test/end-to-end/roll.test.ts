@@ -1,5 +1,6 @@
 import { copyFile, writeFile } from 'node:fs/promises'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import type { Peers } from '../../node/agent/answer/status.ts'
 import type { RollResult } from '../../node/agent/roll/roll-machines.ts'
 import { EXIT } from '../../protocol/errors.ts'
 import { Lab, type MeshEvent, type MeshProcess, type Outcome } from '../../tools/lab/local-lab.ts'
@@ -12,6 +13,7 @@ const BLOCKS = 32
 const MACHINES = ['pc1', 'pc2', 'pc3', 'pc4']
 const GROUP = ['--group', 'lab-a']
 const HOLDERS = 2
+const POLL = { timeout: 120_000, interval: 500 }
 
 const rollOf = ({ result }: Outcome): RollResult => result as unknown as RollResult
 const leastOf = (events: readonly MeshEvent[]): number[] =>
@@ -42,11 +44,20 @@ describe('a roll', () => {
     await writeFile(room.userFile('pc3'), 'pupil tty7\n')
     await room.open()
     await lab.serve('second', ['up'])
+    // On a busy machine the connections take longer than a command waits for them.
+    for (const operator of ['second', 'master'])
+      await vi.waitFor(async () => expect(await connectedTo(operator)).toEqual(MACHINES), POLL)
   })
   afterAll(async () => {
     await room.close()
     await lab.close()
   })
+
+  /** The machines that the running command of an operator is connected to. */
+  async function connectedTo(operator: string): Promise<string[]> {
+    const { peers } = (await lab.ok(operator, ['peers'])) as unknown as Peers
+    return peers.flatMap(({ name, role, connected }) => (connected && role === 'machine' ? [name] : [])).toSorted()
+  }
 
   const roll = (machine: string, ...args: string[]): Promise<MeshProcess> =>
     lab.start(machine, ['roll', ...args, ...GROUP])

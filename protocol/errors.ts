@@ -32,6 +32,11 @@ interface Fault {
 
 const FAULTS = {
   USAGE: { exit: EXIT.usage, advice: 'See `mesh help` or `mesh COMMAND --help`.' },
+  NODE_TOO_OLD: {
+    exit: EXIT.usage,
+    advice:
+      'Install the Debian package lab-mesh, which brings its own Node, or a newer Node as `node`; `node --version` says which one that is.',
+  },
   CONFIG_INVALID: {
     exit: EXIT.usage,
     advice: 'Correct the file named; `mesh config check FILE` looks at it without doing anything.',

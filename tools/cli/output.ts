@@ -3,6 +3,7 @@ import type { AgentEvent } from '../../node/agent/machine/events.ts'
 import type { Progress } from '../../node/disk/progress.ts'
 import type { MeshError } from '../../protocol/errors.ts'
 import { describeChange } from './change-text.ts'
+import { errorJson, errorLines } from './error-lines.ts'
 import { formatBytes, formatSeconds } from './format.ts'
 
 const LINE_EVERY_MS = 2_000
@@ -62,10 +63,8 @@ export class Output {
 
   error(error: MeshError): void {
     this.close()
-    process.stderr.write(`mesh: ${error.message}\n      ${error.advice}\n`)
-    if (!this.json) return
-    const { code, message, advice, detail } = error
-    process.stdout.write(`${JSON.stringify({ event: 'error', code, message, advice, detail })}\n`)
+    process.stderr.write(errorLines(error))
+    if (this.json) process.stdout.write(errorJson(error))
   }
 
   unexpected(error: unknown): void {

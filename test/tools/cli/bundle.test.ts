@@ -3,8 +3,9 @@ import { cp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from 'vitest'
+import { OLDEST_NODE } from '../../../tools/cli/node-release.ts'
 import { VERSION } from '../../../tools/cli/version.ts'
-import { NODE_FLAGS } from '../../../tools/lab/node-flags.ts'
+import { LATE_FLAGS, NODE_FLAGS, START_FLAGS } from '../../../tools/lab/node-flags.ts'
 import { useTempDir } from '../../support/temp-dir.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
@@ -22,9 +23,39 @@ describe('the bundle', () => {
 
   it('starts with the flags of Node that package.json names, too', async () => {
     const [first] = (await readFile(join(ROOT, 'dist/mesh.js'), 'utf8')).split('\n')
-    expect(first).toBe(`#!/usr/bin/env -S node ${NODE_FLAGS.join(' ')}`)
-    const { scripts } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))
-    expect(scripts.mesh).toBe(`node ${NODE_FLAGS.join(' ')} tools/mesh.ts`)
+    expect(first).toBe(`#!/usr/bin/env -S node ${START_FLAGS.join(' ')}`)
+    const { scripts, engines } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))
+    expect(scripts.mesh).toBe(`node ${START_FLAGS.join(' ')} tools/mesh.ts`)
+    expect(engines.node).toBe(`>=${OLDEST_NODE}.0`)
+  })
+
+  it('says under an older Node what is wrong, for people and for programs', async () => {
+    await writeFile(
+      dir('old.cjs'),
+      `Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.20.2' } })
+       process.getBuiltinModule = undefined`,
+    )
+    const { stdout, stderr, code } = await run(process.execPath, [
+      ...['--require', dir('old.cjs')],
+      ...[join(ROOT, 'dist/mesh.js'), 'status', '--json'],
+    ]).then(
+      () => expect.unreachable(),
+      (error: { stdout: string; stderr: string; code: number }) => error,
+    )
+    const message = 'this is Node 20.20.2, and mesh needs Node 24.15 or newer'
+    expect(stderr).toContain(`mesh: ${message}\n      Install the Debian package lab-mesh`)
+    expect(JSON.parse(stdout)).toMatchObject({ event: 'error', code: 'NODE_TOO_OLD', message })
+    expect(code).toBe(2)
+  })
+
+  it('sets the late flags, but none that was given', async () => {
+    await writeFile(dir('told.cjs'), `require('node:v8').setFlagsFromString = (flag) => console.log(flag)`)
+    const set = async (...flags: string[]): Promise<string[]> => {
+      const args = [...flags, '--require', dir('told.cjs'), join(ROOT, 'dist/mesh.js'), '--version']
+      return (await run(process.execPath, args)).stdout.trim().split('\n')
+    }
+    expect(await set()).toEqual([...LATE_FLAGS, VERSION])
+    expect(await set('--maglev')).toEqual([...LATE_FLAGS.filter((flag) => flag !== '--no-maglev'), VERSION])
   })
 
   it('keeps what was compiled beside it, and starts where it cannot', async () => {

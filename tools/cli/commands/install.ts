@@ -3,6 +3,7 @@ import { basename, join, resolve } from 'node:path'
 import { Command } from 'commander'
 import { SERVING_NICE } from '../../../node/agent/offer/limits.ts'
 import { MeshError } from '../../../protocol/errors.ts'
+import { BUNDLE } from '../bundle.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { configOf } from '../config/apply-config.ts'
 import type { UnitChange } from '../install/install-units.ts'
@@ -108,6 +109,7 @@ async function monitorOf(state: string, { nbd, era }: Options): Promise<UnitMoni
 /** The command line of this process, with the same Node: units have no PATH to find it by. */
 async function programOf(given: string | undefined): Promise<string[]> {
   if (given !== undefined) return [resolve(given)]
+  if (BUNDLE?.program !== undefined) return [BUNDLE.program]
   const script = process.argv[1]
   if (script === undefined || !/^mesh/.test(basename(await realpath(script))))
     throw new MeshError('USAGE', 'give the program that the units are to run by --program')

@@ -1,0 +1,90 @@
+import { chmod, cp, readFile, rm, writeFile } from 'node:fs/promises'
+import { isBuiltin } from 'node:module'
+import { join } from 'node:path'
+import { type BuildOptions, build, type Metafile, type Plugin } from 'esbuild'
+import type { BundleFacts } from './cli/bundle.ts'
+import { VERSION } from './cli/version.ts'
+import { START_FLAGS } from './lab/node-flags.ts'
+
+const ROOT = join(import.meta.dirname, '..')
+
+/**
+ * Imports Node's own modules as objects whose parts are looked up when they are used. Imported as ES modules, all their
+ * parts would be made at once, streams and sockets among them.
+ */
+const builtins: Plugin = {
+  name: 'builtins',
+  setup: ({ onResolve, onLoad }) => {
+    onResolve({ filter: /./ }, ({ path }) => (isBuiltin(path) ? { path, namespace: 'builtin' } : undefined))
+    onLoad({ filter: /./, namespace: 'builtin' }, ({ path }) => ({
+      contents: `module.exports = process.getBuiltinModule(${JSON.stringify(path)})`,
+      loader: 'js',
+    }))
+  },
+}
+
+/** Loads the native addon from beside the bundle; its package would look for one that fits the machine. */
+const addonBeside: Plugin = {
+  name: 'addon',
+  setup: ({ onLoad }) => {
+    onLoad({ filter: /[/]classic-level[/]binding[.]js$/ }, () => ({
+      contents: `module.exports = require('./${ADDON}')`,
+      loader: 'js',
+    }))
+  },
+}
+
+const ADDON = 'classic-level.node'
+
+/** What a bundle is made for. */
+interface BundleOptions {
+  /** Where the files go; what was there is removed. */
+  readonly directory: string
+  /** Native addon that is put beside the bundle. Otherwise the package `classic-level` is looked up when it is needed. */
+  readonly addon?: string
+  readonly facts?: Partial<BundleFacts>
+}
+
+/**
+ * Bundles the command, because start-up counts at every boot. Code that is imported dynamically lies in files of its own, so
+ * that libp2p is not even read unless the network is needed. The file of the hash threads stands beside the others. The same
+ * sources make the same bytes. Returns which files went into it.
+ */
+export async function makeBundle({ directory, addon, facts = {} }: BundleOptions): Promise<Metafile> {
+  const options: BuildOptions = {
+    absWorkingDir: ROOT,
+    plugins: [builtins, ...(addon === undefined ? [] : [addonBeside])],
+    entryPoints: ['tools/mesh.ts', 'node/disk/hash-worker.ts'],
+    outdir: directory,
+    entryNames: '[name]',
+    chunkNames: '[name]-[hash]',
+    splitting: true,
+    minifyWhitespace: true,
+    minifySyntax: true,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    target: 'node24',
+    // A native addon is looked up beside its own package.json.
+    external: addon === undefined ? ['classic-level'] : [`./${ADDON}`],
+    define: Object.fromEntries(
+      Object.entries({ version: VERSION, ...facts } satisfies BundleFacts).map(([name, value]) => [
+        `BUNDLED_${name.toUpperCase()}`,
+        JSON.stringify(value),
+      ]),
+    ),
+    // CommonJS dependencies call require for Node's own modules.
+    banner: {
+      js: "import { createRequire as makeRequire } from 'node:module'\nconst require = makeRequire(import.meta.url)",
+    },
+    logLevel: 'warning',
+  }
+  await rm(directory, { recursive: true, force: true })
+  const { metafile } = await build({ ...options, metafile: true })
+  if (addon !== undefined) await cp(addon, join(directory, ADDON))
+  // Only the command is run by its name; the other files are loaded by it.
+  const command = join(directory, 'mesh.js')
+  await writeFile(command, `#!/usr/bin/env -S node ${START_FLAGS.join(' ')}\n${await readFile(command, 'utf8')}`)
+  await chmod(command, 0o755)
+  return metafile
+}

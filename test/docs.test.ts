@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { ERROR_CODES, EXIT, MeshError } from '../protocol/errors.ts'
 import { withCommonOptions } from '../tools/cli/command.ts'
 import { CONFIG_KEYS, CONFIG_NAMES } from '../tools/cli/config/config-keys.ts'
+import { chapterOf, rowsOf } from '../tools/package/handbook.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const text = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
@@ -20,28 +21,12 @@ const handbook = text('docs/OPERATIONS.md')
 
 /** The part of the handbook below a heading, up to the next one of the same or a higher rank. */
 function chapter(heading: string): string {
-  const lines = handbook.split('\n')
-  const start = lines.indexOf(heading)
-  expect(start, `the handbook has no ${heading}`).not.toBe(-1)
-  const rank = heading.indexOf(' ')
-  const end = lines.findIndex((line, i) => i > start && /^#+ /.test(line) && line.indexOf(' ') <= rank)
-  return lines.slice(start + 1, end === -1 ? lines.length : end).join('\n')
+  const found = chapterOf(handbook, heading)
+  expect(found, `the handbook has no ${heading}`).toBeDefined()
+  return found!
 }
 
-/** The cells of each row of the tables in a text, without their headings. */
-function rows(part: string): string[][] {
-  const lines = part.split('\n').filter((line) => line.startsWith('|'))
-  const isRule = (line: string | undefined): boolean => line !== undefined && /^\|[ :|-]+\|$/.test(line)
-  const body = lines.filter((line, i) => !isRule(line) && !isRule(lines[i + 1]))
-  return body.map((line) =>
-    line
-      .slice(1, -1)
-      .split('|')
-      .map((cell) => cell.trim()),
-  )
-}
-
-const flagsIn = (part: string): string[] => rows(part).flatMap(([first]) => first!.match(/(?<=`)--[a-z-]+/g) ?? [])
+const flagsIn = (part: string): string[] => rowsOf(part).flatMap(([first]) => first!.match(/(?<=`)--[a-z-]+/g) ?? [])
 
 /** `mesh X` or `mesh X Y` of every command that has an action, with the flags that it adds to the common ones. */
 async function commandsOfProgram(): Promise<Map<string, string[]>> {
@@ -90,17 +75,17 @@ describe('the documents say what is so', () => {
   })
 
   it('has every error code with its exit code', () => {
-    const documented = rows(chapter('### All error codes')).map(([code, exit]) => [code!.replaceAll('`', ''), exit])
+    const documented = rowsOf(chapter('### All error codes')).map(([code, exit]) => [code!.replaceAll('`', ''), exit])
     const known = ERROR_CODES.map((code) => [code, String(new MeshError(code, '').exitCode)])
     expect(Object.fromEntries(documented)).toEqual(Object.fromEntries(known))
     expect(documented).toHaveLength(known.length)
-    const codes = rows(chapter('### Exit codes')).map(([code]) => Number(code))
+    const codes = rowsOf(chapter('### Exit codes')).map(([code]) => Number(code))
     expect(codes).toEqual(Object.values(EXIT))
   })
 
   it('has every key of the configuration file, in the example and in the table', () => {
     const part = chapter('### The configuration file')
-    expect(rows(part).map(([key]) => key!.replaceAll('`', ''))).toEqual([...CONFIG_NAMES])
+    expect(rowsOf(part).map(([key]) => key!.replaceAll('`', ''))).toEqual([...CONFIG_NAMES])
     let table = ''
     const example = /```\n([\s\S]*?)```/
       .exec(part)![1]!

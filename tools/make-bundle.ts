@@ -1,10 +1,9 @@
-import { chmod, cp, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, rm } from 'node:fs/promises'
 import { isBuiltin } from 'node:module'
 import { join } from 'node:path'
 import { type BuildOptions, build, type Metafile, type Plugin } from 'esbuild'
 import type { BundleFacts } from './cli/bundle.ts'
 import { VERSION } from './cli/version.ts'
-import { START_FLAGS } from './lab/node-flags.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 
@@ -82,9 +81,5 @@ export async function makeBundle({ directory, addon, facts = {} }: BundleOptions
   await rm(directory, { recursive: true, force: true })
   const { metafile } = await build({ ...options, metafile: true })
   if (addon !== undefined) await cp(addon, join(directory, ADDON))
-  // Only the command is run by its name; the other files are loaded by it.
-  const command = join(directory, 'mesh.js')
-  await writeFile(command, `#!/usr/bin/env -S node ${START_FLAGS.join(' ')}\n${await readFile(command, 'utf8')}`)
-  await chmod(command, 0o755)
   return metafile
 }

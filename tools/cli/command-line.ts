@@ -34,6 +34,25 @@ const COMMANDS = {
   receipts: () => import('./commands/receipts.ts'),
 }
 
+/** A command by its name; it is loaded only when it is wanted. */
+type CommandName = keyof typeof COMMANDS
+
+/** The program with these of its commands, all if none are named. */
+export async function makeProgram(
+  names: readonly CommandName[] = Object.keys(COMMANDS) as CommandName[],
+): Promise<Command> {
+  const program = withCommonOptions(new Command('mesh'))
+    .description('Restores the disks of a computer lab from each other.')
+    .version(VERSION)
+    // Usage errors are printed by whoever runs it, like every other error.
+    .configureOutput({ outputError: () => undefined })
+    .exitOverride()
+  for (const { command } of await Promise.all(names.map((name) => COMMANDS[name]()))) {
+    program.addCommand(inherit(command(), program))
+  }
+  return program
+}
+
 /** Parses the arguments and runs the command; sets `process.exitCode`. Commands are loaded only when they are run. */
 export async function runCommandLine(args: readonly string[]): Promise<void> {
   // `npm run mesh` changes to the package's folder, but the user gave paths from where he stands.
@@ -48,19 +67,9 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     new Output({ json, quiet: true }).unexpected(error)
     process.exit(EXIT.unexpected)
   })
-  const program = withCommonOptions(new Command('mesh'))
-    .description('Restores the disks of a computer lab from each other.')
-    .version(VERSION)
-    // Usage errors are printed below, like every other error.
-    .configureOutput({ outputError: () => undefined })
-    .exitOverride()
   // The command that is meant is among the named ones. If none is named, all are loaded to list them.
-  const named = Object.keys(COMMANDS).filter((name) => args.includes(name)) as (keyof typeof COMMANDS)[]
-  const names = named.length > 0 ? named : (Object.keys(COMMANDS) as (keyof typeof COMMANDS)[])
-  const modules = await Promise.all(names.map((name) => COMMANDS[name]()))
-  for (const { command } of modules) {
-    program.addCommand(inherit(command(), program))
-  }
+  const named = (Object.keys(COMMANDS) as CommandName[]).filter((name) => args.includes(name))
+  const program = await makeProgram(named.length > 0 ? named : undefined)
   program.hook('preSubcommand', async (_, command) => {
     if (command.name() !== 'config' && !args.includes('--help') && !args.includes('-h'))
       await applyConfig(program, command)

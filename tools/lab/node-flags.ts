@@ -1,5 +1,5 @@
 /**
- * Flags that `mesh` gives to Node when it starts. `tools/make-bundle.ts` writes them into the first line of the bundle, the script
+ * Flags that `mesh` gives to Node when it starts. `tools/build.ts` writes them into the first line of the bundle, the script
  * `mesh` of package.json repeats them, and units of systemd get those of the process that wrote them. Every Node since 18
  * knows them: a Node that does not know a flag ends with `bad option`, before `mesh` can say what is wrong.
  *

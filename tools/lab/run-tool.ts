@@ -38,6 +38,17 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   'systemd-analyze': 'systemd',
   'systemd-escape': 'systemd',
   era_restore: 'thin-provisioning-tools',
+  'dpkg-deb': 'dpkg',
+  zstd: 'zstd',
+  lintian: 'lintian',
+  'x86_64-linux-gnu-strip': 'binutils-x86-64-linux-gnu',
+  'x86_64-linux-gnu-readelf': 'binutils-x86-64-linux-gnu',
+  'aarch64-linux-gnu-strip': 'binutils-aarch64-linux-gnu',
+  'aarch64-linux-gnu-readelf': 'binutils-aarch64-linux-gnu',
+  man: 'man-db',
+  bash: 'bash',
+  zsh: 'zsh',
+  fish: 'fish',
 }
 
 const execute = promisify(execFile)

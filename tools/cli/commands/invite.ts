@@ -6,7 +6,11 @@ import { parseAddress, parseCount, parseDuration, parsePlace } from '../parse.ts
 export function command(): Command {
   return withCommonOptions(new Command('invite'))
     .description('print a token with which machines can join; `mesh seed` or `mesh up` must be running here')
-    .option('--ttl <time>', 'how long it can be used: 15m, 1h, 2d', parseDuration, 3_600_000)
+    .addOption(
+      new Option('--ttl <time>', 'how long it can be used: 15m, 1h, 2d')
+        .argParser(parseDuration)
+        .default(3_600_000, '1h'),
+    )
     .option('--uses <n>', 'how many machines can use it', parseCount, 1)
     .addOption(
       new Option('--role <role>', 'an operator may reset the others and read their receipts')

@@ -175,8 +175,9 @@ function upUnit(facts: UnitFacts): UnitFile {
       command(facts, 'up'),
       'Restart=on-failure',
       'RestartSec=5',
-      // A second try does not mend a wrong option or configuration, and makes no member of a machine that was removed.
-      'RestartPreventExitStatus=2 12',
+      // A second try does not mend a wrong option or configuration, does not make this version read what a later one wrote, and
+      // makes no member of a machine that was removed.
+      'RestartPreventExitStatus=2 10 12',
       `Nice=${nice}`,
       'IOSchedulingClass=best-effort',
       'IOSchedulingPriority=7',

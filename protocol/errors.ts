@@ -295,6 +295,23 @@ const FAULTS = {
       'Check that this is the right disk, in the right state; `mesh seed --dry-run` only looks. If all of it is meant, add --force.',
   },
 
+  BOOT_STATE_MISSING: {
+    exit: EXIT.state,
+    advice: 'The partition that holds the state must be named lab-state, hold ext4, and be in this computer, once.',
+  },
+  BOOT_NO_SYSTEM: {
+    exit: EXIT.disk,
+    advice: 'The image must be a file system with /sbin/init: publish one from which a machine has started.',
+  },
+  BOOT_UNVERIFIED: {
+    exit: EXIT.mismatch,
+    advice: 'The disk holds what its users left; restart the machine when others of its site can be reached.',
+  },
+  BOOT_BUILD_FAILED: {
+    exit: EXIT.disk,
+    advice: 'Look at what that program says; free space if a file system is full, and check the files that were given.',
+  },
+
   UNIT_FOREIGN: {
     exit: EXIT.usage,
     advice: 'It was not written by `mesh install`: move it away, or change it by hand.',

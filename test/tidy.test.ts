@@ -72,10 +72,12 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     release: ['machine', 'mesh', 'receipts', 'answer'],
     operate: ['machine', 'mesh', 'receipts', 'offer', 'answer'],
     restore: ['machine', 'log', 'mesh', 'offer', 'receipts', 'answer'],
+    boot: ['machine', 'log', 'receipts', 'restore'],
     roll: ['machine', 'operate'],
     run: ['machine', 'log', 'mesh', 'receipts', 'offer', 'stage', 'release', 'operate', 'answer'],
   }),
-  'tools/cli': ['protocol', 'node/disk', 'node/restore', 'node/roll', 'node/agent/*'],
+  'tools/boot': ['protocol'],
+  'tools/cli': ['protocol', 'node/disk', 'node/restore', 'node/roll', 'node/agent/*', 'tools/boot'],
   'tools/lab': ['protocol'],
   'tools/demo': ['protocol', 'node/restore', 'tools/cli', 'tools/lab'],
   // Transport and compression are measured alone.
@@ -217,6 +219,7 @@ const INTRODUCED = [
   'tools/netlab/netlab.ts',
   'tools/simulate/simulate.ts',
   'tools/lab/local-lab.ts',
+  'tools/boot/build-agent.ts',
   'tools/demo/demo.ts',
   'tools/package/package.ts',
 ]

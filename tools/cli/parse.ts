@@ -9,6 +9,7 @@ import { isImageName } from '../../protocol/manifest.ts'
 import { isMachineName, isPlaceName } from '../../protocol/names.ts'
 import { parseUplinkRule } from '../../protocol/uplink-rule.ts'
 import { MIN_RATE_BITS, MIN_UPLOAD_BITS } from './limits.ts'
+import { LANGUAGES, type Language } from './screen/catalogue.ts'
 
 const DURATION_UNITS_MS = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
 /** Longest time that is accepted. A longer one is a typing error, and would leave the range of dates. */
@@ -188,6 +189,28 @@ export function parseCount(text: string): number {
   const value = Number(text)
   if (!/^\d+$/.test(text) || value < 1 || value > 10_000)
     throw new InvalidArgumentError('Give a whole number from 1 to 10000.')
+  return value
+}
+
+/** Reads what a machine does that cannot be restored when it starts. */
+export function parsePolicy(text: string): 'hold' | 'retry' | 'start' {
+  if (text !== 'hold' && text !== 'retry' && text !== 'start')
+    throw new InvalidArgumentError('Give hold, retry or start.')
+  return text
+}
+
+/** Reads a language of the screen. */
+export function parseLanguage(text: string): Language {
+  const found = LANGUAGES.find((language) => language === text)
+  if (found === undefined) throw new InvalidArgumentError(`Give one of ${LANGUAGES.join(', ')}.`)
+  return found
+}
+
+/** Reads how hard zstd is to compress. */
+export function parseLevel(text: string): number {
+  const value = Number(text)
+  if (!/^\d+$/.test(text) || value < 1 || value > 19)
+    throw new InvalidArgumentError('Give a whole number from 1 to 19.')
   return value
 }
 

@@ -49,6 +49,7 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   bash: 'bash',
   zsh: 'zsh',
   fish: 'fish',
+  objcopy: 'binutils',
 }
 
 const execute = promisify(execFile)

@@ -46,6 +46,8 @@ interface RestoreMachineOptions extends AgentOptions {
   readonly lingerMs?: number
   /** Run at the end, unless a monitor is set up, which runs them. */
   readonly hooks?: HookOptions
+  /** Brings the network of this computer up; called before the network is used, if it is. */
+  readonly bringUp?: () => Promise<void>
   /** Called with what became of the hooks. */
   readonly hooked?: (report: HooksReport) => void
 }
@@ -64,8 +66,8 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
     report({ type: 'warning', text: `${unwritable.message}; nothing of this restore is kept there` })
   const serving = await rememberServing(machine, options)
   await rememberBeside(machine, options.beside ?? [])
-  const { image, release, waitMs, listen, mdns, signal, lingerMs } = options
-  const started = new RestoreNetwork({ machine, serving, release, waitMs, listen, mdns, report, signal })
+  const { image, release, waitMs, listen, mdns, signal, lingerMs, bringUp } = options
+  const started = new RestoreNetwork({ machine, serving, release, waitMs, listen, mdns, bringUp, report, signal })
   const network = stack.adopt(started, (it) => it.stop())
   stack.defer(machine.answer(statusMethods({ machine, node: () => network.node })))
   const [startedAt, begun] = [Date.now(), performance.now()]

@@ -25,6 +25,8 @@ interface RestoreNetworkOptions extends Pick<MeshNodeOptions, 'machine' | 'liste
   readonly serving: ServingConfig
   /** The release that is wanted; default: the newest one. */
   readonly release?: number | undefined
+  /** Brings the network of this computer up, where no system has done that. */
+  readonly bringUp?: (() => Promise<void>) | undefined
   readonly signal: AbortSignal
 }
 
@@ -186,8 +188,9 @@ export class RestoreNetwork {
   }
 
   async #start(): Promise<MeshNode> {
-    const { machine, serving, listen, mdns, report, signal, waitMs } = this.#options
+    const { machine, serving, listen, mdns, report, signal, waitMs, bringUp } = this.#options
     machine.assertMember()
+    await bringUp?.()
     const node = await MeshNode.start({ machine, listen, mdns, report, waitMs, gradual: true })
     this.#running = node
     limitNode(node, serving)

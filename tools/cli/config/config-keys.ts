@@ -6,11 +6,13 @@ import {
   parseDuration,
   parseHolders,
   parseImage,
+  parseLanguage,
   parseMaxCpu,
   parseMaxPeers,
   parseMaxUpload,
   parseNice,
   parsePlace,
+  parsePolicy,
   parseSize,
   parseStageRate,
   parseText,
@@ -83,6 +85,9 @@ export const CONFIG_KEYS = {
   'roll.holders': key('number', parseHolders, '2', 'holders'),
   'roll.wave': key('number', parseCount, '8', 'wave'),
   'roll.stop-after': key('number', parseCount, '3', 'stopAfter'),
+  'boot.on-failure': key('text', parsePolicy, 'hold', 'onFailure'),
+  'boot.lang': key('text', parseLanguage, 'en', 'lang'),
+  'boot.text': key('text', parseText, 'none', 'text', ['run']),
 } as const
 
 /** A key, such as `disk` or `serving.nice`. */

@@ -1,0 +1,150 @@
+/**
+ * The room `boot`: a machine becomes the model again before its system starts, in one process.
+ * `startSystem` goes from the restore over the write log to the mounted root. `startUnverified` leaves the restore out, where the lab
+ * wants that, and says so durably first. `agentNetwork` is the network, as far as there is no system that has one.
+ */
+
+import { lstat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { isMeshError, MeshError } from '../../../protocol/errors.ts'
+import { byteOffset } from '../../../protocol/units.ts'
+import { openDevice } from '../../disk/file-device.ts'
+import { fileSystemOf, MAGIC_BYTES } from '../../disk/file-system-magic.ts'
+import type { RestoreResult } from '../../restore/restore-result.ts'
+import { recordLogDoubt } from '../log/log-doubt.ts'
+import { monitorEra } from '../log/monitor-era.ts'
+import { Machine } from '../machine/machine.ts'
+import type { AgentOptions } from '../machine/options.ts'
+import { ownDisk, requireOwnDisk } from '../machine/own-disk.ts'
+import { rememberedMachine } from '../machine/remembered-machine.ts'
+import { keepFailure } from '../receipts/own-receipts.ts'
+import { restoreMachine } from '../restore/restore-machine.ts'
+import { runBootTool } from './boot-tool.ts'
+import { DISK_TICK_MS, DISK_WAIT_MS } from './limits.ts'
+
+/** Options of starting a machine’s system. */
+export interface StartSystemOptions extends AgentOptions {
+  /** The site that the agent was made for, as its id. */
+  readonly siteId: string
+  /** The kernel’s log stands at `/dev/mapper/NAME`. */
+  readonly era: string
+  /** Where the root is mounted. */
+  readonly root: string
+  /** Brings the network up; called only if something has to be fetched. */
+  readonly bringUp: () => Promise<void>
+}
+
+/** What is mounted, and what the restore did. */
+export interface StartedSystem {
+  readonly event: 'started'
+  /** The device that the root is on. */
+  readonly device: string
+  /** Absent if the disk was not restored. */
+  readonly receipt?: RestoreResult
+}
+
+/**
+ * Restores the disk, lets the kernel log what is written to it, and mounts its file system read-only. Errors: those of
+ * {@link restoreMachine} and {@link monitorEra}; STATE_MISSING, STATE_OTHER_SITE, BOOT_NO_SYSTEM. After an error nothing is mounted.
+ */
+export async function startSystem(options: StartSystemOptions): Promise<StartedSystem> {
+  await assertForThisSite(options)
+  const receipt = await whenDiskIsThere(() => restoreMachine({ ...options, force: false }))
+  const device = await logged(options)
+  await mountRoot(device, options)
+  return { event: 'started', device, receipt }
+}
+
+/**
+ * Starts the system on a disk that is not the model, because `why`. That is in the machine’s receipts before the root is mounted, and
+ * without a log the next restore will scan. Errors: as {@link startSystem}; if the receipt cannot be kept nothing is mounted.
+ */
+export async function startUnverified(options: StartSystemOptions, why: unknown): Promise<StartedSystem> {
+  await assertForThisSite(options)
+  const reason = why instanceof Error ? why.message : String(why)
+  const text = `the system was started although its disk is not restored: ${reason}`
+  await withMachine(options, (machine) =>
+    keepFailure(machine, { startedAt: Date.now(), ms: 0 }, new MeshError('BOOT_UNVERIFIED', text, { cause: why })),
+  )
+  const device = await logged(options).catch(async (error: unknown) => {
+    if (!isMeshError(error)) throw error
+    options.report({ type: 'warning', text: `what is written is not logged: ${error.message}` })
+    await withMachine(options, ({ state }) => recordLogDoubt(state, 'the system was started without the log'))
+    return requireOwnDisk(await ownDisk(options.stateDir, options.configured), options.stateDir, options)
+  })
+  await mountRoot(device, options)
+  return { event: 'started', device }
+}
+
+async function assertForThisSite({ stateDir, siteId }: StartSystemOptions): Promise<void> {
+  const machine = await rememberedMachine(stateDir)
+  if (machine === undefined) throw new MeshError('STATE_MISSING', 'this machine has not joined a site')
+  if (machine.siteId !== siteId)
+    throw new MeshError(
+      'STATE_OTHER_SITE',
+      `this machine belongs to the site ${machine.site}, the agent to another one`,
+    )
+  // Changes on the master’s disk are published; a restore would undo them.
+  if (machine.role === 'master')
+    throw new MeshError(
+      'USAGE',
+      'this is the master, whose disk is the model; the agent starts the machines that are restored',
+    )
+}
+
+async function withMachine(
+  { stateDir, configured }: StartSystemOptions,
+  work: (machine: Machine) => Promise<void>,
+): Promise<void> {
+  await using stack = new AsyncDisposableStack()
+  const machine = stack.adopt(
+    await Machine.open(stateDir, { ...(configured === undefined ? {} : { configured }) }),
+    (it) => it.close(),
+  )
+  await work(machine)
+}
+
+/** A disk on USB or behind a slow controller appears later than the state partition. */
+async function whenDiskIsThere<T>(work: () => Promise<T>): Promise<T> {
+  const until = performance.now() + DISK_WAIT_MS
+  for (;;) {
+    try {
+      return await work()
+    } catch (error) {
+      if (!isMeshError(error, 'DISK_MISSING') || performance.now() >= until) throw error
+      await sleep(DISK_TICK_MS)
+    }
+  }
+}
+
+/** The device that logs what is written through it. */
+async function logged(options: StartSystemOptions): Promise<string> {
+  const { stateDir, configured, era, signal, report } = options
+  const disk = await ownDisk(stateDir, configured)
+  const place = { stateDir, disk, name: era, signal, report }
+  return (await monitorEra({ ...place, ...(configured === undefined ? {} : { configured }) })).device
+}
+
+/** Errors: BOOT_NO_SYSTEM if there is no file system, or no /sbin/init on it. */
+async function mountRoot(device: string, { root }: Pick<StartSystemOptions, 'root'>): Promise<void> {
+  const type = await typeOf(device)
+  if (type === undefined) throw new MeshError('BOOT_NO_SYSTEM', `${device} holds no file system that is known`)
+  await runBootTool('mount', ['-t', type, '-o', 'ro', device, root])
+  // A link leads to where it will lead in the system, which cannot be followed from here.
+  const init = await lstat(join(root, 'sbin/init')).catch(() => undefined)
+  if (init !== undefined) return
+  await runBootTool('umount', [root])
+  throw new MeshError('BOOT_NO_SYSTEM', `the file system of ${device} has no /sbin/init`)
+}
+
+async function typeOf(path: string): Promise<string | undefined> {
+  const device = await openDevice(path, { writable: false })
+  try {
+    const head = Buffer.alloc(Math.min(MAGIC_BYTES, device.size))
+    await device.read(byteOffset(0), head)
+    return fileSystemOf(head)
+  } finally {
+    await device.close()
+  }
+}

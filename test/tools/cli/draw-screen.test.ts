@@ -1,0 +1,59 @@
+import { describe, expect, it } from 'vitest'
+import { CATALOGUES, LANGUAGES } from '../../../tools/cli/screen/catalogue.ts'
+import { drawScreen, type ScreenState, textColumns } from '../../../tools/cli/screen/draw-screen.ts'
+
+const STATES: readonly ScreenState[] = [
+  { at: 'starting' },
+  { at: 'restoring', done: 0.42, secondsLeft: 14 },
+  { at: 'checking', done: 1.5 },
+  ...(['hold', 'retry', 'start'] as const).map((next) => ({
+    at: 'failed' as const,
+    code: 'PEERS_UNREACHABLE',
+    message: `no machine of the site could be reached in 45 s ${'x'.repeat(200)}`,
+    next,
+    retrySeconds: 30,
+  })),
+]
+
+describe('the screen of a machine that starts', () => {
+  it.each(LANGUAGES.flatMap((language) => [80, 50].map((columns) => [language, columns] as const)))(
+    'fits in %s on %i columns',
+    (language, columns) => {
+      for (const state of STATES) {
+        const lines = drawScreen(state, { text: 'Lycée Ada Lovelace, 机房 12', language, columns })
+        expect(lines.length).toBeLessThanOrEqual(24)
+        for (const line of lines) expect(textColumns(line), line).toBeLessThanOrEqual(columns)
+      }
+    },
+  )
+
+  it('shows how far it is, and what to do', () => {
+    const shape = { text: 'Room 12', language: 'en', columns: 50 } as const
+    expect(drawScreen(STATES[1]!, shape)).toEqual([
+      '',
+      '  Room 12',
+      '',
+      '  This computer is getting ready',
+      '',
+      '  Putting back what was changed',
+      '',
+      '  [################-----------------------]  42%',
+      '  about 14 s left',
+    ])
+    const failed = drawScreen(
+      { at: 'failed', code: 'DISK_OTHER', message: 'no\u001b[2J', next: 'hold', retrySeconds: 30 },
+      shape,
+    )
+    expect(failed).toContain('  Code: DISK_OTHER')
+    expect(failed.join('\n')).toContain(CATALOGUES.en.advice.disk.slice(0, 30))
+    expect(failed.join('\n')).not.toContain('\u001b')
+    expect(drawScreen(STATES[5]!, shape).join(' ')).toMatch(/NOT put/)
+  })
+
+  it('says everything in every language', () => {
+    for (const language of LANGUAGES) {
+      expect(Object.keys(CATALOGUES[language])).toEqual(Object.keys(CATALOGUES.en))
+      for (const key of ['left', 'code', 'retry'] as const) expect(CATALOGUES[language][key]).toContain('{}')
+    }
+  })
+})

@@ -1,0 +1,126 @@
+/** Partition name (PARTLABEL) by which the agent finds the state directory of a machine. */
+const STATE_LABEL = 'lab-state'
+
+/** File whose presence and content let `/init` start the system; the last thing that `mesh boot run` writes. */
+export const HANDOVER_FILE = '/run/lab-mesh/handover'
+
+/** Pipe through which `/init` says where the state directory is: `mounted DEVICE`, or a reason. */
+export const STATE_PIPE = '/run/lab-mesh/state'
+
+/** Where the model’s root file system is mounted before it becomes the root. */
+export const SYSTEM_ROOT = '/sysroot'
+
+/** The state directory of a machine that the agent starts, before and after the root is switched. */
+const AGENT_STATE = '/var/lib/lab-mesh'
+
+/** Folder of the agent’s own files: the site, and the configuration file. */
+export const AGENT_CONFIG = '/etc/lab-mesh'
+
+/** Script that brings up the network cards and asks for addresses. */
+export const NETWORK_SCRIPT = '/lib/mesh/network'
+
+/**
+ * The first process of the agent. It starts Node at once, and loads the drivers of the disks meanwhile. It starts a system only if
+ * `mesh boot run` has ended well, has left the handover file, and a file system is mounted. Whatever else happens, it holds.
+ */
+export function initScript(nodeFlags: readonly string[]): string {
+  return `#!/bin/busybox sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/ MESH_BOOT=agent
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs -o mode=755 run /run
+mkdir -p /tmp /dev/shm /run/lab-mesh ${AGENT_STATE} ${SYSTEM_ROOT}
+mkfifo ${STATE_PIPE}
+/lib/mesh/disks &
+node ${nodeFlags.join(' ')} /mesh/mesh.js boot run 2>/run/lab-mesh/errors
+code=$?
+if [ $code = 0 ] && read -r device < ${HANDOVER_FILE} && grep -q " ${SYSTEM_ROOT} " /proc/mounts; then
+  rm ${HANDOVER_FILE}
+  # Where the model has the folder the state stays at its path; the kernel writes its log there.
+  if [ -d ${SYSTEM_ROOT}${AGENT_STATE} ]; then
+    mount --move ${AGENT_STATE} ${SYSTEM_ROOT}${AGENT_STATE}
+  else
+    mkdir -p /run/lab-mesh/kept && mount --move ${AGENT_STATE} /run/lab-mesh/kept
+  fi
+  mount --move /run ${SYSTEM_ROOT}/run
+  mount --move /dev ${SYSTEM_ROOT}/dev
+  mount --move /sys ${SYSTEM_ROOT}/sys
+  mount --move /proc ${SYSTEM_ROOT}/proc
+  unset MESH_BOOT
+  exec switch_root ${SYSTEM_ROOT} /sbin/init
+fi
+# Nothing below starts a system.
+cat /run/lab-mesh/errors >/dev/kmsg
+printf '\\n\\nmesh: the agent has ended with code %s; the system is not started.\\n' "$code"
+tail -n 5 /run/lab-mesh/errors
+while :; do sleep 3600; done
+`
+}
+
+/** Loads the drivers of what the kernel has found, until the state partition is there, and mounts it. At most 30 s. */
+export const DISKS_SCRIPT = `#!/bin/busybox sh
+. /lib/mesh/drivers
+modprobe -a loop dm_mod dm_era crc32c_generic ext4
+tries=0
+while [ $tries -lt 300 ]; do
+  load 'pci:*bc01*' 'pci:*bc0[8C]sc0[35]*' 'pci:v00001AF4*' 'virtio:d0000000[28]*' 'usb:*ic0[38]*' 'scsi:*' 'mmc:*' 'hid:*' 'vmbus:*' 'acpi:*'
+  found=$(grep -lx "PARTNAME=${STATE_LABEL}" /sys/class/block/*/uevent 2>/dev/null)
+  case "$found" in
+  *uevent*uevent*) echo "several partitions are named ${STATE_LABEL}" >${STATE_PIPE}; exit ;;
+  *uevent)
+    device=/dev/$(basename "$(dirname "$found")")
+    said=$(mount -t ext4 -o noatime "$device" ${AGENT_STATE} 2>&1) && said="mounted $device"
+    echo "$said" >${STATE_PIPE}
+    exit
+    ;;
+  esac
+  tries=$((tries + 1))
+  sleep 0.1
+done
+echo "no partition is named ${STATE_LABEL}" >${STATE_PIPE}
+`
+
+/** A function that loads what the kernel’s devices ask for, once each: \`load PATTERN…\`. */
+export const DRIVERS_SCRIPT = `loaded=' '
+load() {
+  for file in $(find /sys/devices -name modalias); do
+    read -r alias <"$file" 2>/dev/null || continue
+    case "$loaded" in *" $alias "*) continue ;; esac
+    for pattern in "$@"; do
+      case "$alias" in
+      $pattern)
+        loaded="$loaded$alias "
+        modprobe -q "$alias" 2>/dev/null
+        break
+        ;;
+      esac
+    done
+  done
+}
+`
+
+/** Loads the drivers of the network cards, brings their links up, and asks for addresses until it is ended. */
+export const NETWORK_SCRIPT_TEXT = `#!/bin/busybox sh
+. /lib/mesh/drivers
+ip link set lo up
+for pass in 1 2 3; do load 'pci:*bc02*' 'pci:v00001AF4*' 'virtio:d00000001*' 'usb:*' 'vmbus:*'; done
+for place in /sys/class/net/*/device; do
+  card=$(basename "$(dirname "$place")")
+  ip link set "$card" up
+  udhcpc -q -f -n -i "$card" -t 20 -T 2 -s /lib/mesh/lease >/dev/null 2>&1 &
+done
+wait
+`
+
+/** What udhcpc calls: sets the address, and keeps the lease for a boot at which nobody answers. */
+export const LEASE_SCRIPT = `#!/bin/busybox sh
+[ "$1" = bound ] || [ "$1" = renew ] || exit 0
+ip addr flush dev "$interface"
+ip addr add "$ip/\${mask:-24}" dev "$interface"
+for gateway in $router; do ip route add default via "$gateway" dev "$interface"; break; done
+folder=${AGENT_STATE}/boot
+mkdir -p $folder
+name=$folder/lease-$(tr -d : </sys/class/net/$interface/address)
+echo "$ip/\${mask:-24} \${router%% *}" >$name.new && mv $name.new $name
+`

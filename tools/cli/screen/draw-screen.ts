@@ -1,0 +1,124 @@
+import type { ErrorCode } from '../../../protocol/errors.ts'
+import { formatSeconds } from '../format.ts'
+import { CATALOGUES, type Catalogue, type Language } from './catalogue.ts'
+
+/** What a machine that starts is at. */
+export type ScreenState =
+  | {
+      readonly at: 'starting' | 'checking' | 'looking' | 'restoring' | 'logging' | 'handing'
+      /** From 0 to 1. */
+      readonly done?: number
+      readonly secondsLeft?: number
+    }
+  | {
+      readonly at: 'failed'
+      /** A code of `protocol/errors.ts`, or UNEXPECTED. */
+      readonly code: string
+      readonly message: string
+      readonly next: 'hold' | 'retry' | 'start'
+      readonly retrySeconds: number
+    }
+
+/** How wide and in which language. */
+export interface ScreenShape {
+  /** The school’s own text; may be empty. */
+  readonly text: string
+  readonly language: Language
+  /** Columns of the console, 50 or more look as intended. */
+  readonly columns: number
+}
+
+const MARGIN = 2
+const MOST_COLUMNS = 80
+const BAR_COLUMNS = 40
+
+const NETWORK: readonly ErrorCode[] = ['PEERS_UNREACHABLE', 'BLOCKS_UNAVAILABLE', 'REQUEST_TIMEOUT', 'PORT_TAKEN']
+const STATE: readonly ErrorCode[] = ['BOOT_STATE_MISSING', 'STATE_MISSING', 'STATE_CORRUPT', 'STATE_UNWRITABLE']
+const DISK: readonly ErrorCode[] = ['DISK_MISSING', 'DISK_OTHER', 'DISK_AMBIGUOUS', 'DISK_IO', 'DISK_TOO_SMALL']
+const SITE: readonly ErrorCode[] = ['STATE_OTHER_SITE', 'MEMBER_REMOVED']
+
+/** The lines of the screen, none longer than the console. */
+export function drawScreen(state: ScreenState, { text, language, columns }: ScreenShape): string[] {
+  const words: Catalogue = CATALOGUES[language]
+  const width = Math.max(10, Math.min(columns, MOST_COLUMNS) - 2 * MARGIN)
+  const paragraphs = state.at === 'failed' ? failure(state, words) : [words[state.at], ...progress(state, words, width)]
+  const lines = [...(text === '' ? [] : [...wrap(text, width), '']), ...wrap(words.title, width), '', ...paragraphs]
+  return ['', ...lines.flatMap((line) => wrap(line, width))].map((line) =>
+    line === '' ? '' : ' '.repeat(MARGIN) + line,
+  )
+}
+
+function progress(
+  { done, secondsLeft }: Exclude<ScreenState, { at: 'failed' }>,
+  words: Catalogue,
+  width: number,
+): string[] {
+  if (done === undefined) return []
+  const columns = Math.min(BAR_COLUMNS, width - 7)
+  const full = Math.round(columns * Math.min(1, done))
+  const bar = `[${'#'.repeat(full)}${'-'.repeat(columns - full)}] ${String(Math.floor(Math.min(1, done) * 100)).padStart(3)}%`
+  return ['', bar, secondsLeft === undefined ? '' : words.left.replace('{}', formatSeconds(secondsLeft))]
+}
+
+function failure(
+  { code, message, next, retrySeconds }: Extract<ScreenState, { at: 'failed' }>,
+  words: Catalogue,
+): string[] {
+  const choice = { hold: words.hold, retry: words.retry.replace('{}', String(retrySeconds)), start: words.unverified }[
+    next
+  ]
+  return [
+    words.failed,
+    '',
+    adviceFor(code, words),
+    '',
+    choice,
+    '',
+    words.code.replace('{}', code),
+    `${words.details} ${message}`,
+  ]
+}
+
+function adviceFor(code: string, { advice }: Catalogue): string {
+  const has = (codes: readonly string[]): boolean => codes.includes(code)
+  if (has(NETWORK)) return advice.network
+  if (has(STATE)) return advice.state
+  if (has(DISK)) return advice.disk
+  return has(SITE) ? advice.site : advice.technician
+}
+
+/** Columns that a character takes on a terminal: those of East Asia take two. */
+const columnsOf = (character: string): number =>
+  /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]/.test(character)
+    ? 2
+    : 1
+
+/** How many columns a text takes. */
+export function textColumns(text: string): number {
+  return [...text].reduce((sum, character) => sum + columnsOf(character), 0)
+}
+
+/** Breaks a text at spaces, at line breaks, and between characters that take two columns; a longer word is cut. */
+function wrap(text: string, width: number): string[] {
+  return text.split('\n').flatMap((paragraph) => {
+    const lines: string[] = []
+    let line = ''
+    for (const word of paragraph.replaceAll(/\p{Cc}/gu, ' ').match(/ |[^ \u2e80-\uffef]+|[\u2e80-\uffef]/gu) ?? []) {
+      for (const part of pieces(word, width)) {
+        if (textColumns(line) + textColumns(part) > width) {
+          lines.push(line.trimEnd())
+          line = ''
+        }
+        if (line !== '' || part !== ' ') line += part
+      }
+    }
+    return [...lines, line.trimEnd()]
+  })
+}
+
+function pieces(word: string, width: number): string[] {
+  const characters = [...word]
+  const found: string[] = []
+  for (let at = 0; at < characters.length; at += width) found.push(characters.slice(at, at + width).join(''))
+  return found
+}

@@ -117,7 +117,7 @@ describe('what is said on the command line and in the configuration file', () =>
     }
     if (name !== 'roll.window') return
     // `roll start` runs by the text, and `install --operator` makes a timer of it.
-    const unit = { program: ['/m'], state: '/s', stateInFile: false, initrd: false, hooks: false, nice: 1 }
+    const unit = { program: ['/m'], state: '/s', stateInFile: false, hooks: false, nice: 1 }
     if (wanted === REFUSED) return expect(() => meshUnits({ ...unit, roll: { group: 'g', window: text } })).toThrow()
     expect(() => rollWindow(text)).not.toThrow()
     expect(meshUnits({ ...unit, roll: { group: 'g', window: text } }).at(-1)?.text).toMatch(/^OnCalendar=.*:00$/m)

@@ -19,7 +19,6 @@ const FACTS: UnitFacts = {
   state: '/var/lib/lab mesh/100%',
   stateInFile: false,
   disk: '/dev/disk/by-partuuid/ab-cd',
-  initrd: false,
   hooks: false,
   nice: 12,
 }
@@ -35,7 +34,6 @@ const VARIANTS: Readonly<Record<string, Partial<UnitFacts>>> = {
     monitor: { nbd: 'unix:/run/a b\\' },
     roll: { group: 'a\\', window: '22:00-05:00' },
   },
-  'the root, in the initrd': { initrd: true, monitor: { era: 'root' } },
 }
 
 describe.skipIf(!hasSystemd)('systemd', () => {

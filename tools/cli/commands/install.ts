@@ -16,7 +16,6 @@ interface Options {
   dryRun: boolean
   remove: boolean
   operator: boolean
-  initrd: boolean
   nbd?: string
   era?: string
   program?: string
@@ -29,7 +28,6 @@ export function command(): Command {
     .option('--dry-run', 'print the units, change nothing', false)
     .option('--root <dir>', 'system for which they are written', '/')
     .option('--remove', 'take away what was written', false)
-    .option('--initrd', 'the disk holds the root file system: restore it in the initrd', false)
     .option('--nbd <address>', 'run `mesh monitor --nbd` with this address, unix:PATH or tcp:HOST:PORT', parseUnitNbd)
     .option('--era <name>', 'run `mesh monitor --era` with this name (default: as it was set up)', parseEraName)
     .option('--operator', 'this machine starts a roll of its group when the window of the file begins', false)
@@ -69,7 +67,7 @@ async function factsOf({ agent, command, config }: Context, options: Options): P
   const disk = remembered?.role === 'master' ? undefined : (config.disk ?? remembered?.disk)
   const file = configOf(command)?.path
   const monitor = await monitorOf(state, options)
-  if (disk === undefined && (monitor !== undefined || options.initrd))
+  if (disk === undefined && monitor !== undefined)
     throw new MeshError(
       'USAGE',
       'no disk is known that is restored at boot (the master’s never is): set disk in the configuration file, or join first',
@@ -81,7 +79,6 @@ async function factsOf({ agent, command, config }: Context, options: Options): P
     ...(file === undefined ? {} : { config: resolve(file) }),
     ...(disk === undefined ? {} : { disk: resolve(disk) }),
     ...(monitor === undefined ? {} : { monitor }),
-    initrd: options.initrd,
     hooks: config['hooks.directory'] !== undefined,
     nice: config['serving.nice'] ?? remembered?.serving?.nice ?? SERVING_NICE,
     ...(options.operator ? { roll: rollOf(config) } : {}),

@@ -17,8 +17,6 @@ export interface UnitFacts {
   /** Managed disk. A machine without one, such as an operator's, restores nothing. */
   readonly disk?: string
   readonly monitor?: UnitMonitor
-  /** Whether the disk holds the root file system, so that it is restored in the initrd. */
-  readonly initrd: boolean
   /** Whether hooks run. Hooks may want anything of the system. */
   readonly hooks: boolean
   /** Priority of serving, as nice(1) counts. */
@@ -65,31 +63,9 @@ function usersOf(device: string): { readonly target?: string; readonly all: stri
 }
 
 function restoreUnit(facts: UnitFacts, disk: string): UnitFile {
-  const { state, initrd, hooks } = facts
+  const { state, hooks } = facts
   const users = usersOf(disk)
   const wants = ['network-online.target', users.target].filter((one) => one !== undefined).join(' ')
-  if (initrd)
-    return unit(
-      'mesh-restore.service',
-      'For a disk that holds the root file system: runs in the initrd, before that is checked or mounted. The initrd needs this\nunit, what it runs, the state directory’s file system, and the network.',
-      {
-        Unit: [
-          `Description=Restore ${plainText(disk)} to the model image, before it becomes the root`,
-          'DefaultDependencies=no',
-          'AssertPathExists=/etc/initrd-release',
-          `RequiresMountsFor=${pathWord(state)}`,
-          `Wants=${wants}`,
-          'Requires=initrd-root-device.target',
-          'After=network-online.target initrd-root-device.target',
-          `Before=${users.all} systemd-fsck-root.service sysroot.mount initrd-root-fs.target shutdown.target`,
-          'Conflicts=shutdown.target',
-          'OnFailure=emergency.target',
-          'OnFailureJobMode=replace-irreversibly',
-        ],
-        Service: restoreService(facts),
-        Install: ['RequiredBy=initrd-root-fs.target sysroot.mount'],
-      },
-    )
   const image = users.target === undefined
   return unit(
     'mesh-restore.service',
@@ -124,9 +100,8 @@ function restoreService(facts: UnitFacts): string[] {
 }
 
 function monitorUnit(facts: UnitFacts, disk: string, monitor: UnitMonitor): UnitFile {
-  const { state, initrd } = facts
+  const { state } = facts
   const place = 'era' in monitor ? usersOf(`/dev/mapper/${monitor.era}`) : { all: '' }
-  const before = `${place.all}${initrd ? ' systemd-fsck-root.service sysroot.mount initrd-root-fs.target' : ''}`.trim()
   const service =
     'era' in monitor
       ? ['Type=oneshot', 'RemainAfterExit=yes', command(facts, 'monitor', '--era', monitor.era)]
@@ -145,17 +120,14 @@ function monitorUnit(facts: UnitFacts, disk: string, monitor: UnitMonitor): Unit
     {
       Unit: [
         `Description=Log what is written to ${plainText(disk)} for the next restore`,
-        initrd ? 'DefaultDependencies=no' : undefined,
         `RequiresMountsFor=${pathWord(state)}`,
         place.target === undefined ? undefined : `Wants=${place.target}`,
         'Requires=mesh-restore.service',
         'After=mesh-restore.service',
-        before === ''
-          ? 'Before=remote-fs.target libvirtd.service'
-          : `Before=${before}${initrd ? '' : ' remote-fs.target'}`,
+        place.all === '' ? 'Before=remote-fs.target libvirtd.service' : `Before=${place.all} remote-fs.target`,
       ],
       Service: [...service, HOOKS_ARE_NO_REASON, 'TimeoutStartSec=infinity'],
-      Install: [initrd ? 'RequiredBy=initrd-root-fs.target sysroot.mount' : 'WantedBy=multi-user.target'],
+      Install: ['WantedBy=multi-user.target'],
     },
   )
 }

@@ -49,13 +49,13 @@ interface BuildAgentOptions {
 }
 
 /** A kernel and the folder of its modules, `…/lib/modules/VERSION`. */
-export interface KernelFiles {
+interface KernelFiles {
   readonly image: string
   readonly modules: string
 }
 
 /** Result of `mesh boot build`. */
-export interface BuiltAgent {
+interface BuiltAgent {
   readonly event: 'built'
   readonly site: string
   readonly siteId: string

@@ -70,7 +70,6 @@ function packagedUnit(): string {
     state: '/var/lib/lab-mesh',
     // Without --state, that of the configuration file is taken.
     stateInFile: true,
-    initrd: false,
     hooks: false,
     nice: SERVING_NICE,
   })

@@ -78,6 +78,10 @@ window = "22:00-05:00"
 holders = 3
 wave = 8
 stop-after = 2
+[boot]
+on-failure = "retry"
+lang = "de"
+text = "Schule am Fluss"
 `,
     )
     expect(rest.values).toEqual({
@@ -90,6 +94,9 @@ stop-after = 2
       'roll.holders': 3,
       'roll.wave': 8,
       'roll.stop-after': 2,
+      'boot.on-failure': 'retry',
+      'boot.lang': 'de',
+      'boot.text': 'Schule am Fluss',
     })
     // The two files are about all keys there are.
     expect([...file.entries.keys(), ...rest.entries.keys()].sort()).toEqual([...CONFIG_NAMES].sort())

@@ -2,7 +2,7 @@ import { join, resolve } from 'node:path'
 import { Machine } from '../../../node/agent/machine/machine.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import type { AgentSite } from '../../boot/build-agent.ts'
-import { IS_BUNDLE } from '../version.ts'
+import { BUNDLE } from '../bundle.ts'
 
 /** The site that a state directory belongs to. Errors: those of the state directory. */
 export async function siteOf(stateDir: string): Promise<AgentSite> {
@@ -14,7 +14,7 @@ export async function siteOf(stateDir: string): Promise<AgentSite> {
 
 /** Folder of the bundle: that of this program, or the one that was built from the sources. */
 export function bundleFolder(): string {
-  return IS_BUNDLE ? import.meta.dirname : join(import.meta.dirname, '../../../dist')
+  return BUNDLE !== undefined ? import.meta.dirname : join(import.meta.dirname, '../../../dist')
 }
 
 /** Key and certificate; both are given, or neither. Errors: USAGE. */

@@ -76,8 +76,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     roll: ['machine', 'operate'],
     run: ['machine', 'log', 'mesh', 'receipts', 'offer', 'stage', 'release', 'operate', 'answer'],
   }),
-  'tools/boot': ['protocol'],
-  'tools/cli': ['protocol', 'node/disk', 'node/restore', 'node/roll', 'node/agent/*', 'tools/boot'],
+  'tools/boot': ['protocol', 'node/state'],
+  'tools/cli': ['protocol', 'node/disk', 'node/state', 'node/restore', 'node/roll', 'node/agent/*', 'tools/boot'],
   'tools/lab': ['protocol'],
   'tools/demo': ['protocol', 'node/restore', 'tools/cli', 'tools/lab'],
   // Transport and compression are measured alone.
@@ -118,7 +118,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'tools/lab',
   ],
   // The unit of the package has the priority of serving that the agent has.
-  'tools/package': ['protocol', 'node/agent/offer', 'tools', 'tools/cli', 'tools/lab'],
+  'tools/package': ['protocol', 'node/state', 'node/agent/offer', 'tools', 'tools/cli', 'tools/lab'],
   tools: ['protocol', 'tools/cli', 'tools/lab'],
 }
 

@@ -4,10 +4,10 @@
  * - `machine-config` is what the machine was told to be; `shelf` is a named part of the database; `stored-document` reads a
  *   file of the directory.
  * - `socket-place` is where a socket of the directory is, which not every file system can hold.
- * - `atomic-file` replaces files so that a crash leaves the old one or the new one.
+ * - `atomic-file` replaces files so that a crash leaves the old one or the new one; `make-path` makes directories.
  */
 
-import { access, constants, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { access, constants, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Level } from 'level'
 import { MAX_TEXT_BYTES } from '../../protocol/constants.ts'
@@ -17,6 +17,7 @@ import { natural, object, text as textOf } from '../../protocol/json-shape.ts'
 import { storageError, writeFileAtomic } from './atomic-file.ts'
 import { copyDatabase } from './database-copy.ts'
 import { isMachineConfig, type MachineConfig } from './machine-config.ts'
+import { makePath } from './make-path.ts'
 import { Shelf } from './shelf.ts'
 import { readStored } from './stored-document.ts'
 import { ownValues, type StoredValues } from './stored-values.ts'
@@ -131,7 +132,7 @@ export class StateDirectory {
   /** Directory `name` below this one, made if it is missing. */
   async subdirectory(name: string, mode = 0o755): Promise<string> {
     const path = this.path(name)
-    await mkdir(path, { recursive: true, mode }).catch((error: unknown) => {
+    await makePath(path, mode).catch((error: unknown) => {
       throw storageError(error, path)
     })
     return path
@@ -172,7 +173,7 @@ async function checkFormat(directory: string, create: boolean): Promise<void> {
 
 async function makeDirectory(directory: string): Promise<void> {
   try {
-    await mkdir(directory, { recursive: true, mode: 0o700 })
+    await makePath(directory, 0o700)
     if (!(await stat(directory)).isDirectory())
       throw new MeshError('STATE_UNWRITABLE', `${directory} is not a directory`)
     await access(directory, constants.W_OK)

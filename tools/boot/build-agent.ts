@@ -7,9 +7,10 @@
  * - `build-tool` runs the programs that this needs, and knows their Debian packages.
  */
 
-import { access, copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { access, copyFile, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
+import { makePath } from '../../node/state/make-path.ts'
 import { digestOf, toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { addBootScripts, agentTree } from './agent-tree.ts'
@@ -71,7 +72,7 @@ const COMMAND_LINE = 'console=ttyS0,115200 console=tty0 quiet loglevel=3'
 /** Makes the agent. Errors: TOOL_MISSING, BOOT_BUILD_FAILED, USAGE, those of the disk that it is written to. */
 export async function buildAgent(options: BuildAgentOptions): Promise<BuiltAgent> {
   const { site, out, kernel } = options
-  await mkdir(out, { recursive: true })
+  await makePath(out)
   const work = await mkdtemp(join(tmpdir(), 'mesh-boot-'))
   try {
     const tree = await agentTree({ bundle: options.bundle, stripped: true })

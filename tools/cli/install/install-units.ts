@@ -1,5 +1,6 @@
-import { lstat, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { lstat, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { makePath } from '../../../node/state/make-path.ts'
 import { errnoOf, MeshError } from '../../../protocol/errors.ts'
 import { UNIT_NAMES } from './mesh-units.ts'
 import { MARKER, type UnitFile } from './unit-text.ts'
@@ -36,7 +37,7 @@ export async function installUnits(
   changes.push(...surplus.map((name) => ({ path: join(directory, name), change: 'removed' as const })))
   if (options.dryRun) return changes
   try {
-    if (wanted.length > 0) await mkdir(directory, { recursive: true })
+    if (wanted.length > 0) await makePath(directory)
     for (const { name, text } of wanted) if (found.get(name) !== text) await replace(join(directory, name), text)
     for (const name of surplus) await removeUnit(directory, name)
   } catch (error) {

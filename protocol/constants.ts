@@ -63,6 +63,9 @@ export const MAX_MEMBERS = 4096
 export const MAX_REMOVED = 128
 /** Network cards of one machine that the member list knows. */
 export const MAX_MAC_ADDRESSES = 8
+/** Disks that a machine which asks to be enrolled tells of, and bytes of each text that it tells about itself. */
+export const MAX_TOLD_DISKS = 16
+export const MAX_FACT_BYTES = 128
 /** Bytes of one metadata file: a TUF role, a manifest, or the member list. */
 export const MAX_METADATA_FILE_BYTES = 1024 * 1024
 /** Parts of a rule of the uplink, at most, and bits per second that a part grants, at least. */

@@ -79,6 +79,11 @@ const FAULTS = {
       'Publish an image that was made on a disk with sectors of that size, or a partition by itself; some drives can be set to other sectors (`nvme format --lbaf`), which empties them.',
   },
   DISK_TOO_LARGE: { exit: EXIT.disk, advice: 'Images are at most 64 TiB; give a smaller partition.' },
+  DISK_FOREIGN: {
+    exit: EXIT.disk,
+    advice:
+      'If all that it holds may be destroyed, run `mesh approve NAME --wipe` on the master; else take another disk.',
+  },
   DISK_MOUNTED: {
     exit: EXIT.disk,
     advice: 'Unmount it first, or give --force if you are sure of what you do.',
@@ -209,6 +214,21 @@ const FAULTS = {
   NOT_A_MEMBER: {
     exit: EXIT.trust,
     advice: '`mesh peers` on the master lists the members; a machine becomes one with `mesh join`.',
+  },
+
+  ENROLMENT_REFUSED: {
+    exit: EXIT.trust,
+    advice: 'If it is to be a member after all, run `mesh approve --code CODE` on the master, then this command again.',
+  },
+  NOT_APPROVED: {
+    exit: EXIT.unavailable,
+    advice:
+      '`mesh machines` on the master lists who waits, `mesh approve NAME` lets it in; then run this command again.',
+  },
+  NOBODY_WAITS: {
+    exit: EXIT.trust,
+    advice:
+      '`mesh machines` lists who waits, with names and codes; a machine waits as long as `mesh enrol` runs there.',
   },
 
   MEMBER_REMOVED: {

@@ -10,6 +10,14 @@ import {
   MAX_WANTS_PER_MESSAGE,
 } from './constants.ts'
 import type { Digest } from './digest.ts'
+import {
+  type EnrolReply,
+  type EnrolRequest,
+  encodeEnrolReply,
+  encodeEnrolRequest,
+  readEnrolReply,
+  readEnrolRequest,
+} from './enrol-messages.ts'
 import { MeshError } from './errors.ts'
 import {
   encodeHeld,
@@ -30,7 +38,7 @@ import {
 } from './message-parts.ts'
 import { RangeSet } from './ranges.ts'
 import { violation, WireReader } from './wire-reader.ts'
-import { encodeRuns, limited, readIds, readPacked, readRuns, required } from './wire-runs.ts'
+import { encodeRuns, given, limited, readIds, readPacked, readRuns, required } from './wire-runs.ts'
 import { WireWriter } from './wire-writer.ts'
 
 /** The grammar of the mesh protocols; docs/PROTOCOL.md gives the field numbers and who may send what when. */
@@ -120,6 +128,8 @@ export type Message =
       /** Nobody was enrolled: it was only asked. */
       readonly checked?: boolean | undefined
     }
+  | EnrolRequest
+  | EnrolReply
   | { readonly type: 'file-request'; readonly name: string }
   | { readonly type: 'operate'; readonly payload: Uint8Array }
   | { readonly type: 'file-reply'; readonly found: boolean; readonly payload: Uint8Array }
@@ -149,6 +159,8 @@ const KINDS = {
   fetching: 13,
   'join-request': 16,
   'join-reply': 17,
+  'enrol-request': 18,
+  'enrol-reply': 19,
   'file-request': 24,
   'file-reply': 25,
   operate: 32,
@@ -260,6 +272,12 @@ function encodeFields(w: WireWriter, m: Message): void {
       if (m.role !== undefined) w.text(4, m.role)
       if (m.checked === true) w.uint(5, 1)
       break
+    case 'enrol-request':
+      encodeEnrolRequest(w, m)
+      break
+    case 'enrol-reply':
+      encodeEnrolReply(w, m)
+      break
     case 'file-request':
       w.text(1, m.name)
       break
@@ -273,11 +291,6 @@ function encodeFields(w: WireWriter, m: Message): void {
       throw new TypeError(`${(never as Message).type} has no fields here`)
     }
   }
-}
-
-/** Without the fields that were not there. */
-function given<T extends object>(fields: T): Partial<T> {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Partial<T>
 }
 
 const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Array) => Message } = {
@@ -425,6 +438,8 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
       ...(checked === 1 ? { checked: true } : {}),
     }
   },
+  'enrol-request': readEnrolRequest,
+  'enrol-reply': readEnrolReply,
   operate: (_, payload) => ({ type: 'operate', payload }),
   'file-request': (r) => {
     let name = ''

@@ -60,3 +60,8 @@ export function required(digest: Digest, what: string): Digest {
   if (digest.byteLength === 0) throw violation(what)
   return digest
 }
+
+/** Without the fields that were not there. */
+export function given<T extends object>(fields: T): Partial<T> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Partial<T>
+}

@@ -42,3 +42,7 @@ export const DRIVE_COUNTER_DEADLINE_MS = 3_000
  */
 export const OPENED_PATIENCE_MS = 2_000
 export const OPENED_POLL_MS = 200
+/** A disk is called blank if so many bytes at both of its ends, and of so many places between, are zeros: what tables and file systems need. */
+export const BLANK_EDGE_BYTES = 1024 * 1024
+export const BLANK_SAMPLES = 64
+export const BLANK_SAMPLE_BYTES = 64 * 1024

@@ -13,9 +13,9 @@ interface DialOptions {
   readonly onProgress: (event: { readonly type: string }) => void
 }
 
-/** Connects to one address of a peer; `answered` is called when TCP is connected. Errors: those of libp2p. */
+/** Connects to one address of a peer, or of whoever answers there if none is named; `answered` is called when TCP is connected. Errors: those of libp2p. */
 export type DialAddress = (
-  peerId: string,
+  peerId: string | undefined,
   address: string,
   signal: AbortSignal,
   answered: () => void,
@@ -27,10 +27,13 @@ export type DialAddress = (
  */
 export function dialAddress({ transportManager }: Transports): DialAddress {
   return (peerId, address, signal, answered) =>
-    transportManager.dial(multiaddr(`${address.replace(/\/p2p\/[^/]+$/, '')}/p2p/${peerId}`), {
-      signal,
-      onProgress: ({ type }) => {
-        if (type.startsWith('upgrader:')) answered()
+    transportManager.dial(
+      multiaddr(peerId === undefined ? address : `${address.replace(/\/p2p\/[^/]+$/, '')}/p2p/${peerId}`),
+      {
+        signal,
+        onProgress: ({ type }) => {
+          if (type.startsWith('upgrader:')) answered()
+        },
       },
-    })
+    )
 }

@@ -147,6 +147,30 @@ export class MeshHost {
     }
   }
 
+  /** Connects to whoever answers at an address, and tells its peer id. Errors: PEERS_UNREACHABLE, ADDRESS_INVALID. */
+  async meet(address: string, signal?: AbortSignal): Promise<string> {
+    const where = parseAddress(address)
+    try {
+      const connection = await this.#node.services.dial(
+        undefined,
+        where.toString(),
+        withDeadline(signal),
+        () => undefined,
+      )
+      return connection.remotePeer.toString()
+    } catch (cause) {
+      throw new MeshError('PEERS_UNREACHABLE', `nobody answers at ${address}: ${reasonsOf(cause).join('; ')}`, {
+        cause,
+      })
+    }
+  }
+
+  /** The IP address of a connected peer, as it is seen from here; empty if it is not known. */
+  addressOf(peerId: string): string {
+    const at = this.#connectionTo(peerId)?.remoteAddr.toString() ?? ''
+    return parseTcpAddress(at)?.host ?? at
+  }
+
   /** Opens a stream to a connected peer. Errors: PEERS_UNREACHABLE. */
   async open(peerId: string, protocol: string, signal?: AbortSignal): Promise<FrameStream> {
     try {

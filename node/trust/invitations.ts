@@ -55,8 +55,6 @@ export class InvitationBook {
   readonly #shelf: InvitationShelf
   readonly #now: () => number
   readonly #random: (bytes: number) => Uint8Array
-  /** Until when strangers may connect. It is kept here so that the gate can ask without waiting for the database. */
-  #openUntil = 0
   /** Redemptions take turns: two machines must not both get the last use. */
   #last: Promise<unknown> = Promise.resolve()
 
@@ -74,7 +72,6 @@ export class InvitationBook {
     for await (const [key, invitation] of shelf.iterator()) {
       if (invitation.expiresAt + REMEMBERED_MS < book.#now()) await shelf.del(key)
     }
-    await book.#update()
     return book
   }
 
@@ -92,7 +89,6 @@ export class InvitationBook {
     const expiresAt = issuedAt + options.ttlMs
     const place = options.place === undefined ? {} : { place: options.place }
     await this.#shelf.put(keyOf(secret), { expiresAt, issuedAt, uses: options.uses, redeemedBy: [], ...place })
-    await this.#update()
     return { secret, issuedAt, expiresAt }
   }
 
@@ -122,7 +118,6 @@ export class InvitationBook {
     const invitation = await this.#usable(secret, peerId)
     if (invitation.redeemedBy.includes(peerId)) return invitation.place
     await this.#shelf.put(keyOf(secret), { ...invitation, redeemedBy: [...invitation.redeemedBy, peerId] })
-    await this.#update()
     return invitation.place
   }
 
@@ -136,21 +131,6 @@ export class InvitationBook {
     if (redeemedBy.length >= uses && !redeemedBy.includes(peerId))
       throw new MeshError('TOKEN_USED_UP', `the invitation was for ${uses} machines, which have joined`)
     return invitation
-  }
-
-  /** Whether strangers may connect, in order to join or to be told why they cannot. */
-  anyOpen(): boolean {
-    return this.#openUntil > this.#now()
-  }
-
-  async #update(): Promise<void> {
-    let openUntil = 0
-    for await (const [, invitation] of this.#shelf.iterator()) {
-      // Strangers may connect a while longer, so that a late one hears that its token is expired or used up.
-      openUntil = Math.max(openUntil, invitation.expiresAt + REMEMBERED_MS)
-    }
-    // The value is set at the end: until then the gate goes by what was known before.
-    this.#openUntil = openUntil
   }
 }
 

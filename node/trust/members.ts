@@ -39,6 +39,8 @@ export interface Member {
   readonly mac: readonly string[]
   /** When it was enrolled, ISO 8601. */
   readonly added: string
+  /** Serial number of the computer, if it is known: it tells machines apart that share the network card of an adapter. */
+  readonly serial?: string | undefined
 }
 
 /** A machine that was taken out of the list. Others let it hear that, and nothing else; invitations from before do not let it in. */
@@ -91,6 +93,7 @@ const MEMBERS = {
         group: optional(isPlace),
         mac: optional(list(isAddress, MAX_MAC_ADDRESSES)),
         added: isPlace,
+        serial: optional(isPlace),
       }),
       MAX_MEMBERS,
     ),

@@ -108,19 +108,24 @@ export class SiteSigner {
 
   /**
    * Adds a member, or replaces the member with the same id. A member that is in the list exactly like this changes
-   * nothing. Errors: NAME_TAKEN, SITE_FULL, DISK_FULL, STATE_UNWRITABLE.
+   * nothing. `replaces`: id of the member that this machine was before it lost its key; that key is listed as removed, in the same
+   * change. Errors: NAME_TAKEN, SITE_FULL, DISK_FULL, STATE_UNWRITABLE.
    */
-  async addMember(member: Member): Promise<void> {
+  async addMember(member: Member, { replaces }: { readonly replaces?: string | undefined } = {}): Promise<void> {
     await this.#change(async (scratch, roles) => {
-      const { members } = this.#trust.view()
+      const view = this.#trust.view()
+      const { members } = view
       if (members.some((old) => isDeepStrictEqual({ ...old, added: '' }, { ...member, added: '' }))) return undefined
-      const others = members.filter((other) => other.id !== member.id)
+      const before = members.find(({ id }) => id === replaces && id !== member.id)
+      const others = members.filter((other) => other.id !== member.id && other !== before)
       const namesake = others.find(({ name }) => sameName(name, member.name))
       if (namesake !== undefined)
         throw new MeshError('NAME_TAKEN', `a machine named ${namesake.name} is already a member`)
       if (others.length >= MAX_MEMBERS) throw new MeshError('SITE_FULL', `the site has ${MAX_MEMBERS} members`)
-      const removed = this.#trust.view().removed.filter(({ id }) => id !== member.id)
-      const bytes = encodeMembers([...others, member], removed)
+      const at = new Date(this.#now()).toISOString()
+      const gone = before === undefined ? [] : [{ id: before.id, name: before.name, at }]
+      const removed = view.removed.filter(({ id }) => id !== member.id)
+      const bytes = encodeMembers([...others, member], [...removed, ...gone])
       decodeMembers(bytes)
       if (bytes.byteLength > MAX_METADATA_FILE_BYTES)
         throw new MeshError('SITE_FULL', `the list of ${others.length} members has no room for another one`)

@@ -61,6 +61,8 @@ describe('a document of the version before and of one after', () => {
   it.each([
     { type: 'join-request', siteId: Buffer.alloc(32, 1), secret: Buffer.alloc(16, 2), name: 'pc07', mac: [] },
     { type: 'join-reply', site: 'main' },
+    { type: 'enrol-request', siteId: Buffer.alloc(32, 1), enrol: true },
+    { type: 'enrol-reply', state: 'waiting', waitMs: 2000 },
     { type: 'file-request', name: 'timestamp.json' },
   ] as const)('is a message of a stream with fields more: $type', (message) => {
     const header = encodeMessage(message)

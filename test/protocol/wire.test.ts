@@ -2,10 +2,19 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { MAX_FRAME_PAYLOAD_BYTES, MAX_GRANULE_SET_BYTES, MAX_RUNS_PER_HAVE } from '../../protocol/constants.ts'
+import {
+  MAX_FACT_BYTES,
+  MAX_FRAME_PAYLOAD_BYTES,
+  MAX_GRANULE_SET_BYTES,
+  MAX_MAC_ADDRESSES,
+  MAX_RUNS_PER_HAVE,
+  MAX_TOLD_DISKS,
+} from '../../protocol/constants.ts'
+import { ENROL_STATES } from '../../protocol/enrol-messages.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
 import { decodeJoinToken, encodeJoinToken } from '../../protocol/join-token.ts'
+import { keyCode, parseKeyCode } from '../../protocol/key-code.ts'
 import { CODING, decodeMessage, encodeMessage, type Message } from '../../protocol/messages.ts'
 import { RangeSet, type Run } from '../../protocol/ranges.ts'
 
@@ -32,6 +41,18 @@ const running = fc.record({
 })
 const payload = fc.uint8Array({ maxLength: 300 })
 const granules = fc.uint8Array({ maxLength: MAX_GRANULE_SET_BYTES })
+
+const fact = fc.constantFrom('', 'pc-1', 'Dell Inc. OptiPlex 7010', 'ü')
+const facts = fc.record({
+  name: fact,
+  mac: fc.array(fc.constantFrom('02:00:5e:10:00:01'), { maxLength: 2 }),
+  model: fact,
+  serial: fact,
+  memory: fc.nat(2 ** 40),
+  disks: fc.array(fc.record({ name: fact, size: fc.nat(2 ** 45), model: fact }), { maxLength: 3 }),
+  disk: fact,
+  holds: fact,
+})
 
 const messages: fc.Arbitrary<Message> = fc.oneof(
   fc.record({
@@ -113,6 +134,24 @@ const messages: fc.Arbitrary<Message> = fc.oneof(
     site: name,
     error: fc.record({ code: fc.constant('NAME_TAKEN'), message: name }),
   }),
+  fc.record({
+    type: fc.constant('enrol-request' as const),
+    siteId: digest,
+    facts: fc.option(facts, { nil: undefined }),
+    enrol: fc.constantFrom(true, undefined),
+  }),
+  fc.record({
+    type: fc.constant('enrol-reply' as const),
+    state: fc.constantFrom(...ENROL_STATES),
+    error: fc.constantFrom(undefined, { code: 'SITE_FULL', message: 'x' }),
+    site: fc.constantFrom('lab', undefined),
+    group: fc.constantFrom('lab-a', undefined),
+    name: fc.constantFrom('pc07', undefined),
+    wipe: fc.constantFrom(true, undefined),
+    waitMs: fc.constantFrom(2000, undefined),
+    proof: fc.constantFrom({ by: '12D3KooW', signature: 'AA' }, undefined),
+    why: fc.constantFrom('its disk holds ext4', undefined),
+  }),
   fc.record({ type: fc.constant('operate' as const), payload }),
   fc.record({ type: fc.constant('file-request' as const), name }),
   fc.record({ type: fc.constant('file-reply' as const), found: fc.boolean(), payload }),
@@ -170,7 +209,7 @@ describe('messages', () => {
       expect(Buffer.concat(encodeFrame(message!)).toString('hex')).toBe(hex)
       seen.add(type)
     }
-    expect(seen.size).toBe(18)
+    expect(seen.size).toBe(20)
   })
 
   it('are refused with a typed error when bytes are anything else', () => {
@@ -241,6 +280,48 @@ describe('messages', () => {
     expect(violates(() => decodeMessage(far, new Uint8Array()))).toBe(true)
     const block = encodeMessage({ type: 'announce', metadata: { root: 1, timestamp: 1 } })
     expect(violates(() => decodeMessage(block, new Uint8Array(1)))).toBe(true)
+  })
+})
+
+describe('the code of a key', () => {
+  it('has 50 bits of its SHA-256, and is read as people type it', () => {
+    const id = '12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5'
+    const code = keyCode(id)
+    expect(code).toBe('3NM23-F4WD3')
+    for (const typed of [
+      code,
+      code.toLowerCase(),
+      code.replace('-', ' '),
+      code.replaceAll('0', 'o').replaceAll('1', 'l'),
+    ])
+      expect(parseKeyCode(typed)).toBe(code)
+    for (const wrong of ['', '12345', `${code}0`, code.replace(/.$/, 'U'), 'pc-07'])
+      expect(parseKeyCode(wrong)).toBeUndefined()
+  })
+})
+
+describe('what a machine says of itself', () => {
+  it('is refused if a text is too long, or would do something to a terminal', () => {
+    const of = (over: object): Uint8Array =>
+      encodeMessage({
+        type: 'enrol-request',
+        siteId: Buffer.alloc(32, 1),
+        facts: { name: 'pc07', mac: [], model: '', serial: '', memory: 0, disks: [], disk: '', holds: '', ...over },
+      })
+    const refused = (over: object): boolean => violates(() => decodeMessage(of(over), new Uint8Array()))
+    expect(refused({})).toBe(false)
+    expect(refused({ model: 'x'.repeat(MAX_FACT_BYTES) })).toBe(false)
+    const disk = { name: 'sda', size: 1, model: '' }
+    for (const over of [
+      { model: 'x'.repeat(MAX_FACT_BYTES + 1) },
+      { serial: '\u001b[2J' },
+      { name: 'a\nb' },
+      { holds: '\u202egpj' },
+      { mac: Array(MAX_MAC_ADDRESSES + 1).fill('02:00:5e:10:00:01') },
+      { disks: Array(MAX_TOLD_DISKS + 1).fill(disk) },
+      { disks: [{ ...disk, model: '\u0007' }] },
+    ])
+      expect(refused(over), JSON.stringify(over)).toBe(true)
   })
 })
 

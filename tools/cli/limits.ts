@@ -6,3 +6,6 @@ export const MIN_UPLOAD_BITS = 1_000_000
 export const MIN_RATE_BITS = 100_000
 /** Bytes of a configuration file; a longer file is something else. */
 export const MAX_CONFIG_BYTES = 64 * 1024
+/** Bytes of a file with root metadata, and of a list of machines: 4096 lines of 250 bytes. */
+export const MAX_SITE_FILE_BYTES = 1024 * 1024
+export const MAX_MACHINE_LIST_BYTES = 1024 * 1024

@@ -163,6 +163,8 @@ function describeEvent(event: Exclude<AgentEvent, ProgressEvent>): string | unde
       return `serving ${event.disk} at ${event.uri || 'the socket that was handed over'}; the log is ${describeLog(event)}`
     case 'hook':
       return describeHook(event)
+    case 'waiting':
+      return `this machine is ${event.name}, code ${event.code}: it ${event.why === 'looks for the master' ? event.why : `waits to be approved${event.why === '' ? '' : ` (${event.why})`}`}`
     case 'member':
       return `${event.name} joined`
     case 'peer':

@@ -4,7 +4,9 @@ import type { MonitorNbdOptions } from '../../node/agent/log/monitor-nbd.ts'
 import { parseRollWindows } from '../../node/roll/window.ts'
 import { parseBitRate } from '../../protocol/bit-rate.ts'
 import { MAX_WARNING_SECONDS } from '../../protocol/constants.ts'
+import { type Digest, digestFromHex } from '../../protocol/digest.ts'
 import { isMeshError } from '../../protocol/errors.ts'
+import { parseKeyCode } from '../../protocol/key-code.ts'
 import { isImageName } from '../../protocol/manifest.ts'
 import { isMachineName, isPlaceName } from '../../protocol/names.ts'
 import { parseUplinkRule } from '../../protocol/uplink-rule.ts'
@@ -169,6 +171,20 @@ export function parseMachine(text: string): string {
       'That is no machine name. Give one of letters, digits, dots, dashes and underscores that begins with a letter or digit, at most 63 characters.',
     )
   return text
+}
+
+/** Id of a site: 64 hexadecimal digits. */
+export function parseSiteId(text: string): Digest {
+  const id = digestFromHex(text.trim().toLowerCase())
+  if (id !== undefined) return id
+  throw new InvalidArgumentError('Give the 64 hexadecimal digits that `mesh machines` on the master shows.')
+}
+
+/** The short code of a machine's key, however it is typed. */
+export function parseCode(text: string): string {
+  const code = parseKeyCode(text)
+  if (code !== undefined) return code
+  throw new InvalidArgumentError('Give the ten characters that the machine shows, such as K7QM3-XPAH2.')
 }
 
 /** Accepts what looks like a multiaddr. libp2p checks it later, when it is loaded. */

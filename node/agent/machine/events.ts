@@ -21,6 +21,7 @@ export type AgentEvent =
   | { type: 'change'; change: ReleaseChange }
   | { type: 'published'; published: Published }
   | { type: 'receipt'; receipt: RestoreResult }
+  | { type: 'waiting'; name: string; code: string; why: string }
   | { type: 'member'; id: string; name: string }
   | { type: 'peer'; id: string; name: string; up: boolean }
   | RollEvent

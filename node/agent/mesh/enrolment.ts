@@ -1,5 +1,7 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { JOIN_PROTOCOL, MAX_MEMBERS, REQUEST_DEADLINE_MS } from '../../../protocol/constants.ts'
 import { sameBytes, toHex } from '../../../protocol/digest.ts'
+import type { EnrolReply, EnrolRequest } from '../../../protocol/enrol-messages.ts'
 import { ERROR_CODES, type ErrorCode, isMeshError, MeshError } from '../../../protocol/errors.ts'
 import type { JoinToken } from '../../../protocol/join-token.ts'
 import type { Message } from '../../../protocol/messages.ts'
@@ -9,11 +11,15 @@ import type { InvitationBook } from '../../trust/invitations.ts'
 import { isMacAddress } from '../../trust/members.ts'
 import type { SiteSigner } from '../../trust/site-signer.ts'
 import type { TrustStore } from '../../trust/trust-store.ts'
-import { GUEST_MS } from './limits.ts'
+import type { Admission } from './admission.ts'
+import { ENROL_PACE_MS, GUEST_MS } from './limits.ts'
 
 type JoinRequest = Extract<Message, { type: 'join-request' }>
 
-/** The master's side of joining: redeems invitations and signs the new member list. One enrolment at a time. */
+/**
+ * The master's side of becoming a member: redeems invitations and signs the new member list, and passes on to `Admission` what machines
+ * without a token ask. One enrolment at a time.
+ */
 export class Enrolment {
   readonly #trust: TrustStore
   readonly #signer: SiteSigner
@@ -22,6 +28,7 @@ export class Enrolment {
   readonly #mayEnrol: () => void
   readonly #now: () => number
   readonly #joined: (member: { id: string; name: string }) => void
+  readonly #admission: Pick<Admission, 'answer'>
   /** Peers that may read the metadata, and until when, of performance.now. */
   readonly #guests = new Map<string, number>()
   #last: Promise<unknown> = Promise.resolve()
@@ -34,6 +41,8 @@ export class Enrolment {
     /** Throws why nobody is enrolled now, if that is so. */
     mayEnrol?: () => void
     now?: () => number
+    /** Answers machines that have no token. */
+    admission: Pick<Admission, 'answer'>
     joined: (member: { id: string; name: string }) => void
   }) {
     this.#trust = options.trust
@@ -43,22 +52,38 @@ export class Enrolment {
     this.#mayEnrol = options.mayEnrol ?? (() => undefined)
     this.#now = options.now ?? Date.now
     this.#joined = options.joined
+    this.#admission = options.admission
   }
 
-  /** Answers the join request on a stream (docs/PROTOCOL.md, join protocol). */
-  async serve(stream: FrameStream): Promise<void> {
+  /** Answers the requests on a stream of a peer at an IP address (docs/PROTOCOL.md, join protocol). */
+  async serve(stream: FrameStream, address: string): Promise<void> {
+    const { peerId } = stream
     for await (const message of stream.messages()) {
-      if (message.type !== 'join-request') {
-        throw new MeshError('PROTOCOL_VIOLATION', `${stream.peerId} sent ${message.type} on the join protocol`)
+      if (message.type === 'join-request') {
+        const reply = await this.#inTurn(() => this.#admit(peerId, message), { site: this.#site })
+        await stream.send({ type: 'join-reply', ...reply })
+      } else if (message.type === 'enrol-request') {
+        // A stranger that asks as fast as it can is slowed down.
+        await sleep(ENROL_PACE_MS)
+        const reply = await this.#inTurn(() => this.#ask(peerId, message, address), { state: 'later' } as const)
+        await stream.send({ ...reply, type: 'enrol-reply' })
+      } else {
+        throw new MeshError('PROTOCOL_VIOLATION', `${peerId} sent ${message.type} on the join protocol`)
       }
-      const turn = this.#last.then(() => this.#admit(stream.peerId, message))
-      this.#last = turn.catch(() => undefined)
-      const reply = await turn.catch((reason: unknown) => {
-        if (isMeshError(reason)) return { site: this.#site, error: { code: reason.code, message: reason.message } }
-        throw reason
-      })
-      await stream.send({ type: 'join-reply', ...reply })
     }
+  }
+
+  /** One after the other; a fault of the world is an answer, too. */
+  async #inTurn<T extends object, U extends object>(
+    answer: () => Promise<T>,
+    else_: U,
+  ): Promise<T | (U & { error: { code: string; message: string } })> {
+    const turn = this.#last.then(answer)
+    this.#last = turn.catch(() => undefined)
+    return turn.catch((reason: unknown) => {
+      if (isMeshError(reason)) return { ...else_, error: { code: reason.code, message: reason.message } }
+      throw reason
+    })
   }
 
   /**
@@ -98,6 +123,13 @@ export class Enrolment {
     await this.#invitations.redeem(request.secret, id)
     this.#joined({ id, name: request.name })
     return { site, role, checked: false }
+  }
+
+  /** Whoever is approved may look at the signed metadata before it enrols, as one with a token may. */
+  async #ask(id: string, request: EnrolRequest, address: string): Promise<EnrolReply> {
+    const reply = await this.#admission.answer(id, request, address)
+    if (reply.state === 'approved') this.#receive(id)
+    return reply
   }
 
   #receive(id: string): void {
@@ -146,6 +178,6 @@ export async function requestEnrolment(
 }
 
 /** The master's word decides the message; a code this version does not know is still a refusal. */
-function knownCode(code: string): ErrorCode {
+export function knownCode(code: string): ErrorCode {
   return ERROR_CODES.find((known) => known === code) ?? 'NOT_A_MEMBER'
 }

@@ -1,4 +1,4 @@
-/** Limits of meeting other members. */
+/** Limits of meeting other members, and of letting strangers ask whether they may become one. */
 
 /** Peers dialled at the same time. A switched-off peer holds its place until its dial times out. */
 export const MAX_PARALLEL_DIALS = 16
@@ -25,3 +25,29 @@ export const MAX_LINKS_LOOKED_AT = 4
 export const CLOCK_WAIT_MS = 3_000
 export const CLOCK_SETTLE_MS = 1_000
 export const CLOCK_ANSWERS = 3
+/**
+ * Machines that may ask the master at one time to be enrolled, in all and from one address (several may stand behind one router), and the
+ * bytes of what they say of themselves: 512 machines with two disks each say about 200 KiB.
+ */
+export const MAX_WAITING = 512
+export const MAX_WAITING_PER_ADDRESS = 128
+export const MAX_WAITING_BYTES = 1024 * 1024
+/** Who waits asks again every 2 s; who has not asked for 2 minutes was switched off. */
+export const ENROL_AGAIN_MS = 2_000
+export const WAITING_FORGOTTEN_MS = 120_000
+/** Who finds no room with the master asks again after this. */
+export const ENROL_LATER_MS = 30_000
+/** A machine never asks more often than this, and never less often than that, whatever it is told. */
+export const ENROL_AGAIN_BOUNDS_MS = [250, 60_000] as const
+/** The master answers one stream of a stranger no faster than this. */
+export const ENROL_PACE_MS = 100
+/** Connections of strangers that the master has at one time, in all and from one address, and how long one of them lasts. */
+export const MAX_STRANGERS = 256
+export const MAX_STRANGERS_PER_ADDRESS = 128
+export const STRANGER_MS = 120_000
+/** A refusal holds for 30 days, or until the machine is approved. */
+export const REFUSAL_MS = 30 * 24 * 3600 * 1000
+/** An approval of a machine that waits holds for so long, so that a machine that is being started anew still finds it. */
+export const APPROVAL_MS = 3600 * 1000
+/** Peers that say they are of the site, of which a machine that looks for the master remembers the addresses. */
+export const MAX_CANDIDATES = 256

@@ -4,7 +4,8 @@
  * metadata-sync keeps the signed metadata as new as the newest that any member has; first-news waits for that at the start.
  * ask-members asks for time and news before something is signed.
  * identity-watch notices machines that run with one key; describe-run is what each says of itself; card-watch notices other network cards.
- * join and enrolment are the two sides of becoming a member.
+ * join and enrolment are the two sides of becoming a member by a token. A machine without one: enrol finds the master (find-master) and asks,
+ * admission decides there, waiting-room and strangers bound who asks. settle is what join and enrol have in common.
  */
 
 import {
@@ -38,9 +39,10 @@ import { CardWatch } from './card-watch.ts'
 import { describeRun } from './describe-run.ts'
 import { Dialer } from './dialer.ts'
 import { IdentityWatch } from './identity-watch.ts'
-import { MetadataSync, serveMetadata } from './metadata-sync.ts'
+import { MetadataSync, rootsOf, serveMetadata } from './metadata-sync.ts'
 import { Neighbourhood } from './neighbourhood.ts'
 import { startHost } from './start-host.ts'
+import { Strangers } from './strangers.ts'
 
 /** How a node is started. */
 export interface MeshNodeOptions {
@@ -55,12 +57,11 @@ export interface MeshNodeOptions {
    * Listens on any port if its own is taken.
    */
   readonly gradual?: boolean | undefined
-  /** The master's part in enrolment: whether strangers may connect, and read the metadata, and how their requests are answered. */
+  /** The master's part in enrolment: whether a stranger may read the metadata, and how requests from an IP address are answered. */
   readonly enrolment?:
     | {
-        readonly isOpen: () => boolean
         readonly isGuest: (peerId: string) => boolean
-        readonly serve: ServeStream
+        readonly serve: (stream: FrameStream, address: string) => Promise<void>
       }
     | undefined
 }
@@ -83,6 +84,8 @@ export class MeshNode {
   readonly identities: IdentityWatch
   /** Which machines have other network cards than the member list knows. */
   readonly cards: CardWatch
+  /** Peers that are no members: the master lets them ask. */
+  readonly strangers: Strangers
   readonly #running: RunningNode
   /** What has crossed the uplink. */
   readonly uplink: UplinkFigures
@@ -100,12 +103,13 @@ export class MeshNode {
   /** Starts libp2p and connects to members until it is stopped. Errors: PORT_TAKEN, ADDRESS_INVALID. */
   static async start(options: MeshNodeOptions): Promise<MeshNode> {
     const { machine, enrolment } = options
+    let node: MeshNode | undefined
     const host = await startHost(machine, {
       ...options,
       mayMovePort: options.gradual,
-      admitsStrangers: () => enrolment?.isOpen() === true,
+      admitsStrangers: () => enrolment !== undefined && node?.strangers.hasRoom !== false,
     })
-    const node = new MeshNode(host, options, await describeRun(machine))
+    node = new MeshNode(host, options, await describeRun(machine))
     await node.#begin(enrolment)
     return node
   }
@@ -138,6 +142,10 @@ export class MeshNode {
     })
     this.cards = new CardWatch((text) => report({ type: 'warning', text }))
     this.link = new LinkWatch(host.network, { report: (type, text) => report({ type, text }) })
+    this.strangers = new Strangers({
+      isStranger: (peerId) => !machine.isMember(peerId) && !machine.isRemoved(peerId),
+      disconnect: (peerId) => void host.disconnect(peerId),
+    })
     this.swarm = this.#makeSwarm(options.waitMs)
     this.#server = this.#makeServer()
     this.#dialer = this.#makeDialer(options.gradual === true)
@@ -300,6 +308,7 @@ export class MeshNode {
   async stop(): Promise<void> {
     this.#stopping = true
     this.#dialer.stop()
+    this.strangers.stop()
     this.identities.stop()
     this.swarm.close()
     this.#server.close()
@@ -317,14 +326,21 @@ export class MeshNode {
     const metadata: ServeStream = (stream) =>
       serveMetadata(stream, trust, (bytes) => this.uplink.count(stream.peerId, 'out', 'metadata', bytes))
     const membersMetadata = this.#membersOnly(metadata)
-    await host.handle(METADATA_PROTOCOL, (stream) =>
-      mayRead(stream.peerId) ? metadata(stream) : membersMetadata(stream),
-    )
-    if (enrolment !== undefined) await host.handle(JOIN_PROTOCOL, enrolment.serve)
+    const roots = rootsOf(trust)
+    await host.handle(METADATA_PROTOCOL, (stream) => {
+      if (mayRead(stream.peerId)) return metadata(stream)
+      // By them a machine that has no token finds out whether this is the master of its site.
+      const isStranger = enrolment !== undefined && !this.#machine.isMember(stream.peerId)
+      return isStranger ? serveMetadata(stream, roots) : membersMetadata(stream)
+    })
+    if (enrolment !== undefined)
+      await host.handle(JOIN_PROTOCOL, (stream) => enrolment.serve(stream, host.addressOf(stream.peerId)))
     host.onConnect((peerId) => {
+      this.strangers.connected(peerId, host.addressOf(peerId))
       if (this.#machine.isMember(peerId)) this.#memberUp(peerId)
     })
     host.onDisconnect((peerId) => {
+      this.strangers.gone(peerId)
       this.swarm.removePeer(peerId)
       this.#members.delete(peerId)
       if (this.#machine.isMember(peerId) && !this.#stopping) this.#tellPeer(peerId, false)

@@ -10,7 +10,7 @@ import { DOUBT_MAX_MS } from './limits.ts'
 /** Serves metadata files to one peer until it closes the stream (docs/PROTOCOL.md, metadata protocol). */
 export async function serveMetadata(
   stream: FrameStream,
-  trust: TrustStore,
+  trust: Pick<TrustStore, 'file'>,
   sent?: (bytes: number) => void,
 ): Promise<void> {
   for await (const message of stream.messages()) {
@@ -21,6 +21,11 @@ export async function serveMetadata(
     sent?.(payload?.byteLength ?? 0)
     await stream.send({ type: 'file-reply', found: payload !== undefined, payload: payload ?? new Uint8Array() })
   }
+}
+
+/** What a stranger may read: the site's root metadata, which hold public keys and nothing else. */
+export function rootsOf(trust: Pick<TrustStore, 'file'>): Pick<TrustStore, 'file'> {
+  return { file: async (name) => (/^\d{1,10}\.root\.json$/.test(name) ? trust.file(name) : undefined) }
 }
 
 /**

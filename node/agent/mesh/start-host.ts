@@ -1,5 +1,5 @@
 import { DEFAULT_PORT } from '../../../protocol/constants.ts'
-import { toHex } from '../../../protocol/digest.ts'
+import { type Digest, toHex } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import type { HostOptions, MeshHost } from '../../net/host.ts'
 import type { AgentEvent } from '../machine/events.ts'
@@ -48,11 +48,11 @@ function hostOptions(
         report({ type: 'warning', text: `${machine.nameOf(peerId)} broke the protocol: ${error.message}` })
     },
     warn: (text) => report({ type: 'warning', text }),
-    ...(mdns ? { mdnsTag: serviceTag(machine) } : {}),
+    ...(mdns ? { mdnsTag: siteTag(machine.trust.siteId) } : {}),
   }
 }
 
-/** Machines of one site find each other by multicast DNS, and nobody else. */
-function serviceTag(machine: Machine): string {
-  return `mesh-${toHex(machine.trust.siteId).slice(0, 8)}.local`
+/** The name under which machines of one site find each other by multicast DNS, and nobody else. */
+export function siteTag(siteId: Digest): string {
+  return `mesh-${toHex(siteId).slice(0, 8)}.local`
 }

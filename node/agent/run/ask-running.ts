@@ -7,6 +7,7 @@ import { Machine } from '../machine/machine.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
 import { requireMaster } from '../machine/require-master.ts'
 import { lastReceipt } from '../receipts/own-receipts.ts'
+import { isApproved, isMachines, isRefused } from './admission-desk.ts'
 
 /** The status of a machine, whatever runs on its state directory. */
 export async function status(stateDir: string, configured?: ConfiguredMachine): Promise<Status> {
@@ -45,6 +46,47 @@ export async function removeMember(
 ): Promise<{ event: 'removed'; name: string; id: string }> {
   await requireMaster(stateDir)
   return callControl(stateDir, 'remove', isRemoved, { name })
+}
+
+/** What a check accepts. */
+type Of<C> = C extends (value: unknown) => value is infer T ? T : never
+/** Machines that ask the master to be enrolled. */
+export type Machines = Of<typeof isMachines>
+/** What became of an approval. */
+export type Approved = Of<typeof isApproved>
+/** Who was refused. */
+export type Refused = Of<typeof isRefused>
+
+/** Who asks the running master to be enrolled. Errors: STATE_NOT_RUNNING, STATE_NOT_MASTER, STATE_BUSY. */
+export async function machines(stateDir: string): Promise<Machines> {
+  await requireMaster(stateDir)
+  return callControl(stateDir, 'machines', isMachines)
+}
+
+/** Whom an approval is about, and what it allows. */
+interface ApproveOptions {
+  readonly name?: string | undefined
+  readonly code?: string | undefined
+  readonly all?: boolean | undefined
+  /** For how long it holds for machines that ask later; milliseconds. */
+  readonly ttlMs?: number | undefined
+  readonly as?: string | undefined
+  readonly wipe?: boolean | undefined
+  readonly site?: string | undefined
+  readonly group?: string | undefined
+  readonly list?: readonly { readonly mac: string; readonly name: string; readonly group?: string }[] | undefined
+}
+
+/** Lets machines in, at the running master. Errors: NOBODY_WAITS, NAME_TAKEN, DISK_FOREIGN, and as {@link machines}. */
+export async function approve(stateDir: string, options: ApproveOptions): Promise<Approved> {
+  await requireMaster(stateDir)
+  return callControl(stateDir, 'approve', isApproved, options)
+}
+
+/** Turns a machine away, at the running master. Errors: NOBODY_WAITS, and as {@link machines}. */
+export async function refuse(stateDir: string, who: Pick<ApproveOptions, 'name' | 'code'>): Promise<Refused> {
+  await requireMaster(stateDir)
+  return callControl(stateDir, 'refuse', isRefused, who)
 }
 
 /** Result of `mesh invite`. */

@@ -2,21 +2,33 @@ import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { encodeJoinToken } from '../../../protocol/join-token.ts'
 import { findName, isPlaceName } from '../../../protocol/names.ts'
+import { APPROVAL, ApprovalBook } from '../../trust/approvals.ts'
 import { INVITATION, InvitationBook } from '../../trust/invitations.ts'
+import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
 import type { Member, Place } from '../../trust/members.ts'
 import { SiteSigner } from '../../trust/site-signer.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import { notMaster } from '../machine/require-master.ts'
 import type { ServicePart } from '../machine/service-part.ts'
+import { Admission } from '../mesh/admission.ts'
 import { Enrolment } from '../mesh/enrolment.ts'
 import type { MeshNode, MeshNodeOptions } from '../mesh/mesh-node.ts'
 import type { HeldRelease } from '../offer/open-source.ts'
 import { publishEarlier, rollbackRequest } from '../release/rollback.ts'
+import { type AdmissionDesk, approve, listMachines, refuse } from './admission-desk.ts'
 import type { Invited } from './ask-running.ts'
 import { RENEW_TICK_MS } from './limits.ts'
 
 type Params = Readonly<Record<string, unknown>>
+
+/** What the state directory of a master has, and no other. */
+interface Keys {
+  readonly signer: SiteSigner
+  readonly invitations: InvitationBook
+  readonly approvals: ApprovalBook
+  readonly voucher: MachineKey
+}
 
 /** What only the master does while it runs: it invites and enrols machines, removes them, and signs what changes. */
 export class Master {
@@ -24,37 +36,45 @@ export class Master {
   readonly #signer: SiteSigner
   readonly #invitations: InvitationBook
   readonly #report: (event: AgentEvent) => void
-  #node: Pick<MeshNode, 'fork'> | undefined
+  #node: Pick<MeshNode, 'fork' | 'connectedMembers'> | undefined
+  /** Who asks to be enrolled without a token, and what was decided. */
+  readonly admission: Admission
+  readonly approvals: ApprovalBook
   /** How the master's node answers strangers: whether they may connect, and their requests to join. */
   readonly enrolment: NonNullable<MeshNodeOptions['enrolment']>
 
   private constructor(
     machine: Machine,
-    signer: SiteSigner,
-    invitations: InvitationBook,
+    { signer, invitations, approvals, voucher }: Keys,
     report: (event: AgentEvent) => void,
   ) {
     this.#machine = machine
     this.#signer = signer
     this.#invitations = invitations
+    this.approvals = approvals
     this.#report = report
     const { trust, config } = machine
     const joined = (member: { id: string; name: string }): void => report({ type: 'member', ...member })
-    const mayEnrol = (): void => this.#assertOnlyOne()
-    const enrolment = new Enrolment({ trust, signer, invitations, site: config.site, mayEnrol, joined })
+    const mayEnrol = (): void => this.assertOnlyOne()
+    const isConnected = (id: string): boolean => this.#node?.connectedMembers().some((one) => one.id === id) === true
+    const common = { trust, signer, site: config.site, mayEnrol, joined }
+    this.admission = new Admission({ ...common, approvals, voucher, master: config.id, isConnected })
+    const enrolment = new Enrolment({ ...common, invitations, admission: this.admission })
     this.enrolment = {
-      isOpen: () => invitations.anyOpen(),
       isGuest: (peerId) => enrolment.isGuest(peerId),
-      serve: (stream) => enrolment.serve(stream),
+      serve: (stream, address) => enrolment.serve(stream, address),
     }
   }
 
-  /** Opens the site's keys and invitations. Errors: those of the keys. */
+  /** Opens the site's keys, invitations and approvals. Errors: those of the keys. */
   static async open(machine: Machine, report: (event: AgentEvent) => void): Promise<Master> {
     const { trust, state } = machine
     const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust })
     const invitations = await InvitationBook.load(state.shelf('invitations', INVITATION))
-    return new Master(machine, signer, invitations, report)
+    const approvals = await ApprovalBook.load(state.shelf('approvals', APPROVAL))
+    // The signer has found it to be one of the site's.
+    const voucher = await loadOrCreateMachineKey(state.path('keys', 'timestamp.pem'))
+    return new Master(machine, { signer, invitations, approvals, voucher }, report)
   }
 
   /** Renews the metadata, now and every RENEW_TICK_MS until the stack ends. */
@@ -65,25 +85,25 @@ export class Master {
   }
 
   /** From now on nothing is signed if that node hears that another machine signs with the keys of this one. */
-  heed(node: Pick<MeshNode, 'fork'>): void {
+  heed(node: Pick<MeshNode, 'fork' | 'connectedMembers'>): void {
     this.#node = node
   }
 
   /** Errors: METADATA_FORKED if another machine signs for the site. */
-  #assertOnlyOne(): void {
+  assertOnlyOne(): void {
     if (this.#node?.fork !== undefined) throw this.#node.fork
   }
 
   /** Takes a machine out of the site. Errors: NOT_A_MEMBER, METADATA_FORKED. */
   async remove(name: string): Promise<{ event: 'removed'; name: string; id: string }> {
-    this.#assertOnlyOne()
+    this.assertOnlyOne()
     const { id, name: known } = await this.#signer.removeMember(name)
     return { event: 'removed', name: known, id }
   }
 
   /** Publishes an earlier release again. Errors: those of {@link publishEarlier}. */
   async rollback(node: MeshNode, held: readonly HeldRelease[], params: Params): ReturnType<typeof publishEarlier> {
-    this.#assertOnlyOne()
+    this.assertOnlyOne()
     const request = rollbackRequest(params)
     const { image = this.#machine.config.image } = request
     const source = held.find(({ manifest }) => manifest.image === image)?.source
@@ -92,7 +112,7 @@ export class Master {
 
   /** Opens an invitation, and says by which token it is used. Errors: USAGE, METADATA_FORKED. */
   async invite(node: MeshNode, params: Params): Promise<Invited> {
-    this.#assertOnlyOne()
+    this.assertOnlyOne()
     const { trust, config } = this.#machine
     const [ttlMs, uses] = [Number(params.ttlMs), Number(params.uses)]
     const place = knownPlace(placeOf(params, config.site), trust.view().members)
@@ -133,8 +153,18 @@ export function masterMethods(
       invite: async (params) => required().invite(node, params),
       remove: async ({ name }) => required().remove(String(name)),
       rollback: async (params) => required().rollback(node, held(), params),
+      machines: async () => listMachines(admissionOf(required(), machine)),
+      approve: async (params) => approve(admissionOf(required(), machine), params),
+      refuse: async (params) => refuse(admissionOf(required(), machine), params),
     },
   }
+}
+
+function admissionOf(master: Master, { trust, config }: Machine): AdmissionDesk {
+  master.assertOnlyOne()
+  const { admission, approvals } = master
+  const place = (params: Params): Place => knownPlace(placeOf(params, config.site), trust.view().members)
+  return { admission, approvals, site: config.site, siteId: toHex(trust.siteId), place }
 }
 
 /** What an invitation binds whoever joins by it to. Errors: USAGE. */

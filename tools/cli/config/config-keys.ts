@@ -61,8 +61,8 @@ function key<Kind extends ConfigKind, Value>(
  */
 export const CONFIG_KEYS = {
   state: key('text', asPath, '/var/lib/lab-mesh', 'state'),
-  disk: key('text', asPath, 'none', 'disk', ['join']),
-  image: key('text', parseImage, 'none', 'image', ['seed', 'join', 'restore', 'verify']),
+  disk: key('text', asPath, 'none', 'disk', ['join', 'enrol']),
+  image: key('text', parseImage, 'none', 'image', ['seed', 'join', 'enrol', 'restore', 'verify']),
   listen: key('list', parseAddress, '/ip4/0.0.0.0/tcp/7433 and /ip6/::/tcp/7433', 'listen'),
   mdns: key('boolean', asBoolean, 'true', 'mdns'),
   site: key('text', parsePlace, 'lab', 'site', ['seed']),

@@ -11,7 +11,7 @@ import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { EXIT, isMeshError, MeshError } from '../../protocol/errors.ts'
+import { EXIT, errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { formatBytes } from '../cli/format.ts'
 import { packDeb, packTarball } from './archives.ts'
 import { type PackageFacts, packageFacts } from './package-facts.ts'
@@ -52,11 +52,21 @@ async function main(): Promise<number> {
     return EXIT.ok
   }
   const facts = await packageFacts(version)
-  await mkdir(out, { recursive: true })
+  await makeDirectory(out)
   for (const target of targets)
     for (const file of await makePackages(target, facts, out, fast))
       console.log(`${file}  ${formatBytes((await stat(file)).size)}`)
   return EXIT.ok
+}
+
+/** Not recursive: below /proc Node would never come back from that. Errors: USAGE. */
+async function makeDirectory(path: string): Promise<void> {
+  const fault = await mkdir(path).then(
+    () => undefined,
+    (error: unknown) => errnoOf(error),
+  )
+  if (fault === undefined || (fault === 'EEXIST' && (await stat(path)).isDirectory())) return
+  throw new MeshError('USAGE', `--out ${path} cannot be made (${fault})`)
 }
 
 async function makePackages(target: Target, facts: PackageFacts, out: string, fast: boolean): Promise<string[]> {
@@ -76,9 +86,8 @@ async function makePackages(target: Target, facts: PackageFacts, out: string, fa
 try {
   process.exitCode = await main()
 } catch (error) {
+  const { message } = error instanceof Error ? error : { message: String(error) }
   const isOption = error instanceof TypeError && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS')
-  if (!isMeshError(error) && !isOption) throw error
-  const { message } = error as Error
-  console.error(`package: ${message}${isMeshError(error) ? '' : '\n         npm run package -- --help'}`)
-  process.exitCode = EXIT.usage
+  console.error(`package: ${message}${isOption ? '\n         npm run package -- --help' : ''}`)
+  process.exitCode = isOption ? EXIT.usage : isMeshError(error) ? error.exitCode : EXIT.unexpected
 }

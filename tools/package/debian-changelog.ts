@@ -15,7 +15,7 @@ export function debianChangelog({ changelog, debianVersion, epoch, maintainer }:
       const [heading = '', ...lines] = part.split('\n')
       const [, named = debianVersion, day] = /^(\d\S*) - (\d{4}-\d\d-\d\d)/.exec(heading) ?? []
       const date = day === undefined ? epoch : Date.parse(`${day}T00:00:00Z`) / 1000
-      return { named, date, items: lines.filter((line) => line.startsWith('- ')).map((line) => line.slice(2)) }
+      return { named, date, items: itemsOf(lines.join('\n')) }
     })
     .filter(({ items }) => items.length > 0)
   // The version that has not been released may have the number of the last one.
@@ -36,6 +36,11 @@ export function debianChangelog({ changelog, debianVersion, epoch, maintainer }:
       ].join('\n'),
     )
     .join('\n')
+}
+
+/** The items of all lists; lines that are indented go on with one. */
+function itemsOf(markdown: string): string[] {
+  return [...markdown.matchAll(/^- (.*(?:\n {2}.*)*)/gm)].map(([, item = '']) => item)
 }
 
 function wrapped(text: string): string {

@@ -34,7 +34,8 @@ describe('the changelog of Debian', () => {
 
 ### Fixed
 
-- Another.
+- Another
+  of two lines.
 
 ## 0.1.0 - 2026-11-29
 
@@ -45,7 +46,7 @@ describe('the changelog of Debian', () => {
 
   * New. A thing that needs so many words to be told that they do not fit into
     one line.
-  * Another.
+  * Another of two lines.
 
  -- A B <a@b.example>  Mon, 30 Nov 2026 13:48:31 +0000
 

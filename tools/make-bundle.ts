@@ -44,10 +44,43 @@ interface BundleOptions {
   readonly facts?: Partial<BundleFacts>
 }
 
+/** Names what the build knows of a bundle, as `tools/cli/bundle.ts` reads it. */
+const namesOf = (facts: BundleFacts): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(facts).map(([name, value]) => [`BUNDLED_${name.toUpperCase()}`, JSON.stringify(value)]),
+  )
+
+/**
+ * Bundles what runs in the agent (`tools/boot`) into the folder `agent`. Each program is one file, as CommonJS, which Node starts
+ * soonest. The addon is put beside it when an agent is made.
+ */
+async function bundleAgent(directory: string): Promise<void> {
+  await build({
+    absWorkingDir: ROOT,
+    plugins: [builtins, addonBeside],
+    entryPoints: ['tools/agent.ts', 'node/disk/hash-worker.ts'],
+    outdir: join(directory, 'agent'),
+    entryNames: '[name]',
+    minify: true,
+    bundle: true,
+    platform: 'node',
+    format: 'cjs',
+    target: 'node24',
+    external: [`./${ADDON}`],
+    define: {
+      ...namesOf({ version: VERSION }),
+      'import.meta.url': 'ownUrl',
+      'import.meta.dirname': '__dirname',
+    },
+    banner: { js: "const ownUrl = require('node:url').pathToFileURL(__filename).href" },
+    logLevel: 'warning',
+  })
+}
+
 /**
  * Bundles the command, because start-up counts at every boot. Code that is imported dynamically lies in files of its own, so
- * that libp2p is not even read unless the network is needed. The file of the hash threads stands beside the others. The same
- * sources make the same bytes. Returns which files went into it.
+ * that libp2p is not even read unless the network is needed. The file of the hash threads stands beside the others, the agent's
+ * program below. The same sources make the same bytes. Returns which files went into it.
  */
 export async function makeBundle({ directory, addon, facts = {} }: BundleOptions): Promise<Metafile> {
   const options: BuildOptions = {
@@ -66,12 +99,7 @@ export async function makeBundle({ directory, addon, facts = {} }: BundleOptions
     target: 'node24',
     // A native addon is looked up beside its own package.json.
     external: addon === undefined ? ['classic-level'] : [`./${ADDON}`],
-    define: Object.fromEntries(
-      Object.entries({ version: VERSION, ...facts } satisfies BundleFacts).map(([name, value]) => [
-        `BUNDLED_${name.toUpperCase()}`,
-        JSON.stringify(value),
-      ]),
-    ),
+    define: namesOf({ version: VERSION, ...facts }),
     // CommonJS dependencies call require for Node's own modules.
     banner: {
       js: "import { createRequire as makeRequire } from 'node:module'\nconst require = makeRequire(import.meta.url)",
@@ -80,6 +108,7 @@ export async function makeBundle({ directory, addon, facts = {} }: BundleOptions
   }
   await rm(directory, { recursive: true, force: true })
   const { metafile } = await build({ ...options, metafile: true })
+  await bundleAgent(directory)
   if (addon !== undefined) await cp(addon, join(directory, ADDON))
   return metafile
 }

@@ -3,19 +3,13 @@ import { access, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import type { KernelFiles } from '../../tools/boot/build-agent.ts'
 import { runTool } from '../../tools/lab/run-tool.ts'
 
 const execute = promisify(execFile)
 
-/** Debian's kernel, unpacked and not installed. */
-export interface Kernel {
-  readonly image: string
-  /** `…/kernel` with the modules below it. */
-  readonly modules: string
-}
-
-/** Downloads the kernel that linux-image-amd64 stands for, once; it is kept in the user's cache folder. */
-export async function fetchKernel(): Promise<Kernel> {
+/** Debian's kernel, unpacked and not installed. Downloads the one that linux-image-amd64 stands for, once; it is kept in the user's cache folder. */
+export async function fetchKernel(): Promise<KernelFiles> {
   const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'lab-mesh-vm')
   await mkdir(cache, { recursive: true })
   const depends = await runTool('apt-cache', ['depends', 'linux-image-amd64'])
@@ -28,7 +22,7 @@ export async function fetchKernel(): Promise<Kernel> {
   )
   if (!there) await unpackKernel(name, cache, folder)
   const [version] = await readdir(join(folder, 'lib/modules'))
-  return { image: join(folder, 'boot', `vmlinuz-${version}`), modules: join(folder, 'lib/modules', version!, 'kernel') }
+  return { image: join(folder, 'boot', `vmlinuz-${version}`), modules: join(folder, 'lib/modules', version!) }
 }
 
 /** Whole under its name, or not there. */

@@ -6,13 +6,16 @@ const PACKAGES: Readonly<Record<string, string>> = {
   'qemu-system-x86_64': 'qemu-system-x86',
   'apt-get': 'apt',
   'dpkg-deb': 'dpkg',
-  cpio: 'cpio',
   busybox: 'busybox-static',
+  strip: 'binutils',
+  zstd: 'zstd',
   dmsetup: 'dmsetup',
   era_invalidate: 'thin-provisioning-tools',
   losetup: 'mount',
   blockdev: 'util-linux',
   mke2fs: 'e2fsprogs',
+  sgdisk: 'gdisk',
+  cmp: 'diffutils',
 }
 
 /** Installs what is missing, as root on Debian; elsewhere fails and says what is to be installed. */

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
-import type { Kernel } from './kernel.ts'
+import type { KernelFiles } from '../../tools/boot/build-agent.ts'
 
 /** A line of the guest's that is meant for us: `@@ {"event":…}`. */
 export interface GuestEvent {
@@ -17,7 +17,7 @@ const EVENT_DEADLINE_MS = 120_000
 const KEPT_LINES = 60
 
 export interface VirtualMachineOptions {
-  readonly kernel: Kernel
+  readonly kernel: KernelFiles
   readonly initramfs: string
   /** QEMU's -drive options of /dev/vda, /dev/vdb and so on. */
   readonly drives: readonly string[]

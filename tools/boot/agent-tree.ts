@@ -1,11 +1,9 @@
 import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, realpath, rm } from 'node:fs/promises'
-import { createRequire, isBuiltin } from 'node:module'
+import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
-import { readJson } from '../../protocol/document.ts'
+import { join } from 'node:path'
 import { MeshError } from '../../protocol/errors.ts'
-import { anyText, type Check, object, optional } from '../../protocol/json-shape.ts'
 import {
   DISKS_SCRIPT,
   DRIVERS_SCRIPT,
@@ -16,6 +14,9 @@ import {
 } from './boot-scripts.ts'
 import { runBuildTool, whichProgram } from './build-tool.ts'
 import { FileTree } from './file-tree.ts'
+
+/** The native addon of LevelDB. */
+const ADDON = 'classic-level.node'
 
 /** Programs that busybox does not have, or not as well. era_invalidate and era_restore are names of pdata_tools. */
 const PROGRAMS = ['dmsetup', 'losetup', 'blockdev'] as const
@@ -42,26 +43,24 @@ const APPLETS = [
   ],
 ]
 
-/** A file system in memory that holds busybox, Node, mesh and the tools of the write log, and no drivers yet. */
-export async function agentTree(options: {
-  /** Folder of the bundle that `npm run build` makes. */
-  readonly bundle: string
-  /** Without the symbols of its debugger Node is smaller by 18 MB. */
-  readonly stripped: boolean
-}): Promise<FileTree> {
+/**
+ * A file system in memory that holds busybox, Node and the tools of the write log, no drivers yet, and nothing that runs. `stripped`: without
+ * the symbols of its debugger Node is smaller by 18 MB.
+ */
+export async function agentTree({ stripped }: { readonly stripped: boolean }): Promise<FileTree> {
   const tree = new FileTree()
   for (const folder of ['/proc', '/sys', '/dev', '/run', '/tmp', '/root', '/mnt']) tree.folder(folder)
   await addBusybox(tree)
   for (const name of PROGRAMS) await tree.program(`/usr/sbin/${name}`, await whichProgram(name))
   await tree.program('/usr/sbin/pdata_tools', await realpath(await whichProgram('era_invalidate')))
   for (const name of ERA_NAMES) tree.link(`/usr/sbin/${name}`, 'pdata_tools')
-  await tree.program('/usr/bin/node', process.execPath, options.stripped ? await strippedNode() : undefined)
-  await addMesh(tree, options.bundle)
+  await tree.program('/usr/bin/node', process.execPath, stripped ? await strippedNode() : undefined)
   return tree
 }
 
-/** Adds what starts a machine: `/init` and what it calls. */
-export function addBootScripts(tree: FileTree, nodeFlags: readonly string[]): void {
+/** Adds what starts a machine: `/init` and what it calls. `bundle`: the folder that `npm run build` makes. Errors: USAGE. */
+export async function addBootProgram(tree: FileTree, bundle: string, nodeFlags: readonly string[]): Promise<void> {
+  await addProgram(tree, bundle)
   tree.write('/init', initScript(nodeFlags), 0o755)
   tree.write('/lib/mesh/drivers', DRIVERS_SCRIPT)
   tree.write('/lib/mesh/disks', DISKS_SCRIPT, 0o755)
@@ -92,43 +91,18 @@ async function strippedNode(): Promise<Buffer> {
   }
 }
 
-/** The bundle, the package that it leaves out, and code that V8 has compiled before. */
-async function addMesh(tree: FileTree, bundle: string): Promise<void> {
-  if (!existsSync(join(bundle, 'mesh.js')))
+/** The agent's program, each part in one file, and the native addon that it calls. */
+async function addProgram(tree: FileTree, bundle: string): Promise<void> {
+  const folder = join(bundle, 'agent')
+  if (!existsSync(join(folder, 'agent.js')))
     throw new MeshError('USAGE', `${bundle} holds no bundle of mesh; make it with \`npm run build\``)
-  await tree.copyFolder('/mesh', bundle, (path) => !path.includes('/'))
-  tree.write('/mesh/package.json', '{"type":"module"}\n')
-  await addPackage(tree, 'classic-level', bundle, new Set())
-}
-
-interface PackageFacts {
-  readonly dependencies?: Readonly<Record<string, string>>
-}
-
-const isObject = object({ name: optional(anyText(1024)) })
-const isPackage: Check<PackageFacts> = (value): value is PackageFacts => isObject(value)
-
-/** A package and all that it needs: code, and of native addons the one for this kind of machine. */
-async function addPackage(tree: FileTree, name: string, from: string, done: Set<string>): Promise<void> {
-  // What has the name of a part of Node stands for that part in browsers.
-  if (done.has(name) || isBuiltin(name)) return
-  done.add(name)
-  const folder = packageFolder(name, from)
-  const addon = `prebuilds/linux-${process.arch}/`
-  const isWanted = (path: string): boolean =>
-    path.startsWith('prebuilds/')
-      ? path.startsWith(addon) && !path.includes('musl')
-      : /\.(c?js|json)$/.test(path) && !/^(deps|test|benchmark|node_modules)\//.test(path)
-  await tree.copyFolder(`/mesh/node_modules/${name}`, folder, isWanted)
-  const { dependencies = {} } = readJson('package.json', isPackage, await readFile(join(folder, 'package.json')))
-  for (const needed of Object.keys(dependencies)) await addPackage(tree, needed, folder, done)
-}
-
-/** The folder of an installed package; not all of them let their package.json be asked for. */
-function packageFolder(name: string, from: string): string {
-  const places = createRequire(join(from, 'x.js')).resolve.paths(name) ?? []
-  const found = places.map((place) => join(place, name)).find((place) => existsSync(join(place, 'package.json')))
-  if (found === undefined)
-    throw new MeshError('USAGE', `the package ${name}, which mesh needs, is not installed beside ${dirname(from)}`)
-  return found
+  await tree.copyFolder('/mesh', folder, () => true)
+  const prebuilds = `classic-level/prebuilds/linux-${process.arch}/${ADDON}`
+  const places = createRequire(join(bundle, 'x.js')).resolve.paths(prebuilds) ?? []
+  // In the Debian package it lies beside the bundle.
+  const inPlaces = [join(bundle, ADDON), ...places.map((place) => join(place, prebuilds))]
+  const addon = inPlaces.find((path) => existsSync(path))
+  if (addon === undefined)
+    throw new MeshError('USAGE', `${prebuilds}, which mesh needs, is not installed beside ${bundle}`)
+  await tree.copy(`/mesh/${ADDON}`, addon)
 }

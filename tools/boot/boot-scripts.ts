@@ -32,8 +32,9 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs -o mode=755 run /run
 mkdir -p /tmp /dev/shm /run/lab-mesh ${AGENT_STATE} ${SYSTEM_ROOT}
 mkfifo ${STATE_PIPE}
+echo 'mesh: init' >/dev/kmsg
 /lib/mesh/disks &
-node ${nodeFlags.join(' ')} /mesh/mesh.js boot run 2>/run/lab-mesh/errors
+node ${nodeFlags.join(' ')} /mesh/agent.js 2>/run/lab-mesh/errors
 code=$?
 if [ $code = 0 ] && read -r device < ${HANDOVER_FILE} && grep -q " ${SYSTEM_ROOT} " /proc/mounts; then
   rm ${HANDOVER_FILE}
@@ -58,13 +59,30 @@ while :; do sleep 3600; done
 `
 }
 
-/** Loads the drivers of what the kernel has found, until the state partition is there, and mounts it. At most 30 s. */
+/**
+ * Loads the drivers of what the kernel has found, until the state partition is there, and mounts it. At most 30 s. NVMe, SATA and virtio
+ * are looked for first, in the way that takes least time; what else there may be in the way of modprobe.
+ */
 export const DISKS_SCRIPT = `#!/bin/busybox sh
 . /lib/mesh/drivers
-modprobe -a loop dm_mod dm_era crc32c_generic ext4
+for file in /sys/bus/pci/devices/*/modalias; do
+  read -r alias <"$file" 2>/dev/null || continue
+  case "$alias" in
+  pci:v00001AF4*) quick virtio_pci ;;
+  *bc01sc08*) quick nvme ;;
+  *bc01sc06*) quick ahci sd_mod ;;
+  esac
+done
+for file in /sys/bus/virtio/devices/*/modalias; do
+  read -r alias <"$file" 2>/dev/null || continue
+  case "$alias" in
+  virtio:d00000002*) quick virtio_blk ;;
+  virtio:d00000008*) quick virtio_scsi sd_mod ;;
+  esac
+done
+quick crc32c_generic ext4 loop dm_era
 tries=0
 while [ $tries -lt 300 ]; do
-  load 'pci:*bc01*' 'pci:*bc0[8C]sc0[35]*' 'pci:v00001AF4*' 'virtio:d0000000[28]*' 'usb:*ic0[38]*' 'scsi:*' 'mmc:*' 'hid:*' 'vmbus:*' 'acpi:*'
   found=$(grep -lx "PARTNAME=${STATE_LABEL}" /sys/class/block/*/uevent 2>/dev/null)
   case "$found" in
   *uevent*uevent*) echo "several partitions are named ${STATE_LABEL}" >${STATE_PIPE}; exit ;;
@@ -75,14 +93,24 @@ while [ $tries -lt 300 ]; do
     exit
     ;;
   esac
+  # The disks that were looked for first may need a moment.
+  [ $tries -lt 3 ] || load 'pci:*bc01*' 'pci:*bc0[8C]sc0[35]*' 'virtio:d0000000[28]*' 'usb:*ic0[38]*' 'scsi:*' 'mmc:*' 'hid:*' 'vmbus:*' \
+    'pci:v00001AF4*' 'acpi:80860F1*' 'acpi:INT3[34]*' 'acpi:PNP0D40*' 'acpi:AMDI0040*'
   tries=$((tries + 1))
   sleep 0.1
 done
 echo "no partition is named ${STATE_LABEL}" >${STATE_PIPE}
 `
 
-/** A function that loads what the kernel’s devices ask for, once each: \`load PATTERN…\`. */
+/** Functions: \`load PATTERN…\` loads what the kernel’s devices ask for, once each; \`quick NAME…\` loads modules by name. */
 export const DRIVERS_SCRIPT = `loaded=' '
+quick() {
+  for name in "$@"; do
+    case "$loaded" in *" $name "*) continue ;; esac
+    loaded="$loaded$name "
+    while read -r path; do insmod "$path" 2>/dev/null; done </lib/mesh/order/$name
+  done
+}
 load() {
   for file in $(find /sys/devices -name modalias); do
     read -r alias <"$file" 2>/dev/null || continue

@@ -13,7 +13,7 @@ import { basename, dirname, join } from 'node:path'
 import { makePath } from '../../node/state/make-path.ts'
 import { digestOf, toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
-import { addBootScripts, agentTree } from './agent-tree.ts'
+import { addBootProgram, agentTree } from './agent-tree.ts'
 import { AGENT_CONFIG } from './boot-scripts.ts'
 import { runBuildTool } from './build-tool.ts'
 import { makeDiskImage } from './disk-image.ts'
@@ -50,7 +50,7 @@ interface BuildAgentOptions {
 }
 
 /** A kernel and the folder of its modules, `…/lib/modules/VERSION`. */
-interface KernelFiles {
+export interface KernelFiles {
   readonly image: string
   readonly modules: string
 }
@@ -75,8 +75,8 @@ export async function buildAgent(options: BuildAgentOptions): Promise<BuiltAgent
   await makePath(out)
   const work = await mkdtemp(join(tmpdir(), 'mesh-boot-'))
   try {
-    const tree = await agentTree({ bundle: options.bundle, stripped: true })
-    addBootScripts(tree, options.nodeFlags)
+    const tree = await agentTree({ stripped: true })
+    await addBootProgram(tree, options.bundle, options.nodeFlags)
     await addModules(tree, {
       folder: kernel.modules,
       names: Object.values(AGENT_MODULES).flat(),

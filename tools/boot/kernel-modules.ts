@@ -5,6 +5,22 @@ import { MeshError } from '../../protocol/errors.ts'
 import { runBuildTool } from './build-tool.ts'
 import type { FileTree } from './file-tree.ts'
 
+/**
+ * Modules that the agent’s scripts load by name, without modprobe: it reads all its lists each time, which takes longer than loading.
+ */
+const QUICK_MODULES = [
+  'ext4',
+  'crc32c_generic',
+  'loop',
+  'dm_era',
+  'virtio_pci',
+  'virtio_blk',
+  'virtio_scsi',
+  'sd_mod',
+  'nvme',
+  'ahci',
+]
+
 /** Drivers that the agent holds, by what they are for. Each brings the modules that it needs. */
 export const AGENT_MODULES = {
   /** Disks: NVMe (also behind Intel’s VMD), SATA, virtual ones, USB, SD cards and eMMC. */
@@ -96,6 +112,11 @@ export async function addModules(
   if (!modules.has('ext4') && !builtIn.has('ext4'))
     throw new MeshError('USAGE', `${folder} is not the folder of a kernel’s modules: it has no ext4`)
   for (const { path, content } of modules.values()) tree.write(`${place}/${path}`, content)
+  for (const name of QUICK_MODULES) {
+    const module = modules.get(name)
+    const order = module === undefined ? [] : [module.path, ...needsOf(module, modules)].toReversed()
+    tree.write(`/lib/mesh/order/${name}`, order.map((path) => `${place}/${path}\n`).join(''))
+  }
   for (const [name, lines] of Object.entries(lists(modules))) tree.write(`${place}/${name}`, lines.join(''))
   if (firmware !== undefined) await addFirmware(tree, [...modules.values()], firmware)
 }
@@ -152,23 +173,24 @@ const softOf = ({ says }: Module): string[] =>
     .flatMap((value) => value.split(/\s+/))
     .filter((word) => word !== '' && !word.endsWith(':'))
 
+/** What a module needs. It can be loaded from the last to the first: each stands before those that it needs itself. */
+function needsOf(module: Module, modules: ReadonlyMap<string, Module>, found: string[] = []): string[] {
+  for (const name of listOf(module, 'depends')) {
+    const other = modules.get(plain(name))
+    if (other === undefined || found.includes(other.path)) continue
+    needsOf(other, modules, found)
+    found.unshift(other.path)
+  }
+  return found
+}
+
 /** What depmod would write of these modules, as modprobe of busybox reads it. */
 function lists(modules: ReadonlyMap<string, Module>): Record<string, string[]> {
   const sorted = [...modules.values()].toSorted((a, b) => (a.path < b.path ? -1 : 1))
-  // modprobe loads them from the last to the first, so each stands before those that it needs itself.
-  const needs = (module: Module, found: string[] = []): string[] => {
-    for (const name of listOf(module, 'depends')) {
-      const other = modules.get(plain(name))
-      if (other === undefined || found.includes(other.path)) continue
-      needs(other, found)
-      found.unshift(other.path)
-    }
-    return found
-  }
   return {
     'modules.dep': sorted.map(
       (module) =>
-        `${module.path}:${needs(module)
+        `${module.path}:${needsOf(module, modules)
           .map((path) => ` ${path}`)
           .join('')}\n`,
     ),

@@ -75,6 +75,9 @@ describe('kernel modules', () => {
     expect(files.get(`${place}/modules.dep`)).toContain(
       'kernel/ext4.ko: kernel/mbcache.ko kernel/jbd2.ko kernel/crc16.ko\n',
     )
+    const order = ['crc16', 'jbd2', 'mbcache', 'ext4'].map((name) => `/${place}/kernel/${name}.ko\n`).join('')
+    expect(files.get('lib/mesh/order/ext4')).toBe(order)
+    expect(files.get('lib/mesh/order/nvme')).toBe('')
     expect(files.get(`${place}/modules.alias`)).toBe('alias crypto-crc32c crc32c_intel\nalias fs-ext4 ext4\n')
     expect(files.get(`${place}/modules.softdep`)).toBe('softdep ext4 pre: crc32c\n')
   })

@@ -37,6 +37,7 @@ const DEFAULT_ERA = 'lab'
  * `/init` start it. It does not return otherwise: by the policy it waits, tries again, or starts the system as it is.
  */
 export async function runAgent({ agent, stateDir, signal }: Context, options: RunAgentOptions): Promise<void> {
+  note('the agent runs')
   const screen = new BootScreen(options, kernelConsoles(process.stdout.columns || 80))
   screen.show({ at: 'starting' })
   const report = (event: AgentEvent): void => {
@@ -57,7 +58,9 @@ export async function runAgent({ agent, stateDir, signal }: Context, options: Ru
   })
   const place = readFile(STATE_PIPE, 'utf8')
   const attempt = async (): Promise<StartedSystem> => {
-    assertMounted((await place).trim())
+    const said = (await place).trim()
+    note(`state partition: ${said}`)
+    assertMounted(said)
     screen.show({ at: 'checking' })
     return startSystem(await start())
   }
@@ -66,6 +69,7 @@ export async function runAgent({ agent, stateDir, signal }: Context, options: Ru
     options,
     signal,
   })
+  note(`the root is mounted from ${started.device}`)
   screen.show({ at: 'handing' })
   await network.end()
   await screen.close()
@@ -136,6 +140,8 @@ async function eraOf(stateDir: string): Promise<string> {
   const config = await readLogConfig(stateDir)
   return config?.source === 'dm-era' ? config.name : DEFAULT_ERA
 }
+
+const note = (text: string): void => log({ type: 'note', text })
 
 /** Into the kernel’s log, which the system takes over into its own. */
 function log(event: AgentEvent): void {

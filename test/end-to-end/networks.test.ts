@@ -94,6 +94,43 @@ describe.skipIf(why !== undefined)('networks as they are', { timeout: 240_000 },
     expect((await invite(lan, 'dead')).warning).toMatch(/another machine cannot join by this token.*127\.0\.0\.1/)
   })
 
+  it('machines that know only the site find its master by multicast DNS, also beside lab machines, and are told apart', async () => {
+    const lan = await twoMachines()
+    await lan.addMachine('pc2')
+    await lan.cable('pc2', '10.78.0.3/24')
+    await seed(lan, 'bare')
+    const ask = async (...args: string[]): Promise<MeshEvent> =>
+      (await lan.mesh('boss', ...args, '--state', dir('bare', 'boss')).exited).result!
+    const { siteId } = await ask('machines')
+    const enrol = async (machine: string): Promise<MeshProcess> => {
+      const disk = dir(`bare-${machine}.img`)
+      await writeFile(disk, new Uint8Array(model.byteLength))
+      const state = ['--state', dir('bare', machine)]
+      return lan.mesh(machine, 'enrol', '--site-id', String(siteId), '--disk', disk, '--name', machine, ...state)
+    }
+    const waiting = async (count: number): Promise<MeshEvent[]> => {
+      for (;;) {
+        const machines = (await ask('machines')).machines as unknown as MeshEvent[]
+        if (machines.length === count) return machines
+      }
+    }
+    const first = await enrol('pc1')
+    expect(await waiting(1)).toMatchObject([{ name: 'pc1', address: '10.78.0.2', mac: [expect.any(String)] }])
+    expect(await ask('approve', 'pc1')).toMatchObject({ machines: [{ name: 'pc1', wipe: false }] })
+    expect((await first.exited).result).toMatchObject({ event: 'enrolled', name: 'pc1' })
+    await expectRestored('bare', await on(lan, 'bare', 'restore').exited)
+    const up = on(lan, 'bare', 'up')
+    await up.event('listening')
+
+    const second = await enrol('pc2')
+    expect(await waiting(1)).toMatchObject([{ name: 'pc2', address: '10.78.0.3' }])
+    expect((await waiting(1))[0]).not.toHaveProperty('replaces')
+    expect(await ask('approve', '--all')).toMatchObject({ machines: [{ name: 'pc2' }], left: [] })
+    expect((await second.exited).result).toMatchObject({ name: 'pc2' })
+    const members = (await ask('peers')).peers as unknown as MeshEvent[]
+    expect(members.map(({ name }) => name).sort()).toEqual(['pc1', 'pc2'])
+  })
+
   it('a machine that was switched off, or that moved, does not stay connected; both are found again', async () => {
     const lan = await twoMachines()
     const master = await seed(lan, 'moved')

@@ -1,5 +1,6 @@
-import { createHash } from 'node:crypto'
+import { createHash, createPublicKey, verify } from 'node:crypto'
 import type { Connection, Stream } from '@libp2p/interface'
+import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import type { Libp2p } from 'libp2p'
 import { stockNode } from '../support/stock-node.ts'
@@ -11,6 +12,7 @@ import { stockNode } from '../support/stock-node.ts'
 
 const EXCHANGE = '/lab-mesh/exchange/2'
 const JOIN = '/lab-mesh/join/1'
+const METADATA = '/lab-mesh/metadata/1'
 const KIND = {
   hello: 1,
   have: 2,
@@ -24,6 +26,9 @@ const KIND = {
   found: 12,
   joinRequest: 16,
   joinReply: 17,
+  enrolRequest: 18,
+  enrolReply: 19,
+  fileRequest: 24,
 } as const
 const GRANULE = 4096
 const DIGEST = 32
@@ -141,6 +146,68 @@ export class Stranger {
     if (reply?.kind !== KIND.joinReply || reply.fields.has(1)) throw new Error(`refused: ${reply?.fields.get(2)}`)
     await frames.close()
     return master
+  }
+
+  /**
+   * Asks whoever listens at an address to be enrolled, without a token, once it has proven to be the master of the site. Returns its
+   * peer id, the code of the own key, and how to ask; what comes of asking is a number of the table of states.
+   */
+  async enrol(
+    address: string,
+    siteId: string,
+    mac: string,
+  ): Promise<{ master: string; code: string; ask: (enrol: boolean) => Promise<number> }> {
+    this.#siteId = Buffer.from(siteId, 'hex')
+    const connection = await this.#node.dial(multiaddr(address))
+    const master = connection.remotePeer.toString()
+    const request = async (fields: Fields): Promise<Read> => {
+      const frames = new Frames(await connection.newStream(JOIN))
+      frames.send(KIND.enrolRequest, [[1, this.#siteId], ...fields])
+      const reply = await frames.next()
+      await frames.close()
+      if (reply?.kind !== KIND.enrolReply || reply.fields.has(1)) throw new Error(`refused: ${reply?.fields.get(2)}`)
+      return reply.fields
+    }
+    const proof = await request([])
+    const machine = this.#node.peerId.toString()
+    const text = `{"machine":"${machine}","master":"${master}","site":"${siteId}"}`
+    const [by, signature] = [bytesOf(proof, 9).toString(), Buffer.from(bytesOf(proof, 10).toString(), 'base64url')]
+    const key = peerIdFromString(by).publicKey?.raw ?? new Uint8Array()
+    const jwk = { kty: 'OKP', crv: 'Ed25519', x: Buffer.from(key).toString('base64url') }
+    const isSigned = verify(
+      undefined,
+      Buffer.from(`lab-mesh/master/1\n${text}`),
+      createPublicKey({ key: jwk, format: 'jwk' }),
+      signature,
+    )
+    if (!isSigned || !(await this.#timestampKeys(master)).includes(Buffer.from(key).toString('hex')))
+      throw new Error('that is not the master')
+    const facts: Fields = [
+      [1, 'stranger'],
+      [2, mac],
+    ]
+    const ask = async (enrol: boolean): Promise<number> =>
+      numberOf(await request([[2, message(facts)], ...(enrol ? [[3, 1] as const] : [])]), 3)
+    return { master, code: codeOf(machine), ask }
+  }
+
+  /** Of a site that has had one root; hexadecimal. */
+  async #timestampKeys(master: string): Promise<string[]> {
+    const root = await this.file(master, '1.root.json')
+    if (root === undefined || !sha256(root).equals(this.#siteId)) throw new Error('that is another site')
+    const { signed } = JSON.parse(root.toString()) as {
+      signed: { keys: Record<string, { keyval: { public: string } }>; roles: { timestamp: { keyids: string[] } } }
+    }
+    return signed.roles.timestamp.keyids.flatMap((id) => signed.keys[id]?.keyval.public ?? [])
+  }
+
+  /** A file of the metadata protocol; undefined if the peer has none of that name for us. */
+  async file(peerId: string, name: string): Promise<Buffer | undefined> {
+    const frames = new Frames(await this.#connectionTo(peerId).newStream(METADATA))
+    frames.send(KIND.fileRequest, [[1, name]])
+    const reply = await frames.next()
+    await frames.close()
+    return reply !== undefined && numberOf(reply.fields, 1) === 1 ? reply.payload : undefined
   }
 
   /** Connects to a machine as soon as it listens. */
@@ -342,6 +409,18 @@ class Asking {
     }
     return whole
   }
+}
+
+/** Ten characters of five bits each, the highest first. */
+function codeOf(peerId: string): string {
+  const bits = [...sha256(Buffer.from(`lab-mesh/code/1\n${peerId}`))]
+    .map((byte) => byte.toString(2).padStart(8, '0'))
+    .join('')
+  const code = Array.from(
+    { length: 10 },
+    (_, i) => '0123456789ABCDEFGHJKMNPQRSTVWXYZ'[Number.parseInt(bits.slice(5 * i, 5 * i + 5), 2)],
+  )
+  return `${code.slice(0, 5).join('')}-${code.slice(5).join('')}`
 }
 
 function imageOf(fields: Read): Image {

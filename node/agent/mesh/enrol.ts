@@ -58,6 +58,8 @@ export async function enrol(options: EnrolOptions): Promise<Enrolled> {
   const before = await rememberedMachine(stateDir)
   const disk = options.disk ?? before?.disk
   if (disk === undefined) throw new MeshError('USAGE', 'give the --disk that is to be restored')
+  if (options.mdns === false && options.master.length === 0)
+    throw new MeshError('USAGE', 'without multicast DNS the master is found only at --master')
   const { device, identity } = await lookAtDisk(disk, options)
   const isOwn = before?.diskIdentity !== undefined && compareDisks(before.diskIdentity, identity) === 'same'
   const facts = { ...(await factsOf(disk, options.name)), ...(isOwn ? { holds: '' } : {}) }

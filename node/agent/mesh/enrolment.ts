@@ -12,7 +12,7 @@ import { isMacAddress } from '../../trust/members.ts'
 import type { SiteSigner } from '../../trust/site-signer.ts'
 import type { TrustStore } from '../../trust/trust-store.ts'
 import type { Admission } from './admission.ts'
-import { ENROL_PACE_MS, GUEST_MS } from './limits.ts'
+import { ENROL_AGAIN_MS, ENROL_PACE_MS, GUEST_MS } from './limits.ts'
 
 type JoinRequest = Extract<Message, { type: 'join-request' }>
 
@@ -31,6 +31,8 @@ export class Enrolment {
   readonly #admission: Pick<Admission, 'answer'>
   /** Peers that may read the metadata, and until when, of performance.now. */
   readonly #guests = new Map<string, number>()
+  /** Who is being answered without a token. */
+  readonly #asking = new Set<string>()
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(options: {
@@ -63,10 +65,7 @@ export class Enrolment {
         const reply = await this.#inTurn(() => this.#admit(peerId, message), { site: this.#site })
         await stream.send({ type: 'join-reply', ...reply })
       } else if (message.type === 'enrol-request') {
-        // A stranger that asks as fast as it can is slowed down.
-        await sleep(ENROL_PACE_MS)
-        const reply = await this.#inTurn(() => this.#ask(peerId, message, address), { state: 'later' } as const)
-        await stream.send({ ...reply, type: 'enrol-reply' })
+        await stream.send({ ...(await this.#answerStranger(peerId, message, address)), type: 'enrol-reply' })
       } else {
         throw new MeshError('PROTOCOL_VIOLATION', `${peerId} sent ${message.type} on the join protocol`)
       }
@@ -123,6 +122,18 @@ export class Enrolment {
     await this.#invitations.redeem(request.secret, id)
     this.#joined({ id, name: request.name })
     return { site, role, checked: false }
+  }
+
+  /** A stranger that asks as fast as it can, or on several streams at once, is slowed down. */
+  async #answerStranger(id: string, request: EnrolRequest, address: string): Promise<Omit<EnrolReply, 'type'>> {
+    if (this.#asking.has(id)) return { state: 'later', waitMs: ENROL_AGAIN_MS }
+    this.#asking.add(id)
+    try {
+      await sleep(ENROL_PACE_MS)
+      return await this.#inTurn(() => this.#ask(id, request, address), { state: 'later' } as const)
+    } finally {
+      this.#asking.delete(id)
+    }
   }
 
   /** Whoever is approved may look at the signed metadata before it enrols, as one with a token may. */

@@ -5,7 +5,7 @@ import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import type { MeshHost } from '../../net/host.ts'
 import { checkMaster } from '../../trust/master-proof.ts'
 import { knownCode } from './enrolment.ts'
-import { MAX_CANDIDATES } from './limits.ts'
+import { CANDIDATES_AT_A_TIME, MAX_CANDIDATES } from './limits.ts'
 import { withMetadataFrom } from './metadata-sync.ts'
 
 /** The master of the site: proven, and connected. */
@@ -55,15 +55,22 @@ export class MasterFinder {
       })
       if (found !== undefined) return found
     }
-    for (const [peerId, addresses] of this.#seen) {
-      const found = await this.#try(addresses.join(', '), async () => {
-        await this.#host.connect(peerId, addresses)
-        await this.#prove(peerId)
-        return { peerId, addresses }
-      })
+    const seen = [...this.#seen]
+    for (let at = 0; at < seen.length; at += CANDIDATES_AT_A_TIME) {
+      const some = seen.slice(at, at + CANDIDATES_AT_A_TIME)
+      const tried = await Promise.all(some.map(([peerId, addresses]) => this.#trySeen(peerId, addresses)))
+      const found = tried.find((one) => one !== undefined)
       if (found !== undefined) return found
     }
     return undefined
+  }
+
+  #trySeen(peerId: string, addresses: readonly string[]): Promise<FoundMaster | undefined> {
+    return this.#try(addresses.join(', '), async () => {
+      await this.#host.connect(peerId, addresses)
+      await this.#prove(peerId)
+      return { peerId, addresses }
+    })
   }
 
   async #try(where: string, run: () => Promise<FoundMaster>): Promise<FoundMaster | undefined> {

@@ -39,15 +39,18 @@ export const WAITING_FORGOTTEN_MS = 120_000
 export const ENROL_LATER_MS = 30_000
 /** A machine never asks more often than this, and never less often than that, whatever it is told. */
 export const ENROL_AGAIN_BOUNDS_MS = [250, 60_000] as const
-/** The master answers one stream of a stranger no faster than this. */
+/** The master answers one stranger no faster than this. */
 export const ENROL_PACE_MS = 100
 /** Connections of strangers that the master has at one time, in all and from one address, and how long one of them lasts. */
 export const MAX_STRANGERS = 256
 export const MAX_STRANGERS_PER_ADDRESS = 128
 export const STRANGER_MS = 120_000
+/** Connections that one of them has: a second one may come while the first is being ended. */
+export const MAX_STRANGER_CONNECTIONS = 2
 /** A refusal holds for 30 days, or until the machine is approved. */
 export const REFUSAL_MS = 30 * 24 * 3600 * 1000
 /** An approval of a machine that waits holds for so long, so that a machine that is being started anew still finds it. */
 export const APPROVAL_MS = 3600 * 1000
-/** Peers that say they are of the site, of which a machine that looks for the master remembers the addresses. */
+/** Peers that say they are of the site, of which a machine that looks for the master remembers the addresses, and how many it asks at a time. */
 export const MAX_CANDIDATES = 256
+export const CANDIDATES_AT_A_TIME = 16

@@ -347,10 +347,12 @@ export class MeshNode {
     })
     host.onConnection((peerId, connections) => {
       if (this.#machine.isMember(peerId)) this.identities.connected(peerId, connections)
+      else this.strangers.connection(peerId, connections)
     })
     host.onDiscover((peerId, addresses) => {
       if (peerId === this.peerId) this.identities.seen(addresses, this.addresses())
-      else this.#learn(peerId, addresses)
+      // A stranger that the gate admits is not dialled, and anybody can make ids up.
+      else if (this.#machine.isMember(peerId)) this.#learn(peerId, addresses)
     })
     trust.onChange(() => this.#trustChanged())
     host.network.onChange(() => this.#networkChanged())

@@ -1,4 +1,4 @@
-import { MAX_STRANGERS, MAX_STRANGERS_PER_ADDRESS, STRANGER_MS } from './limits.ts'
+import { MAX_STRANGER_CONNECTIONS, MAX_STRANGERS, MAX_STRANGERS_PER_ADDRESS, STRANGER_MS } from './limits.ts'
 
 /**
  * Connections of peers that are no members: to ask whether they may become one. There are few of them at a time, few of one address,
@@ -36,6 +36,11 @@ export class Strangers {
       if (this.#isStranger(peerId)) this.#disconnect(peerId)
     }, STRANGER_MS).unref()
     this.#connected.set(peerId, { address, timer })
+  }
+
+  /** A peer has so many connections now. */
+  connection(peerId: string, connections: number): void {
+    if (connections > MAX_STRANGER_CONNECTIONS && this.#isStranger(peerId)) this.#disconnect(peerId)
   }
 
   /** A peer is connected no longer. */

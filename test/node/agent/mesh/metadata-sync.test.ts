@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { MetadataSync, serveMetadata } from '../../../../node/agent/mesh/metadata-sync.ts'
+import { MetadataSync, rootsOf, serveMetadata } from '../../../../node/agent/mesh/metadata-sync.ts'
 import type { FrameStream } from '../../../../node/net/frame-stream.ts'
 import { TrustStore } from '../../../../node/trust/trust-store.ts'
 import { streamPair } from '../../../fakes/frame-stream-pair.ts'
@@ -8,6 +8,21 @@ import { useTempDir } from '../../../support/temp-dir.ts'
 
 describe('MetadataSync', () => {
   const dir = useTempDir()
+
+  it('gives strangers root metadata, and nothing else', async () => {
+    const { trust } = await makeSite(dir('roots'))
+    const roots = rootsOf(trust)
+    expect(await roots.file('1.root.json')).toEqual(await trust.file('1.root.json'))
+    for (const name of [
+      'timestamp.json',
+      '1.snapshot.json',
+      '1.targets.json',
+      '1.members.json',
+      'root.json',
+      '2.root.json',
+    ])
+      expect(await roots.file(name), name).toBeUndefined()
+  })
 
   it('takes newer metadata from whoever has it, and asks a peer that only claims it ever less often', async () => {
     const { signer, trust } = await makeSite(dir())

@@ -1,5 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { MAX_STRANGERS, MAX_STRANGERS_PER_ADDRESS, STRANGER_MS } from '../../../../node/agent/mesh/limits.ts'
+import {
+  MAX_STRANGER_CONNECTIONS,
+  MAX_STRANGERS,
+  MAX_STRANGERS_PER_ADDRESS,
+  STRANGER_MS,
+} from '../../../../node/agent/mesh/limits.ts'
 import { Strangers } from '../../../../node/agent/mesh/strangers.ts'
 
 describe('Strangers', () => {
@@ -31,6 +36,11 @@ describe('Strangers', () => {
     expect(sent).not.toContain('member')
     // All but a0, which became a member, and a1, which has gone; and the one that found no room.
     expect(sent).toHaveLength(MAX_STRANGERS - 2 + 1)
+    sent.length = 0
+    strangers.connection('b0', MAX_STRANGER_CONNECTIONS)
+    strangers.connection('member', MAX_STRANGER_CONNECTIONS + 1)
+    strangers.connection('b0', MAX_STRANGER_CONNECTIONS + 1)
+    expect(sent).toEqual(['b0'])
     strangers.stop()
   })
 })

@@ -96,9 +96,11 @@ export class Admission {
     const { members } = this.#options.trust.view()
     const others = members.filter((member) => member.id !== id)
     const before = knownAs(facts, others)
-    const name = terms.name ?? before?.name ?? facts.name
-    const site = terms.site ?? (terms.group === undefined ? before?.site : undefined) ?? this.#options.site
-    const place = { role: 'machine', site, group: terms.group ?? before?.group ?? site } as const
+    // A member asks once more if it did not hear the answer.
+    const was = members.find((member) => member.id === id) ?? before
+    const name = terms.name ?? was?.name ?? facts.name
+    const site = terms.site ?? (terms.group === undefined ? was?.site : undefined) ?? this.#options.site
+    const place = { role: 'machine', site, group: terms.group ?? was?.group ?? site } as const
     const wipe = terms.wipe === true
     const problem = this.#problem(facts, { name, terms, others, before, key })
     return {
@@ -156,11 +158,10 @@ export class Admission {
     const type = 'enrol-reply'
     const found = this.#found(id, facts)
     const member = this.#options.trust.view().memberById(id)
-    if (member !== undefined) {
-      // It did not hear the answer.
+    const wiped = found?.key === `id:${id}` && found.approval.wipe === true
+    if (member !== undefined && (facts.holds === '' || wiped)) {
       const { name, site, group } = member
-      const wipe = found?.key === `id:${id}` && found.approval.wipe === true
-      return { type, state: enrol ? 'enrolled' : 'approved', name, site, group, wipe }
+      return { type, state: enrol ? 'enrolled' : 'approved', name, site, group, wipe: wiped }
     }
     if (found?.approval.decision === 'refuse') {
       this.#room.heard(id, facts, address)

@@ -53,6 +53,12 @@ describe('Admission', () => {
     expect(await ask('a', factsOf('pc1'))).toMatchObject({ state: 'enrolled', ...asked })
     // The answer was lost.
     expect(await ask('a', factsOf('pc1'))).toMatchObject({ state: 'enrolled', ...asked })
+    // Its disk was exchanged meanwhile, and nobody has said that this one may be wiped.
+    await approve('id:a')
+    const other = factsOf('pc1', { holds: 'ext4' })
+    expect(await ask('a', other)).toMatchObject({ state: 'waiting', why: expect.stringMatching(/of pc01 holds ext4/) })
+    await approve('id:a', { wipe: true })
+    expect(await ask('a', other)).toMatchObject({ state: 'enrolled', ...asked })
     await approve('mac:02:00:5e:10:00:02', { name: 'pc02' })
     expect(await ask('b', factsOf('x', { ...OTHER_CARD, serial: '' }))).toMatchObject({
       state: 'enrolled',

@@ -148,20 +148,19 @@ export class MeshHost {
   }
 
   /** Connects to whoever answers at an address, and tells its peer id. Errors: PEERS_UNREACHABLE, ADDRESS_INVALID. */
-  async meet(address: string, signal?: AbortSignal): Promise<string> {
-    const where = parseAddress(address)
+  async meet(address: string): Promise<string> {
+    const where = parseAddress(address).toString()
     try {
-      const connection = await this.#node.services.dial(
-        undefined,
-        where.toString(),
-        withDeadline(signal),
-        () => undefined,
-      )
-      return connection.remotePeer.toString()
-    } catch (cause) {
-      throw new MeshError('PEERS_UNREACHABLE', `nobody answers at ${address}: ${reasonsOf(cause).join('; ')}`, {
-        cause,
+      const { value } = await raceAddresses<Connection>([where], {
+        attempt: (one, stop, answered) => this.#node.services.dial(undefined, one, stop, answered),
+        discard: (connection) => void connection.close().catch(() => undefined),
+        signal: withDeadline(undefined),
       })
+      return value.remotePeer.toString()
+    } catch (cause) {
+      const reasons = cause instanceof AllFailed ? [...cause.failures.values()] : [cause]
+      const why = [...new Set(reasons.flatMap(reasonsOf))].join('; ')
+      throw new MeshError('PEERS_UNREACHABLE', `nobody answers at ${address}: ${why}`, { cause })
     }
   }
 

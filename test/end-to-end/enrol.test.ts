@@ -84,6 +84,8 @@ describe('a machine without a token', () => {
     const approved = await lab.ok('master', ['approve', '--code', String(seen.code).toLowerCase(), '--group', 'lab-a'])
     expect(approved).toMatchObject({ machines: [{ name: 'pc1', code: seen.code, wipe: false }], left: [] })
     expect(await ended(again, 0)).toMatchObject({ event: 'enrolled', name: 'pc1', group: 'lab-a', mayWipe: false })
+    // It was connected all the time.
+    expect(again.events.flatMap(({ event, why }) => (event === 'waiting' ? [why] : []))).toEqual([''])
     expect(await members()).toEqual(['pc1'])
     expect(await listed()).toEqual([])
     expect(await lab.ok('pc1', ['restore'])).toMatchObject({ verified: true })

@@ -12,7 +12,7 @@ import { isMacAddress } from '../../trust/members.ts'
 import type { SiteSigner } from '../../trust/site-signer.ts'
 import type { TrustStore } from '../../trust/trust-store.ts'
 import type { Admission } from './admission.ts'
-import { ENROL_AGAIN_MS, ENROL_PACE_MS, GUEST_MS } from './limits.ts'
+import { ENROL_PACE_MS, GUEST_MS } from './limits.ts'
 
 type JoinRequest = Extract<Message, { type: 'join-request' }>
 
@@ -31,8 +31,8 @@ export class Enrolment {
   readonly #admission: Pick<Admission, 'answer'>
   /** Peers that may read the metadata, and until when, of performance.now. */
   readonly #guests = new Map<string, number>()
-  /** Who is being answered without a token. */
-  readonly #asking = new Set<string>()
+  /** Who is being answered without a token, and when that is over. */
+  readonly #asking = new Map<string, Promise<void>>()
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(options: {
@@ -126,14 +126,17 @@ export class Enrolment {
 
   /** A stranger that asks as fast as it can, or on several streams at once, is slowed down. */
   async #answerStranger(id: string, request: EnrolRequest, address: string): Promise<Omit<EnrolReply, 'type'>> {
-    if (this.#asking.has(id)) return { state: 'later', waitMs: ENROL_AGAIN_MS }
-    this.#asking.add(id)
-    try {
-      await sleep(ENROL_PACE_MS)
-      return await this.#inTurn(() => this.#ask(id, request, address), { state: 'later' } as const)
-    } finally {
-      this.#asking.delete(id)
-    }
+    const before = this.#asking.get(id) ?? Promise.resolve()
+    const turn = before
+      .then(() => sleep(ENROL_PACE_MS))
+      .then(() => this.#inTurn(() => this.#ask(id, request, address), { state: 'later' } as const))
+    const over = turn.then(
+      () => undefined,
+      () => undefined,
+    )
+    this.#asking.set(id, over)
+    void over.then(() => this.#asking.get(id) === over && this.#asking.delete(id))
+    return turn
   }
 
   /** Whoever is approved may look at the signed metadata before it enrols, as one with a token may. */

@@ -92,7 +92,7 @@ export class MasterFinder {
   async #prove(master: string): Promise<void> {
     try {
       const { proof } = await askMaster(this.#host, master, { type: 'enrol-request', siteId: this.#siteId })
-      if (proof === undefined) throw new MeshError('METADATA_INVALID', 'it proves nothing')
+      if (proof === undefined) throw new MeshError('METADATA_INVALID', 'it does not prove that it is')
       const vouched = { siteId: this.#siteId, master, machine: this.#host.peerId }
       const open = (protocol: string) => this.#host.open(master, protocol)
       await withMetadataFrom(open, (fetch) => checkMaster(vouched, proof, fetch))

@@ -112,6 +112,16 @@ describe('MeshHost', () => {
     expect([boss.connected(), gone]).toEqual([[one.peerId], []])
   })
 
+  it('meets whoever answers at an address, whatever its key, unless nobody does', async () => {
+    const [a, b] = [await start('a'), await start('b')]
+    const [address = ''] = b.addresses()
+    expect(await a.meet(address)).toBe(b.peerId)
+    expect(a.addressOf(b.peerId)).toBe('127.0.0.1')
+    await b.stop()
+    expect(await codeOf((await start('c')).meet(address))).toBe('PEERS_UNREACHABLE')
+    expect(await codeOf(a.meet('/ip4/nowhere'))).toBe('ADDRESS_INVALID')
+  })
+
   it('connects nobody whom either gate refuses', async () => {
     const member = await start('a')
     const stranger = await start('stranger')

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MeshError } from '../../protocol/errors.ts'
 import {
+  DISKS_PROGRAM,
   DISKS_SCRIPT,
   DRIVERS_SCRIPT,
   initScript,
@@ -63,7 +64,7 @@ export async function addBootProgram(tree: FileTree, bundle: string, nodeFlags: 
   await addProgram(tree, bundle)
   tree.write('/init', initScript(nodeFlags), 0o755)
   tree.write('/lib/mesh/drivers', DRIVERS_SCRIPT)
-  tree.write('/lib/mesh/disks', DISKS_SCRIPT, 0o755)
+  tree.write(DISKS_PROGRAM, DISKS_SCRIPT, 0o755)
   tree.write(NETWORK_SCRIPT, NETWORK_SCRIPT_TEXT, 0o755)
   tree.write('/lib/mesh/lease', LEASE_SCRIPT, 0o755)
 }

@@ -7,6 +7,9 @@ export const HANDOVER_FILE = '/run/lab-mesh/handover'
 /** Pipe through which `/init` says where the state directory is: `mounted DEVICE`, or a reason. */
 export const STATE_PIPE = '/run/lab-mesh/state'
 
+/** Script that looks for the state partition and mounts it. */
+export const DISKS_PROGRAM = '/lib/mesh/disks'
+
 /** Where the model’s root file system is mounted before it becomes the root. */
 export const SYSTEM_ROOT = '/sysroot'
 
@@ -33,7 +36,7 @@ mount -t tmpfs -o mode=755 run /run
 mkdir -p /tmp /dev/shm /run/lab-mesh ${AGENT_STATE} ${SYSTEM_ROOT}
 mkfifo ${STATE_PIPE}
 echo 'mesh: init' >/dev/kmsg
-/lib/mesh/disks &
+${DISKS_PROGRAM} &
 node ${nodeFlags.join(' ')} /mesh/agent.js 2>/run/lab-mesh/errors
 code=$?
 if [ $code = 0 ] && read -r device < ${HANDOVER_FILE} && grep -q " ${SYSTEM_ROOT} " /proc/mounts; then

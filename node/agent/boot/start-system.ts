@@ -52,7 +52,11 @@ export async function startSystem(options: StartSystemOptions): Promise<StartedS
   await assertForThisSite(options)
   const receipt = await whenDiskIsThere(() => restoreMachine({ ...options, force: false }))
   const device = await logged(options)
-  await mountRoot(device, options)
+  await mountRoot(device, options).catch(async (error: unknown) => {
+    // Another attempt restores the disk again, and nothing may hold it then.
+    await runBootTool('dmsetup', ['remove', '--retry', options.era]).catch(() => undefined)
+    throw error
+  })
   return { event: 'started', device, receipt }
 }
 
@@ -63,7 +67,7 @@ export async function startSystem(options: StartSystemOptions): Promise<StartedS
 export async function startUnverified(options: StartSystemOptions, why: unknown): Promise<StartedSystem> {
   await assertForThisSite(options)
   const reason = why instanceof Error ? why.message : String(why)
-  const text = `the system was started although its disk is not restored: ${reason}`
+  const text = `the system was started although the agent failed: ${reason}`
   await withMachine(options, (machine) =>
     keepFailure(machine, { startedAt: Date.now(), ms: 0 }, new MeshError('BOOT_UNVERIFIED', text, { cause: why })),
   )

@@ -1,6 +1,7 @@
 import { appendFileSync, readFileSync } from 'node:fs'
-import { readFile, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { AgentNetwork } from '../../../node/agent/boot/agent-network.ts'
 import {
   type StartedSystem,
@@ -11,12 +12,13 @@ import {
 import { readLogConfig } from '../../../node/agent/log/log-config.ts'
 import type { AgentEvent } from '../../../node/agent/machine/events.ts'
 import { digestOf, toHex } from '../../../protocol/digest.ts'
-import { isMeshError, MeshError } from '../../../protocol/errors.ts'
-import { AGENT_CONFIG, HANDOVER_FILE, NETWORK_SCRIPT, STATE_PIPE, SYSTEM_ROOT } from '../../boot/boot-scripts.ts'
+import { isMeshError } from '../../../protocol/errors.ts'
+import { AGENT_CONFIG, HANDOVER_FILE, NETWORK_SCRIPT, SYSTEM_ROOT } from '../../boot/boot-scripts.ts'
 import type { Context } from '../command.ts'
 import { BootScreen, kernelConsoles } from '../screen/boot-screen.ts'
 import type { Language } from '../screen/catalogue.ts'
-import { RETRY_SECONDS } from '../screen/limits.ts'
+import { RETRY_SECONDS, UNVERIFIED_MS } from '../screen/limits.ts'
+import { StatePlace } from './state-place.ts'
 
 /** What a machine does when it cannot be restored. */
 export type FailurePolicy = 'hold' | 'retry' | 'start'
@@ -56,31 +58,24 @@ export async function runAgent({ agent, stateDir, signal }: Context, options: Ru
       return network.bringUp()
     },
   })
-  const place = readFile(STATE_PIPE, 'utf8')
+  const place = new StatePlace()
   const attempt = async (): Promise<StartedSystem> => {
-    const said = (await place).trim()
-    note(`state partition: ${said}`)
-    assertMounted(said)
+    note(`state partition: ${await place.mounted()}`)
     screen.show({ at: 'checking' })
     return startSystem(await start())
   }
-  const started = await untilStarted(attempt, async (why) => startUnverified(await start(), why), {
-    screen,
-    options,
-    signal,
-  })
+  const unverified = async (why: unknown): Promise<StartedSystem> => {
+    const started = await startUnverified(await start(), why)
+    await sleep(UNVERIFIED_MS)
+    return started
+  }
+  const started = await untilStarted(attempt, unverified, { screen, options, signal })
   note(`the root is mounted from ${started.device}`)
   screen.show({ at: 'handing' })
   await network.end()
   await screen.close()
   // The last thing that is done: without this file nothing starts.
   await writeFile(HANDOVER_FILE, `${started.device}\n`)
-}
-
-/** What `/init` says of the state partition. Errors: BOOT_STATE_MISSING with its reason. */
-export function assertMounted(said: string): void {
-  if (!said.startsWith('mounted /dev/'))
-    throw new MeshError('BOOT_STATE_MISSING', said === '' ? 'nothing is known of the state partition' : said)
 }
 
 async function untilStarted(

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { KernelFiles } from '../../tools/boot/build-agent.ts'
 
 /** A line of the guest's that is meant for us: `@@ {"event":…}`. */
@@ -15,6 +16,7 @@ const BOOT_TRIES = 3
 /** Longest time for any one thing in a guest, which is emulated and slow. */
 const EVENT_DEADLINE_MS = 120_000
 const KEPT_LINES = 60
+const SHOWN_TICK_MS = 100
 
 export interface VirtualMachineOptions {
   readonly kernel: KernelFiles
@@ -23,6 +25,10 @@ export interface VirtualMachineOptions {
   readonly drives: readonly string[]
   /** Told to the guest on its kernel's command line, as mesh.NAME=VALUE. */
   readonly tell: Readonly<Record<string, string | number>>
+  /** QEMU's options of a network card. @default none */
+  readonly network?: readonly string[]
+  /** MiB. @default 1280 */
+  readonly memory?: number
 }
 
 /** A guest that is emulated, not accelerated, so that it runs everywhere; whoever ends us ends it, too. */
@@ -50,10 +56,26 @@ export class VirtualMachine {
     }
   }
 
-  private constructor({ kernel, initramfs, drives, tell }: VirtualMachineOptions) {
+  /** A guest that has just been switched on. */
+  static start(options: VirtualMachineOptions): VirtualMachine {
+    return new VirtualMachine(options)
+  }
+
+  private constructor({ kernel, initramfs, drives, tell, network = [], memory = 1280 }: VirtualMachineOptions) {
     const told = Object.entries(tell).map(([name, value]) => `mesh.${name}=${value}`)
     const args = [
-      ...['-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '2', '-m', '1280', '-nodefaults', '-no-user-config'],
+      ...[
+        '-accel',
+        'tcg,thread=multi',
+        '-cpu',
+        'max',
+        '-smp',
+        '2',
+        '-m',
+        String(memory),
+        '-nodefaults',
+        '-no-user-config',
+      ],
       ...['-display', 'none', '-monitor', 'none', '-serial', 'stdio', '-no-reboot'],
       ...['-kernel', kernel.image, '-initrd', initramfs],
       ...['-append', `console=ttyS0 quiet panic=-1 ${told.join(' ')}`],
@@ -62,6 +84,7 @@ export class VirtualMachine {
         ...['-drive', `${drive},if=none,id=disk${i},discard=unmap`],
         ...['-device', `virtio-blk-pci,drive=disk${i},serial=lab-${i}`],
       ]),
+      ...network,
     ]
     this.#child = spawn('qemu-system-x86_64', args, { stdio: ['ignore', 'pipe', 'pipe'] })
     VirtualMachine.#running.add(this)
@@ -106,6 +129,18 @@ export class VirtualMachine {
         }
       })
     }
+  }
+
+  /** All that the console shows now, once it shows this text. Errors: the guest ended, or did not show it in time. */
+  async shown(text: string, deadlineMs = EVENT_DEADLINE_MS): Promise<string> {
+    const deadline = Date.now() + deadlineMs
+    while (!this.#tail().includes(text)) {
+      if (this.#ended) throw new Error(`the guest ended before it showed ${text}:\n${this.#tail()}`)
+      if (Date.now() >= deadline)
+        throw new Error(`the guest did not show ${text} within ${deadlineMs / 1000} s:\n${this.#tail()}`)
+      await sleep(SHOWN_TICK_MS)
+    }
+    return this.#tail()
   }
 
   /** As if the plug were pulled. */

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { Lab } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
+import { bootScenario } from './boot-scenario.ts'
 import { eraScenario } from './era-scenario.ts'
 import { buildInitramfs } from './initramfs.ts'
 import { fetchKernel } from './kernel.ts'
@@ -14,7 +15,7 @@ import { installPackages } from './packages.ts'
 import { VirtualMachine, type VirtualMachineOptions } from './virtual-machine.ts'
 
 /**
- * `npm run vm [-- --seed N --runs N] [nbd] [era]`: the slow suite. A real kernel (Debian's, emulated by QEMU, so that it runs
+ * `npm run vm [-- --seed N --runs N] [nbd] [era] [boot]`: the slow suite. A real kernel (Debian's, emulated by QEMU, so that it runs
  * everywhere) uses a disk until the plug is pulled; then the write log must know of every change.
  */
 const ROOT = join(import.meta.dirname, '../..')
@@ -23,7 +24,17 @@ const { values, positionals } = parseArgs({
   options: { seed: { type: 'string' }, runs: { type: 'string', default: '1' } },
 })
 const firstSeed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed)
-const wanted = positionals.length === 0 ? ['nbd', 'era'] : positionals
+const SCENARIOS: Readonly<
+  Record<
+    string,
+    (parts: Omit<VirtualMachineOptions, 'drives' | 'tell'> & { lab: Lab }, random: Random) => Promise<string>
+  >
+> = {
+  nbd: nbdScenario,
+  era: (parts, random) => eraScenario(parts, parts.lab.dir, random),
+  boot: ({ kernel, lab }, random) => bootScenario({ kernel, lab, full: true }, random),
+}
+const wanted = positionals.length === 0 ? Object.keys(SCENARIOS) : positionals
 const seconds = (since: number): string => `${((performance.now() - since) / 1000).toFixed(1)} s`
 
 const begun = performance.now()
@@ -57,8 +68,7 @@ async function runScenario(
   labs.add(lab)
   try {
     const random = new Random(seed)
-    const told =
-      name === 'nbd' ? await nbdScenario({ ...parts, lab }, random) : await eraScenario(parts, lab.dir, random)
+    const told = await SCENARIOS[name]!({ ...parts, lab }, random)
     console.log(`    passed in ${seconds(at)}: ${told}`)
     counts = { ...counts, passed: counts.passed + 1 }
   } catch (error) {

@@ -56,7 +56,7 @@ export interface KernelFiles {
 }
 
 /** Result of `mesh boot build`. */
-interface BuiltAgent {
+export interface BuiltAgent {
   readonly event: 'built'
   readonly site: string
   readonly siteId: string

@@ -1,0 +1,291 @@
+import assert from 'node:assert/strict'
+import { chmod, copyFile, mkdir, open, readFile, symlink, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { addressesOf } from '../../node/agent/mesh/addresses.ts'
+import { StateDirectory } from '../../node/state/state-directory.ts'
+import { ERA_BLOCK_BYTES } from '../../node/writelog/limits.ts'
+import { type BuiltAgent, buildAgent } from '../../tools/boot/build-agent.ts'
+import { whichProgram } from '../../tools/boot/build-tool.ts'
+import { FileTree } from '../../tools/boot/file-tree.ts'
+import { addModules } from '../../tools/boot/kernel-modules.ts'
+import { siteOf } from '../../tools/cli/boot/build-facts.ts'
+import type { Lab } from '../../tools/lab/local-lab.ts'
+import { NODE_FLAGS } from '../../tools/lab/node-flags.ts'
+import type { Random } from '../../tools/lab/random.ts'
+import { runTool } from '../../tools/lab/run-tool.ts'
+import { differing } from './compare-disks.ts'
+import { VirtualMachine, type VirtualMachineOptions } from './virtual-machine.ts'
+
+const MIB = 1024 ** 2
+const ROOT_BYTES = 48 * MIB
+const STATE_BYTES = 64 * MIB
+const STATE_AT = 8 * MIB
+const ROOT_AT = STATE_AT + STATE_BYTES
+/** A firmware, a kernel, a program of 110 MB and a journal under emulation, on a machine that does other things. */
+const START_DEADLINE_MS = 240_000
+/** A restore waits up to 45 s for a network whose link is new. */
+const HELD_DEADLINE_MS = 300_000
+
+/** The model’s only program. It says what it finds, and by the kernel’s command line writes until the plug is pulled. */
+const SYSTEM_INIT = `#!/bin/busybox sh
+export PATH=/bin
+read -r up idle </proc/uptime
+device=$(grep -v ^rootfs /proc/mounts | grep ' / ' | cut -d ' ' -f 1)
+said=$(dmesg | grep 'blocks restored' | tail -n 1 | sed 's/.*mesh: //')
+state=no; [ -e /var/lib/lab-mesh/machine.json ] && state=yes
+echo
+echo "@@ {\\"event\\":\\"up\\",\\"seconds\\":$up,\\"device\\":\\"$device\\",\\"said\\":\\"$said\\",\\"state\\":\\"$state\\"}"
+case "$(cat /proc/cmdline)" in
+*mesh.step=write*)
+  mount -o remount,rw / || mount -o remount,rw "$device" /
+  mkdir -p /work
+  for i in 1 2 3 4; do dd if=/dev/urandom of=/work/file$i bs=64k count=16 2>/dev/null; done
+  rm -f /etc/filler; sync
+  echo; echo '@@ {"event":"written"}'
+  while :; do echo more >>/work/log; sync; sleep 1; done
+  ;;
+esac
+poweroff -f
+`
+
+/** An ordinary start of the same system, for comparison: drivers, mount, switch. And how long Node takes in this machine. */
+const ORDINARY_INIT = `#!/bin/busybox sh
+export PATH=/bin:/sbin:/usr/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs run /run
+modprobe -a virtio_pci virtio_blk ext4 crc32c_generic
+mkdir -p /sysroot
+until mount -t ext4 -o ro /dev/vda3 /sysroot 2>/dev/null; do sleep 0.1; done
+mount --move /run /sysroot/run
+mount --move /dev /sysroot/dev
+mount --move /sys /sysroot/sys
+mount --move /proc /sysroot/proc
+exec switch_root /sysroot /sbin/init
+`
+const MEASURE_INIT = `#!/bin/busybox sh
+export PATH=/bin:/sbin:/usr/bin
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+time_node() { read -r a b </proc/uptime; node -e 0; read -r c d </proc/uptime; echo "@@ {\\"event\\":\\"node\\",\\"from\\":$a,\\"to\\":$c}"; }
+echo; time_node
+poweroff -f
+`
+
+/**
+ * A machine starts from the agent, again and again, from one disk: first with its log unknown, then clean and without a network card,
+ * then after sessions that were cut off: with a peer, and with nobody.
+ */
+export async function bootScenario(
+  parts: Pick<VirtualMachineOptions, 'kernel'> & { readonly lab: Lab; readonly full: boolean },
+  random: Random,
+): Promise<string> {
+  const { kernel, lab } = parts
+  const [image, disk, pc] = [lab.path('model.img'), lab.path('disk.img'), lab.path('pc')]
+  await makeSystem(image, lab.dir, random)
+  await lab.serve('master', ['seed', image, '--image', 'root'])
+  await prepareMachine(lab, image, pc)
+  const agent = await makeAgent(lab, kernel)
+  await makeDisk(disk, image, pc, lab.dir)
+  const agentImage = agent.files.find(({ path }) => path.endsWith('agent.img'))!.path
+  const switchOn = (step: string, network: readonly string[] = [], initramfs = agentImage): VirtualMachine =>
+    VirtualMachine.start({
+      kernel,
+      initramfs,
+      memory: 512,
+      tell: { step },
+      network,
+      drives: [`file=${disk},format=raw`],
+    })
+  const changed = async (): Promise<number> => {
+    await copyRange(disk, ROOT_AT, lab.path('root.now'), ROOT_BYTES)
+    return (await differing(image, lab.path('root.now'), ERA_BLOCK_BYTES)).count
+  }
+  const told: string[] = []
+  const up = async (guest: VirtualMachine): Promise<{ seconds: number; restored: number; fetched: number }> => {
+    const event = await guest.event('up', START_DEADLINE_MS)
+    assert.equal(event.device, '/dev/mapper/lab')
+    assert.equal(event.state, 'yes', 'the state directory is where the system has its folder')
+    const [, restored, fetched] = /: (\d+) blocks restored, (\d+) fetched$/.exec(String(event.said)) ?? []
+    assert.ok(fetched !== undefined, String(event.said))
+    return { seconds: Number(event.seconds), restored: Number(restored), fetched: Number(fetched) }
+  }
+  for (const which of ['unknown log', 'log of one start']) {
+    const guest = switchOn('idle')
+    const { seconds, fetched } = await up(guest)
+    await guest.ended()
+    assert.equal(fetched, 0)
+    assert.equal(await changed(), 0)
+    told.push(`${which}: up after ${seconds} s`)
+  }
+  const clean = switchOn('write')
+  const first = await up(clean)
+  assert.deepEqual([first.restored, first.fetched], [0, 0])
+  told.push(`clean log, no network card: up after ${first.seconds} s, nothing fetched`)
+  await clean.event('written')
+  await clean.kill()
+  const dirt = await changed()
+  assert.ok(dirt > 0)
+  const again = switchOn('idle', userNetwork())
+  const second = await up(again)
+  await again.ended()
+  assert.equal(await changed(), 0, 'the partition is the image')
+  assert.ok(second.restored >= dirt && second.fetched > 0, `${second.restored} of ${dirt} blocks`)
+  told.push(
+    `${dirt} blocks changed, one peer: up after ${second.seconds} s, ${second.restored} restored, ${second.fetched} fetched`,
+  )
+  if (!parts.full) return told.join('; ')
+  const { plain, node } = await compared(switchOn, lab, kernel, agentImage)
+  const writing = switchOn('write')
+  const { seconds } = await up(writing)
+  told.push(
+    `clean again: the agent costs ${(seconds - plain).toFixed(1)} s (${seconds} s, ordinary start ${plain} s), ${((seconds - plain) / node).toFixed(1)} times node -e 0 (${node.toFixed(2)} s)`,
+  )
+  await writing.event('written')
+  await writing.kill()
+  const held = switchOn('idle', userNetwork('restrict=on'))
+  const screen = await held.shown('Code: ', HELD_DEADLINE_MS)
+  assert.match(screen, /This computer cannot start now\./)
+  assert.match(screen, /Code: PEERS_UNREACHABLE/)
+  await assert.rejects(held.event('up', 5_000))
+  await held.kill()
+  assert.ok((await changed()) > 0)
+  told.push('nobody reachable: held with PEERS_UNREACHABLE')
+  return told.join('; ')
+}
+
+const userNetwork = (more = ''): string[] => [
+  ...['-netdev', `user,id=lan${more === '' ? '' : `,${more}`}`, '-device', 'virtio-net-pci,netdev=lan,romfile='],
+]
+
+/** Seconds to an ordinary start of the same system, and those that the first `node -e 0` takes in the same machine. */
+async function compared(
+  switchOn: (step: string, network?: readonly string[], initramfs?: string) => VirtualMachine,
+  lab: Lab,
+  kernel: VirtualMachineOptions['kernel'],
+  agentImage: string,
+): Promise<{ plain: number; node: number }> {
+  const ordinary = lab.path('ordinary.img')
+  const tree = new FileTree()
+  for (const folder of ['/proc', '/sys', '/dev', '/run']) tree.folder(folder)
+  await tree.program('/bin/busybox', await whichProgram('busybox'))
+  for (const name of ['modprobe', 'mount', 'mkdir', 'sleep', 'switch_root']) tree.link(`/sbin/${name}`, '/bin/busybox')
+  tree.write('/init', ORDINARY_INIT, 0o755)
+  await addModules(tree, { folder: kernel.modules, names: ['virtio_pci', 'virtio_blk', 'ext4', 'crc32c_generic'] })
+  await writeFile(ordinary, tree.pack())
+  const guest = switchOn('idle', [], ordinary)
+  const plain = Number((await guest.event('up', START_DEADLINE_MS)).seconds)
+  await guest.ended()
+  // The kernel unpacks one archive after the other; one that is not packed begins at a multiple of four bytes.
+  const measure = new FileTree()
+  measure.write('/init', MEASURE_INIT, 0o755)
+  const both = lab.path('measure.img')
+  const packed = await readFile(agentImage)
+  await writeFile(both, Buffer.concat([packed, Buffer.alloc((4 - (packed.byteLength % 4)) % 4), measure.pack()]))
+  const measuring = switchOn('idle', [], both)
+  // The first start after the kernel, as that of the agent is.
+  const { from, to } = await measuring.event('node', START_DEADLINE_MS)
+  await measuring.ended()
+  return { plain, node: Number(to) - Number(from) }
+}
+
+/** A small root file system, with busybox as its system. */
+async function makeSystem(image: string, work: string, random: Random): Promise<void> {
+  const root = join(work, 'system')
+  for (const folder of ['bin', 'sbin', 'etc', 'proc', 'sys', 'dev', 'run', 'var/lib/lab-mesh'])
+    await mkdir(join(root, folder), { recursive: true })
+  await copyFile(await whichProgram('busybox'), join(root, 'bin/busybox'))
+  for (const name of [
+    'grep',
+    'cut',
+    'dmesg',
+    'tail',
+    'sed',
+    'cat',
+    'mount',
+    'mkdir',
+    'dd',
+    'rm',
+    'sync',
+    'sleep',
+    'poweroff',
+  ])
+    await symlink('busybox', join(root, 'bin', name))
+  await writeFile(join(root, 'sbin/init'), SYSTEM_INIT)
+  await chmod(join(root, 'sbin/init'), 0o755)
+  await writeFile(join(root, 'etc/filler'), random.bytes(12 * MIB))
+  await runTool('mke2fs', ['-q', '-t', 'ext4', '-d', root, '-F', image, `${ROOT_BYTES / 1024}k`])
+}
+
+/** The machine has joined and holds the image; it does not know its disk yet, which is a partition of a disk to come. */
+async function prepareMachine(lab: Lab, image: string, pc: string): Promise<void> {
+  const joined = lab.path('joined.img')
+  await copyFile(image, joined)
+  await lab.ok('pc', ['join', await lab.invite('master'), '--disk', joined, '--name', 'pc', '--image', 'root'])
+  await lab.ok('pc', ['restore'])
+  const state = await StateDirectory.open(pc, { create: false })
+  try {
+    const { diskIdentity: _, ...machine } = state.machine!
+    await state.saveMachine({ ...machine, disk: '/dev/vda3', listen: [] })
+    const addresses = addressesOf(state)
+    // QEMU leads this address to the host’s loopback interface.
+    const port = /\d+$/.exec(lab.address('master')!)![0]
+    for (const id of await addresses.keys()) await addresses.putDurable(id, [`/ip4/10.0.2.2/tcp/${port}`])
+  } finally {
+    await state.close()
+  }
+}
+
+async function makeAgent(lab: Lab, kernel: VirtualMachineOptions['kernel']): Promise<BuiltAgent> {
+  return buildAgent({
+    site: await siteOf(lab.path('pc')),
+    out: lab.path('agent'),
+    bundle: join(import.meta.dirname, '../../dist'),
+    nodeFlags: NODE_FLAGS,
+    version: 'test',
+    kernel,
+    firmware: '/nonexistent',
+    commandLine: '',
+    level: 3,
+    diskImage: false,
+  })
+}
+
+/** A disk with the partitions of a machine: ESP, state, root. */
+async function makeDisk(disk: string, image: string, pc: string, work: string): Promise<void> {
+  const state = join(work, 'state.img')
+  await runTool('mke2fs', ['-q', '-t', 'ext4', '-d', pc, '-F', state, `${STATE_BYTES / 1024}k`])
+  const file = await open(disk, 'w')
+  await file.truncate(ROOT_AT + ROOT_BYTES + 8 * MIB)
+  await file.close()
+  const sectors = (bytes: number): number => bytes / 512
+  await runTool('sgdisk', [
+    ...['-a', '8', '-n', `1:2048:${sectors(STATE_AT) - 1}`, '-t', '1:ef00'],
+    ...['-n', `2:${sectors(STATE_AT)}:${sectors(ROOT_AT) - 1}`, '-c', '2:lab-state'],
+    ...['-n', `3:${sectors(ROOT_AT)}:${sectors(ROOT_AT + ROOT_BYTES) - 1}`, '-c', '3:lab-root', disk],
+  ])
+  await copyInto(disk, STATE_AT, state)
+  await copyInto(disk, ROOT_AT, image)
+}
+
+async function copyInto(disk: string, at: number, from: string): Promise<void> {
+  const file = await open(disk, 'r+')
+  try {
+    const content = await readFile(from)
+    await file.write(content, 0, content.byteLength, at)
+  } finally {
+    await file.close()
+  }
+}
+
+async function copyRange(disk: string, at: number, to: string, length: number): Promise<void> {
+  const file = await open(disk)
+  try {
+    const content = Buffer.alloc(length)
+    await file.read(content, 0, length, at)
+    await writeFile(to, content)
+  } finally {
+    await file.close()
+  }
+}

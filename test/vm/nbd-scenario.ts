@@ -54,7 +54,8 @@ export async function nbdScenario(
     const missed = changed.subtract(log.dirty)
     assert.ok(missed.isEmpty, `the log misses granules ${[...missed.runs()].join(' ')}`)
     assert.ok(!changed.isEmpty, 'the session changed something')
-    assert.deepEqual({ ...(receipt.log as object) }, { source: 'nbd', state: 'dirty', reason: '' })
+    const { source, state, reason } = receipt.log as Record<string, unknown>
+    assert.deepEqual({ source, state, reason }, { source: 'nbd', state: 'dirty', reason: '' })
     told.push(
       `${changed.count} granules changed, ${log.dirty.count} in the log${killMonitor ? ' (monitor killed)' : ''}`,
     )

@@ -39,6 +39,7 @@ export async function makeDiskImage(target: string, parts: EfiParts & { efi: str
     '/vmlinuz': parts.kernel,
     '/agent.img': parts.initramfs,
     '/boot/grub/core.img': core,
+    '/boot/esp.img': esp,
     '/boot/grub': join(root, 'boot/grub'),
   }
   await whichProgram('xorriso')
@@ -47,16 +48,8 @@ export async function makeDiskImage(target: string, parts: EfiParts & { efi: str
     ...['-report_about', 'SORRY', '-as', 'mkisofs', '-o', target, '-V', 'MESH', '-R', `--modification-date=${date}00`],
     ...['--set_all_file_dates', `${date}00`, '-graft-points', '-no-emul-boot', '-b', 'boot/grub/core.img'],
     ...['-boot-load-size', '4', '-boot-info-table', '--grub2-boot-info', '--grub2-mbr', grub],
-    ...[
-      '-append_partition',
-      '2',
-      '0xef',
-      esp,
-      '-eltorito-alt-boot',
-      '-e',
-      '--interval:appended_partition_2:all::',
-      '-no-emul-boot',
-    ],
+    ...['-eltorito-alt-boot', '-e', 'boot/esp.img', '-no-emul-boot'],
+    ...['-efi-boot-part', '--efi-boot-image', '--gpt_disk_guid', 'modification-date'],
     ...Object.entries(map).map(([path, from]) => `${path}=${from}`),
   ])
 }

@@ -127,7 +127,7 @@ describe('the disk of a machine', () => {
     await lab.ok(name, ['restore', '--disk', link])
     expect(JSON.parse(await readFile(lab.path(name, 'machine.json'), 'utf8'))).toMatchObject({
       disk: link,
-      diskIdentity: { kind: 'loop', facts: { udevName: 'MOVED' } },
+      diskIdentity: { kind: 'loop', facts: { udevName: `MOVED-${process.pid}` } },
     })
   })
 
@@ -192,7 +192,9 @@ describe('the disk of a machine', () => {
     const { diskIdentity: _, ...machine } = JSON.parse(await readFile(file, 'utf8'))
     await writeFile(file, JSON.stringify(machine))
     expect(notes(await lab.run(name, ['restore']))).toContain('from now on')
-    expect(JSON.parse(await readFile(file, 'utf8'))).toMatchObject({ diskIdentity: { facts: { udevName: 'OLD' } } })
+    expect(JSON.parse(await readFile(file, 'utf8'))).toMatchObject({
+      diskIdentity: { facts: { udevName: `OLD-${process.pid}` } },
+    })
   })
 
   it('is not published by mistake', async (context) => {

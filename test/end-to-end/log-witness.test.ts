@@ -13,7 +13,7 @@ import { testSeed } from '../support/seed.ts'
 
 /** So many that the audit of a clean log seldom meets the one block that was changed; all of them are looked at by a scan. */
 const BLOCKS = 512
-const UUID = '0fc63daf-8483-4772-8e79-3d69d8477de4'
+const UUID = '0fc63daf-8483-4772-8e79-3d69d8477d22'
 const run = promisify(execFile)
 
 describe('a write log that is not this disk’s, or not the newest', () => {

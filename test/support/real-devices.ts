@@ -69,10 +69,13 @@ export async function appears(path: string, tries = 50): Promise<boolean> {
   return false
 }
 
-/** Writes what udev's database says of a block device (`ID_SERIAL=DISK_1`), as its daemon would, until the test ends. */
+/**
+ * Writes what udev's database says of a block device (`ID_SERIAL=DISK_1`), as its daemon would, until the test ends. This process is part of
+ * serial numbers, so that devices of other tests, or of one that was killed, are other disks.
+ */
 export async function tellUdev(device: string, properties: readonly string[]): Promise<void> {
   const place = `/run/udev/data/b${deviceNumber((await stat(device)).rdev)}`
-  const text = properties.map((line) => `E:${line}\n`).join('')
+  const text = properties.map((line) => `E:${line}${line.startsWith('ID_SERIAL=') ? `-${process.pid}` : ''}\n`).join('')
   for (let tries = 3; ; tries--) {
     await mkdir('/run/udev/data', { recursive: true })
     // Another test may just have removed the folder.

@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { makePath } from '../../node/state/make-path.ts'
 import { digestOf, toHex } from '../../protocol/digest.ts'
-import { MeshError } from '../../protocol/errors.ts'
+import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { addBootProgram, agentTree } from './agent-tree.ts'
 import { AGENT_CONFIG } from './boot-scripts.ts'
 import { runBuildTool } from './build-tool.ts'
@@ -72,7 +72,9 @@ const COMMAND_LINE = 'console=ttyS0,115200 console=tty0 quiet loglevel=3'
 /** Makes the agent. Errors: TOOL_MISSING, BOOT_BUILD_FAILED, USAGE, those of the disk that it is written to. */
 export async function buildAgent(options: BuildAgentOptions): Promise<BuiltAgent> {
   const { site, out, kernel } = options
-  await makePath(out)
+  await makePath(out).catch((cause: unknown) => {
+    throw new MeshError('USAGE', `--out ${out} cannot be made (${errnoOf(cause)})`, { cause })
+  })
   const work = await mkdtemp(join(tmpdir(), 'mesh-boot-'))
   try {
     const tree = await agentTree({ stripped: true })

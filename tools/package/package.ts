@@ -11,6 +11,7 @@ import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import { makePath } from '../../node/state/make-path.ts'
 import { EXIT, errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { formatBytes } from '../cli/format.ts'
 import { packDeb, packTarball } from './archives.ts'
@@ -52,21 +53,13 @@ async function main(): Promise<number> {
     return EXIT.ok
   }
   const facts = await packageFacts(version)
-  await makeDirectory(out)
+  await makePath(out).catch((cause: unknown) => {
+    throw new MeshError('USAGE', `--out ${out} cannot be made (${errnoOf(cause)})`, { cause })
+  })
   for (const target of targets)
     for (const file of await makePackages(target, facts, out, fast))
       console.log(`${file}  ${formatBytes((await stat(file)).size)}`)
   return EXIT.ok
-}
-
-/** Not recursive: below /proc Node would never come back from that. Errors: USAGE. */
-async function makeDirectory(path: string): Promise<void> {
-  const fault = await mkdir(path).then(
-    () => undefined,
-    (error: unknown) => errnoOf(error),
-  )
-  if (fault === undefined || (fault === 'EEXIST' && (await stat(path)).isDirectory())) return
-  throw new MeshError('USAGE', `--out ${path} cannot be made (${fault})`)
 }
 
 async function makePackages(target: Target, facts: PackageFacts, out: string, fast: boolean): Promise<string[]> {

@@ -14,7 +14,7 @@ describe('npm run package', () => {
     const cases = [
       [['--arch', 'mips'], '--arch mips is none of amd64, arm64, all'],
       [['--version', 'v 1'], 'v 1 is no version that a package can have'],
-      [['--out', dir('none', 'below')], 'cannot be made (ENOENT)'],
+      [['--out', '/proc/none/below'], 'cannot be made (ENOENT)'],
       [['--out', dir('file')], 'cannot be made (EEXIST)'],
       [['--nope'], "Unknown option '--nope'"],
     ] as const

@@ -77,20 +77,26 @@ async function bundleAgent(directory: string): Promise<void> {
   })
 }
 
+/** The command’s own code stands beside the file that is run by its name, which first says how it is to be compiled. */
+const programBeside: Plugin = {
+  name: 'program',
+  setup: ({ onResolve }) => {
+    onResolve({ filter: /[/]command-line[.]ts$/ }, () => ({ path: './program.js', external: true }))
+  },
+}
+
 /**
- * Bundles the command, because start-up counts at every boot. Code that is imported dynamically lies in files of its own, so
- * that libp2p is not even read unless the network is needed. The file of the hash threads stands beside the others, the agent's
- * program below. The same sources make the same bytes. Returns which files went into it.
+ * Bundles the command, because start-up counts at every boot: `mesh.js`, which is run by its name, loads `program.js`, which is all
+ * the code. One file is found, read and linked sooner than a hundred. What is imported dynamically, such as libp2p, runs only when it is
+ * needed, and V8 compiles it only then. The file of the hash threads stands beside the others, the agent’s program below. The same
+ * sources make the same bytes. Returns which files went into the program.
  */
 export async function makeBundle({ directory, addon, facts = {} }: BundleOptions): Promise<Metafile> {
+  const plugins = [builtins, ...(addon === undefined ? [] : [addonBeside])]
   const options: BuildOptions = {
     absWorkingDir: ROOT,
-    plugins: [builtins, ...(addon === undefined ? [] : [addonBeside])],
-    entryPoints: ['tools/mesh.ts', 'node/disk/hash-worker.ts'],
+    plugins,
     outdir: directory,
-    entryNames: '[name]',
-    chunkNames: '[name]-[hash]',
-    splitting: true,
     minifyWhitespace: true,
     minifySyntax: true,
     bundle: true,
@@ -107,7 +113,9 @@ export async function makeBundle({ directory, addon, facts = {} }: BundleOptions
     logLevel: 'warning',
   }
   await rm(directory, { recursive: true, force: true })
-  const { metafile } = await build({ ...options, metafile: true })
+  await build({ ...options, plugins: [programBeside, ...plugins], entryPoints: { mesh: 'tools/mesh.ts' } })
+  const entryPoints = { program: 'tools/cli/command-line.ts', 'hash-worker': 'node/disk/hash-worker.ts' }
+  const { metafile } = await build({ ...options, entryPoints, metafile: true })
   await bundleAgent(directory)
   if (addon !== undefined) await cp(addon, join(directory, ADDON))
   return metafile

@@ -57,12 +57,13 @@ export async function assertUnused(path: string, options: DiskUseOptions): Promi
   const isHeld = options.held === true || first.byOurs || first.others.length > 0
   const use = await kernelUse(path, layers, { to: options.to, mounts, isHeld, kernel })
   if (use !== undefined) refuse(use)
-  for (const begun = performance.now(); ; await sleep(OPENED_POLL_MS)) {
-    const { others, byOurs } = await look()
+  const begun = performance.now()
+  for (let { others, byOurs } = first; ; { others, byOurs } = await look()) {
     const [opener] = others
     if (opener === undefined) return { byOurs }
     // Programs that only look, such as smartd and LVM, have a disk open for a moment.
     if (performance.now() - begun > OPENED_PATIENCE_MS) refuse({ code: 'DISK_IN_USE', what: `is in use: ${opener}` })
+    await sleep(OPENED_POLL_MS)
   }
 }
 

@@ -1,7 +1,8 @@
-import { readdir, readFile, readlink } from 'node:fs/promises'
+import { readdirSync, readlinkSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { type DiskLayers, identityAt, type KernelPaths, sharesBytes } from './disk-layers.ts'
 import { processName } from './process-name.ts'
-import { unlessLimit } from './system-limit.ts'
+import { attempt, unlessLimit } from './system-limit.ts'
 
 /** A file system that is mounted, or swap space, on a disk or on what shares its bytes with it. */
 export interface Mounted {
@@ -22,10 +23,10 @@ export async function mountsOf(layers: DiskLayers, kernel: KernelPaths): Promise
   // Mounts that were seen here are there, too, in most namespaces.
   const known = new Set(here.map(({ what }) => what))
   const elsewhere: Mounted[] = []
-  const seen = new Set([await readlink(`${kernel.proc}/self/ns/mnt`).catch(absent)])
-  for (const pid of await readdir(kernel.proc).catch(unlessLimit([]))) {
+  const seen = new Set([namespaceOf('self', kernel)])
+  for (const pid of attempt(() => readdirSync(kernel.proc)) ?? []) {
     if (!/^\d+$/.test(pid)) continue
-    const namespace = await readlink(`${kernel.proc}/${pid}/ns/mnt`).catch(absent)
+    const namespace = namespaceOf(pid, kernel)
     if (namespace === undefined || seen.has(namespace)) continue
     const text = await readFile(`${kernel.proc}/${pid}/mountinfo`, 'utf8').catch(absent)
     if (text === undefined) continue
@@ -75,6 +76,11 @@ export async function swapsOn(layers: DiskLayers, kernel: KernelPaths): Promise<
 /** The kernel writes blanks in paths as `\040`. */
 function unescapeOctal(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
+}
+
+/** Which mount namespace a process is in. Hundreds of processes are asked; a thread for each question would cost more than the answer. */
+function namespaceOf(pid: string, { proc }: KernelPaths): string | undefined {
+  return attempt(() => readlinkSync(`${proc}/${pid}/ns/mnt`))
 }
 
 /** Processes and devices come and go while this code looks. */

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { open, readFile, stat } from 'node:fs/promises'
 import { type DiskLayers, identityOf, type KernelPaths, sharesBytes } from './disk-layers.ts'
 import { processName } from './process-name.ts'
-import { unlessLimit } from './system-limit.ts'
+import { attempt, unlessLimit } from './system-limit.ts'
 
 /** What a caller wants to do with a disk: change it, or read it while nobody changes it. */
 export type DiskPurpose = 'write' | 'read'
@@ -131,13 +131,4 @@ async function lockName(path: string, { proc }: KernelPaths): Promise<string | u
 
 function namesIn(folder: string): string[] {
   return attempt(() => readdirSync(folder)) ?? []
-}
-
-/** Processes end, and files are closed, while this code looks; those of other users cannot be seen. */
-function attempt<T>(look: () => T): T | undefined {
-  try {
-    return look()
-  } catch (error) {
-    return unlessLimit(undefined)(error)
-  }
 }

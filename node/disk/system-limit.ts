@@ -49,3 +49,15 @@ export function unlessLimit<T>(value: T): (error: unknown) => T {
     return value
   }
 }
+
+/**
+ * What `look` finds; undefined if it fails: processes end, files are closed while others look, and those of other users cannot be seen.
+ * Errors: SYSTEM_LIMIT.
+ */
+export function attempt<T>(look: () => T): T | undefined {
+  try {
+    return look()
+  } catch (error) {
+    return unlessLimit(undefined)(error)
+  }
+}

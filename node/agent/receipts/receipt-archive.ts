@@ -58,17 +58,20 @@ export class ReceiptArchive {
   }
 
   /**
-   * Keeps receipts of one machine, durably, with the time at which they came, and its name in the member list. The oldest ones go
-   * when there are more than RECEIPTS_PER_MACHINE.
+   * Keeps receipts of one machine, durably, with the time at which they came, and its name in the member list. Of a machine the last
+   * RECEIPTS_PER_MACHINE numbers are kept. Only the newest receipt and those that go are looked for: LevelDB has a file for each
+   * boot, and to open them all would make each boot slower than the one before.
    */
   async add({ id, name }: Pick<Member, 'id' | 'name'>, receipts: readonly SignedReceipt[]): Promise<void> {
     const arrival: Arrival = { receivedAt: new Date().toISOString(), member: name }
     const puts = receipts.map(({ number, document }) => [keyOf(id, number), { ...document, ...arrival }] as const)
-    const before = await this.#shelf.keys(machineRange(id))
-    const keys = [...new Set([...before, ...puts.map(([key]) => key)])].sort()
-    const old = new Set(keys.slice(0, -RECEIPTS_PER_MACHINE))
-    const stay = puts.filter(([key]) => !old.has(key))
-    await this.#shelf.changeDurable(stay, [...old])
+    const range = machineRange(id)
+    const last = await this.#shelf.keys({ ...range, reverse: true, limit: 1 })
+    const newest = Math.max(...last.map(numberOf), ...receipts.map(({ number }) => number))
+    const oldest = keyOf(id, Math.max(0, newest - RECEIPTS_PER_MACHINE + 1))
+    const old = await this.#shelf.keys({ gt: range.gt, lt: oldest })
+    const stay = puts.filter(([key]) => key >= oldest)
+    await this.#shelf.changeDurable(stay, old)
   }
 
   /** The newest receipt of a machine. */

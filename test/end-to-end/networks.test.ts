@@ -142,14 +142,16 @@ describe.skipIf(why !== undefined)('networks as they are', { timeout: 240_000 },
       await lan.ip(name, 'addr', 'add', `10.85.7.${i + 1}/24`, 'dev', 'eth0')
     }
     // Each of the two ends the silent connection by its own clock. Who is dialled before its own has ended never is without the other.
-    const told = (one: MeshProcess, wanted: boolean): MeshEvent[] =>
-      one.events.filter(({ event, up: isUp }) => event === 'peer' && isUp === wanted)
-    const isBack = (one: MeshProcess): boolean => told(one, false).length > 0 && told(one, true).length > 1
+    const isMoved = ({ event, addresses }: MeshEvent): boolean =>
+      event === 'listening' && String(addresses).includes('10.85')
+    const saidSince = (one: MeshProcess): unknown[] => {
+      const at = one.events.findIndex(isMoved)
+      return at < 0 ? [] : one.events.slice(at).flatMap(({ event, up: isUp }) => (event === 'peer' ? [isUp] : []))
+    }
+    const isBack = (one: MeshProcess): boolean => saidSince(one).join().includes('false,true')
     await Promise.race([master, up].map((one) => one.when(() => isBack(one))))
-    for (const one of [master, up]) await one.when(() => told(one, true).length === told(one, false).length + 1)
-    const moved = await master.when(
-      ({ event, addresses }) => event === 'listening' && String(addresses).includes('10.85'),
-    )
+    for (const one of [master, up]) await one.when(() => saidSince(one).at(-1) !== false)
+    const moved = await master.when(isMoved)
     expect(moved?.addresses).toEqual(['/ip4/10.85.7.1/tcp/7433'])
   })
 

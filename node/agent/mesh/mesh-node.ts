@@ -403,8 +403,7 @@ export class MeshNode {
     for (const peerId of this.#host.connected()) {
       // A machine that was enrolled just now is connected already. One that was removed must go. One that is being enrolled is neither.
       if (this.#machine.isMember(peerId)) {
-        this.#members.add(peerId)
-        this.swarm.addPeer(peerId)
+        if (!this.#members.has(peerId)) this.#memberUp(peerId)
       } else if (this.#members.delete(peerId)) void this.#host.disconnect(peerId)
     }
     this.#server.announce()

@@ -263,7 +263,8 @@ export class Stranger {
   /** Serves what was restored to every member that opens a stream. */
   async serve(): Promise<Traffic> {
     const traffic = { received: 0, sent: 0 }
-    await this.#node.handle(EXCHANGE, (stream) => void this.#answer(new Frames(stream, traffic)))
+    // A machine that ends resets its streams.
+    await this.#node.handle(EXCHANGE, (stream) => void this.#answer(new Frames(stream, traffic)).catch(() => undefined))
     return traffic
   }
 

@@ -26,7 +26,7 @@ import type { VerifiedManifest } from '../trust/verified-manifest.ts'
 import type { LogState, WriteLog } from '../writelog/write-log.ts'
 import { audit } from './audit.ts'
 import type { BlockFetcher } from './block-fetcher.ts'
-import { BlockProvider, type StagedContent } from './block-provider.ts'
+import { BlockProvider, type ProvidedBlock, type StagedContent } from './block-provider.ts'
 import { BlockWriter } from './block-writer.ts'
 import { DirtyBlocks } from './dirty-blocks.ts'
 import { assertFits } from './fit.ts'
@@ -67,10 +67,8 @@ interface RestoreSources {
   readonly trees: TreeStore
   /** Other releases whose trees may be here. */
   readonly others?: readonly TreeFacts[]
-  /** Content of the release that was fetched ahead. */
-  readonly stage?:
-    | (StagedContent & { /** As far as is known without reading it. */ has(digest: Digest): boolean })
-    | undefined
+  /** Content that is kept beside the disk: what was fetched ahead, and pre-images. */
+  readonly stage?: StagePlace | undefined
   /**
    * Content on other disks of this computer. It is used if so much is dirty that reading the trees of those disks is
    * worth it.
@@ -78,6 +76,24 @@ interface RestoreSources {
   readonly beside?: StagedContent | undefined
   /** Connects to peers. A restore that needs nothing from peers never calls it, and never touches the network. */
   readonly fetcher: () => Promise<BlockFetcher>
+}
+
+/** Content that is kept beside the disk. */
+export interface StagePlace {
+  /** The disk does not hold this release yet. So staging has left out what stands on the disk, and the restore has to look for it there. */
+  readonly isAhead: boolean
+  /** Called only if something is dirty. Undefined if there is none. */
+  open(): Promise<
+    (StagedContent & { /** As far as is known without reading it. */ has(digest: Digest): boolean }) | undefined
+  >
+}
+
+/** What a restore is about to write. */
+export interface DirtiedBlocks {
+  /** Blocks that may be wrong. */
+  readonly blocks: RangeSet
+  /** Blocks of these that stand on the disk as another release has them; undefined if the log speaks of this release, or of none. */
+  readonly alike: RangeSet | undefined
 }
 
 /** What the caller does at certain steps of a restore. */
@@ -88,7 +104,12 @@ interface RestoreSteps {
    */
   readonly beforeMoving?: ((missing: Bitmap) => Promise<void>) | undefined
   /** Called before the first byte is written to the disk. What it does must be durable when it resolves. */
-  readonly beforeWriting: () => Promise<void>
+  readonly beforeWriting: (dirtied: DirtiedBlocks) => Promise<void>
+  /**
+   * Called after that. Returns what keeps the content of blocks beside the disk as they come, verified, or undefined. It fails only by
+   * bugs.
+   */
+  readonly keeping?: (dirty: Bitmap, tree: TreeFile) => Promise<((block: ProvidedBlock) => Promise<void>) | undefined>
   /** Called when verified blocks of this disk can be served to others. Serving ends with the restore. */
   readonly serving?: (source: DiskSource) => void
   /**
@@ -192,12 +213,13 @@ async function moveLog(
  * two releases. Returns the places of content if it had to read them.
  */
 async function beforeMoving(
-  { steps: { beforeMoving: ask }, sources: { stage } }: RestoreOptions,
+  { steps: { beforeMoving: ask }, sources }: RestoreOptions,
   tree: TreeFile,
   dirty: Bitmap,
 ): Promise<LocationIndex | undefined> {
   if (ask === undefined || dirty.count === 0) return undefined
   const zero = zeroDigest(tree.geometry.blockSize)
+  const stage = await sources.stage?.open()
   const missing = dirty.copy()
   for (const index of dirty.values()) {
     const digest = await tree.leaf(index)
@@ -224,7 +246,7 @@ class RestoreRun {
   readonly #tree: TreeFile
   readonly #disk: ImageDisk
   readonly #tally: RestoreTally
-  readonly #alike: RangeSet
+  readonly #alike: RangeSet | undefined
   #places: LocationIndex | undefined
   #told: Promise<PeersWord> | undefined
 
@@ -233,7 +255,7 @@ class RestoreRun {
     this.#tree = tree
     this.#disk = disk
     this.#tally = tally
-    this.#alike = moved.alike ?? RangeSet.empty
+    this.#alike = moved.alike
     this.#places = moved.places
   }
 
@@ -303,6 +325,7 @@ class RestoreRun {
     if (count === 0) return undefined
     const source = new DiskSource({ disk: this.#disk, tree: this.#tree, held: this.#others(dirty) })
     const report = (): void => this.#progress(count - dirty.blocks.count, count)
+    const stage = await sources.stage?.open()
     const writer = new BlockWriter({ disk: this.#disk, log, dirty: dirty.blocks, source, report })
     const provider = new BlockProvider({
       disk: this.#disk,
@@ -310,19 +333,21 @@ class RestoreRun {
       dirty,
       here: {
         displaced,
-        isAlike: (index) => this.#alike.has(index),
-        locations: await this.#locations(dirty),
+        isAlike: (index) => this.#alike?.has(index) === true,
+        locations: await this.#locations(dirty, stage !== undefined && sources.stage?.isAhead === true),
         repeats: this.#isMuch(dirty) ? await repeatsOf(this.#tree) : undefined,
       },
-      sources: { ...sources, beside: this.#isMuch(dirty) ? sources.beside : undefined },
+      sources: { stage, beside: this.#isMuch(dirty) ? sources.beside : undefined, fetcher: sources.fetcher },
       written: () => writer.written(),
       signal,
     })
     this.#tally.providers.push(provider)
-    await steps.beforeWriting()
+    await steps.beforeWriting({ blocks: dirty.blocks.toRanges(), alike: this.#alike })
+    const keep = await steps.keeping?.(dirty.blocks, this.#tree)
     steps.serving?.(source)
     await pipe(
       () => provider.blocks(),
+      (blocks) => keeping(blocks, keep),
       (blocks) => writer.write(blocks),
     )
     if (signal.aborted) throw new MeshError('INTERRUPTED', `the restore of ${device.path} was interrupted`)
@@ -334,8 +359,8 @@ class RestoreRun {
    * Places of content on the disk. Reading them costs reading the tree. That is worth it if more bytes than the tree
    * has are dirty, and for a staged release: staging left out the content that stands on the disk.
    */
-  async #locations(dirty: DirtyBlocks): Promise<LocationIndex | undefined> {
-    if (this.#places === undefined && (this.#isMuch(dirty) || this.#options.sources.stage !== undefined))
+  async #locations(dirty: DirtyBlocks, isStaged: boolean): Promise<LocationIndex | undefined> {
+    if (this.#places === undefined && (this.#isMuch(dirty) || isStaged))
       this.#places = await LocationIndex.build(this.#tree)
     return this.#places
   }
@@ -369,6 +394,17 @@ class RestoreRun {
   #progress(done: number, total: number): void {
     const { blockSize } = this.#disk
     this.#options.progress({ phase: 'restore', doneBytes: done * blockSize, totalBytes: total * blockSize })
+  }
+}
+
+/** Passes blocks on, and keeps them beside the disk while they are written. */
+async function* keeping(
+  blocks: AsyncIterable<ProvidedBlock>,
+  keep: ((block: ProvidedBlock) => Promise<void>) | undefined,
+): AsyncGenerator<ProvidedBlock> {
+  for await (const block of blocks) {
+    yield block
+    await keep?.(block)
   }
 }
 

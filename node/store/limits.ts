@@ -17,3 +17,17 @@ export const STAGE_MAX_BLOCKS = 256 * 1024
 /** A disk is copied 4 MiB at a time, which a disk reads at full speed; 64 KiB of zeros in a row become a hole of the copy. */
 export const COPY_READ_BYTES = 4 * 1024 * 1024
 export const COPY_HOLE_BYTES = 64 * 1024
+/** Bytes of the stage, unless the user says otherwise. */
+export const STAGE_SPACE_BYTES = 4 * 1024 ** 3
+/** Blocks whose score is kept: as many as the stage has room for, 4 GiB in blocks of 64 KiB. A session that dirtied more is not counted. */
+export const DIRTIED_MAX_BLOCKS = 64 * 1024
+/** A file of scores is 1.3 MiB if no two neighbours have the same one; a larger file is not ours. */
+export const DIRTIED_FILE_MAX_BYTES = 4 * 1024 * 1024
+/** Points of a block that a session dirtied, and the share of its points that a block keeps at each restore of dirty blocks. */
+export const COUNT_OF_ONE = 4096
+export const COUNT_AGING = 15 / 16
+export const COUNT_MOST = 65535
+/** Below 256 points a block is forgotten: one that was dirtied once, after 43 restores in which other blocks were dirty. */
+export const COUNT_FORGOTTEN = 256
+/** Bytes that a restore puts into the stage at most, since the boot waits for it: 0.6 s of a disk that writes 100 MiB/s. */
+export const KEEP_AT_RESTORE_BYTES = 64 * 1024 ** 2

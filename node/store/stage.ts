@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { access, constants, type FileHandle, mkdir, open, statfs } from 'node:fs/promises'
+import { access, constants, type FileHandle, mkdir, open, readFile, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DIGEST_SIZE_BYTES } from '../../protocol/constants.ts'
 import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
@@ -14,7 +14,8 @@ const HEADER_BYTES = 64
 const READ_WRITE = constants.O_RDWR | constants.O_CREAT
 
 /**
- * Blocks of a coming release, held outside the disk until the machine moves to that release. The file `blocks` has a
+ * Blocks held outside the disk: those of a coming release until the machine moves to it, and pre-images, the right content of blocks
+ * that sessions dirtied before. The file `blocks` has a
  * slot for each block, the file `index` has the digest of what a slot holds (docs/PROTOCOL.md, "The stage"). Data is
  * durable before the index names it. Nothing is trusted: every block is hashed when it is read, so a torn entry, or an
  * entry whose slot was given to another block, counts as missing. Memory: about 100 bytes for each block.
@@ -62,6 +63,17 @@ export class Stage {
     return there ? Stage.open(directory, blockSize) : undefined
   }
 
+  /** How many blocks a stage holds, as far as its index says, and their bytes; undefined if there is none. Changes nothing. */
+  static async peek(directory: string): Promise<{ readonly blocks: number; readonly bytes: number } | undefined> {
+    const index = await readFile(join(directory, 'index')).catch(() => undefined)
+    const [, blockSize] = /^lab-mesh-stage 1 (\d+)[ \n]/.exec(index?.toString('latin1', 0, HEADER_BYTES) ?? '') ?? []
+    if (index === undefined || blockSize === undefined) return undefined
+    let blocks = 0
+    for (let at = HEADER_BYTES; at + DIGEST_SIZE_BYTES <= index.byteLength; at += DIGEST_SIZE_BYTES)
+      if (!isNoDigest(index.subarray(at, at + DIGEST_SIZE_BYTES))) blocks++
+    return { blocks, bytes: blocks * Number(blockSize) }
+  }
+
   /** Blocks that are here, as far as the index says; none of them is read for this. */
   get count(): number {
     return this.#slots.size
@@ -93,10 +105,10 @@ export class Stage {
     if (this.#slots.has(key)) return
     const slot = this.#free.pop() ?? this.#length++
     try {
-      await writeAt(this.#blocks, data, slot * this.blockSize)
+      await this.#write(data, slot)
     } catch (error) {
       this.#free.push(slot)
-      throw storageError(error, this.directory)
+      throw error
     }
     this.#slots.set(key, slot)
     this.#unnamed.set(slot, Uint8Array.from(digest))
@@ -134,6 +146,46 @@ export class Stage {
     if (this.#slots.size === 0) await this.#clear()
   }
 
+  /** Drops one block. Returns whether it was here. */
+  async drop(digest: Digest): Promise<boolean> {
+    const key = keyOf(digest)
+    const slot = this.#slots.get(key)
+    if (slot === undefined) return false
+    this.#forget(key, slot)
+    await this.#name(slot, NO_DIGEST)
+    return true
+  }
+
+  /**
+   * Moves blocks into free slots further to the front, and gives back the room behind the last one. A moved block is durable in its
+   * new slot before the old one goes. Errors: DISK_FULL, DISK_IO.
+   */
+  async compact(): Promise<void> {
+    const free = this.#free.toSorted((a, b) => a - b).values()
+    for (const [key, slot] of [...this.#slots].sort(([, a], [, b]) => b - a)) {
+      const to = free.next().value
+      if (to === undefined || to > slot) break
+      const digest = Buffer.from(key, 'latin1')
+      const data = await this.read(digest)
+      if (data === undefined) continue
+      await this.#write(data, to)
+      this.#slots.set(key, to)
+      this.#unnamed.delete(slot)
+      this.#unnamed.set(to, digest)
+    }
+    await this.flush()
+    const used = new Set(this.#slots.values())
+    this.#length = used.values().reduce((most, slot) => Math.max(most, slot + 1), 0)
+    this.#free.length = 0
+    for (let slot = 0; slot < this.#length; slot++) if (!used.has(slot)) this.#free.push(slot)
+    try {
+      await this.#index.truncate(HEADER_BYTES + this.#length * DIGEST_SIZE_BYTES)
+      await this.#blocks.truncate(this.#length * this.blockSize)
+    } catch (error) {
+      throw storageError(error, this.directory)
+    }
+  }
+
   /**
    * How many blocks fit into `limit` bytes while the reserve of the file system stays free. Blocks that are here count
    * among them.
@@ -158,6 +210,14 @@ export class Stage {
     this.#slots.delete(key)
     this.#unnamed.delete(slot)
     this.#free.push(slot)
+  }
+
+  async #write(data: Uint8Array, slot: number): Promise<void> {
+    try {
+      await writeAt(this.#blocks, data, slot * this.blockSize)
+    } catch (error) {
+      throw storageError(error, this.directory)
+    }
   }
 
   async #name(slot: number, digest: Digest): Promise<void> {

@@ -8,6 +8,8 @@ import { toHex } from '../../../protocol/digest.ts'
 import type { Receipt } from '../../../protocol/receipt.ts'
 import type { ServeFigures } from '../../exchange/serve/serve-scheduler.ts'
 import type { SiteTraffic } from '../../exchange/uplink/uplink-figures.ts'
+import { DirtiedCounts } from '../../store/dirtied-counts.ts'
+import { Stage } from '../../store/stage.ts'
 import type { Role } from '../../trust/members.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import type { StagingStatus } from '../machine/events.ts'
@@ -27,6 +29,13 @@ interface BlockCounts {
   readonly changed: number
   /** Blocks that neither this machine nor any connected one holds. */
   readonly unheld: number
+}
+
+/** What `mesh status` tells of the stage. */
+interface StageStatus {
+  readonly blocks: number
+  readonly bytes: number
+  readonly dirtied: number
 }
 
 /** Result of `mesh status`. */
@@ -57,6 +66,8 @@ export interface Status {
   readonly serving?: ServeFigures & { readonly inUse: boolean }
   /** A newer release than that on the disk, being fetched ahead. */
   readonly staging?: StagingStatus
+  /** Blocks that are kept beside the disk, fetched ahead or pre-images, and how many blocks sessions have dirtied lately. */
+  readonly stage?: StageStatus
   /** What has crossed between this machine and each other site since the command began, in bytes of content. */
   readonly uplink?: readonly SiteTraffic[]
   /** This machine was taken out of the site; `at`: when, ISO 8601, if that is known. */
@@ -127,8 +138,28 @@ export type Live = Partial<
 > &
   Pick<Status, 'peers'>
 
-/** The status of a machine. `receipt`: the record of its last restore; `live`: what the command says that holds the directory. */
-export function describeStatus(machine: Machine, receipt: Receipt | undefined, live?: Live): Status {
+/** What is in the stage of a machine, whatever runs on it; undefined if there is nothing. */
+export async function describeStage(machine: Machine): Promise<StageStatus | undefined> {
+  const directory = machine.state.path('stage')
+  const { image } = machine.config
+  const manifest = image === undefined ? undefined : machine.trust.view().newest(image)
+  const held = await Stage.peek(directory)
+  const dirtied = manifest === undefined ? 0 : (await DirtiedCounts.load(directory, manifest)).size
+  const { blocks, bytes } = held ?? { blocks: 0, bytes: 0 }
+  return blocks + dirtied === 0 ? undefined : { blocks, bytes, dirtied }
+}
+
+/** What is known of a machine beside its configuration. */
+interface StatusFacts {
+  /** The record of its last restore. */
+  readonly receipt: Receipt | undefined
+  readonly stage: StageStatus | undefined
+  /** What the command says that holds the directory. */
+  readonly live: Live | undefined
+}
+
+/** The status of a machine, of all that is known of it. */
+export function describeStatus(machine: Machine, { receipt, stage, live }: StatusFacts): Status {
   const { config, trust, holder } = machine
   const view = trust.view()
   const manifest = config.image === undefined ? undefined : view.newest(config.image)
@@ -146,6 +177,7 @@ export function describeStatus(machine: Machine, receipt: Receipt | undefined, l
     ...(config.disk === undefined ? {} : { disk: config.disk }),
     ...(manifest === undefined ? {} : describeRelease(manifest)),
     ...(machine.removed === undefined ? {} : { removed: machine.removed }),
+    ...(stage === undefined ? {} : { stage }),
     peers: 0,
     ...live,
     members: view.members.length,

@@ -1,8 +1,8 @@
 /**
  * The room `restore`: the disk of this machine is brought to a release, or compared with one.
  * `restoreMachine` is `mesh restore`. release-choice says which release it goes for, restore-release makes one attempt at it, and
- * restore-network is the network, which is started only if something has to be fetched. local-content and other-disks are places on
- * this computer where content is looked for first. verify-machine is `mesh verify`.
+ * restore-network is the network, which is started only if something has to be fetched. restore-stage, local-content and other-disks
+ * are places on this computer where content is looked for first. verify-machine is `mesh verify`.
  */
 
 import { resolve } from 'node:path'
@@ -10,6 +10,7 @@ import { assertUnused } from '../../disk/disk-use.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import { HashPool } from '../../disk/hash-pool.ts'
 import type { RestoreResult } from '../../restore/restore-result.ts'
+import type { ServingConfig } from '../../state/machine-config.ts'
 import { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { logLockFile } from '../../writelog/log-lock.ts'
@@ -71,7 +72,7 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
   const network = stack.adopt(started, (it) => it.stop())
   stack.defer(machine.answer(statusMethods({ machine, node: () => network.node })))
   const [startedAt, begun] = [Date.now(), performance.now()]
-  const { receipt, manifest } = await restoreDisk(machine, network, { ...options, report }, stack).catch(
+  const { receipt, manifest } = await restoreDisk({ machine, network, serving }, { ...options, report }, stack).catch(
     async (error: unknown) => {
       // What is wrong is told in any case.
       const ms = Math.round(performance.now() - begun)
@@ -97,8 +98,7 @@ type RestoreDiskOptions = Pick<
  * boot that follows may mount the disk. What goes on being served is opened until the `outer` stack ends.
  */
 async function restoreDisk(
-  machine: Machine,
-  network: RestoreNetwork,
+  { machine, network, serving }: { machine: Machine; network: RestoreNetwork; serving: ServingConfig },
   { image, release, disk, acceptNewDisk = false, force, lingerMs, report, signal }: RestoreDiskOptions,
   outer: AsyncDisposableStack,
 ): Promise<{ receipt: RestoreResult; manifest: VerifiedManifest }> {
@@ -119,7 +119,7 @@ async function restoreDisk(
   for (;;) {
     try {
       const { manifest, mayStay } = choice
-      const parts = { machine, device, pool, trees, network, mayStay, report, signal }
+      const parts = { machine, device, pool, trees, network, serving, mayStay, report, signal }
       const assertAlone = async (): Promise<void> => void (await assertUnused(path, { ...use, held: true }))
       const receipt = await restoreRelease(manifest, { ...parts, assertAlone })
       await rememberDisk(machine.state, chosen, { given, report }).catch(unrecorded('what it is known by', report))

@@ -6,6 +6,7 @@ import type { HashPool } from '../../disk/hash-pool.ts'
 import { dropOldBackupTable } from '../../restore/backup-table.ts'
 import { restore } from '../../restore/restore.ts'
 import type { RestoreResult } from '../../restore/restore-result.ts'
+import type { ServingConfig } from '../../state/machine-config.ts'
 import type { TreeStore } from '../../store/tree-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { ScanLog } from '../../writelog/scan-log.ts'
@@ -21,8 +22,9 @@ import { secureRandom } from '../machine/secure-random.ts'
 import { unrecorded } from '../machine/unrecorded.ts'
 import { keepReceipt } from '../receipts/own-receipts.ts'
 import { TREES_KEPT } from './limits.ts'
-import { emptyStage, openBeside, openStage } from './local-content.ts'
+import { openBeside } from './local-content.ts'
 import type { RestoreNetwork } from './restore-network.ts'
+import { RestoreStage } from './restore-stage.ts'
 
 /** What {@link restoreRelease} works with. */
 interface RestoreReleaseParts {
@@ -32,6 +34,8 @@ interface RestoreReleaseParts {
   readonly pool: HashPool
   readonly trees: TreeStore
   readonly network: RestoreNetwork
+  /** What the stage may take of this machine. */
+  readonly serving: Pick<ServingConfig, 'stageSpace'>
   /** The disk can stay at the release it holds. */
   readonly mayStay: boolean
   /** Fails if somebody else uses the disk by now. */
@@ -47,8 +51,9 @@ interface RestoreReleaseParts {
 export async function restoreRelease(manifest: VerifiedManifest, parts: RestoreReleaseParts): Promise<RestoreResult> {
   const { state } = parts.machine
   const doubt = await readLogDoubt(state)
+  const stage = await RestoreStage.make(manifest, parts)
   // When this returns the log is closed, durably, before anything says that the disk is whole.
-  const receipt = await restoreLogged(manifest, parts, doubt)
+  const receipt = await restoreLogged(manifest, parts, { doubt, stage })
   // A virtual machine that was started meanwhile has read some of the old content and some of the new, and may have written.
   if (receipt.blocks.dirty > 0)
     await parts.assertAlone().catch(async (error: Error) => {
@@ -57,7 +62,7 @@ export async function restoreRelease(manifest: VerifiedManifest, parts: RestoreR
     })
   if (state.unwritable === undefined) {
     await record(manifest, parts, receipt).catch(unrecorded('that', parts.report))
-    await emptyStage(manifest, parts)
+    await stage.tidy(parts.trees)
     await forgetTrees(manifest, parts)
   }
   return receipt
@@ -78,15 +83,14 @@ async function record(manifest: VerifiedManifest, parts: RestoreReleaseParts, re
 async function restoreLogged(
   manifest: VerifiedManifest,
   parts: RestoreReleaseParts,
-  doubt: string | undefined,
+  { doubt, stage }: { readonly doubt: string | undefined; readonly stage: RestoreStage },
 ): Promise<RestoreResult> {
   await using stack = new AsyncDisposableStack()
   const { machine, device, pool, trees, network, report, signal } = parts
-  const { directory } = machine.state
   const log = await logFor(manifest, parts, stack)
-  const stage = await openStage(manifest, parts, stack)
+  stack.adopt(stage, (it) => it.close())
   const beside = await openBeside(manifest, parts, stack)
-  const isLogKept = (await readLogConfig(directory)) !== undefined
+  const isLogKept = (await readLogConfig(machine.state.directory)) !== undefined
   const restored = await restore({
     manifest,
     target: { device, log, doubt },
@@ -102,7 +106,12 @@ async function restoreLogged(
     },
     steps: {
       ...(parts.mayStay ? { beforeMoving: (missing) => network.assertHeld(manifest, missing) } : {}),
-      beforeWriting: () => sayPartial(manifest, parts, { isLogKept, isLogAside: log.source === 'scan' }),
+      beforeWriting: async (dirtied) => {
+        assertWritable(parts, isLogKept)
+        await stage.count(dirtied)
+        await sayPartial(manifest, parts, { isLogKept, isLogAside: log.source === 'scan' })
+      },
+      keeping: (dirty, tree) => stage.keeping(dirty, tree),
       serving: (source) => network.offer(source),
       askPeers: () => network.seenReceipts(),
       handOver: () => network.handOver(),
@@ -132,13 +141,12 @@ async function logFor(
   return openLog(directory, device, manifest, stack)
 }
 
-/** Says durably that the disk is about to change. Errors: STATE_UNWRITABLE, DISK_FULL. */
+/** Says durably that the disk is about to change. Errors: DISK_FULL, DISK_IO. */
 async function sayPartial(
   manifest: VerifiedManifest,
   parts: RestoreReleaseParts,
   { isLogKept, isLogAside }: { readonly isLogKept: boolean; readonly isLogAside: boolean },
 ): Promise<void> {
-  assertWritable(parts, isLogKept)
   const { state } = parts.machine
   // This restore scans because the log cannot be had now. The next one may find the log again, and must not go by it if this one is cut off.
   if (isLogKept && isLogAside) await recordLogDoubt(state, 'a restore without the log was cut off')

@@ -2,7 +2,7 @@ import { callControl } from '../../control/control-client.ts'
 import type { Place, Role } from '../../trust/members.ts'
 import { askLive } from '../answer/ask-live.ts'
 import { isInvited, isPeers, isRemoved } from '../answer/replies.ts'
-import { describeStatus, type Peers, type Status } from '../answer/status.ts'
+import { describeStage, describeStatus, type Peers, type Status } from '../answer/status.ts'
 import { Machine } from '../machine/machine.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
 import { requireMaster } from '../machine/require-master.ts'
@@ -14,7 +14,7 @@ export async function status(stateDir: string, configured?: ConfiguredMachine): 
   const machine = await Machine.read(stateDir, configured)
   try {
     const live = machine.holder === undefined ? undefined : await askLive(stateDir)
-    return describeStatus(machine, await lastReceipt(machine), live)
+    return describeStatus(machine, { receipt: await lastReceipt(machine), stage: await describeStage(machine), live })
   } finally {
     await machine.close()
   }

@@ -1,7 +1,5 @@
 /** Limits of staging a coming release. */
 
-/** Bytes of a coming release that a machine keeps beside its disk, unless the user says otherwise. */
-export const STAGE_SPACE_BYTES = 4 * 1024 ** 3
 /** Staged blocks are made durable after 8 MiB, or after 1 s. */
 export const STAGE_FLUSH_BYTES = 8 * 1024 * 1024
 export const STAGE_FLUSH_MS = 1_000

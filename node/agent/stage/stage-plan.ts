@@ -65,6 +65,17 @@ export class StagePlan {
     return this.#needed.size + this.left
   }
 
+  /** How many contents the stage has to hold, as far as they fit, and how many of these it holds. */
+  get planned(): number {
+    return this.#needed.size
+  }
+
+  get staged(): number {
+    let count = 0
+    for (const key of this.#needed.keys()) if (this.#options.stage.has(Buffer.from(key, 'hex'))) count++
+    return count
+  }
+
   needs(digest: Digest): boolean {
     return this.#needed.has(toHex(digest))
   }

@@ -7,13 +7,15 @@
 import { isMeshError } from '../../../protocol/errors.ts'
 import type { ServingConfig } from '../../state/machine-config.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
+import { STAGE_SPACE_BYTES } from '../../store/limits.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { aborted } from '../machine/aborted.ts'
 import type { AgentEvent, StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import { pause } from '../machine/pause.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
-import { NEWS_POLL_MS, STAGE_IN_USE_RATE, STAGE_IN_USE_SHARE, STAGE_RETRY_MS, STAGE_SPACE_BYTES } from './limits.ts'
+import { NEWS_POLL_MS, STAGE_IN_USE_RATE, STAGE_IN_USE_SHARE, STAGE_RETRY_MS } from './limits.ts'
+import { PreImageKeeper } from './pre-image-keeper.ts'
 import { Staging } from './staging.ts'
 
 /** The release on the disk, and the disk as it is offered. */
@@ -86,22 +88,37 @@ export class Stager {
       const newest = machine.trust.view().newest(manifest.image)
       this.#release = newest?.release
       if (newest === undefined || newest.release <= manifest.release || config.stageSpace === 0) {
+        await this.#keepPreImages({ manifest, source }, signal)
         await aborted(signal)
         continue
       }
-      await this.#stage(newest, source, signal)
+      await this.#stage(newest, { manifest, source }, signal)
       await pause(STAGE_RETRY_MS, signal)
     }
   }
 
-  async #stage(manifest: VerifiedManifest, source: DiskSource, signal: AbortSignal): Promise<void> {
+  /** With no newer release the room is for what sessions dirtied before. */
+  async #keepPreImages({ manifest, source }: OnDisk, signal: AbortSignal): Promise<void> {
+    const { machine, inUse, report } = this.#options
+    if (this.#space === 0) return
+    try {
+      const directory = machine.state.path('stage')
+      await new PreImageKeeper({ directory, manifest, source, space: this.#space, inUse, signal }).run()
+    } catch (error) {
+      if (!isMeshError(error)) throw error
+      report({ type: 'warning', text: `nothing more is kept for the next restore: ${error.message}` })
+    }
+  }
+
+  async #stage(manifest: VerifiedManifest, onDisk: OnDisk, signal: AbortSignal): Promise<void> {
     await using stack = new AsyncDisposableStack()
-    const { machine, node, report, config } = this.#options
-    const space = config.stageSpace ?? STAGE_SPACE_BYTES
+    const { machine, node, report } = this.#options
+    const { source } = onDisk
+    const space = this.#space
     try {
       this.#failure = { release: manifest.release, reason: 'its hash tree is being fetched' }
       const rate = (): number | undefined => this.#rate
-      const options = { machine, node, source, manifest, space, rate, report, signal }
+      const options = { machine, node, source, onDisk: onDisk.manifest, manifest, space, rate, report, signal }
       this.#staging = await Staging.begin(options, stack)
       this.#failure = undefined
       await this.#staging.run()
@@ -111,6 +128,10 @@ export class Stager {
     } finally {
       this.#staging = undefined
     }
+  }
+
+  get #space(): number {
+    return this.#options.config.stageSpace ?? STAGE_SPACE_BYTES
   }
 
   /** Bytes per second; undefined for as fast as can be. */

@@ -1,8 +1,10 @@
 import { Bitmap } from '../../../protocol/bitmap.ts'
-import type { Digest } from '../../../protocol/digest.ts'
+import { type Digest, toHex } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import { ensureTree } from '../../restore/tree-fetch.ts'
+import { DirtiedCounts } from '../../store/dirtied-counts.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
+import { PreImages } from '../../store/pre-images.ts'
 import { Stage } from '../../store/stage.ts'
 import { StagedSource } from '../../store/staged-source.ts'
 import type { TreeFile } from '../../store/tree-file.ts'
@@ -19,8 +21,9 @@ import { StagePlan } from './stage-plan.ts'
 interface StagingOptions {
   readonly machine: Machine
   readonly node: MeshNode
-  /** What is on the disk. */
+  /** What is on the disk, and which release that is. */
   readonly source: DiskSource
+  readonly onDisk: VerifiedManifest
   /** The release to stage. */
   readonly manifest: VerifiedManifest
   /** Bytes that the stage may take. */
@@ -40,6 +43,8 @@ export class Staging {
   readonly #tree: TreeFile
   readonly #stage: Stage
   readonly #plan: StagePlan
+  /** Blocks that the stage may hold. */
+  readonly #capacity: number
   readonly #offer: StagedSource
   /** Blocks that the session has dirtied since that was last looked at. */
   #dirtied = new Set<number>()
@@ -54,13 +59,14 @@ export class Staging {
 
   private constructor(
     options: StagingOptions,
-    parts: { tree: TreeFile; stage: Stage; plan: StagePlan },
+    parts: { tree: TreeFile; stage: Stage; plan: StagePlan; capacity: number },
     received: number,
   ) {
     this.#options = options
     this.#tree = parts.tree
     this.#stage = parts.stage
     this.#plan = parts.plan
+    this.#capacity = parts.capacity
     this.#received = received
     const { changed, held } = parts.plan
     this.#offer = new StagedSource({ ...parts, disk: options.source, changed, held: held.copy() })
@@ -83,15 +89,17 @@ export class Staging {
     stack.adopt(tree, (it) => it.close())
     const stage = stack.adopt(await Stage.open(machine.state.path('stage'), manifest.blockSize), (it) => it.close())
     await stage.check(signal)
-    const plan = await StagePlan.make({ tree, source, stage, capacity: await stage.capacity(space) })
-    await stage.retain((digest) => plan.needs(digest))
-    return new Staging(options, { tree, stage, plan }, received)
+    const capacity = await stage.capacity(space)
+    const plan = await StagePlan.make({ tree, source, stage, capacity })
+    const staging = new Staging(options, { tree, stage, plan, capacity }, received)
+    await staging.#makeRoom()
+    return staging
   }
 
   status(): StagingStatus {
-    const { wanted, left } = this.#plan
+    const { wanted, left, staged } = this.#plan
     const { release } = this.#options.manifest
-    return { release, wanted, staged: this.#stage.count, left, received: this.#received, ...this.#state }
+    return { release, wanted, staged, left, received: this.#received, ...this.#state }
   }
 
   /** Fetches until the signal aborts, and offers what is here meanwhile. */
@@ -214,7 +222,18 @@ export class Staging {
     this.#dirtied = new Set()
     if (dirtied.size === 0) return
     await this.#plan.add([...dirtied].sort((a, b) => a - b))
+    if (this.#plan.planned - this.#plan.staged + this.#stage.count > this.#capacity) await this.#makeRoom()
     for (const index of dirtied) if (this.#plan.held.has(index)) this.#offer.gained(index)
     this.#state = { state: 'fetching' }
+  }
+
+  /** Drops what the release does not need, but for the pre-images that are worth most, as many as there is room for. */
+  async #makeRoom(): Promise<void> {
+    const { machine, source, onDisk } = this.#options
+    const { tree } = source
+    const counts = await DirtiedCounts.load(machine.state.path('stage'), onDisk)
+    const images = new PreImages({ stage: this.#stage, counts, tree, capacity: this.#capacity })
+    const worth = await images.worthMost(this.#capacity - this.#plan.planned)
+    await this.#stage.retain((digest) => this.#plan.needs(digest) || worth.has(toHex(digest)))
   }
 }

@@ -45,7 +45,14 @@ export function whyUnavailable(supply: Supply, facts: SupplyFacts): MeshError | 
   if (helplessMs < peerWaitMs) return undefined
   const seconds = Math.round(helplessMs / 1000)
   const why = because === undefined ? '' : `: ${because}`
-  return new MeshError('PEERS_UNREACHABLE', `no machine of the site could be reached in ${seconds} s${why}`)
+  const text = `no machine of the site could be reached in ${seconds} s${why}`
+  return new MeshError(
+    'PEERS_UNREACHABLE',
+    `${text}; ${supply.missing} ${supply.level === 0 ? 'blocks' : 'hash pages'} are missing`,
+    {
+      detail: { level: supply.level, count: supply.missing },
+    },
+  )
 }
 
 function unavailable(supply: Supply, { peers, because }: SupplyFacts, verb: 'holds' | 'delivers'): MeshError {

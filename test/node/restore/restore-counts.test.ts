@@ -159,7 +159,7 @@ describe('the counts of a restore', () => {
         sources: {
           trees,
           others: [older!],
-          ...(staged.length === 0 ? {} : { stage: someOf(staged) }),
+          ...(staged.length === 0 ? {} : { stage: { isAhead: true, open: async () => someOf(staged) } }),
           ...(beside.length === 0 ? {} : { beside: someOf(beside) }),
           fetcher: async () => new ImageFetcher(image),
         },

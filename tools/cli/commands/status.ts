@@ -51,6 +51,7 @@ function describe(status: Status): string {
     rows.push(['also', `${image} release ${release}: ${blocks.held} of ${blocks.total} blocks can be served${changed}`])
   }
   if (status.staging !== undefined) rows.push(['staged', describeStaging(status.staging)])
+  if (status.stage !== undefined) rows.push(['stage', describeStage(status.stage)])
   if (status.serving !== undefined) rows.push(['served', describeServing(status.serving)])
   for (const { site, in: into, out } of status.uplink ?? [])
     rows.push(['uplink', `site ${site}: ${describeCrossing(into)} came, ${describeCrossing(out)} went`])
@@ -90,6 +91,11 @@ function describeStaging({ release, staged, wanted, left, state, reason }: NonNu
   if (left > 0) parts.push(`there is no room for ${left}, which the restore fetches`)
   if (state === 'waiting') parts.push(`waits: ${reason}`)
   return parts.join('; ')
+}
+
+function describeStage({ blocks, bytes, dirtied }: NonNullable<Status['stage']>): string {
+  const kept = `${blocks} blocks (${formatBytes(bytes)}) beside the disk`
+  return dirtied === 0 ? kept : `${kept}; sessions have dirtied ${dirtied} blocks lately`
 }
 
 function describeCrossing(bytes: NonNullable<Status['uplink']>[number]['in']): string {

@@ -19,6 +19,9 @@ const AGENT_STATE = '/var/lib/lab-mesh'
 /** Folder of the agent’s own files: the site, and the configuration file. */
 export const AGENT_CONFIG = '/etc/lab-mesh'
 
+/** File of the agent’s local menu, if the lab has set a password; as `tools/cli/boot/menu-facts.ts` makes it. */
+export const MENU_FILE = `${AGENT_CONFIG}/menu`
+
 /** Script that brings up the network cards and asks for addresses. */
 export const NETWORK_SCRIPT = '/lib/mesh/network'
 

@@ -14,7 +14,7 @@ import { makePath } from '../../node/state/make-path.ts'
 import { digestOf, toHex } from '../../protocol/digest.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { addBootProgram, agentTree } from './agent-tree.ts'
-import { AGENT_CONFIG } from './boot-scripts.ts'
+import { AGENT_CONFIG, MENU_FILE } from './boot-scripts.ts'
 import { runBuildTool } from './build-tool.ts'
 import { makeDiskImage } from './disk-image.ts'
 import { makeEfiImage } from './efi-image.ts'
@@ -40,6 +40,8 @@ interface BuildAgentOptions {
   readonly firmware: string
   /** Configuration file of the machines. */
   readonly config?: string
+  /** The facts of the local menu, if there is to be one. */
+  readonly menu?: string
   /** What is added to the kernel’s command line. */
   readonly commandLine: string
   readonly signing?: { readonly key: string; readonly certificate: string }
@@ -87,6 +89,7 @@ export async function buildAgent(options: BuildAgentOptions): Promise<BuiltAgent
     tree.write(`${AGENT_CONFIG}/site`, `${site.name}\n`)
     tree.write(`${AGENT_CONFIG}/1.root.json`, Buffer.from(site.root))
     if (options.config !== undefined) await tree.copy(`${AGENT_CONFIG}/mesh.toml`, options.config)
+    if (options.menu !== undefined) tree.write(MENU_FILE, options.menu, 0o600)
     const packed = tree.pack()
     const parts = {
       kernel: join(out, 'vmlinuz'),

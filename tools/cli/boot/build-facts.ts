@@ -1,8 +1,10 @@
+import { readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Machine } from '../../../node/agent/machine/machine.ts'
-import { MeshError } from '../../../protocol/errors.ts'
+import { errnoOf, MeshError } from '../../../protocol/errors.ts'
 import type { AgentSite } from '../../boot/build-agent.ts'
 import { BUNDLE } from '../bundle.ts'
+import { makeMenuFacts } from './menu-facts.ts'
 
 /** The site that a state directory belongs to. Errors: those of the state directory. */
 export async function siteOf(stateDir: string): Promise<AgentSite> {
@@ -15,6 +17,28 @@ export async function siteOf(stateDir: string): Promise<AgentSite> {
 /** Folder of the bundle: that of this program, or the one that was built from the sources. */
 export function bundleFolder(): string {
   return BUNDLE !== undefined ? import.meta.dirname : join(import.meta.dirname, '../../../dist')
+}
+
+/**
+ * The facts of the agent’s local menu; undefined if it is to have none. `menuPassword`: a file whose first line is the password, or `-`
+ * for the standard input. Errors: USAGE.
+ */
+export async function menuOf({
+  menuPassword,
+  menuStart,
+}: {
+  menuPassword?: string
+  menuStart: boolean
+}): Promise<string | undefined> {
+  if (menuPassword === undefined) {
+    if (menuStart) throw new MeshError('USAGE', '--menu-start is about the menu, which needs --menu-password')
+    return undefined
+  }
+  const path = menuPassword === '-' ? '/dev/stdin' : resolve(menuPassword)
+  const text = await readFile(path, 'utf8').catch((cause: unknown) => {
+    throw new MeshError('USAGE', `--menu-password ${menuPassword} cannot be read (${errnoOf(cause)})`, { cause })
+  })
+  return makeMenuFacts(text.split(/\r?\n/)[0] ?? '', menuStart)
 }
 
 /** Key and certificate; both are given, or neither. Errors: USAGE. */

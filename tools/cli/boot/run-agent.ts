@@ -13,12 +13,17 @@ import { readLogConfig } from '../../../node/agent/log/log-config.ts'
 import type { AgentEvent } from '../../../node/agent/machine/events.ts'
 import { digestOf, toHex } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
-import { AGENT_CONFIG, HANDOVER_FILE, NETWORK_SCRIPT, SYSTEM_ROOT } from '../../boot/boot-scripts.ts'
+import { AGENT_CONFIG, HANDOVER_FILE, MENU_FILE, NETWORK_SCRIPT, SYSTEM_ROOT } from '../../boot/boot-scripts.ts'
 import type { Context } from '../command.ts'
 import { BootScreen, kernelConsoles } from '../screen/boot-screen.ts'
 import type { Language } from '../screen/catalogue.ts'
+import { ConsoleKeys } from '../screen/console-keys.ts'
+import type { ScreenState } from '../screen/draw-screen.ts'
 import { RETRY_SECONDS, UNVERIFIED_MS } from '../screen/limits.ts'
+import { type Decision, LocalMenu } from './local-menu.ts'
+import { menuFactsOr } from './menu-facts.ts'
 import { StatePlace } from './state-place.ts'
+import { powerMachine, runShell } from './technician.ts'
 
 /** What a machine does when it cannot be restored. */
 export type FailurePolicy = 'hold' | 'retry' | 'start'
@@ -40,7 +45,8 @@ const DEFAULT_ERA = 'lab'
  */
 export async function runAgent({ agent, stateDir, signal }: Context, options: RunAgentOptions): Promise<void> {
   note('the agent runs')
-  const screen = new BootScreen(options, kernelConsoles(process.stdout.columns || 80))
+  const consoles = kernelConsoles(process.stdout.columns || 80)
+  const screen = new BootScreen(options, consoles)
   screen.show({ at: 'starting' })
   const report = (event: AgentEvent): void => {
     log(event)
@@ -69,7 +75,12 @@ export async function runAgent({ agent, stateDir, signal }: Context, options: Ru
     await sleep(UNVERIFIED_MS)
     return started
   }
-  const started = await untilStarted(attempt, unverified, { screen, options, signal })
+  const decide = decisions(
+    consoles.map(({ path }) => path),
+    screen,
+    signal,
+  )
+  const started = await untilStarted(attempt, unverified, { screen, onFailure: options.onFailure, decide })
   note(`the root is mounted from ${started.device}`)
   screen.show({ at: 'handing' })
   await network.end()
@@ -78,10 +89,20 @@ export async function runAgent({ agent, stateDir, signal }: Context, options: Ru
   await writeFile(HANDOVER_FILE, `${started.device}\n`)
 }
 
+/** What a failure looks like, on the screen. */
+type FailedState = Extract<ScreenState, { at: 'failed' }>
+
+interface AfterFailure {
+  readonly screen: BootScreen
+  readonly onFailure: FailurePolicy
+  /** What a person at the machine wants; after `ms` it is tried again. */
+  readonly decide: (failed: FailedState, ms: number | undefined) => Promise<Decision>
+}
+
 async function untilStarted(
   attempt: () => Promise<StartedSystem>,
   unverified: (why: unknown) => Promise<StartedSystem>,
-  { screen, options, signal }: { screen: BootScreen; options: RunAgentOptions; signal: AbortSignal },
+  { screen, onFailure, decide }: AfterFailure,
 ): Promise<StartedSystem> {
   for (;;) {
     let failure: unknown
@@ -90,45 +111,45 @@ async function untilStarted(
     } catch (error) {
       failure = error
     }
-    if (options.onFailure === 'start') {
-      tell(failure, 'start', screen)
-      try {
-        return await unverified(failure)
-      } catch (error) {
-        failure = error
+    let decision: Decision = onFailure === 'start' ? 'start' : 'retry'
+    do {
+      if (decision === 'start') {
+        screen.show(failed(failure, 'start'))
+        try {
+          return await unverified(failure)
+        } catch (error) {
+          failure = error
+        }
       }
-    }
-    // What cannot even be started as it is waits for somebody.
-    const next = options.onFailure === 'retry' ? 'retry' : 'hold'
-    tell(failure, next, screen)
-    await waitForEnter(next === 'retry' ? RETRY_SECONDS * 1000 : undefined, signal)
+      // What cannot even be started as it is waits for somebody.
+      const next = onFailure === 'retry' ? 'retry' : 'hold'
+      decision = await decide(failed(failure, next), next === 'retry' ? RETRY_SECONDS * 1000 : undefined)
+    } while (decision === 'start')
     screen.show({ at: 'starting' })
   }
 }
 
-function tell(error: unknown, next: FailurePolicy, screen: BootScreen): void {
+function failed(error: unknown, next: FailurePolicy): FailedState {
   const code = isMeshError(error) ? error.code : 'UNEXPECTED'
   const message = error instanceof Error ? error.message : String(error)
   log({ type: 'warning', text: `${code}: ${message}` })
-  screen.show({ at: 'failed', code, message, next, retrySeconds: RETRY_SECONDS })
+  return { at: 'failed', code, message, next, retrySeconds: RETRY_SECONDS }
 }
 
-/** Until Enter is pressed, or a time is over. */
-async function waitForEnter(ms: number | undefined, signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    // The timer also keeps the process alive where there is no keyboard.
-    const timer = setInterval(() => ms !== undefined && done(), ms ?? 2 ** 30)
-    const done = (): void => {
-      clearInterval(timer)
-      process.stdin.off('data', done)
-      process.stdin.pause()
-      signal.removeEventListener('abort', done)
-      resolve()
-    }
-    process.stdin.on('error', () => undefined)
-    process.stdin.on('data', done)
-    signal.addEventListener('abort', done)
-  })
+/** Whoever is at the machine decides. What the menu needs is read at the first failure. */
+function decisions(consoles: readonly string[], screen: BootScreen, signal: AbortSignal): AfterFailure['decide'] {
+  let menu: LocalMenu | undefined
+  return async (state, ms) => {
+    const acts = { shell: runShell, power: powerMachine, note }
+    menu ??= new LocalMenu({
+      facts: await menuFactsOr(MENU_FILE, note),
+      keys: new ConsoleKeys(consoles),
+      screen,
+      signal,
+      ...acts,
+    })
+    return menu.decide(state, ms)
+  }
 }
 
 async function eraOf(stateDir: string): Promise<string> {

@@ -17,6 +17,8 @@ interface BuildOptions {
   cmdline: string
   signKey?: string
   signCert?: string
+  menuPassword?: string
+  menuStart: boolean
   level: number
   iso: boolean
 }
@@ -33,6 +35,11 @@ export function command(): Command {
     .option('--cmdline <words>', 'what is added to the kernel’s command line', '')
     .option('--sign-key <file>', 'sign the EFI program for Secure Boot with this private key (PEM)')
     .option('--sign-cert <file>', 'certificate of that key (PEM)')
+    .option(
+      '--menu-password <file>',
+      'the agent’s menu for technicians has the password in this file; - for the standard input',
+    )
+    .option('--menu-start', 'that menu may start the system although the disk was not restored', false)
     .option('--level <n>', 'how hard to compress, 1 to 19', parseLevel, DEFAULT_LEVEL)
     .option('--no-iso', 'do not make the image for CD and USB stick')
     .addHelpText(
@@ -72,9 +79,10 @@ async function runRun(context: Context, { lang, ...options }: RunOptions): Promi
 
 async function runBuild(context: Context, options: BuildOptions): Promise<void> {
   const { buildAgent, findKernel } = await import('../../boot/build-agent.ts')
-  const { bundleFolder, siteOf, signingOf } = await import('../boot/build-facts.ts')
+  const { bundleFolder, menuOf, siteOf, signingOf } = await import('../boot/build-facts.ts')
   const { VERSION } = await import('../version.ts')
   const signing = signingOf(options)
+  const menu = await menuOf(options)
   const config = configOf(context.command)?.path
   const built = await buildAgent({
     site: await siteOf(resolve(context.stateDir)),
@@ -89,6 +97,7 @@ async function runBuild(context: Context, options: BuildOptions): Promise<void> 
     diskImage: options.iso,
     ...(config === undefined ? {} : { config: resolve(config) }),
     ...(signing === undefined ? {} : { signing }),
+    ...(menu === undefined ? {} : { menu }),
   })
   const rows = built.files.map(({ path, size, sha256 }) => [path, formatBytes(size), sha256])
   const first = `The agent of site ${built.site}, with Linux ${built.kernel}; its files take ${formatBytes(built.unpacked)} of memory.`

@@ -47,6 +47,11 @@ export class BootScreen {
     this.#draw()
   }
 
+  /** Somebody else has written to a console: the next picture is drawn in any case. */
+  forget(): void {
+    for (const one of this.#consoles) one.shown = ''
+  }
+
   /** Shows what the restore tells of itself, a few times a second at most. */
   event(event: AgentEvent): void {
     if (event.type !== 'progress') return

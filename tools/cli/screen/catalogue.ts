@@ -18,6 +18,20 @@ export interface Catalogue {
   /** `{}`: seconds. */
   readonly retry: string
   readonly unverified: string
+  /** Behind `hold` or `retry`, where there is a menu. */
+  readonly menu: string
+  readonly password: string
+  /** `{}`: seconds. */
+  readonly wrong: string
+  /** The menu: what the keys do. */
+  readonly choices: {
+    readonly retry: string
+    readonly start: string
+    readonly shell: string
+    readonly reboot: string
+    readonly poweroff: string
+    readonly leave: string
+  }
   /** What to do, by the code of the error; others than these get `technician`. */
   readonly advice: {
     readonly network: string
@@ -45,6 +59,17 @@ export const CATALOGUES = {
     hold: 'Press Enter to try again, or switch it off.',
     retry: 'It tries again in {} s. Enter: at once.',
     unverified: 'The system starts, but its disk was NOT put back. Tell the technician.',
+    menu: 'M: menu for technicians.',
+    password: 'Password, then Enter. What you type is not shown. Esc: back.',
+    wrong: 'Wrong password. Please wait {} s.',
+    choices: {
+      retry: 'Try again',
+      start: 'Start the system, NOT put back',
+      shell: 'Shell',
+      reboot: 'Restart',
+      poweroff: 'Switch off',
+      leave: 'Back',
+    },
     advice: {
       network: 'Check the network cable, and switch on another computer of this lab.',
       state: 'The part of the disk that belongs to the lab is missing or damaged. Tell the technician.',
@@ -68,6 +93,17 @@ export const CATALOGUES = {
     hold: 'Enter: neuer Versuch. Oder ausschalten.',
     retry: 'Neuer Versuch in {} s. Enter: sofort.',
     unverified: 'Das System startet, aber die Festplatte wurde NICHT zurückgesetzt. Bitte der Technik melden.',
+    menu: 'M: Menü für die Technik.',
+    password: 'Passwort, dann Enter. Die Eingabe wird nicht angezeigt. Esc: zurück.',
+    wrong: 'Falsches Passwort. Bitte {} s warten.',
+    choices: {
+      retry: 'Neuer Versuch',
+      start: 'System starten, NICHT zurückgesetzt',
+      shell: 'Shell',
+      reboot: 'Neu starten',
+      poweroff: 'Ausschalten',
+      leave: 'Zurück',
+    },
     advice: {
       network: 'Netzwerkkabel prüfen und einen anderen Computer dieses Raums einschalten.',
       state: 'Der Teil der Festplatte, der zum Raum gehört, fehlt oder ist beschädigt. Bitte der Technik melden.',
@@ -91,6 +127,17 @@ export const CATALOGUES = {
     hold: 'Entrée : nouvel essai. Ou éteignez-le.',
     retry: 'Nouvel essai dans {} s. Entrée : tout de suite.',
     unverified: 'Le système démarre, mais le disque n’a PAS été rétabli. Prévenez le technicien.',
+    menu: 'M : menu des techniciens.',
+    password: 'Mot de passe, puis Entrée. La saisie n’est pas affichée. Échap : retour.',
+    wrong: 'Mot de passe faux. Attendez {} s.',
+    choices: {
+      retry: 'Nouvel essai',
+      start: 'Démarrer le système, NON rétabli',
+      shell: 'Shell',
+      reboot: 'Redémarrer',
+      poweroff: 'Éteindre',
+      leave: 'Retour',
+    },
     advice: {
       network: 'Vérifiez le câble réseau et allumez un autre ordinateur de la salle.',
       state: 'La partie du disque réservée à la salle manque ou est abîmée. Prévenez le technicien.',
@@ -114,6 +161,17 @@ export const CATALOGUES = {
     hold: '按回车键重试，或关机。',
     retry: '{} 秒后重试。按回车键立即重试。',
     unverified: '系统将启动，但磁盘没有还原。请告知管理员。',
+    menu: 'M：管理员菜单。',
+    password: '请输入密码，然后按回车键。输入内容不会显示。Esc：返回。',
+    wrong: '密码错误。请等待 {} 秒。',
+    choices: {
+      retry: '重试',
+      start: '启动系统（磁盘没有还原）',
+      shell: '命令行',
+      reboot: '重新启动',
+      poweroff: '关机',
+      leave: '返回',
+    },
     advice: {
       network: '请检查网线，并打开本机房的另一台电脑。',
       state: '磁盘上属于机房的分区缺失或损坏。请告知管理员。',

@@ -2,14 +2,16 @@ import type { ErrorCode } from '../../../protocol/errors.ts'
 import { formatSeconds } from '../format.ts'
 import { CATALOGUES, type Catalogue, type Language } from './catalogue.ts'
 
+interface ProgressState {
+  readonly at: 'starting' | 'checking' | 'looking' | 'restoring' | 'logging' | 'handing'
+  /** From 0 to 1. */
+  readonly done?: number
+  readonly secondsLeft?: number
+}
+
 /** What a machine that starts is at. */
 export type ScreenState =
-  | {
-      readonly at: 'starting' | 'checking' | 'looking' | 'restoring' | 'logging' | 'handing'
-      /** From 0 to 1. */
-      readonly done?: number
-      readonly secondsLeft?: number
-    }
+  | ProgressState
   | {
       readonly at: 'failed'
       /** A code of `protocol/errors.ts`, or UNEXPECTED. */
@@ -17,7 +19,13 @@ export type ScreenState =
       readonly message: string
       readonly next: 'hold' | 'retry' | 'start'
       readonly retrySeconds: number
+      /** There is a menu behind a password. */
+      readonly hasMenu?: boolean
     }
+  | { readonly at: 'password' }
+  | { readonly at: 'wrong'; readonly waitSeconds: number }
+  /** `mayStart`: the system may be started as it is. */
+  | { readonly at: 'menu'; readonly mayStart: boolean }
 
 /** How wide and in which language. */
 export interface ScreenShape {
@@ -41,18 +49,36 @@ const SITE: readonly ErrorCode[] = ['STATE_OTHER_SITE', 'MEMBER_REMOVED']
 export function drawScreen(state: ScreenState, { text, language, columns }: ScreenShape): string[] {
   const words: Catalogue = CATALOGUES[language]
   const width = Math.max(10, Math.min(columns, MOST_COLUMNS) - 2 * MARGIN)
-  const paragraphs = state.at === 'failed' ? failure(state, words) : [words[state.at], ...progress(state, words, width)]
+  const paragraphs = paragraphsOf(state, words, width)
   const lines = [...(text === '' ? [] : [...wrap(text, width), '']), ...wrap(words.title, width), '', ...paragraphs]
   return ['', ...lines.flatMap((line) => wrap(line, width))].map((line) =>
     line === '' ? '' : ' '.repeat(MARGIN) + line,
   )
 }
 
-function progress(
-  { done, secondsLeft }: Exclude<ScreenState, { at: 'failed' }>,
-  words: Catalogue,
-  width: number,
-): string[] {
+function paragraphsOf(state: ScreenState, words: Catalogue, width: number): string[] {
+  switch (state.at) {
+    case 'failed':
+      return failure(state, words)
+    case 'password':
+      return [words.password]
+    case 'wrong':
+      return [words.wrong.replace('{}', String(state.waitSeconds))]
+    case 'menu':
+      return menu(state.mayStart, words)
+    default:
+      return [words[state.at], ...progress(state, words, width)]
+  }
+}
+
+/** The keys are the same, whatever is allowed. */
+function menu(mayStart: boolean, { choices }: Catalogue): string[] {
+  const { retry, start, shell, reboot, poweroff, leave } = choices
+  const lines = [retry, start, shell, reboot, poweroff].map((choice, at) => `${at + 1}  ${choice}`)
+  return [...lines.filter((_, at) => at !== 1 || mayStart), '', `Esc  ${leave}`]
+}
+
+function progress({ done, secondsLeft }: ProgressState, words: Catalogue, width: number): string[] {
   if (done === undefined) return []
   const columns = Math.min(BAR_COLUMNS, width - 7)
   const full = Math.round(columns * Math.min(1, done))
@@ -61,7 +87,7 @@ function progress(
 }
 
 function failure(
-  { code, message, next, retrySeconds }: Extract<ScreenState, { at: 'failed' }>,
+  { code, message, next, retrySeconds, hasMenu }: Extract<ScreenState, { at: 'failed' }>,
   words: Catalogue,
 ): string[] {
   const choice = { hold: words.hold, retry: words.retry.replace('{}', String(retrySeconds)), start: words.unverified }[
@@ -73,6 +99,7 @@ function failure(
     adviceFor(code, words),
     '',
     choice,
+    ...(hasMenu === true ? [words.menu] : []),
     '',
     words.code.replace('{}', code),
     `${words.details} ${message}`,

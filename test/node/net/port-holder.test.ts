@@ -1,3 +1,4 @@
+import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { networkInterfaces } from 'node:os'
@@ -17,10 +18,20 @@ describe('portHolder', () => {
       const address = server.address()
       const port = typeof address === 'object' && address !== null ? address.port : 0
       expect(await portHolder(port)).toMatch(new RegExp(`^\\S.* \\(process ${process.pid}\\)$`))
+      expect(await portHolder(port)).not.toMatch(/^MainThread/)
+      expect(await portHolder(port, { kind: 'udp' })).toBeUndefined()
       server.close()
       await once(server, 'close')
       expect(await portHolder(port)).toBeUndefined()
-      expect(await portHolder(port, '/nowhere')).toBeUndefined()
+      expect(await portHolder(port, { proc: '/nowhere' })).toBeUndefined()
     },
   )
+
+  it('names who has a port of UDP', async () => {
+    const socket = createSocket('udp4').bind(0, '127.0.0.1')
+    onTestFinished(() => void socket.close())
+    await once(socket, 'listening')
+    const { port } = socket.address()
+    expect(await portHolder(port, { kind: 'udp' })).toMatch(new RegExp(`^\\S.* \\(process ${process.pid}\\)$`))
+  })
 })

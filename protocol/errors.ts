@@ -332,6 +332,23 @@ const FAULTS = {
     advice: 'Look at what that program says; free space if a file system is full, and check the files that were given.',
   },
 
+  BOOT_AGENT_UNFIT: {
+    exit: EXIT.usage,
+    advice:
+      'Make the agent on a machine of this site, `mesh boot build --out DIR`, and give that folder to `mesh boot serve DIR`.',
+  },
+  BOOT_NETWORK: {
+    exit: EXIT.network,
+    advice:
+      'Connect this machine to the lab’s network and give it an IPv4 address there (`ip address`), or name the right card with --interface.',
+  },
+  BOOT_SERVE_FAILED: {
+    exit: EXIT.network,
+    advice:
+      'Look at what dnsmasq says; version 2.87 or newer is needed (`dnsmasq --version`). Then run the command again.',
+  },
+  ROOT_NEEDED: { exit: EXIT.usage, advice: 'Run the command as root, for example with sudo.' },
+
   UNIT_FOREIGN: {
     exit: EXIT.usage,
     advice: 'It was not written by `mesh install`: move it away, or change it by hand.',

@@ -77,7 +77,9 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     run: ['machine', 'log', 'mesh', 'receipts', 'offer', 'stage', 'release', 'operate', 'answer'],
   }),
   'tools/boot': ['protocol', 'node/state'],
-  'tools/cli': ['protocol', 'node/disk', 'node/state', 'node/restore', 'node/roll', 'node/agent/*', 'tools/boot'],
+  // It looks at addresses and ports of this machine.
+  'tools/boot/serve': ['protocol', 'node/net', 'tools/boot'],
+  'tools/cli': ['protocol', 'node/disk', 'node/state', 'node/restore', 'node/roll', 'node/agent/*', 'tools/boot/*'],
   'tools/lab': ['protocol'],
   'tools/demo': ['protocol', 'node/restore', 'tools/cli', 'tools/lab'],
   // Transport and compression are measured alone.
@@ -220,6 +222,7 @@ const INTRODUCED = [
   'tools/simulate/simulate.ts',
   'tools/lab/local-lab.ts',
   'tools/boot/build-agent.ts',
+  'tools/boot/serve/serve-agent.ts',
   'tools/demo/demo.ts',
   'tools/package/package.ts',
 ]

@@ -5,6 +5,7 @@
  * - `file-tree` is a file system in memory, and the archive that the kernel unpacks.
  * - `efi-image` makes one EFI program of it, `disk-image` an image for CD and USB stick.
  * - `build-tool` runs the programs that this needs, and knows their Debian packages.
+ * - `agent-facts` is what it leaves for `serve`, which lets machines start from it by network.
  */
 
 import { access, copyFile, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
@@ -13,6 +14,7 @@ import { basename, dirname, join } from 'node:path'
 import { makePath } from '../../node/state/make-path.ts'
 import { digestOf, toHex } from '../../protocol/digest.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
+import { type AgentFacts, FACTS_FILE } from './agent-facts.ts'
 import { addBootProgram, agentTree } from './agent-tree.ts'
 import { AGENT_CONFIG, MENU_FILE } from './boot-scripts.ts'
 import { runBuildTool } from './build-tool.ts'
@@ -25,6 +27,8 @@ export interface AgentSite {
   readonly name: string
   /** The site's first root metadata, as it was signed; its SHA-256 is the site's id. */
   readonly root: Uint8Array
+  /** Version of its newest root metadata. */
+  readonly rootVersion: number
 }
 
 /** Options of `mesh boot build`. Paths are absolute. */
@@ -106,7 +110,7 @@ export async function buildAgent(options: BuildAgentOptions): Promise<BuiltAgent
     const iso = join(out, 'agent.iso')
     if (options.diskImage) await makeDiskImage(iso, { ...parts, efi }, work)
     const made = [parts.kernel, parts.initramfs, efi, script, ...(options.diskImage ? [iso] : [])]
-    return {
+    const built: BuiltAgent = {
       event: 'built',
       site: site.name,
       siteId: toHex(digestOf(site.root)),
@@ -114,8 +118,23 @@ export async function buildAgent(options: BuildAgentOptions): Promise<BuiltAgent
       unpacked: packed.byteLength,
       files: await Promise.all(made.map(describe)),
     }
+    // Last: whoever serves the folder takes up a new agent when this file is new.
+    await writeFile(join(out, FACTS_FILE), `${JSON.stringify(factsOf(built, options), undefined, 2)}\n`)
+    return built
   } finally {
     await rm(work, { recursive: true, force: true })
+  }
+}
+
+function factsOf({ siteId, kernel, files }: BuiltAgent, { site, version, signing }: BuildAgentOptions): AgentFacts {
+  return {
+    site: site.name,
+    siteId,
+    rootVersion: site.rootVersion,
+    version,
+    kernel,
+    signed: signing !== undefined,
+    files: files.map(({ path, size, sha256 }) => ({ name: basename(path), size, sha256 })),
   }
 }
 

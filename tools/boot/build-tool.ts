@@ -4,7 +4,7 @@ import { promisify } from 'node:util'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { BUILD_EPOCH_SECONDS, BUILD_TOOL_DEADLINE_MS, BUILD_TOOL_OUTPUT_BYTES } from './limits.ts'
 
-/** Debian packages of the programs that make the agent, or are in it. */
+/** Debian packages of the programs that make the agent, are in it, or serve it. */
 const PACKAGES: Readonly<Record<string, string>> = {
   busybox: 'busybox-static',
   dmsetup: 'dmsetup',
@@ -21,6 +21,8 @@ const PACKAGES: Readonly<Record<string, string>> = {
   mcopy: 'mtools',
   xz: 'xz-utils',
   zstd: 'zstd',
+  dnsmasq: 'dnsmasq-base',
+  setpriv: 'util-linux',
 }
 
 const execute = promisify(execFile)

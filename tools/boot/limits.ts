@@ -8,3 +8,5 @@ export const BUILD_TOOL_OUTPUT_BYTES = 16 * 1024 ** 2
 export const DEFAULT_LEVEL = 19
 /** Times of files in what is built, in seconds since 1970: 1980-01-01, the first that FAT knows. */
 export const BUILD_EPOCH_SECONDS = 315_532_800
+/** Files of an agent: kernel, initramfs, EFI program, image, script, and a few more in time to come. */
+export const MAX_AGENT_FILES = 16

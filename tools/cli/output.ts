@@ -2,6 +2,8 @@ import { SingleBar } from 'cli-progress'
 import type { AgentEvent } from '../../node/agent/machine/events.ts'
 import type { Progress } from '../../node/disk/progress.ts'
 import type { MeshError } from '../../protocol/errors.ts'
+import type { ServeEvent } from '../boot/serve/serve-events.ts'
+import { describeStart } from './boot/start-text.ts'
 import { describeChange } from './change-text.ts'
 import { errorJson, errorLines } from './error-lines.ts'
 import { formatBytes, formatSeconds } from './format.ts'
@@ -21,6 +23,7 @@ export const PHASES: Readonly<Record<Progress['phase'], string>> = {
 }
 
 type ProgressEvent = Extract<AgentEvent, { type: 'progress' }>
+type AnyEvent = AgentEvent | ServeEvent
 
 /**
  * Prints everything that a command says. Results go to standard output. Events on the way go there as JSON lines with
@@ -34,6 +37,7 @@ export class Output {
   #phaseStartedAt = 0
   #phaseStartedWith = 0
   #shownAt = 0
+  #hasStatus = false
 
   constructor(options: { json: boolean; quiet: boolean }) {
     this.json = options.json
@@ -46,13 +50,13 @@ export class Output {
     process.stdout.write(this.json ? `${JSON.stringify(value)}\n` : `${text}\n`)
   }
 
-  event(event: AgentEvent): void {
+  event(event: AnyEvent): void {
     if (this.#quiet) return
     if (this.json) this.#jsonEvent(event)
     else this.#humanEvent(event)
   }
 
-  #humanEvent(event: AgentEvent): void {
+  #humanEvent(event: AnyEvent): void {
     if (event.type === 'progress') {
       this.#progress(event)
       return
@@ -77,13 +81,28 @@ export class Output {
     if (this.json) process.stdout.write(`${JSON.stringify({ event: 'error', code: 'UNEXPECTED', message })}\n`)
   }
 
-  /** Ends a progress bar, if one is shown. */
+  /** Shows what goes on, on a terminal only, in place of what was shown before; empty: nothing. */
+  status(text: string): void {
+    if (this.#quiet || this.json || !process.stderr.isTTY) return
+    this.#clearStatus()
+    if (text === '') return
+    process.stderr.write(text.slice(0, (process.stderr.columns || 80) - 1))
+    this.#hasStatus = true
+  }
+
+  /** Ends a progress bar or a line of {@link status}, if one is shown. */
   close(): void {
     this.#bar?.stop()
     this.#bar = undefined
+    this.#clearStatus()
   }
 
-  #jsonEvent(event: AgentEvent): void {
+  #clearStatus(): void {
+    if (this.#hasStatus) process.stderr.write('\r\x1b[K')
+    this.#hasStatus = false
+  }
+
+  #jsonEvent(event: AnyEvent): void {
     // The result is printed by the command, as the last line.
     if (event.type === 'published' || event.type === 'receipt') return
     if (event.type === 'progress' && !this.#isDue(event, JSON_PROGRESS_EVERY_MS)) return
@@ -147,7 +166,7 @@ export class Output {
 }
 
 /** One line for people; undefined for an event that the command prints itself, as its result. */
-function describeEvent(event: Exclude<AgentEvent, ProgressEvent>): string | undefined {
+function describeEvent(event: Exclude<AnyEvent, ProgressEvent>): string | undefined {
   switch (event.type) {
     case 'note':
       return event.text
@@ -177,6 +196,9 @@ function describeEvent(event: Exclude<AgentEvent, ProgressEvent>): string | unde
       return `every block is on ${event.least} running machines or more; down: ${event.down.join(' ') || 'nobody'}`
     case 'change':
       return describeChange(event.change)
+    case 'boot-serving':
+    case 'boot-machine':
+      return describeStart(event)
     case 'published':
     case 'receipt':
       return undefined

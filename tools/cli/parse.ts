@@ -1,3 +1,4 @@
+import { isIPv4 } from 'node:net'
 import { resolve } from 'node:path'
 import { InvalidArgumentError } from 'commander'
 import type { MonitorNbdOptions } from '../../node/agent/log/monitor-nbd.ts'
@@ -22,6 +23,7 @@ const MOST_RATE = 1e12
 const MOST_PEERS = 10_000
 const MOST_NICE = 19
 const MOST_HOLDERS = 100
+const MOST_PORT = 65535
 const SIZE_UNITS = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 } as const
 
 /** Reads `90s`, `15m`, `1h` or `2d`; milliseconds, at most 366 days. */
@@ -222,6 +224,22 @@ export function parseLanguage(text: string): Language {
   return found
 }
 
+/** Reads a port of TCP. */
+export function parsePort(text: string): number {
+  const value = Number(text)
+  if (!/^\d{1,5}$/.test(text) || value < 1 || value > MOST_PORT)
+    throw new InvalidArgumentError(`Give a port from 1 to ${MOST_PORT}.`)
+  return value
+}
+
+/** Reads a range of IPv4 addresses, such as 10.20.0.100-10.20.0.199. */
+export function parseAddressRange(text: string): { first: string; last: string } {
+  const [first = '', last = '', ...more] = text.split('-').map((one) => one.trim())
+  if (!isIPv4(first) || !isIPv4(last) || more.length > 0)
+    throw new InvalidArgumentError('Give the first and the last address, such as 10.20.0.100-10.20.0.199.')
+  return { first, last }
+}
+
 /** Reads how hard zstd is to compress. */
 export function parseLevel(text: string): number {
   const value = Number(text)
@@ -244,7 +262,7 @@ export function parseNbdAddress(text: string): MonitorNbdOptions['address'] {
   }
   if (text.startsWith('unix:') && text.length > 'unix:'.length) return { unix: resolve(text.slice('unix:'.length)) }
   const [, host, port] = /^tcp:(\[[^\]]+\]|[^:]+):(\d{1,5})$/.exec(text) ?? []
-  if (host === undefined || Number(port) > 65535)
+  if (host === undefined || Number(port) > MOST_PORT)
     throw new InvalidArgumentError('Give unix:PATH, tcp:HOST:PORT or systemd.')
   return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) }
 }

@@ -50,6 +50,9 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   zsh: 'zsh',
   fish: 'fish',
   objcopy: 'binutils',
+  dnsmasq: 'dnsmasq-base',
+  curl: 'curl',
+  nft: 'nftables',
 }
 
 const execute = promisify(execFile)

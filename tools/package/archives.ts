@@ -84,7 +84,7 @@ Maintainer: ${facts.maintainer}
 Installed-Size: ${sizes.reduce((sum, size) => sum + size, 0)}
 Depends: debconf (>= 0.5) | debconf-2.0, ${libraries.join(', ')}
 Recommends: dmsetup, thin-provisioning-tools
-Suggests: qemu-utils, smartmontools
+Suggests: dnsmasq-base, ipxe, qemu-utils, smartmontools
 Section: admin
 Priority: optional
 Description: brings the disks of a computer lab back to one signed image

@@ -1,8 +1,10 @@
 import { readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Machine } from '../../../node/agent/machine/machine.ts'
+import { DEFAULT_PORT } from '../../../protocol/constants.ts'
 import { errnoOf, MeshError } from '../../../protocol/errors.ts'
 import type { AgentSite } from '../../boot/build-agent.ts'
+import type { ServedSite } from '../../boot/serve/serve-agent.ts'
 import { BUNDLE } from '../bundle.ts'
 import { makeMenuFacts } from './menu-facts.ts'
 
@@ -11,7 +13,19 @@ export async function siteOf(stateDir: string): Promise<AgentSite> {
   const { config, trust } = await Machine.look(stateDir)
   const root = await trust.file('1.root.json')
   if (root === undefined) throw new MeshError('STATE_CORRUPT', `${stateDir} has lost the site’s first root metadata`)
-  return { name: config.site, root }
+  return { name: config.site, root, rootVersion: trust.view().versions.root }
+}
+
+/**
+ * What `mesh boot serve` knows of the site: its id, and where its master listens if that is this machine. `listen`: what was said at this call. Errors: those of
+ * the state directory.
+ */
+export async function servedSite(stateDir: string, listen: readonly string[]): Promise<ServedSite> {
+  const { config, trust } = await Machine.look(stateDir)
+  const places = [listen, config.listen].find((some) => some.length > 0) ?? []
+  const ports = places.flatMap((place) => /\/tcp\/(\d+)/.exec(place)?.[1] ?? []).map(Number)
+  const masterPorts = config.role === 'master' ? (ports.length > 0 ? [...new Set(ports)] : [DEFAULT_PORT]) : []
+  return { siteId: config.siteId, rootVersion: trust.view().versions.root, masterPorts }
 }
 
 /** Folder of the bundle: that of this program, or the one that was built from the sources. */

@@ -2,11 +2,21 @@ import { resolve } from 'node:path'
 import { Command } from 'commander'
 import { MeshError } from '../../../protocol/errors.ts'
 import { DEFAULT_LEVEL } from '../../boot/limits.ts'
+import type { AddressRange } from '../../boot/serve/lab-network.ts'
+import { DEFAULT_HTTP_PORT } from '../../boot/serve/limits.ts'
 import type { FailurePolicy } from '../boot/run-agent.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { configOf } from '../config/apply-config.ts'
 import { formatBytes, formatTable } from '../format.ts'
-import { parseEraName, parseLanguage, parseLevel, parsePolicy, parseText } from '../parse.ts'
+import {
+  parseAddressRange,
+  parseEraName,
+  parseLanguage,
+  parseLevel,
+  parsePolicy,
+  parsePort,
+  parseText,
+} from '../parse.ts'
 import type { Language } from '../screen/catalogue.ts'
 
 interface BuildOptions {
@@ -59,7 +69,52 @@ export function command(): Command {
     .option('--text <text>', 'the school’s own text on the screen', parseText, '')
     .option('--era <name>', 'the kernel’s log is /dev/mapper/NAME (default: as it was set up, else lab)', parseEraName)
     .action(action(runRun))
-  return boot.addCommand(build).addCommand(run)
+  return boot.addCommand(build).addCommand(serveCommand()).addCommand(run)
+}
+
+function serveCommand(): Command {
+  return withCommonOptions(new Command('serve'))
+    .description('let machines start from the agent by network (PXE, iPXE, UEFI HTTP boot), until stopped')
+    .argument('[dir]', 'the folder that `mesh boot build` has made', 'agent')
+    .option('--interface <card>', 'network card of the lab, or its address (default: the only one)', parseText)
+    .option(
+      '--dhcp <range>',
+      'lend out addresses, such as 10.20.0.100-10.20.0.199, where no other DHCP server does',
+      parseAddressRange,
+    )
+    .option('--port <n>', 'port of the web server', parsePort, DEFAULT_HTTP_PORT)
+    .addHelpText(
+      'after',
+      '\nNeeds root, and the Debian packages dnsmasq-base and ipxe.\n\nExamples:\n  mesh boot serve /srv/agent\n  mesh boot serve /srv/agent --interface eth1 --dhcp 10.20.0.100-10.20.0.199',
+    )
+    .action(action(runServe))
+}
+
+interface ServeOptions {
+  interface?: string
+  dhcp?: AddressRange
+  port: number
+}
+
+async function runServe(context: Context, options: ServeOptions, dir: string): Promise<void> {
+  const { serveAgent } = await import('../../boot/serve/serve-agent.ts')
+  const { servedSite } = await import('../boot/build-facts.ts')
+  const { Underway } = await import('../boot/start-text.ts')
+  const { output, signal, stateDir, agent } = context
+  const underway = new Underway()
+  await serveAgent({
+    folder: resolve(dir),
+    site: () => servedSite(resolve(stateDir), agent.listen ?? []),
+    port: options.port,
+    signal,
+    report: (event) => {
+      output.event(event)
+      output.status(underway.after(event))
+    },
+    ...(options.interface === undefined ? {} : { interface: options.interface }),
+    ...(options.dhcp === undefined ? {} : { range: options.dhcp }),
+  })
+  output.result({ event: 'stopped' }, 'Stopped.')
 }
 
 interface RunOptions {

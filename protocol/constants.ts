@@ -91,3 +91,5 @@ export const MAX_RECEIPTS_PER_PAGE = 64
 export const DEFAULT_PORT = 7433
 /** Machines of one roll: its document must fit a message of 64 KiB. */
 export const MAX_ROLL_MACHINES = 128
+/** Partitions for images in the layout of a disk. */
+export const MAX_LAYOUT_PARTITIONS = 16

@@ -315,6 +315,15 @@ const FAULTS = {
       'Check that this is the right disk, in the right state; `mesh seed --dry-run` only looks. If all of it is meant, add --force.',
   },
 
+  LAYOUT_INVALID: {
+    exit: EXIT.usage,
+    advice: 'Correct what is named, and run `mesh layout set FILE` again on the master.',
+  },
+  LAYOUT_MISSING: {
+    exit: EXIT.trust,
+    advice: 'Say how the disks of this site are laid out: `mesh layout set FILE` on the master.',
+  },
+
   BOOT_STATE_MISSING: {
     exit: EXIT.state,
     advice: 'The partition that holds the state must be named lab-state, hold ext4, and be in this computer, once.',

@@ -9,6 +9,7 @@ import { Delegations } from '@tufjs/models/dist/delegations.js'
 import { DelegatedRole, Role } from '@tufjs/models/dist/role.js'
 import { MAX_MEMBERS, MAX_METADATA_FILE_BYTES } from '../../protocol/constants.ts'
 import { digestOf, toHex } from '../../protocol/digest.ts'
+import { type DiskLayout, encodeLayout } from '../../protocol/disk-layout.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { decodeManifest, encodeManifest, type Manifest } from '../../protocol/manifest.ts'
 import { findName, sameName } from '../../protocol/names.ts'
@@ -18,6 +19,7 @@ import { loadOrCreateKey, rawPublicKey } from './machine-key.ts'
 import { decodeMembers, encodeMembers, type Member } from './members.ts'
 import type { TrustStore } from './trust-store.ts'
 import {
+  LAYOUT_FIELD,
   loadRoles,
   loadView,
   MEMBERS_ROLE,
@@ -32,6 +34,8 @@ type RoleName = (typeof ROLES)[number]
 /** The roles that sign targets. */
 const TARGETS_ROLES = ['targets', MEMBERS_ROLE] as const
 type TargetsRole = (typeof TARGETS_ROLES)[number]
+
+type SignedField = Targets['unrecognizedFields'][string]
 
 const DAY_MS = 24 * 3600 * 1000
 const LIFE_MS: Readonly<Record<RoleName, number>> = {
@@ -151,6 +155,16 @@ export class SiteSigner {
       return [MEMBERS_ROLE]
     })
     return member
+  }
+
+  /** Signs how the disks of bare machines are laid out, in place of what was signed before. Errors: LAYOUT_INVALID, DISK_FULL, STATE_UNWRITABLE. */
+  async setLayout(layout: DiskLayout): Promise<void> {
+    const document = encodeLayout(layout)
+    await this.#change(async (_scratch, { targets }) => {
+      if (isDeepStrictEqual(targets.signed.unrecognizedFields[LAYOUT_FIELD], document)) return undefined
+      targets.signed.unrecognizedFields[LAYOUT_FIELD] = document as SignedField
+      return ['targets']
+    })
   }
 
   /** Signs every role but root anew whose life is more than half over. Returns whether there was one. */

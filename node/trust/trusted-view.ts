@@ -25,6 +25,12 @@ import { markVerified, type VerifiedManifest } from './verified-manifest.ts'
 export const MEMBERS_ROLE = 'members'
 export const MEMBERS_TARGET = 'members.json'
 
+/**
+ * Key of the layout of disks in the targets role. It is no target: versions that do not know it would take it for a release, and refuse
+ * all metadata.
+ */
+export const LAYOUT_FIELD = 'layout'
+
 /** Target path of a release's manifest. */
 export function manifestTarget(image: string, release: number): string {
   return `images/${image}/${release}.json`
@@ -40,6 +46,8 @@ export interface TrustView {
   /** Machines that were removed, the last one at the end; who joined again is none. */
   readonly removed: readonly RemovedMember[]
   readonly images: readonly string[]
+  /** How disks are laid out, as it was signed, and not looked at; undefined if the site does not say. */
+  readonly layout: unknown
   /** The earliest moment (Unix ms) at which some role expires. */
   readonly expires: number
   memberById(id: string): Member | undefined
@@ -94,6 +102,7 @@ class LoadedView implements TrustView {
   readonly members: readonly Member[]
   readonly removed: readonly RemovedMember[]
   readonly expires: number
+  readonly layout: unknown
   readonly #byId: ReadonlyMap<string, Member>
   readonly #manifests: ReadonlyMap<string, readonly VerifiedManifest[]>
 
@@ -109,6 +118,7 @@ class LoadedView implements TrustView {
     this.members = members
     this.removed = removed
     this.expires = Math.min(...Object.values(roles).map((role) => Date.parse(role.signed.expires)))
+    this.layout = roles.targets.signed.unrecognizedFields[LAYOUT_FIELD]
     this.#byId = new Map(members.map((member) => [member.id, member]))
     this.#manifests = manifests
   }

@@ -20,7 +20,7 @@ if (mode === 'stale') {
   const { trust } = machine
   const view = trust.view.bind(trust)
   trust.view = () => {
-    const { siteId, head, members, removed, images, expires } = view()
+    const { siteId, head, members, removed, images, expires, layout } = view()
     return {
       siteId,
       head,
@@ -28,6 +28,7 @@ if (mode === 'stale') {
       removed,
       images,
       expires,
+      layout,
       versions: { root: 1, timestamp: 1_000_000 },
       memberById: (id) => view().memberById(id),
       newest: (image) => view().newest(image),

@@ -2,6 +2,7 @@ import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire'
 import { describe, expect, it } from 'vitest'
 import { parseRoll } from '../../node/roll/roll.ts'
 import { decodeMembers } from '../../node/trust/members.ts'
+import { decodeLayout } from '../../protocol/disk-layout.ts'
 import { readDocument } from '../../protocol/document.ts'
 import { isMeshError } from '../../protocol/errors.ts'
 import { decodeJoinToken } from '../../protocol/join-token.ts'
@@ -49,6 +50,7 @@ describe('a document of the version before and of one after', () => {
     ['manifest', (json: string) => decodeManifest(bytes(json))],
     ['member list, format 1', (json: string) => decodeMembers(bytes(json))],
     ['member list', (json: string) => decodeMembers(bytes(json))],
+    ['layout of disks', (json: string) => decodeLayout(JSON.parse(json))],
     ['body of a roll document', (json: string) => parseRoll(JSON.parse(json))],
     ['join token', decodeJoinToken],
     ['list of repeats', (hex: string) => decodeRepeats(padded(hex, 4096), 4096 * 1000)],

@@ -1,5 +1,4 @@
-/** Partition name (PARTLABEL) by which the agent finds the state directory of a machine. */
-const STATE_LABEL = 'lab-state'
+import { STATE_LABEL } from '../../protocol/disk-layout.ts'
 
 /** File whose presence and content let `/init` start the system; the last thing that `mesh boot run` writes. */
 export const HANDOVER_FILE = '/run/lab-mesh/handover'

@@ -1,3 +1,4 @@
+import { type DiskLayout, encodeLayout } from '../../../protocol/disk-layout.ts'
 import { callControl } from '../../control/control-client.ts'
 import type { Place, Role } from '../../trust/members.ts'
 import { askLive } from '../answer/ask-live.ts'
@@ -7,6 +8,7 @@ import { Machine } from '../machine/machine.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
 import { requireMaster } from '../machine/require-master.ts'
 import { lastReceipt } from '../receipts/own-receipts.ts'
+import { isLayoutSet } from '../release/publish-layout.ts'
 import { isApproved, isMachines, isRefused } from './admission-desk.ts'
 
 /** The status of a machine, whatever runs on its state directory. */
@@ -87,6 +89,15 @@ export async function approve(stateDir: string, options: ApproveOptions): Promis
 export async function refuse(stateDir: string, who: Pick<ApproveOptions, 'name' | 'code'>): Promise<Refused> {
   await requireMaster(stateDir)
   return callControl(stateDir, 'refuse', isRefused, who)
+}
+
+/** Says how the disks of bare machines are laid out, at the running master. Errors: as {@link machines}, LAYOUT_INVALID, IMAGE_UNKNOWN. */
+export async function setLayout(
+  stateDir: string,
+  layout: DiskLayout,
+): Promise<{ event: 'layout-set'; version: number }> {
+  await requireMaster(stateDir)
+  return callControl(stateDir, 'layout', isLayoutSet, { layout: encodeLayout(layout) })
 }
 
 /** Result of `mesh invite`. */

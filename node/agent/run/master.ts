@@ -15,6 +15,7 @@ import { Admission } from '../mesh/admission.ts'
 import { Enrolment } from '../mesh/enrolment.ts'
 import type { MeshNode, MeshNodeOptions } from '../mesh/mesh-node.ts'
 import type { HeldRelease } from '../offer/open-source.ts'
+import { publishLayout } from '../release/publish-layout.ts'
 import { publishEarlier, rollbackRequest } from '../release/rollback.ts'
 import { type AdmissionDesk, approve, listMachines, refuse } from './admission-desk.ts'
 import type { Invited } from './ask-running.ts'
@@ -101,6 +102,12 @@ export class Master {
     return { event: 'removed', name: known, id }
   }
 
+  /** Signs how the disks of bare machines are laid out. Errors: METADATA_FORKED, and those of {@link publishLayout}. */
+  async layout(params: Params): ReturnType<typeof publishLayout> {
+    this.assertOnlyOne()
+    return publishLayout(params, { trust: this.#machine.trust, signer: this.#signer })
+  }
+
   /** Publishes an earlier release again. Errors: those of {@link publishEarlier}. */
   async rollback(node: MeshNode, held: readonly HeldRelease[], params: Params): ReturnType<typeof publishEarlier> {
     this.assertOnlyOne()
@@ -153,6 +160,7 @@ export function masterMethods(
       invite: async (params) => required().invite(node, params),
       remove: async ({ name }) => required().remove(String(name)),
       rollback: async (params) => required().rollback(node, held(), params),
+      layout: async (params) => required().layout(params),
       machines: async () => listMachines(admissionOf(required(), machine)),
       approve: async (params) => approve(admissionOf(required(), machine), params),
       refuse: async (params) => refuse(admissionOf(required(), machine), params),

@@ -1,0 +1,107 @@
+import { MAX_LAYOUT_PARTITIONS, MAX_TEXT_BYTES } from './constants.ts'
+import { checkDocument } from './document.ts'
+import { MeshError } from './errors.ts'
+import { list, natural, object, optional, text, truth, which } from './json-shape.ts'
+import { isImageName } from './manifest.ts'
+
+/** How the disks of a site’s bare machines are laid out; a signed document (docs/PROTOCOL.md, “The layout of disks”). All sizes are bytes. */
+export interface DiskLayout {
+  /** Size of the EFI system partition. */
+  readonly esp: number
+  /** Size of the partition of the state directory. */
+  readonly state: number
+  /** Image whose content is the agent as an EFI program; absent: machines go on being started over the network. */
+  readonly agent?: string
+  /** In their order on the disk, behind ESP and state. The first one is what the machine is restored to and starts from. */
+  readonly partitions: readonly LayoutPartition[]
+}
+
+/** A partition for an image. */
+export interface LayoutPartition {
+  readonly image: string
+  /** Its name in the partition table, at most 36 characters. */
+  readonly label: string
+  /** GUID of its type, in small letters. */
+  readonly type: string
+  /** Its size, or the least one if it grows. */
+  readonly size: number
+  /** It takes what the others leave of the disk. */
+  readonly grow: boolean
+  /** GUID that it has on every machine. Absent: each machine makes one. */
+  readonly uuid?: string
+}
+
+/** All partitions begin at multiples of this, and have multiples of it as sizes. */
+export const LAYOUT_UNIT_BYTES = 1024 ** 2
+/** Names of the partitions that every layout has. */
+export const ESP_LABEL = 'lab-esp'
+export const STATE_LABEL = 'lab-state'
+/** Types of partitions: UEFI Specification 2.10 and https://uapi-group.org/specifications/specs/discoverable_partitions_specification. */
+export const ESP_TYPE = 'c12a7328-f81f-11d2-ba4b-00a0c93ec93b'
+/** Types that have a name. */
+export const PARTITION_TYPES = {
+  root: '4f68bce3-e8cd-4db1-96e7-fbcaf984b709',
+  linux: '0fc63daf-8483-4772-8e79-3d69d8477de4',
+  windows: 'ebd0a0a2-b9e5-4433-87c0-68b6b72699c7',
+} as const
+
+/** A FAT file system for two agents of 45 MiB and what else stands beside them. */
+const MIN_ESP_BYTES = 128 * 1024 ** 2
+/** A file system with a journal, and a write log. */
+const MIN_STATE_BYTES = 32 * 1024 ** 2
+const MAX_LABEL_UNITS = 36
+
+/** Whether a text is a GUID in small letters. */
+export function isGuid(text: string): boolean {
+  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text) && /[1-9a-f]/.test(text)
+}
+
+const imageName = which(text(MAX_TEXT_BYTES), isImageName)
+const guid = which(text(MAX_TEXT_BYTES), isGuid)
+const size = which(natural(), (bytes) => bytes > 0 && bytes % LAYOUT_UNIT_BYTES === 0)
+
+const LAYOUT = {
+  name: 'the layout of disks',
+  shape: object({
+    esp: which(size, (bytes) => bytes >= MIN_ESP_BYTES),
+    state: which(size, (bytes) => bytes >= MIN_STATE_BYTES),
+    agent: optional(imageName),
+    partitions: list(
+      object({
+        image: imageName,
+        label: which(text(MAX_TEXT_BYTES), (label) => label.length > 0 && label.length <= MAX_LABEL_UNITS),
+        type: guid,
+        size,
+        grow: truth,
+        uuid: optional(guid),
+      }),
+      MAX_LAYOUT_PARTITIONS,
+    ),
+  }),
+  fault: 'LAYOUT_INVALID',
+} as const
+
+/** What a layout says, from its JSON as it was parsed. Errors: LAYOUT_INVALID saying what is wrong, FORMAT_NEWER. */
+export function decodeLayout(value: unknown): DiskLayout {
+  const { esp, state, agent, partitions } = checkDocument(LAYOUT, value)
+  const wrong = (why: string): MeshError => new MeshError('LAYOUT_INVALID', `the layout of disks: ${why}`)
+  if (partitions.length === 0) throw wrong('it has no partition for an image')
+  if (partitions.filter(({ grow }) => grow).length > 1) throw wrong('only one partition can grow')
+  const unique = (what: string, names: readonly string[]): void => {
+    const twice = names.find((name, at) => names.indexOf(name) !== at)
+    if (twice !== undefined) throw wrong(`two partitions have the ${what} ${twice}`)
+  }
+  unique('image', [...(agent === undefined ? [] : [agent]), ...partitions.map(({ image }) => image)])
+  unique('label', [ESP_LABEL, STATE_LABEL, ...partitions.map(({ label }) => label)])
+  unique(
+    'GUID',
+    partitions.flatMap(({ uuid }) => uuid ?? []),
+  )
+  return { esp, state, ...(agent === undefined ? {} : { agent }), partitions }
+}
+
+/** The document of a layout, as it is signed. Errors: LAYOUT_INVALID. */
+export function encodeLayout(layout: DiskLayout): Record<string, unknown> {
+  const { esp, state, agent, partitions } = decodeLayout({ ...layout })
+  return { format: 1, esp, state, ...(agent === undefined ? {} : { agent }), partitions: [...partitions] }
+}

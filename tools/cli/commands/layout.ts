@@ -1,0 +1,49 @@
+import { Command } from 'commander'
+import { type DiskLayout, ESP_LABEL, ESP_TYPE, PARTITION_TYPES, STATE_LABEL } from '../../../protocol/disk-layout.ts'
+import { action, type Context, withCommonOptions } from '../command.ts'
+import { formatBytes, formatTable } from '../format.ts'
+
+/** `mesh layout`: its commands, the parts of the agent that they call, and how the results are printed. */
+export function command(): Command {
+  const layout = new Command('layout').description('how the disks of bare machines are laid out')
+  const set = withCommonOptions(new Command('set'))
+    .description('sign the layout of a file; `mesh seed` or `mesh up` must be running here, on the master')
+    .argument('<file>', 'the layout (TOML)')
+    .addHelpText('after', '\nExample:\n  mesh layout set layout.toml')
+    .action(action(runSet))
+  const show = withCommonOptions(new Command('show'))
+    .description('the layout that this machine knows of')
+    .action(action(runShow))
+  return layout.addCommand(set).addCommand(show)
+}
+
+async function runSet(context: Context, _options: object, file: string): Promise<void> {
+  const { readLayoutFile } = await import('../layout-file.ts')
+  const { setLayout } = await import('../../../node/agent/run/ask-running.ts')
+  const layout = await readLayoutFile(file)
+  const set = await setLayout(context.stateDir, layout)
+  context.output.result(set, `Signed. Disks of bare machines are laid out so from now on:\n${tableOf(layout)}`)
+}
+
+async function runShow(context: Context): Promise<void> {
+  const { knownLayout } = await import('../../../node/agent/release/publish-layout.ts')
+  const layout = await knownLayout(context.stateDir)
+  context.output.result({ event: 'layout', ...layout }, tableOf(layout))
+}
+
+function tableOf({ esp, state, agent, partitions }: DiskLayout): string {
+  const row = (label: string, size: number, type: string, holds: string): string[] => [
+    label,
+    formatBytes(size),
+    holds,
+    Object.entries(PARTITION_TYPES).find(([, guid]) => guid === type)?.[0] ?? type,
+  ]
+  return formatTable([
+    ['partition', 'size', 'holds', 'type'],
+    row(ESP_LABEL, esp, ESP_TYPE, agent === undefined ? 'nothing' : `the agent, image ${agent}`),
+    row(STATE_LABEL, state, PARTITION_TYPES.linux, 'the state directory'),
+    ...partitions.map(({ label, size, grow, image, type }) =>
+      row(label, size, type, `image ${image}${grow ? ', grows to the end of the disk' : ''}`),
+    ),
+  ])
+}

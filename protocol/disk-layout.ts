@@ -49,6 +49,8 @@ export const PARTITION_TYPES = {
 const MIN_ESP_BYTES = 128 * 1024 ** 2
 /** A file system with a journal, and a write log. */
 const MIN_STATE_BYTES = 32 * 1024 ** 2
+/** What the smallest layout takes: the table and its backup, ESP, state, and a partition. */
+export const MIN_LAYOUT_BYTES = MIN_ESP_BYTES + MIN_STATE_BYTES + 3 * LAYOUT_UNIT_BYTES
 const MAX_LABEL_UNITS = 36
 
 /** Whether a text is a GUID in small letters. */

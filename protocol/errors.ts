@@ -324,9 +324,20 @@ const FAULTS = {
     advice: 'Say how the disks of this site are laid out: `mesh layout set FILE` on the master.',
   },
 
+  LAYOUT_FAILED: {
+    exit: EXIT.disk,
+    advice:
+      'Look at what that program says; start the machine again, which begins anew: nothing on that disk counts yet.',
+  },
+
   BOOT_STATE_MISSING: {
     exit: EXIT.state,
     advice: 'The partition that holds the state must be named lab-state, hold ext4, and be in this computer, once.',
+  },
+  BOOT_DISK_UNCLEAR: {
+    exit: EXIT.disk,
+    advice:
+      'Name the right one as boot.disk in the configuration file and make the agent anew, or take the others out.',
   },
   BOOT_NO_SYSTEM: {
     exit: EXIT.disk,

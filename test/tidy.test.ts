@@ -72,7 +72,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     release: ['machine', 'mesh', 'receipts', 'answer'],
     operate: ['machine', 'mesh', 'receipts', 'offer', 'answer'],
     restore: ['machine', 'log', 'mesh', 'offer', 'receipts', 'answer'],
-    boot: ['machine', 'log', 'receipts', 'restore'],
+    boot: ['machine', 'log', 'mesh', 'receipts', 'restore'],
     roll: ['machine', 'operate'],
     run: ['machine', 'log', 'mesh', 'receipts', 'offer', 'stage', 'release', 'operate', 'answer'],
   }),

@@ -6,7 +6,7 @@
  * - `disk-content` tells what a disk holds: its partition table (`gpt`) and file systems (`file-system-magic`, `blkid`).
  * - `disk-use` refuses a disk that somebody else uses (`mounts`, `open-files`, over all `disk-layers`); `kernel-disks` asks /sys.
  * - `read-disk` reads what a disk is known by (`known-disk`, `partition-table`), `compare-disks` says whether two are one, `find-disk`
- *   looks for a disk under all names.
+ *   looks for one. Of `fixed-disks` one is laid out (`plan-disk`, `gpt-table`, `laying-mark`).
  * - `disk-facts` is what a write log needs of its disk: a `disk-mark` to know it by, and a stamp by which `disk-witness` (with the
  *   `drive-counter`) sees that it was written.
  */

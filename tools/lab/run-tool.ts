@@ -19,6 +19,7 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   'mkfs.btrfs': 'btrfs-progs',
   'mkfs.xfs': 'xfsprogs',
   'mkfs.fat': 'dosfstools',
+  'fsck.fat': 'dosfstools',
   'mkfs.exfat': 'exfatprogs',
   mkntfs: 'ntfs-3g',
   mkswap: 'util-linux',

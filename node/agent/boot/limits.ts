@@ -9,3 +9,6 @@ export const DISK_WAIT_MS = 30_000
 export const DISK_TICK_MS = 500
 /** Longest time of a command that mounts, or gives an address: a journal is replayed meanwhile. */
 export const BOOT_TOOL_DEADLINE_MS = 5 * 60 * 1000
+/** Time for the kernel to show the partitions of a disk that was laid out. */
+export const PARTITIONS_WAIT_MS = 20_000
+export const PARTITIONS_TICK_MS = 50

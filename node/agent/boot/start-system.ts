@@ -1,7 +1,7 @@
 /**
  * The room `boot`: a machine becomes the model again before its system starts, in one process.
  * `startSystem` goes from the restore over the write log to the mounted root. `startUnverified` leaves the restore out, where the lab
- * wants that, and says so durably first. `agentNetwork` is the network, as far as there is no system that has one.
+ * wants that, and says so durably first. `provision` comes before, on a machine whose disk is bare: it is let in, and its disk laid out. `agentNetwork` is the network, as far as there is no system that has one.
  */
 
 import { lstat } from 'node:fs/promises'

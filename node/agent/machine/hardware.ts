@@ -2,6 +2,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MAX_FACT_BYTES, MAX_TOLD_DISKS } from '../../../protocol/constants.ts'
 import type { MachineFacts, ToldDisk } from '../../../protocol/enrol-messages.ts'
+import { NO_DISK } from '../../disk/fixed-disks.ts'
 
 /** Where the kernel tells of the computer. */
 interface HardwarePlaces {
@@ -12,8 +13,6 @@ interface HardwarePlaces {
 /** What the makers of boards leave where a model or a serial number should be. */
 const FILLER =
   /^(0+|none|n\/?a|default string|not specified|not applicable|unknown|empty|system (manufacturer|product name|serial number|version)|to be filled by o\.?e\.?m\.?|o\.?e\.?m\.?|chassis serial number|123456789|\.+)$/i
-/** Devices that are no disks of the computer. */
-const NO_DISK = /^(loop|ram|zram|dm-|md|sr|fd|nbd|mtdblock)/
 
 /** Maker, model, serial number, memory and disks of this computer, as far as the kernel tells them; texts fit a message. */
 export async function readHardware(

@@ -55,6 +55,8 @@ const LOST: readonly ErrorCode[] = ['PEERS_UNREACHABLE', 'REQUEST_TIMEOUT', 'PRO
 /** Somebody has to do something on the master. */
 const MENDED_THERE: readonly ErrorCode[] = ['METADATA_FORKED', 'SITE_FULL', 'NAME_TAKEN']
 
+const wantsImage = ({ device, toLayOut }: Joiner): boolean => device !== undefined || toLayOut !== undefined
+
 class Asking {
   readonly #options: AskOptions
   readonly #finder: MasterFinder
@@ -133,7 +135,7 @@ class Asking {
         'METADATA_INVALID',
         `${master.addresses.join(', ')} is not the master that the member list names`,
       )
-    if (joiner.device !== undefined) choose(view, { site, role: 'machine' }, joiner)
+    if (wantsImage(joiner)) choose(view, { site, role: 'machine' }, joiner)
     const entered = await this.#ask(master, true)
     if (entered.state !== 'enrolled') return undefined
     const trust = await withMetadataFrom(open, (fetch) => takeMetadata(state, siteId, fetch))
@@ -146,7 +148,7 @@ class Asking {
     const own = view.memberById(peerId)
     const role = roleOf(trust, peerId, toHex(trust.siteId).slice(0, 8))
     const [site, group, name] = [own?.site ?? '', own?.group ?? '', own?.name ?? '']
-    const manifest = joiner.device === undefined ? undefined : choose(view, { site, role }, joiner)
+    const manifest = !wantsImage(joiner) ? undefined : choose(view, { site, role }, joiner)
     return { site, group, name, role, manifest }
   }
 

@@ -14,7 +14,7 @@ import { macAddresses } from '../machine/mac-addresses.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { rememberedMachine } from '../machine/remembered-machine.ts'
 import { askAdmission } from './ask-admission.ts'
-import { lookAtDisk, refuseOtherSite, settle } from './settle.ts'
+import { type DiskToLayOut, lookAtDisk, refuseOtherSite, settle } from './settle.ts'
 import { siteTag } from './start-host.ts'
 
 /** Result of `mesh enrol`. */
@@ -43,6 +43,8 @@ interface EnrolOptions extends AgentOptions {
   /** Needed only if the site publishes several images. */
   readonly image?: string
   readonly force: boolean
+  /** The disk is a whole one, and is laid out afterwards. */
+  readonly toLayOut?: DiskToLayOut
   /** How long to wait to be approved, in milliseconds; default: for ever. */
   readonly wait?: number
 }
@@ -73,11 +75,15 @@ export async function enrol(options: EnrolOptions): Promise<Enrolled> {
     const warn = (text: string): void => report({ type: 'warning', text })
     const host = await MeshHost.start({ key, listen: [], gate: { admits: () => true }, warn, ...mdns })
     try {
-      const joiner = { name: facts.name, device, image: options.image, imageBefore: before?.image }
+      const { toLayOut } = options
+      const whole = toLayOut === undefined ? device : undefined
+      const joiner = { name: facts.name, device: whole, image: options.image, imageBefore: before?.image, toLayOut }
       const { master, signal, wait: waitMs } = options
       const asked = { state, siteId, host, master, facts, joiner, waitMs, signal, report }
       const { site, group, name, role, mayWipe, manifest, master: found } = await askAdmission(asked)
-      const having = { disk, device, diskIdentity: identity, manifest, master: found, listenBefore: before?.listen }
+      const target = toLayOut?.target(identity) ?? { disk, identity }
+      const place = { disk: target.disk, device: whole, diskIdentity: target.identity }
+      const having = { ...place, manifest, master: found, listenBefore: before?.listen }
       await settle(state, { site, siteId, name, id: key.id, role }, having, options)
       const { image = '', release = 0 } = manifest ?? {}
       return { event: 'enrolled', site, group, name, id: key.id, image, release, mayWipe }

@@ -29,8 +29,18 @@ export interface Joiner {
   readonly image: string | undefined
   /** What it had until now: it keeps that if it is still published, and no other is asked for. */
   readonly imageBefore: string | undefined
-  /** Absent on a machine that manages no disk. */
+  /** Absent on a machine that manages no disk, or none yet. */
   readonly device: BlockDevice | undefined
+  /** Set on a bare machine. */
+  readonly toLayOut?: DiskToLayOut | undefined
+}
+
+/** A whole disk that gets its partitions when the machine is a member. */
+export interface DiskToLayOut {
+  /** What the system's partition is to hold. Errors: those of a layout that the site does not have, or that does not go with the disk. */
+  choose(view: TrustView): VerifiedManifest
+  /** The system's partition as it will be, once `choose` was called; `whole`: what the disk is known by. */
+  target(whole: KnownDisk): { readonly disk: string; readonly identity: KnownDisk }
 }
 
 /** The site that a machine wants to belong to, and what names it, for messages: `the token`. */
@@ -100,8 +110,9 @@ export function roleOf(trust: TrustStore, id: string, site: string): Exclude<Rol
 export function choose(
   view: TrustView,
   { site, role }: { readonly site: string; readonly role?: string | undefined },
-  { name, device, image, imageBefore = '' }: Joiner,
+  { name, device, image, imageBefore = '', toLayOut }: Joiner,
 ): VerifiedManifest | undefined {
+  if (toLayOut !== undefined) return toLayOut.choose(view)
   if (device === undefined) {
     if (role !== 'machine') return undefined
     throw new MeshError('USAGE', `the token makes ${name} a lab machine of ${site}: give the --disk to restore, too`)

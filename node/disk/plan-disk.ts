@@ -1,0 +1,63 @@
+import { randomUUID } from 'node:crypto'
+import {
+  type DiskLayout,
+  ESP_LABEL,
+  ESP_TYPE,
+  LAYOUT_UNIT_BYTES,
+  PARTITION_TYPES,
+  STATE_LABEL,
+} from '../../protocol/disk-layout.ts'
+import { MeshError } from '../../protocol/errors.ts'
+import type { Partition } from './gpt.ts'
+
+/** A partition that a disk is to have. */
+export interface PlannedPartition extends Partition {
+  /** From 1, as the kernel counts. */
+  readonly number: number
+  readonly label: string
+  /** GUIDs in small letters. */
+  readonly type: string
+  readonly uuid: string
+  /** The image that it is for; absent: ESP or state. */
+  readonly image?: string
+}
+
+/** What a disk is to become. */
+export interface DiskPlan {
+  /** GUID of the disk. */
+  readonly guid: string
+  /** Bytes of the disk, and of its logical sectors. */
+  readonly size: number
+  readonly sectorBytes: number
+  readonly partitions: readonly PlannedPartition[]
+}
+
+/** Places the partitions of a layout on a disk, with new GUIDs. Errors: DISK_TOO_SMALL. */
+export function planDisk(
+  layout: DiskLayout,
+  { path, size, sectorBytes }: { readonly path: string; readonly size: number; readonly sectorBytes: number },
+): DiskPlan {
+  const wanted = [
+    { label: ESP_LABEL, type: ESP_TYPE, size: layout.esp, grow: false },
+    { label: STATE_LABEL, type: PARTITION_TYPES.linux, size: layout.state, grow: false },
+    ...layout.partitions,
+  ]
+  // The first unit holds the table. What is left at the end, at least one unit, holds its backup.
+  const room = (Math.floor(size / LAYOUT_UNIT_BYTES) - 2) * LAYOUT_UNIT_BYTES
+  const least = wanted.reduce((sum, one) => sum + one.size, 0)
+  if (room < least)
+    throw new MeshError(
+      'DISK_TOO_SMALL',
+      `${path} has ${size} bytes, the layout of the site needs ${least + 2 * LAYOUT_UNIT_BYTES}`,
+      { detail: { path, size, needed: least + 2 * LAYOUT_UNIT_BYTES } },
+    )
+  let offset = LAYOUT_UNIT_BYTES
+  const partitions = wanted.map((one, at): PlannedPartition => {
+    const { label, type, image, uuid = randomUUID() } = { image: undefined, uuid: undefined, ...one }
+    const bytes = one.size + (one.grow ? room - least : 0)
+    const place = { offset, size: bytes }
+    offset += bytes
+    return { number: at + 1, label, type, uuid, ...place, ...(image === undefined ? {} : { image }) }
+  })
+  return { guid: randomUUID(), size, sectorBytes, partitions }
+}

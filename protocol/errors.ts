@@ -339,6 +339,14 @@ const FAULTS = {
     advice:
       'Name the right one as boot.disk in the configuration file and make the agent anew, or take the others out.',
   },
+  BOOT_ESP_MISSING: {
+    exit: EXIT.disk,
+    advice: 'The partition for the agent must be named lab-esp, hold FAT, and be on the disk of the system.',
+  },
+  BOOT_ENTRY_FAILED: {
+    exit: EXIT.disk,
+    advice: 'Make the entry by the firmware’s own setup; the agent also lies where firmware looks by itself.',
+  },
   BOOT_NO_SYSTEM: {
     exit: EXIT.disk,
     advice: 'The image must be a file system with /sbin/init: publish one from which a machine has started.',

@@ -3,6 +3,9 @@ import { MeshError } from '../../protocol/errors.ts'
 import type { TrustView } from './trusted-view.ts'
 import type { VerifiedManifest } from './verified-manifest.ts'
 
+const AGENT_COPIES = 4
+const ESP_SLACK_BYTES = 4 * 1024 ** 2
+
 /** How the site lays out the disks of bare machines. Errors: LAYOUT_MISSING, LAYOUT_INVALID, FORMAT_NEWER. */
 export function siteLayout({ layout }: Pick<TrustView, 'layout'>): DiskLayout {
   if (layout === undefined)
@@ -11,12 +14,12 @@ export function siteLayout({ layout }: Pick<TrustView, 'layout'>): DiskLayout {
 }
 
 /**
- * Refuses a layout that names an image which is not published, or has a partition that is smaller than the newest release of its image.
+ * Refuses a layout that names an image which is not published, or has a partition that is smaller than what it is to hold.
  * Returns those releases. Errors: IMAGE_UNKNOWN, LAYOUT_INVALID.
  */
 export function assertImagesFit(
   view: Pick<TrustView, 'newest' | 'images'>,
-  { agent, partitions }: DiskLayout,
+  { esp, agent, partitions }: DiskLayout,
 ): ReadonlyMap<LayoutPartition, VerifiedManifest> {
   const newest = (image: string): VerifiedManifest => {
     const manifest = view.newest(image)
@@ -24,7 +27,7 @@ export function assertImagesFit(
     const published = view.images.join(', ') || 'none yet'
     throw new MeshError('IMAGE_UNKNOWN', `the layout names image ${image}, and the site publishes ${published}`)
   }
-  if (agent !== undefined) newest(agent)
+  if (agent !== undefined) assertAgentFits(esp, newest(agent))
   return new Map(
     partitions.map((partition) => {
       const manifest = newest(partition.image)
@@ -32,5 +35,15 @@ export function assertImagesFit(
       const text = `the partition ${partition.label} has ${partition.size} bytes, image ${manifest.image} release ${manifest.release} needs ${manifest.size}`
       throw new MeshError('LAYOUT_INVALID', text)
     }),
+  )
+}
+
+/** Two slots, a copy where firmware looks by itself, and a new file meanwhile; the file system needs a part, too. */
+function assertAgentFits(esp: number, { image, size }: VerifiedManifest): void {
+  const needed = AGENT_COPIES * size + ESP_SLACK_BYTES
+  if (esp >= needed) return
+  throw new MeshError(
+    'LAYOUT_INVALID',
+    `the EFI system partition has ${esp} bytes; for ${AGENT_COPIES} times the agent, image ${image}, it needs ${needed}`,
   )
 }

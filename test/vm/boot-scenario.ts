@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { addressesOf } from '../../node/agent/mesh/addresses.ts'
 import { StateDirectory } from '../../node/state/state-directory.ts'
 import { ERA_BLOCK_BYTES } from '../../node/writelog/limits.ts'
-import { type BuiltAgent, buildAgent } from '../../tools/boot/build-agent.ts'
+import { type BuiltAgent, buildAgent, type KernelFiles } from '../../tools/boot/build-agent.ts'
 import { whichProgram } from '../../tools/boot/build-tool.ts'
 import { FileTree } from '../../tools/boot/file-tree.ts'
 import { addModules } from '../../tools/boot/kernel-modules.ts'
@@ -14,10 +14,11 @@ import { NODE_FLAGS } from '../../tools/lab/node-flags.ts'
 import type { Random } from '../../tools/lab/random.ts'
 import { runTool } from '../../tools/lab/run-tool.ts'
 import { differing } from './compare-disks.ts'
-import { VirtualMachine, type VirtualMachineOptions } from './virtual-machine.ts'
+import { VirtualMachine } from './virtual-machine.ts'
 
 const MIB = 1024 ** 2
-const ROOT_BYTES = 48 * MIB
+/** Bytes of the model’s root. */
+export const ROOT_BYTES = 48 * MIB
 const STATE_BYTES = 64 * MIB
 const STATE_AT = 8 * MIB
 const ROOT_AT = STATE_AT + STATE_BYTES
@@ -78,7 +79,7 @@ poweroff -f
  * then after sessions that were cut off: with a peer, and with nobody.
  */
 export async function bootScenario(
-  parts: Pick<VirtualMachineOptions, 'kernel'> & { readonly lab: Lab; readonly full: boolean },
+  parts: { readonly kernel: KernelFiles; readonly lab: Lab; readonly full: boolean },
   random: Random,
 ): Promise<string> {
   const { kernel, lab } = parts
@@ -163,7 +164,7 @@ const userNetwork = (more = ''): string[] => [
 async function compared(
   switchOn: (step: string, network?: readonly string[], initramfs?: string) => VirtualMachine,
   lab: Lab,
-  kernel: VirtualMachineOptions['kernel'],
+  kernel: KernelFiles,
   agentImage: string,
 ): Promise<{ plain: number; node: number }> {
   const ordinary = lab.path('ordinary.img')
@@ -191,7 +192,7 @@ async function compared(
 }
 
 /** A small root file system, with busybox as its system. */
-async function makeSystem(image: string, work: string, random: Random): Promise<void> {
+export async function makeSystem(image: string, work: string, random: Random): Promise<void> {
   const root = join(work, 'system')
   for (const folder of ['bin', 'sbin', 'etc', 'proc', 'sys', 'dev', 'run', 'var/lib/lab-mesh'])
     await mkdir(join(root, folder), { recursive: true })
@@ -237,16 +238,23 @@ async function prepareMachine(lab: Lab, image: string, pc: string): Promise<void
   }
 }
 
-async function makeAgent(lab: Lab, kernel: VirtualMachineOptions['kernel']): Promise<BuiltAgent> {
+/** The agent of the lab's site; `config`: path of the machines' configuration file. */
+export async function makeAgent(
+  lab: Lab,
+  kernel: KernelFiles,
+  options: { readonly machine?: string; readonly config?: string; readonly commandLine?: string } = {},
+): Promise<BuiltAgent> {
+  const { machine = 'pc', config, commandLine = '' } = options
   return buildAgent({
-    site: await siteOf(lab.path('pc')),
+    site: await siteOf(lab.path(machine)),
+    ...(config === undefined ? {} : { config }),
     out: lab.path('agent'),
     bundle: join(import.meta.dirname, '../../dist'),
     nodeFlags: NODE_FLAGS,
     version: 'test',
     kernel,
     firmware: '/nonexistent',
-    commandLine: '',
+    commandLine,
     level: 3,
     diskImage: false,
   })
@@ -279,7 +287,8 @@ async function copyInto(disk: string, at: number, from: string): Promise<void> {
   }
 }
 
-async function copyRange(disk: string, at: number, to: string, length: number): Promise<void> {
+/** Copies a part of a file into a file of its own. */
+export async function copyRange(disk: string, at: number, to: string, length: number): Promise<void> {
   const file = await open(disk)
   try {
     const content = Buffer.alloc(length)

@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { hasTool } from '../../tools/lab/run-tool.ts'
 
 /** Debian packages of the programs that the slow suite calls, here or in its guests. */
@@ -16,12 +17,20 @@ const PACKAGES: Readonly<Record<string, string>> = {
   mke2fs: 'e2fsprogs',
   sgdisk: 'gdisk',
   cmp: 'diffutils',
+  'mkfs.vfat': 'dosfstools',
+  efibootmgr: 'efibootmgr',
+}
+/** And of files that they read. */
+const FILES: Readonly<Record<string, string>> = {
+  '/usr/share/OVMF/OVMF_CODE_4M.fd': 'ovmf',
+  '/usr/lib/systemd/boot/efi/linuxx64.efi.stub': 'systemd-boot-efi',
 }
 
 /** Installs what is missing, as root on Debian; elsewhere fails and says what is to be installed. */
 export async function installPackages(): Promise<void> {
   const missing: string[] = []
   for (const [tool, name] of Object.entries(PACKAGES)) if (!(await hasTool(tool))) missing.push(name)
+  for (const [file, name] of Object.entries(FILES)) if (!existsSync(file)) missing.push(name)
   if (missing.length === 0) return
   console.log(`installing ${missing.join(', ')}`)
   spawnSync('apt-get', ['update', '-q'], { stdio: 'ignore' })

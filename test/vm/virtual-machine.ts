@@ -19,8 +19,11 @@ const KEPT_LINES = 60
 const SHOWN_TICK_MS = 100
 
 export interface VirtualMachineOptions {
-  readonly kernel: KernelFiles
-  readonly initramfs: string
+  /** Started by the emulator itself; without them the firmware looks on the disks. */
+  readonly kernel?: KernelFiles
+  readonly initramfs?: string
+  /** QEMU's options of another firmware than its BIOS. @default none */
+  readonly firmware?: readonly string[]
   /** QEMU's -drive options of /dev/vda, /dev/vdb and so on. */
   readonly drives: readonly string[]
   /** Told to the guest on its kernel's command line, as mesh.NAME=VALUE. */
@@ -61,7 +64,8 @@ export class VirtualMachine {
     return new VirtualMachine(options)
   }
 
-  private constructor({ kernel, initramfs, drives, tell, network = [], memory = 1280 }: VirtualMachineOptions) {
+  private constructor(options: VirtualMachineOptions) {
+    const { kernel, initramfs, firmware = [], drives, tell, network = [], memory = 1280 } = options
     const told = Object.entries(tell).map(([name, value]) => `mesh.${name}=${value}`)
     const args = [
       ...[
@@ -77,8 +81,10 @@ export class VirtualMachine {
         '-no-user-config',
       ],
       ...['-display', 'none', '-monitor', 'none', '-serial', 'stdio', '-no-reboot'],
-      ...['-kernel', kernel.image, '-initrd', initramfs],
-      ...['-append', `console=ttyS0 quiet panic=-1 ${told.join(' ')}`],
+      ...firmware,
+      ...(kernel === undefined || initramfs === undefined
+        ? []
+        : ['-kernel', kernel.image, '-initrd', initramfs, '-append', `console=ttyS0 quiet panic=-1 ${told.join(' ')}`]),
       // With serial numbers, by which a write log knows its disk after a reboot.
       ...drives.flatMap((drive, i) => [
         ...['-drive', `${drive},if=none,id=disk${i},discard=unmap`],

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { Lab } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
+import { bareScenario } from './bare-scenario.ts'
 import { bootScenario } from './boot-scenario.ts'
 import { eraScenario } from './era-scenario.ts'
 import { buildInitramfs } from './initramfs.ts'
@@ -15,7 +16,7 @@ import { installPackages } from './packages.ts'
 import { VirtualMachine, type VirtualMachineOptions } from './virtual-machine.ts'
 
 /**
- * `npm run vm [-- --seed N --runs N] [nbd] [era] [boot]`: the slow suite. A real kernel (Debian's, emulated by QEMU, so that it runs
+ * `npm run vm [-- --seed N --runs N] [nbd] [era] [boot] [bare]`: the slow suite. A real kernel (Debian's, emulated by QEMU, so that it runs
  * everywhere) uses a disk until the plug is pulled; then the write log must know of every change.
  */
 const ROOT = join(import.meta.dirname, '../..')
@@ -24,14 +25,11 @@ const { values, positionals } = parseArgs({
   options: { seed: { type: 'string' }, runs: { type: 'string', default: '1' } },
 })
 const firstSeed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed)
-const SCENARIOS: Readonly<
-  Record<
-    string,
-    (parts: Omit<VirtualMachineOptions, 'drives' | 'tell'> & { lab: Lab }, random: Random) => Promise<string>
-  >
-> = {
+type Guest = Required<Pick<VirtualMachineOptions, 'kernel' | 'initramfs'>>
+const SCENARIOS: Readonly<Record<string, (parts: Guest & { lab: Lab }, random: Random) => Promise<string>>> = {
   nbd: nbdScenario,
   era: (parts, random) => eraScenario(parts, parts.lab.dir, random),
+  bare: ({ kernel, lab }, random) => bareScenario({ kernel, lab }, random),
   boot: ({ kernel, lab }, random) => bootScenario({ kernel, lab, full: true }, random),
 }
 const wanted = positionals.length === 0 ? Object.keys(SCENARIOS) : positionals
@@ -57,11 +55,7 @@ try {
 console.log(`${counts.passed} passed, ${counts.failed} failed in ${seconds(begun)}`)
 process.exitCode = counts.failed === 0 && counts.passed > 0 ? 0 : 1
 
-async function runScenario(
-  name: string,
-  seed: number,
-  parts: Omit<VirtualMachineOptions, 'drives' | 'tell'>,
-): Promise<void> {
+async function runScenario(name: string, seed: number, parts: Guest): Promise<void> {
   console.log(`--- ${name}, seed ${seed} (repeat with npm run vm -- --seed ${seed} ${name})`)
   const at = performance.now()
   const lab = await Lab.open({ entry: join(ROOT, 'dist/mesh.js') })

@@ -13,14 +13,14 @@ import {
   NETWORK_SCRIPT,
   NETWORK_SCRIPT_TEXT,
 } from './boot-scripts.ts'
-import { runBuildTool, whichProgram } from './build-tool.ts'
+import { packagedFile, runBuildTool, whichProgram } from './build-tool.ts'
 import { FileTree } from './file-tree.ts'
 
 /** The native addon of LevelDB. */
 const ADDON = 'classic-level.node'
 
 /** Programs that busybox does not have, or not as well. era_invalidate and era_restore are names of pdata_tools. */
-const PROGRAMS = ['dmsetup', 'losetup', 'blockdev'] as const
+const PROGRAMS = ['dmsetup', 'losetup', 'blockdev', 'mke2fs', 'mkfs.vfat', 'efibootmgr'] as const
 const ERA_NAMES = ['era_invalidate', 'era_restore', 'era_dump']
 
 /** What the scripts and mesh call of busybox. modprobe stands where the kernel looks for it. */
@@ -53,6 +53,8 @@ export async function agentTree({ stripped }: { readonly stripped: boolean }): P
   for (const folder of ['/proc', '/sys', '/dev', '/run', '/tmp', '/root', '/mnt']) tree.folder(folder)
   await addBusybox(tree)
   for (const name of PROGRAMS) await tree.program(`/usr/sbin/${name}`, await whichProgram(name))
+  // What mke2fs makes by default is said there.
+  await tree.copy('/etc/mke2fs.conf', await packagedFile('/etc/mke2fs.conf', 'e2fsprogs'))
   await tree.program('/usr/sbin/pdata_tools', await realpath(await whichProgram('era_invalidate')))
   for (const name of ERA_NAMES) tree.link(`/usr/sbin/${name}`, 'pdata_tools')
   await tree.program('/usr/bin/node', process.execPath, stripped ? await strippedNode() : undefined)

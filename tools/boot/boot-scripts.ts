@@ -6,6 +6,9 @@ export const HANDOVER_FILE = '/run/lab-mesh/handover'
 /** Pipe through which `/init` says where the state directory is: `mounted DEVICE`, or a reason. */
 export const STATE_PIPE = '/run/lab-mesh/state'
 
+/** What that script says of a machine that has no state partition: it is bare. */
+export const NO_STATE = `no partition is named ${STATE_LABEL}`
+
 /** Script that looks for the state partition and mounts it. */
 export const DISKS_PROGRAM = '/lib/mesh/disks'
 
@@ -87,7 +90,9 @@ for file in /sys/bus/virtio/devices/*/modalias; do
 done
 quick crc32c_generic ext4 loop dm_era
 tries=0
-while [ $tries -lt 300 ]; do
+read -r begun rest </proc/uptime
+now=$begun
+while [ $((\${now%.*} - \${begun%.*})) -lt 30 ]; do
   found=$(grep -lx "PARTNAME=${STATE_LABEL}" /sys/class/block/*/uevent 2>/dev/null)
   case "$found" in
   *uevent*uevent*) echo "several partitions are named ${STATE_LABEL}" >${STATE_PIPE}; exit ;;
@@ -103,8 +108,9 @@ while [ $tries -lt 300 ]; do
     'pci:v00001AF4*' 'acpi:80860F1*' 'acpi:INT3[34]*' 'acpi:PNP0D40*' 'acpi:AMDI0040*'
   tries=$((tries + 1))
   sleep 0.1
+  read -r now rest </proc/uptime
 done
-echo "no partition is named ${STATE_LABEL}" >${STATE_PIPE}
+echo "${NO_STATE}" >${STATE_PIPE}
 `
 
 /** Functions: \`load PATTERN…\` loads what the kernel’s devices ask for, once each; \`quick NAME…\` loads modules by name. */

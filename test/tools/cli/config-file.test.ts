@@ -82,6 +82,8 @@ stop-after = 2
 on-failure = "retry"
 lang = "de"
 text = "Schule am Fluss"
+disk = "/dev/nvme0n1"
+master = ["/ip4/10.0.0.1/tcp/7433"]
 `,
     )
     expect(rest.values).toEqual({
@@ -97,6 +99,8 @@ text = "Schule am Fluss"
       'boot.on-failure': 'retry',
       'boot.lang': 'de',
       'boot.text': 'Schule am Fluss',
+      'boot.disk': '/dev/nvme0n1',
+      'boot.master': ['/ip4/10.0.0.1/tcp/7433'],
     })
     // The two files are about all keys there are.
     expect([...file.entries.keys(), ...rest.entries.keys()].sort()).toEqual([...CONFIG_NAMES].sort())

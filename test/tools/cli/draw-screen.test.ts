@@ -13,6 +13,10 @@ const STATES: readonly ScreenState[] = [
     next,
     retrySeconds: 30,
   })),
+  { at: 'asking', name: 'pc-525400770000', code: 'K7QM3-XPAH2', why: '' },
+  { at: 'asking', name: 'x'.repeat(63), code: 'K7QM3-XPAH2', why: 'a machine of that name is connected '.repeat(10) },
+  { at: 'laying' },
+  { at: 'keeping', done: 0.5 },
 ]
 
 describe('the screen of a machine that starts', () => {
@@ -50,10 +54,27 @@ describe('the screen of a machine that starts', () => {
     expect(drawScreen(STATES[5]!, shape).join(' ')).toMatch(/NOT put/)
   })
 
+  it('shows the name and the code of a machine that asks to be let in', () => {
+    expect(drawScreen(STATES[6]!, { text: '', language: 'de', columns: 50 })).toEqual([
+      '',
+      '  Dieser Computer wird vorbereitet',
+      '',
+      '  Dieser Computer bittet um Aufnahme. Die',
+      '  Technik muss ihn freigeben.',
+      '',
+      '  Name: pc-525400770000',
+      '  Code: K7QM3-XPAH2',
+      '',
+      '  Den Code mit dem auf dem Hauptrechner',
+      '  vergleichen.',
+    ])
+    expect(drawScreen(STATES[7]!, { text: '', language: 'en', columns: 80 }).join(' ')).toContain('of that name')
+  })
+
   it('says everything in every language', () => {
     for (const language of LANGUAGES) {
       expect(Object.keys(CATALOGUES[language])).toEqual(Object.keys(CATALOGUES.en))
-      for (const key of ['left', 'code', 'retry'] as const) expect(CATALOGUES[language][key]).toContain('{}')
+      for (const key of ['left', 'code', 'retry', 'name'] as const) expect(CATALOGUES[language][key]).toContain('{}')
     }
   })
 })

@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AgentNetwork } from '../../../node/agent/boot/agent-network.ts'
+import { keepAgent } from '../../../node/agent/boot/keep-agent.ts'
 import {
   type StartedSystem,
   type StartSystemOptions,
@@ -11,6 +12,7 @@ import {
 } from '../../../node/agent/boot/start-system.ts'
 import { readLogConfig } from '../../../node/agent/log/log-config.ts'
 import type { AgentEvent } from '../../../node/agent/machine/events.ts'
+import type { AgentOptions } from '../../../node/agent/machine/options.ts'
 import { digestOf, toHex } from '../../../protocol/digest.ts'
 import { isMeshError } from '../../../protocol/errors.ts'
 import { AGENT_CONFIG, HANDOVER_FILE, MENU_FILE, NETWORK_SCRIPT, SYSTEM_ROOT } from '../../boot/boot-scripts.ts'
@@ -19,9 +21,10 @@ import { BootScreen, kernelConsoles } from '../screen/boot-screen.ts'
 import type { Language } from '../screen/catalogue.ts'
 import { ConsoleKeys } from '../screen/console-keys.ts'
 import type { ScreenState } from '../screen/draw-screen.ts'
-import { RETRY_SECONDS, UNVERIFIED_MS } from '../screen/limits.ts'
+import { KEEP_WAIT_MS, RETRY_SECONDS, UNVERIFIED_MS } from '../screen/limits.ts'
 import { type Decision, LocalMenu } from './local-menu.ts'
 import { menuFactsOr } from './menu-facts.ts'
+import { provisionBare } from './provision-bare.ts'
 import { StatePlace } from './state-place.ts'
 import { powerMachine, runShell } from './technician.ts'
 
@@ -35,9 +38,13 @@ interface RunAgentOptions {
   readonly text: string
   /** Default: the name that was used before, else `lab`. */
   readonly era?: string
+  /** Of a bare machine: the disk to lay out, and where the master is. */
+  readonly bootDisk?: string
+  readonly master?: readonly string[]
 }
 
 const DEFAULT_ERA = 'lab'
+const ESP_PLACE = '/run/lab-mesh/esp'
 
 /**
  * `mesh boot run`: the only program of the agent. It returns when the machine’s root is mounted and the file is written that lets
@@ -53,34 +60,14 @@ export async function runAgent({ agent, stateDir, signal }: Context, options: Ru
     screen.event(event)
   }
   const network = new AgentNetwork({ script: NETWORK_SCRIPT, leases: join(stateDir, 'boot'), report })
-  const start = async (): Promise<StartSystemOptions> => ({
-    ...agent,
-    report,
-    siteId: toHex(digestOf(readFileSync(join(AGENT_CONFIG, '1.root.json')))),
-    era: options.era ?? (await eraOf(stateDir)),
-    root: SYSTEM_ROOT,
-    bringUp: () => {
-      screen.show({ at: 'looking' })
-      return network.bringUp()
-    },
-  })
-  const place = new StatePlace()
-  const attempt = async (): Promise<StartedSystem> => {
-    note(`state partition: ${await place.mounted()}`)
-    screen.show({ at: 'checking' })
-    return startSystem(await start())
-  }
-  const unverified = async (why: unknown): Promise<StartedSystem> => {
-    const started = await startUnverified(await start(), why)
-    await sleep(UNVERIFIED_MS)
-    return started
-  }
+  const { attempt, unverified, isBare } = waysToStart({ ...agent, report }, options, { screen, network })
   const decide = decisions(
     consoles.map(({ path }) => path),
     screen,
     signal,
   )
-  const started = await untilStarted(attempt, unverified, { screen, onFailure: options.onFailure, decide })
+  const { onFailure } = options
+  const started = await untilStarted(attempt, unverified, { screen, onFailure, isBare, decide })
   note(`the root is mounted from ${started.device}`)
   screen.show({ at: 'handing' })
   await network.end()
@@ -89,12 +76,61 @@ export async function runAgent({ agent, stateDir, signal }: Context, options: Ru
   await writeFile(HANDOVER_FILE, `${started.device}\n`)
 }
 
+/** How a system is started, verified or as it is; and whether there is one. */
+interface WaysToStart {
+  readonly attempt: () => Promise<StartedSystem>
+  readonly unverified: (why: unknown) => Promise<StartedSystem>
+  /** Whether there is nothing on the machine yet. */
+  readonly isBare: () => boolean
+}
+
+function waysToStart(
+  agent: AgentOptions,
+  options: RunAgentOptions,
+  { screen, network }: { readonly screen: BootScreen; readonly network: AgentNetwork },
+): WaysToStart {
+  const { stateDir } = agent
+  const siteId = toHex(digestOf(readFileSync(join(AGENT_CONFIG, '1.root.json'))))
+  const start = async (): Promise<StartSystemOptions> => ({
+    ...agent,
+    siteId,
+    era: options.era ?? (await eraOf(stateDir)),
+    root: SYSTEM_ROOT,
+    bringUp: () => {
+      screen.show({ at: 'looking' })
+      return network.bringUp()
+    },
+  })
+  const place = new StatePlace()
+  const mounted = async (): Promise<void> => note(`state partition: ${await place.mounted()}`)
+  const attempt = async (): Promise<StartedSystem> => {
+    await mounted().catch(async (error: unknown) => {
+      if (!place.isBare) throw error
+      const { bootDisk: disk, master = [] } = options
+      await provisionBare({ ...agent, siteId, master, disk, network, screen })
+      await mounted()
+    })
+    screen.show({ at: 'checking' })
+    const started = await startSystem(await start())
+    await keepOwnAgent(await start(), screen)
+    return started
+  }
+  const unverified = async (why: unknown): Promise<StartedSystem> => {
+    const started = await startUnverified(await start(), why)
+    await sleep(UNVERIFIED_MS)
+    return started
+  }
+  return { attempt, unverified, isBare: () => place.isBare }
+}
+
 /** What a failure looks like, on the screen. */
 type FailedState = Extract<ScreenState, { at: 'failed' }>
 
 interface AfterFailure {
   readonly screen: BootScreen
   readonly onFailure: FailurePolicy
+  /** Whether there is nothing on the machine yet. */
+  readonly isBare: () => boolean
   /** What a person at the machine wants; after `ms` it is tried again. */
   readonly decide: (failed: FailedState, ms: number | undefined) => Promise<Decision>
 }
@@ -102,7 +138,7 @@ interface AfterFailure {
 async function untilStarted(
   attempt: () => Promise<StartedSystem>,
   unverified: (why: unknown) => Promise<StartedSystem>,
-  { screen, onFailure, decide }: AfterFailure,
+  { screen, onFailure, isBare, decide }: AfterFailure,
 ): Promise<StartedSystem> {
   for (;;) {
     let failure: unknown
@@ -111,7 +147,7 @@ async function untilStarted(
     } catch (error) {
       failure = error
     }
-    let decision: Decision = onFailure === 'start' ? 'start' : 'retry'
+    let decision: Decision = onFailure === 'start' && !isBare() ? 'start' : 'retry'
     do {
       if (decision === 'start') {
         screen.show(failed(failure, 'start'))
@@ -121,11 +157,23 @@ async function untilStarted(
           failure = error
         }
       }
-      // What cannot even be started as it is waits for somebody.
-      const next = onFailure === 'retry' ? 'retry' : 'hold'
+      // What cannot even be started as it is waits for somebody. A bare machine has nothing that could be started.
+      const next = onFailure === 'retry' || isBare() ? 'retry' : 'hold'
       decision = await decide(failed(failure, next), next === 'retry' ? RETRY_SECONDS * 1000 : undefined)
     } while (decision === 'start')
     screen.show({ at: 'starting' })
+  }
+}
+
+/** Without the newest agent on its disk the machine starts as it was started this time. */
+async function keepOwnAgent(options: StartSystemOptions, screen: BootScreen): Promise<void> {
+  try {
+    const fetching = (): void => screen.show({ at: 'keeping' })
+    const kept = await keepAgent({ ...options, place: ESP_PLACE, waitMs: KEEP_WAIT_MS, fetching })
+    if (kept !== undefined) note(`the agent on the disk: release ${kept.release}, slot ${kept.slot}`)
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error)
+    log({ type: 'warning', text: `the agent is not put on the disk: ${text}` })
   }
 }
 

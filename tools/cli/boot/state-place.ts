@@ -1,13 +1,19 @@
 import { spawn } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { MeshError } from '../../../protocol/errors.ts'
-import { DISKS_PROGRAM, STATE_PIPE } from '../../boot/boot-scripts.ts'
+import { DISKS_PROGRAM, NO_STATE, STATE_PIPE } from '../../boot/boot-scripts.ts'
 import { STATE_WAIT_MS } from '../screen/limits.ts'
 
 /** The state partition, which the agent’s script looks for and mounts while Node starts. */
 export class StatePlace {
   #looking: Promise<string> | undefined = readFile(STATE_PIPE, 'utf8')
   #isMounted = false
+  #isBare = false
+
+  /** No disk of this computer has a state partition, as far as the last look tells. */
+  get isBare(): boolean {
+    return this.#isBare
+  }
 
   /** Returns what the script said. Looks anew if it was not found before. Errors: BOOT_STATE_MISSING with the reason. */
   async mounted(): Promise<string> {
@@ -22,6 +28,7 @@ export class StatePlace {
     })
     const said = (await Promise.race([this.#looking, late]).finally(() => clearTimeout(timer))).trim()
     if (said !== '') this.#looking = undefined
+    this.#isBare = said === NO_STATE
     assertMounted(said)
     this.#isMounted = true
     return said

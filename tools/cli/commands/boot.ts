@@ -9,6 +9,7 @@ import { action, type Context, withCommonOptions } from '../command.ts'
 import { configOf } from '../config/apply-config.ts'
 import { formatBytes, formatTable } from '../format.ts'
 import {
+  parseAddress,
   parseAddressRange,
   parseEraName,
   parseLanguage,
@@ -68,6 +69,12 @@ export function command(): Command {
     .option('--lang <language>', 'language of the screen: en, de, fr, zh', parseLanguage, 'en')
     .option('--text <text>', 'the school’s own text on the screen', parseText, '')
     .option('--era <name>', 'the kernel’s log is /dev/mapper/NAME (default: as it was set up, else lab)', parseEraName)
+    .option('--boot-disk <disk>', 'the disk to lay out on a bare machine (default: the only one that is built in)')
+    .option(
+      '--master <multiaddr>',
+      'where the master is, besides looking for it by multicast DNS; for bare machines (repeatable)',
+      (text: string, before: string[] = []) => [...before, parseAddress(text)],
+    )
     .action(action(runRun))
   return boot.addCommand(build).addCommand(serveCommand()).addCommand(run)
 }
@@ -122,6 +129,8 @@ interface RunOptions {
   lang: Language
   text: string
   era?: string
+  bootDisk?: string
+  master?: readonly string[]
 }
 
 async function runRun(context: Context, { lang, ...options }: RunOptions): Promise<void> {

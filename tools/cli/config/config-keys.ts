@@ -88,6 +88,8 @@ export const CONFIG_KEYS = {
   'boot.on-failure': key('text', parsePolicy, 'hold', 'onFailure'),
   'boot.lang': key('text', parseLanguage, 'en', 'lang'),
   'boot.text': key('text', parseText, 'none', 'text', ['run']),
+  'boot.disk': key('text', asPath, 'the only built-in one', 'bootDisk', ['run']),
+  'boot.master': key('list', parseAddress, 'found by multicast DNS', 'master', ['run']),
 } as const
 
 /** A key, such as `disk` or `serving.nice`. */

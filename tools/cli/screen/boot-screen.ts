@@ -52,8 +52,9 @@ export class BootScreen {
     for (const one of this.#consoles) one.shown = ''
   }
 
-  /** Shows what the restore tells of itself, a few times a second at most. */
+  /** Shows what the restore tells of itself, a few times a second at most, and what a bare machine waits for. */
   event(event: AgentEvent): void {
+    if (event.type === 'waiting') this.show({ at: 'asking', name: event.name, code: event.code, why: event.why })
     if (event.type !== 'progress') return
     const { phase, doneBytes, totalBytes } = event
     const now = performance.now()

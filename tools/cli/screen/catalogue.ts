@@ -8,6 +8,13 @@ export interface Catalogue {
   readonly restoring: string
   readonly logging: string
   readonly handing: string
+  /** A bare machine: it waits for somebody to let it in; its disk is laid out; the agent is put on it. */
+  readonly asking: string
+  readonly laying: string
+  readonly keeping: string
+  /** `{}`: the name of the machine. */
+  readonly name: string
+  readonly compare: string
   /** `{}`: a time. */
   readonly left: string
   readonly failed: string
@@ -52,6 +59,11 @@ export const CATALOGUES = {
     restoring: 'Putting back what was changed',
     logging: 'Beginning the record of changes',
     handing: 'Starting the system',
+    asking: 'This computer asks to be let in. The technician has to approve it.',
+    laying: 'Preparing the disk',
+    keeping: 'Storing the start program on the disk',
+    name: 'Name: {}',
+    compare: 'Compare the code with the one on the master.',
     left: 'about {} left',
     failed: 'This computer cannot start now.',
     code: 'Code: {}',
@@ -86,6 +98,11 @@ export const CATALOGUES = {
     restoring: 'Änderungen werden zurückgenommen',
     logging: 'Die Aufzeichnung der Änderungen beginnt',
     handing: 'Das System startet',
+    asking: 'Dieser Computer bittet um Aufnahme. Die Technik muss ihn freigeben.',
+    laying: 'Die Festplatte wird eingerichtet',
+    keeping: 'Das Startprogramm wird gespeichert',
+    name: 'Name: {}',
+    compare: 'Den Code mit dem auf dem Hauptrechner vergleichen.',
     left: 'noch etwa {}',
     failed: 'Dieser Computer kann jetzt nicht starten.',
     code: 'Code: {}',
@@ -120,6 +137,11 @@ export const CATALOGUES = {
     restoring: 'Annulation des modifications',
     logging: 'Début du journal des modifications',
     handing: 'Démarrage du système',
+    asking: 'Cet ordinateur demande à être admis. Le technicien doit l’approuver.',
+    laying: 'Préparation du disque',
+    keeping: 'Enregistrement du programme de démarrage',
+    name: 'Nom : {}',
+    compare: 'Comparez le code avec celui du poste maître.',
     left: 'encore {} environ',
     failed: 'Cet ordinateur ne peut pas démarrer maintenant.',
     code: 'Code : {}',
@@ -154,6 +176,11 @@ export const CATALOGUES = {
     restoring: '正在还原被更改的内容',
     logging: '开始记录更改',
     handing: '正在启动系统',
+    asking: '本机请求加入机房，需要管理员批准。',
+    laying: '正在准备磁盘分区',
+    keeping: '正在保存启动程序',
+    name: '名称：{}',
+    compare: '请与主控机上显示的代码核对。',
     left: '大约还需 {}',
     failed: '本机现在无法启动。',
     code: '代码：{}',

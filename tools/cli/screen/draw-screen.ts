@@ -3,7 +3,7 @@ import { formatSeconds } from '../format.ts'
 import { CATALOGUES, type Catalogue, type Language } from './catalogue.ts'
 
 interface ProgressState {
-  readonly at: 'starting' | 'checking' | 'looking' | 'restoring' | 'logging' | 'handing'
+  readonly at: 'starting' | 'checking' | 'looking' | 'restoring' | 'logging' | 'handing' | 'laying' | 'keeping'
   /** From 0 to 1. */
   readonly done?: number
   readonly secondsLeft?: number
@@ -12,6 +12,14 @@ interface ProgressState {
 /** What a machine that starts is at. */
 export type ScreenState =
   | ProgressState
+  | {
+      readonly at: 'asking'
+      readonly name: string
+      /** Of the machine’s key. */
+      readonly code: string
+      /** What stands in the way, besides that nobody has approved it yet; may be empty. */
+      readonly why: string
+    }
   | {
       readonly at: 'failed'
       /** A code of `protocol/errors.ts`, or UNEXPECTED. */
@@ -39,6 +47,8 @@ export interface ScreenShape {
 const MARGIN = 2
 const MOST_COLUMNS = 80
 const BAR_COLUMNS = 40
+/** The master says why a machine is not let in; a console has 24 lines. */
+const MOST_WHY_CHARACTERS = 200
 
 const NETWORK: readonly ErrorCode[] = ['PEERS_UNREACHABLE', 'BLOCKS_UNAVAILABLE', 'REQUEST_TIMEOUT', 'PORT_TAKEN']
 const STATE: readonly ErrorCode[] = ['BOOT_STATE_MISSING', 'STATE_MISSING', 'STATE_CORRUPT', 'STATE_UNWRITABLE']
@@ -60,6 +70,8 @@ function paragraphsOf(state: ScreenState, words: Catalogue, width: number): stri
   switch (state.at) {
     case 'failed':
       return failure(state, words)
+    case 'asking':
+      return asking(state, words)
     case 'password':
       return [words.password]
     case 'wrong':
@@ -84,6 +96,11 @@ function progress({ done, secondsLeft }: ProgressState, words: Catalogue, width:
   const full = Math.round(columns * Math.min(1, done))
   const bar = `[${'#'.repeat(full)}${'-'.repeat(columns - full)}] ${String(Math.floor(Math.min(1, done) * 100)).padStart(3)}%`
   return ['', bar, secondsLeft === undefined ? '' : words.left.replace('{}', formatSeconds(secondsLeft))]
+}
+
+function asking({ name, code, why }: Extract<ScreenState, { at: 'asking' }>, words: Catalogue): string[] {
+  const head = [words.asking, '', words.name.replace('{}', name), words.code.replace('{}', code), '', words.compare]
+  return why === '' ? head : [...head, '', `${words.details} ${why.slice(0, MOST_WHY_CHARACTERS)}`]
 }
 
 function failure(

@@ -21,3 +21,5 @@ export const WRONG_PASSWORD_MS = 3_000
 export const WRONG_PASSWORD_MOST_MS = 60_000
 /** Who types nothing for 60 s has gone: the prompt, or the menu, is closed. */
 export const MENU_IDLE_MS = 60_000
+/** How long a start waits for others that hold a new agent; it can be fetched at the next one as well. */
+export const KEEP_WAIT_MS = 20_000

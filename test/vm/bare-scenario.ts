@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict'
+import { copyFile, open, writeFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { ERA_BLOCK_BYTES } from '../../node/writelog/limits.ts'
+import type { KernelFiles } from '../../tools/boot/build-agent.ts'
+import type { Lab } from '../../tools/lab/local-lab.ts'
+import type { Random } from '../../tools/lab/random.ts'
+import { copyRange, makeAgent, makeSystem, ROOT_BYTES } from './boot-scenario.ts'
+import { differing } from './compare-disks.ts'
+import { VirtualMachine } from './virtual-machine.ts'
+
+const MIB = 1024 ** 2
+const [ESP_MIB, STATE_MIB] = [320, 64]
+const DISK_BYTES = 448 * MIB
+const ROOT_AT = (1 + ESP_MIB + STATE_MIB) * MIB
+/** Firmware, drivers, a network and libp2p under emulation, on a machine that does other things. */
+const DEADLINE_MS = 600_000
+const OVMF = '/usr/share/OVMF'
+
+/**
+ * A machine with a bare disk starts the agent: it asks to be let in, is laid out and restored, gets the agent on its disk, and starts its
+ * system. At the next power-on it starts from its disk by UEFI, without a network.
+ */
+export async function bareScenario(
+  { kernel, lab }: { readonly kernel: KernelFiles; readonly lab: Lab },
+  random: Random,
+): Promise<string> {
+  const image = lab.path('model.img')
+  await makeSystem(image, lab.dir, random)
+  await lab.serve('master', ['seed', image, '--image', 'root'])
+  const port = /\d+$/.exec(lab.address('master')!)![0]
+  // QEMU leads this address to the host’s loopback interface.
+  await writeFile(lab.path('agent.toml'), `[boot]\nmaster = ["/ip4/10.0.2.2/tcp/${port}"]\n`)
+  const config = lab.path('agent.toml')
+  const agent = await makeAgent(lab, kernel, { machine: 'master', config, commandLine: 'console=ttyS0' })
+  const path = (name: string): string => agent.files.find((file) => file.path.endsWith(name))!.path
+  await lab.ok('master', ['seed', path('agent.efi'), '--image', 'agent'])
+  await setLayout(lab)
+  const disk = lab.path('disk.img')
+  await using file = await open(disk, 'w')
+  await file.truncate(DISK_BYTES)
+  const drives = [`file=${disk},format=raw`]
+  const common = { memory: 768, tell: { step: 'idle' }, drives }
+  const network = ['-netdev', 'user,id=lan', '-device', 'virtio-net-pci,netdev=lan,romfile=']
+  const switchOn = (): VirtualMachine =>
+    VirtualMachine.start({ ...common, kernel, initramfs: path('agent.img'), network })
+
+  const bare = switchOn()
+  const code = await waiting(lab)
+  const screen = await bare.shown(`Code: ${code}`, DEADLINE_MS)
+  assert.match(screen, /This computer asks to be let in/)
+  await lab.ok('master', ['approve', '--code', code, '--as', 'pc1'])
+  const first = await bare.event('up', DEADLINE_MS)
+  await bare.ended()
+  assert.equal(first.device, '/dev/mapper/lab')
+  assert.equal(first.state, 'yes')
+  assert.match(String(first.said), /root release 1: \d+ blocks restored, [1-9]\d* fetched$/)
+  assert.equal(await changed(disk, image, lab), 0)
+
+  await copyFile(`${OVMF}/OVMF_VARS_4M.fd`, lab.path('vars.fd'))
+  const firmware = [
+    ...['-drive', `if=pflash,format=raw,unit=0,readonly=on,file=${OVMF}/OVMF_CODE_4M.fd`],
+    ...['-drive', `if=pflash,format=raw,unit=1,file=${lab.path('vars.fd')}`],
+  ]
+  const again = VirtualMachine.start({ ...common, firmware })
+  const second = await again.event('up', DEADLINE_MS)
+  await again.ended()
+  assert.equal(second.device, '/dev/mapper/lab')
+  assert.match(String(second.said), /: 0 blocks restored, 0 fetched$/)
+  assert.equal(await changed(disk, image, lab), 0)
+  return `bare: up ${first.seconds} s after the kernel, ${first.said}; from its own disk by UEFI, without a network card: up after ${second.seconds} s`
+}
+
+async function setLayout(lab: Lab): Promise<void> {
+  const partition = '[[partition]]\nimage = "root"\ntype = "root"\nsize = "48M"\ngrow = true\n'
+  await writeFile(
+    lab.path('layout.toml'),
+    `esp = "${ESP_MIB}M"\nstate = "${STATE_MIB}M"\nagent = "agent"\n${partition}`,
+  )
+  await lab.ok('master', ['layout', 'set', lab.path('layout.toml')])
+}
+
+/** The code of the machine that waits. */
+async function waiting(lab: Lab): Promise<string> {
+  const deadline = Date.now() + DEADLINE_MS
+  while (Date.now() < deadline) {
+    const [one] = (await lab.ok('master', ['machines'])).machines as unknown as { code: string }[]
+    if (one !== undefined) return one.code
+    await sleep(2000)
+  }
+  throw new Error('no machine asked to be let in')
+}
+
+/** How many blocks of the root partition are not those of the model. */
+async function changed(disk: string, image: string, lab: Lab): Promise<number> {
+  await copyRange(disk, ROOT_AT, lab.path('root.now'), ROOT_BYTES)
+  return (await differing(image, lab.path('root.now'), ERA_BLOCK_BYTES)).count
+}

@@ -54,6 +54,8 @@ export interface TrustView {
   newest(image: string): VerifiedManifest | undefined
   release(image: string, release: number): VerifiedManifest | undefined
   releases(image: string): readonly VerifiedManifest[]
+  /** The release whose tree has this root, in hexadecimal; the newest, if several are equal. */
+  releaseByRoot(root: string): VerifiedManifest | undefined
 }
 
 /** The four top-level roles and the member role of one generation, each proven by the one above it. */
@@ -105,6 +107,7 @@ class LoadedView implements TrustView {
   readonly layout: unknown
   readonly #byId: ReadonlyMap<string, Member>
   readonly #manifests: ReadonlyMap<string, readonly VerifiedManifest[]>
+  readonly #byRoot: ReadonlyMap<string, VerifiedManifest>
 
   constructor(
     { siteId, head }: { siteId: Digest; head: string },
@@ -121,6 +124,7 @@ class LoadedView implements TrustView {
     this.layout = roles.targets.signed.unrecognizedFields[LAYOUT_FIELD]
     this.#byId = new Map(members.map((member) => [member.id, member]))
     this.#manifests = manifests
+    this.#byRoot = new Map([...manifests.values()].flat().map((manifest) => [toHex(manifest.root), manifest]))
   }
 
   get images(): readonly string[] {
@@ -141,6 +145,10 @@ class LoadedView implements TrustView {
 
   releases(image: string): readonly VerifiedManifest[] {
     return this.#manifests.get(image) ?? []
+  }
+
+  releaseByRoot(root: string): VerifiedManifest | undefined {
+    return this.#byRoot.get(root)
   }
 }
 

@@ -34,6 +34,7 @@ if (mode === 'stale') {
       newest: (image) => view().newest(image),
       release: (image, release) => view().release(image, release),
       releases: (image) => view().releases(image),
+      releaseByRoot: (root) => view().releaseByRoot(root),
     }
   }
 }

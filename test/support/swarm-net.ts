@@ -5,7 +5,7 @@ import type { LocalFacts } from '../../node/exchange/local-facts.ts'
 import { ExchangeServer } from '../../node/exchange/serve/server.ts'
 import type { Holding } from '../../node/store/block-source.ts'
 import { Bitmap } from '../../protocol/bitmap.ts'
-import { digestOf } from '../../protocol/digest.ts'
+import { digestOf, toHex } from '../../protocol/digest.ts'
 import type { Message } from '../../protocol/messages.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { type FakeStream, streamPair } from '../fakes/frame-stream-pair.ts'
@@ -26,6 +26,8 @@ export function facts(name: string, holdings: readonly Holding[]): LocalFacts {
 /** Peers in one process, each with the real server, connected by streams in memory. */
 export class Net {
   readonly #servers = new Map<string, { server: ExchangeServer; change: (message: Message) => Message | undefined }>()
+  /** What is signed of the images that are served, by root. */
+  readonly #images = new Map<string, Holding>()
   readonly #swarms: Swarm[] = []
   /** Server's ends, by name of the server. */
   readonly streams = new Map<string, FakeStream[]>()
@@ -36,6 +38,7 @@ export class Net {
     change: (message: Message) => Message | undefined = (message) => message,
     local: Partial<LocalFacts> = {},
   ): void {
+    this.#images.set(toHex(holding.root), holding)
     const server = new ExchangeServer({
       local: () => ({ ...facts(name, [holding]), ...local }),
       holdings: () => [holding],
@@ -64,6 +67,7 @@ export class Net {
       },
       self: name,
       local: () => facts(name, []),
+      imageOf: (root) => this.#images.get(root),
       random: () => random.next(),
       ...options,
       deadlines: {

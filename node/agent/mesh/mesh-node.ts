@@ -157,6 +157,7 @@ export class MeshNode {
       self: this.peerId,
       open: (peerId) => this.open(peerId, EXCHANGE_PROTOCOL),
       local: () => this.#facts(),
+      imageOf: (root) => this.#machine.trust.view().releaseByRoot(root),
       places: {
         isFar: (peerId) => !this.#neighbourhood.isNear(peerId),
         nearSettled: () => this.#neighbourhood.everyNear((peerId) => this.swarm.hasSession(peerId)),
@@ -406,6 +407,7 @@ export class MeshNode {
         if (!this.#members.has(peerId)) this.#memberUp(peerId)
       } else if (this.#members.delete(peerId)) void this.#host.disconnect(peerId)
     }
+    this.swarm.imagesChanged()
     this.#server.announce()
     this.#dialer.retry()
   }

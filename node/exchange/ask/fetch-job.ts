@@ -291,7 +291,7 @@ export class FetchJob implements FarFetch, TicketOwner {
    */
   #guess(session: PeerSession<Ticket>, place: PeerPlace): boolean {
     const pages = this.#request.level > 0
-    if (session.roots().next().done === true || (pages && (!place.near || this.#hasGivenUp(session)))) return false
+    if (!session.holdsAny || (pages && (!place.near || this.#hasGivenUp(session)))) return false
     const have = new Bitmap(this.#request.wanted.length)
     if (pages) have.setRange(0, have.length)
     this.#picker.addPeer(session.peerId, { have, elsewhere: true, ...place }, this.#now())

@@ -76,3 +76,8 @@ export const PEER_WAIT_MS = 20_000
 export const HOLDER_WAIT_MS = 15_000
 /** A fetch whose peers deliver nothing at all for this long gives up. */
 export const NO_DELIVERY_MS = 60_000
+/**
+ * Runs of blocks that are kept of an image that a peer holds and no manifest names yet. A machine that holds all of it tells of one run;
+ * one that holds more runs is asked anew when the image is known.
+ */
+export const MAX_UNKNOWN_RUNS = 256

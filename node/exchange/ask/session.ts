@@ -3,16 +3,17 @@ import { DIGEST_SIZE_BYTES, HELLO_DEADLINE_MS, MAX_WANTS_PER_MESSAGE } from '../
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { encodeGranules, wantedBytes } from '../../../protocol/granules.ts'
-import type { HeldImage, MetadataVersions, PeerAddresses, WantRequest } from '../../../protocol/message-parts.ts'
+import type { MetadataVersions, PeerAddresses, WantRequest } from '../../../protocol/message-parts.ts'
 import type { Message } from '../../../protocol/messages.ts'
 import type { RangeSet } from '../../../protocol/ranges.ts'
-import { countBlocks } from '../../../protocol/units.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import { BUSY_RETRY_MAX_MS } from '../limits.ts'
 import { checkHello, type Hello, helloOf, type LocalFacts, VERSION_FETCHING } from '../local-facts.ts'
 import { type ArrivedBlock, CompressedLink } from './compressed-link.ts'
+import { HeldImages } from './held-images.ts'
 import { ASK_TOGETHER } from './limits.ts'
 import { PeerWindow } from './peer-window.ts'
+import type { FindImage } from './swarm-options.ts'
 
 /** What a session reports; answers name the request they belong to. */
 export interface SessionEvents<Ticket> {
@@ -27,6 +28,13 @@ export interface SessionEvents<Ticket> {
   peers(list: readonly PeerAddresses[]): void
   /** What all peers together send, bytes per second. */
   totalRate(): number
+}
+
+/** What a session has of the machine around it. */
+interface SessionParts<Ticket> {
+  readonly events: SessionEvents<Ticket>
+  readonly now: () => number
+  readonly imageOf: FindImage
 }
 
 interface OpenRequest<Ticket> {
@@ -57,7 +65,7 @@ export class PeerSession<Ticket> {
   readonly #version: number
   readonly #replies: AsyncGenerator<Message>
   readonly #requests = new Map<number, OpenRequest<Ticket>>()
-  readonly #held = new Map<string, Bitmap>()
+  readonly #held: HeldImages
   #openBytes = 0
   #nextId = 1
   /** When the peer wants to be asked again. */
@@ -70,27 +78,26 @@ export class PeerSession<Ticket> {
     stream: FrameStream,
     replies: AsyncGenerator<Message>,
     hello: Hello,
-    events: SessionEvents<Ticket>,
-    now: () => number,
+    { events, now, imageOf }: SessionParts<Ticket>,
   ) {
     this.#stream = stream
     this.#replies = replies
     this.#events = events
     this.#now = now
+    this.#held = new HeldImages(imageOf, (what) => this.#violation(what))
     this.#credit = hello.creditBytes
     this.#version = hello.versionMax
     this.peerId = stream.peerId
     this.name = hello.name
     this.#progressAt = now()
-    this.#hold(hello.held)
+    this.#held.replace(hello.held)
   }
 
   /** Exchanges hellos. Errors: PROTOCOL_VIOLATION, REQUEST_TIMEOUT. */
   static async open<Ticket>(
     stream: FrameStream,
     local: LocalFacts,
-    events: SessionEvents<Ticket>,
-    now: () => number,
+    parts: SessionParts<Ticket>,
   ): Promise<PeerSession<Ticket>> {
     const late = new MeshError('REQUEST_TIMEOUT', `${stream.peerId} did not say hello`)
     const timer = setTimeout(() => stream.abort(late), HELLO_DEADLINE_MS)
@@ -99,7 +106,8 @@ export class PeerSession<Ticket> {
       const replies = stream.messages()
       const first = await replies.next()
       const hello = checkHello(first.done === true ? undefined : first.value, stream.peerId, local)
-      const session = new PeerSession(stream, replies, hello, events, now)
+      const session = new PeerSession(stream, replies, hello, parts)
+      const { events } = parts
       events.versions(stream.peerId, hello.metadata)
       events.peers([{ id: stream.peerId, addresses: hello.addresses }])
       return session
@@ -139,17 +147,31 @@ export class PeerSession<Ticket> {
 
   /** Blocks the peer holds of an image, or undefined if it does not hold that image at all. */
   held(root: string): Bitmap | undefined {
-    return this.#held.get(root)
+    return this.#held.of(root)
   }
 
-  /** Images the peer holds, by root in hexadecimal. */
-  roots(): IterableIterator<string> {
-    return this.#held.keys()
+  /** Whether the peer says to hold anything. */
+  get holdsAny(): boolean {
+    return !this.#held.isEmpty
+  }
+
+  /**
+   * Other manifests are trusted now: what the peer has told of their images counts. If that is not all known, the session ends, and
+   * the next one begins with it.
+   */
+  imagesChanged(): void {
+    try {
+      const known = this.#held.recogniseAll()
+      if (known === undefined) this.abort(new MeshError('INTERRUPTED', `${this.peerId} is asked anew what it holds`))
+      else if (known.length > 0) this.#events.holds(this)
+    } catch (error) {
+      this.#stream.abort(error as Error)
+    }
   }
 
   /** Takes note that the peer does not have a block of an image after all. */
   forget(root: string, index: number): void {
-    this.#held.get(root)?.clear(index)
+    this.#held.forget(root, index)
   }
 
   /** Bytes of content that the peer is asked for and has not sent. */
@@ -260,10 +282,11 @@ export class PeerSession<Ticket> {
         this.#answered(message.ids, (ticket) => this.#events.busy(this, ticket))
         break
       case 'have':
-        this.#learn(message)
+        if (this.#held.change(toHex(message.root), message.gained, message.lost))
+          this.#events.have(this, toHex(message.root), message.gained, message.lost)
         break
       case 'holds':
-        this.#hold(message.held)
+        this.#held.replace(message.held)
         this.#events.holds(this)
         break
       case 'found':
@@ -294,26 +317,6 @@ export class PeerSession<Ticket> {
       const request = this.#take(id)
       if (request !== undefined) answer(request.ticket)
       else if (id >= this.#nextId) throw this.#violation('an answer to nothing')
-    }
-  }
-
-  #learn(message: Extract<Message, { type: 'have' }>): void {
-    const root = toHex(message.root)
-    const held = this.#held.get(root)
-    if (held === undefined) throw this.#violation('have of an image it does not hold')
-    if (message.gained.end > held.length || message.lost.end > held.length)
-      throw this.#violation('have beyond the image')
-    for (const [start, end] of message.lost.runs()) held.clearRange(start, end)
-    for (const [start, end] of message.gained.runs()) held.setRange(start, end)
-    this.#events.have(this, root, message.gained, message.lost)
-  }
-
-  #hold(images: readonly HeldImage[]): void {
-    const roots = new Set(images.map((image) => toHex(image.root)))
-    for (const root of this.#held.keys()) if (!roots.has(root)) this.#held.delete(root)
-    for (const { root, size, blockSize } of images) {
-      const key = toHex(root)
-      if (!this.#held.has(key)) this.#held.set(key, new Bitmap(countBlocks(size, blockSize)))
     }
   }
 

@@ -5,11 +5,13 @@ import { RETRY_MAX_MS, RETRY_MIN_MS } from '../limits.ts'
 import type { LocalFacts } from '../local-facts.ts'
 import type { PeerLedger } from './peer-ledger.ts'
 import { PeerSession, type SessionEvents } from './session.ts'
+import type { FindImage } from './swarm-options.ts'
 
 interface SessionsOptions<Ticket> {
   /** Opens an exchange stream to a connected peer. */
   readonly open: (peerId: string) => Promise<FrameStream>
   readonly local: () => LocalFacts
+  readonly imageOf: FindImage
   readonly ledger: PeerLedger
   readonly events: SessionEvents<Ticket>
   readonly now: () => number
@@ -80,11 +82,11 @@ export class Sessions<Ticket> {
   }
 
   async #keep(peerId: string, entry: PeerEntry<Ticket>): Promise<void> {
-    const { open, local, events, now, opened } = this.#options
+    const { open, local, imageOf, events, now, opened } = this.#options
     for (let pauseMs = RETRY_MIN_MS; this.#isWelcome(peerId, entry); pauseMs = Math.min(pauseMs * 2, RETRY_MAX_MS)) {
       try {
         const stream = await open(peerId)
-        const session = await PeerSession.open<Ticket>(stream, local(), events, now)
+        const session = await PeerSession.open<Ticket>(stream, local(), { events, now, imageOf })
         if (!this.#isWelcome(peerId, entry)) {
           session.abort(new MeshError('PEERS_UNREACHABLE', `${peerId} was disconnected`))
           return

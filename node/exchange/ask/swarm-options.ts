@@ -2,6 +2,15 @@ import type { MetadataVersions, PeerAddresses } from '../../../protocol/message-
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { LocalFacts } from '../local-facts.ts'
 
+/** What a signed manifest says of an image. */
+export interface SignedSize {
+  readonly size: number
+  readonly blockSize: number
+}
+
+/** Finds what is signed of an image, by its root in hexadecimal; undefined: no manifest that this machine has names it. */
+export type FindImage = (root: string) => SignedSize | undefined
+
 /** How the swarm places peers; each question has a default. */
 interface PeerPlaces {
   /** Whether a peer is behind the uplink, and asked only for what no near one has (@default none is). */
@@ -51,6 +60,8 @@ export interface SwarmOptions {
   readonly open: (peerId: string) => Promise<FrameStream>
   /** What this machine says of itself to a peer. */
   readonly local: () => LocalFacts
+  /** What peers say of any other image is not remembered. */
+  readonly imageOf: FindImage
   readonly places?: Partial<PeerPlaces>
   readonly events?: Partial<SwarmEvents>
   readonly deadlines?: Partial<SwarmDeadlines>

@@ -1,6 +1,7 @@
 /**
  * The folder node/exchange/ask is the asking side of the exchange: it fetches blocks and pages from many peers at once.
- * - `swarm` knows which peers there are and gives each its turn; `sessions` and `session` keep one stream to each peer.
+ * - `swarm` knows which peers there are and gives each its turn; `sessions` and `session` keep one stream to each peer, and `held-images`
+ *   what it says to hold.
  * - `fetch-job` is one fetch: `block-picker` chooses whom to ask for what, `block-checker` judges what comes, `content-search` looks
  *   for the content in other images, `tickets` and `deliveries` hold what is under way and what waits to be taken.
  * - `division` and `shares` divide an image among the machines that fetch it; `holders` and `open-asks` count for the picker.
@@ -73,6 +74,7 @@ export class Swarm {
       self,
       open,
       local,
+      imageOf,
       places = {},
       events = {},
       deadlines = {},
@@ -91,6 +93,7 @@ export class Swarm {
     this.#sessions = new Sessions({
       open,
       local,
+      imageOf,
       now,
       ledger: this.ledger,
       events: this.#events,
@@ -112,6 +115,11 @@ export class Swarm {
   /** A member was connected: opens a session, and opens it again after a pause if it breaks, until it is removed. */
   addPeer(peerId: string): void {
     this.#sessions.add(peerId)
+  }
+
+  /** Other manifests are trusted now. */
+  imagesChanged(): void {
+    for (const session of this.#sessions.all()) session.imagesChanged()
   }
 
   removePeer(peerId: string): void {

@@ -58,6 +58,7 @@ describe('an exchange over a link of some speed', () => {
         return client
       },
       local: () => facts('me', []),
+      imageOf: () => holding,
       random: () => random.next(),
       now: () => clock,
       deadlines: { peerWaitMs: 1e9, progressDeadlineMs: 1e9, stallDisconnectMs: 1e9 },

@@ -55,6 +55,7 @@ class Site {
         return client
       },
       local: () => ({ ...local(), held: [] }),
+      imageOf: () => holding,
       places: {
         isFar: (peerId) => peerId === 'central',
         nearSettled: () => [...this.machines.keys()].every((other) => other === name || swarm.hasSession(other)),

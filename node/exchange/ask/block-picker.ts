@@ -222,6 +222,16 @@ export class BlockPicker {
     this.#claims.suspend(id, peer.have?.toRanges() ?? RangeSet.of(0, this.#wanted.length), now)
   }
 
+  /** A near peer is asked only for what no more willing peer has, from now on, or no longer. What it is asked for stays so. */
+  setReluctant(id: string, reluctant: boolean): void {
+    const peer = this.#peer(id)
+    const cost = reluctant ? 1 : 0
+    if (!isNear(peer) || peer.cost === cost) return
+    this.#holders.remove(peer)
+    peer.cost = cost
+    this.#holders.add(peer)
+  }
+
   /** A peer is gone; what it was asked for is pending again. */
   removePeer(id: string): void {
     this.#claims.resume(id)

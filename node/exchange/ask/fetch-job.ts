@@ -173,6 +173,11 @@ export class FetchJob implements FarFetch, TicketOwner {
     this.#picker.suspendPeer(peerId, this.#now())
   }
 
+  /** A near peer is asked only for what no more willing peer has, from now on, or no longer. */
+  setReluctant(peerId: string, reluctant: boolean): void {
+    this.#picker.setReluctant(peerId, reluctant)
+  }
+
   /** What a peer delivers, bytes per second. */
   setSpeed(peerId: string, bytesPerSecond: number): void {
     this.#picker.setSpeed(peerId, bytesPerSecond)

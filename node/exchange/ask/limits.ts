@@ -81,3 +81,18 @@ export const NO_DELIVERY_MS = 60_000
  * one that holds more runs is asked anew when the image is known.
  */
 export const MAX_UNKNOWN_RUNS = 256
+/** A near peer that is asked and delivers less for SLOW_MS spares no dearer peer: a link of 2 Mbit/s. */
+export const SLOW_BYTES_PER_SECOND = 256 * 1024
+/** Such a peer counts again when it delivers so much for SLOW_MS. */
+export const PROVEN_BYTES_PER_SECOND = 512 * 1024
+/** For how long a peer is looked at before its standing changes. */
+export const SLOW_MS = 1_000
+/**
+ * What a server may tell a client unasked: units at once, and units a second. An honest one tells every 200 ms what has changed, and at
+ * first of all blocks: of an image of 100 GiB in 64 KiB blocks, every second block of which is held, that is about 3,300 units.
+ */
+export const NEWS_BURST = 20_000
+export const NEWS_PER_SECOND = 200
+/** Runs of blocks, and blocks, that one unit is good for. */
+export const NEWS_RUNS_PER_UNIT = 256
+export const NEWS_BLOCKS_PER_UNIT = 16 * 1024

@@ -71,7 +71,7 @@ export class OpenAsks {
     for (const [index, asks] of this.#asks) {
       if (left-- === 0) return -1
       const [first] = asks
-      if (asks.length !== 1 || first === undefined || first.peer === peer || peer.cost > first.peer.cost) continue
+      if (asks.length !== 1 || first === undefined || first.peer === peer) continue
       const age = now - first.at
       if (age < ENDGAME_AGE_MS || !peerHas(peer, index)) continue
       const expected = Math.max(age, this.#msFor(first.peer, first.peer.asked))

@@ -21,7 +21,7 @@ export interface PickerPeer {
   /** Whether it is fetching the image as well, and so has its share of what only sources have. */
   isMember: boolean
   /** A peer is asked only for what no peer has that costs less. */
-  readonly cost: Cost
+  cost: Cost
   /** When it last gained something, or came. */
   gainedAt: number
   /** What it delivers; undefined: not measured yet. */

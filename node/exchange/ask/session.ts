@@ -12,7 +12,9 @@ import { checkHello, type Hello, helloOf, type LocalFacts, VERSION_FETCHING } fr
 import { type ArrivedBlock, CompressedLink } from './compressed-link.ts'
 import { HeldImages } from './held-images.ts'
 import { ASK_TOGETHER } from './limits.ts'
+import { NewsBudget } from './news-budget.ts'
 import { PeerWindow } from './peer-window.ts'
+import { Standing } from './standing.ts'
 import type { FindImage } from './swarm-options.ts'
 
 /** What a session reports; answers name the request they belong to. */
@@ -35,6 +37,8 @@ interface SessionParts<Ticket> {
   readonly events: SessionEvents<Ticket>
   readonly now: () => number
   readonly imageOf: FindImage
+  /** Whether the peer was found silent before. */
+  readonly doubtful: boolean
 }
 
 interface OpenRequest<Ticket> {
@@ -66,6 +70,10 @@ export class PeerSession<Ticket> {
   readonly #replies: AsyncGenerator<Message>
   readonly #requests = new Map<number, OpenRequest<Ticket>>()
   readonly #held: HeldImages
+  readonly #standing: Standing
+  readonly #news: NewsBudget
+  /** Whether the peer put off what it was asked for, and has delivered nothing since. */
+  #putOff = false
   #openBytes = 0
   #nextId = 1
   /** When the peer wants to be asked again. */
@@ -78,7 +86,7 @@ export class PeerSession<Ticket> {
     stream: FrameStream,
     replies: AsyncGenerator<Message>,
     hello: Hello,
-    { events, now, imageOf }: SessionParts<Ticket>,
+    { events, now, imageOf, doubtful }: SessionParts<Ticket>,
   ) {
     this.#stream = stream
     this.#replies = replies
@@ -90,6 +98,8 @@ export class PeerSession<Ticket> {
     this.peerId = stream.peerId
     this.name = hello.name
     this.#progressAt = now()
+    this.#standing = new Standing(doubtful)
+    this.#news = new NewsBudget(now())
     this.#held.replace(hello.held)
   }
 
@@ -204,6 +214,16 @@ export class PeerSession<Ticket> {
     return now - this.#progressAt
   }
 
+  /** Whether the peer delivers so little that nobody is to be spared because of it. */
+  get isDoubtful(): boolean {
+    return this.#standing.isDoubtful
+  }
+
+  /** Looks at what the peer has delivered. Returns whether its standing has changed. */
+  lookAtStanding(now: number): boolean {
+    return this.#standing.look(now, this.#openBytes > 0 || this.#putOff)
+  }
+
   /** Takes the link to be slow, `bytesPerSecond`, until it is measured. */
   assumeSlow(bytesPerSecond: number): void {
     this.#link.assumeRate(bytesPerSecond)
@@ -258,6 +278,8 @@ export class PeerSession<Ticket> {
   }
 
   #handle(message: Message): void {
+    if (message.type !== 'block' && this.#isNews(message) && !this.#news.take(message, this.#now()))
+      throw this.#violation('more than anybody asked for')
     switch (message.type) {
       case 'block': {
         const request = this.#take(message.id)
@@ -267,6 +289,8 @@ export class PeerSession<Ticket> {
           if (message.id >= this.#nextId) throw this.#violation('a block that was not asked for')
           return
         }
+        this.#putOff = false
+        this.#standing.delivered(message.payload.byteLength)
         this.#window.delivered(message.payload.byteLength, this.#openBytes, now - request.askedAt, now)
         if (message.payload.byteLength > request.size) throw this.#violation('more bytes than asked for')
         const content = this.#link.arrived(message, request.size)
@@ -274,11 +298,11 @@ export class PeerSession<Ticket> {
         break
       }
       case 'missing':
-        this.#progress()
         this.#answered(message.ids, (ticket) => this.#events.missing(this, ticket))
         break
       case 'busy':
         this.#busyUntil = this.#now() + Math.min(message.retryAfterMs, BUSY_RETRY_MAX_MS)
+        this.#putOff ||= message.ids.some((id) => this.#requests.has(id))
         this.#answered(message.ids, (ticket) => this.#events.busy(this, ticket))
         break
       case 'have':
@@ -301,6 +325,12 @@ export class PeerSession<Ticket> {
       default:
         throw this.#violation(`${message.type} from a server`)
     }
+  }
+
+  /** Answers to open requests and searches cost the peer nothing. */
+  #isNews(message: Message): boolean {
+    if (message.type === 'missing' || message.type === 'busy') return !message.ids.some((id) => this.#requests.has(id))
+    return message.type !== 'found'
   }
 
   #foundContent(id: number, found: Uint8Array): void {

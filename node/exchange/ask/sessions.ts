@@ -82,11 +82,16 @@ export class Sessions<Ticket> {
   }
 
   async #keep(peerId: string, entry: PeerEntry<Ticket>): Promise<void> {
-    const { open, local, imageOf, events, now, opened } = this.#options
+    const { open, local, imageOf, events, now, opened, ledger } = this.#options
     for (let pauseMs = RETRY_MIN_MS; this.#isWelcome(peerId, entry); pauseMs = Math.min(pauseMs * 2, RETRY_MAX_MS)) {
       try {
         const stream = await open(peerId)
-        const session = await PeerSession.open<Ticket>(stream, local(), { events, now, imageOf })
+        const session = await PeerSession.open<Ticket>(stream, local(), {
+          events,
+          now,
+          imageOf,
+          doubtful: ledger.of(peerId).stalls > 0,
+        })
         if (!this.#isWelcome(peerId, entry)) {
           session.abort(new MeshError('PEERS_UNREACHABLE', `${peerId} was disconnected`))
           return

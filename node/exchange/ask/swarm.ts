@@ -248,7 +248,7 @@ export class Swarm {
   #enlist(job: FetchJob, session: PeerSession<Ticket>): void {
     const { peerId } = session
     const near = !this.#far.isFar(peerId)
-    const reluctant = this.#isReluctant(peerId)
+    const reluctant = this.#isSpared(session)
     if (!near && this.#far.isClosed) job.removePeer(peerId)
     else if (job.enlist(session, { near, reluctant })) this.#far.noticed(job)
   }
@@ -340,7 +340,10 @@ export class Swarm {
   #tick(): void {
     const now = this.#now()
     this.#far.tick()
-    for (const session of this.#sessions.all()) this.#checkProgress(session, now)
+    for (const session of this.#sessions.all()) {
+      this.#checkProgress(session, now)
+      this.#checkStanding(session, now)
+    }
     this.#checkFar()
     this.#checkWants()
     this.#pump()
@@ -368,6 +371,18 @@ export class Swarm {
       for (const ticket of session.tickets()) ticket.owner.unask(ticket)
       for (const job of this.#jobs) job.suspendPeer(peerId)
     }
+  }
+
+  /** Who has become slow is asked like the master, and keeps nobody from asking the master. */
+  #checkStanding(session: PeerSession<Ticket>, now: number): void {
+    const { peerId } = session
+    if (session.isStalled || this.#far.isFar(peerId) || !session.lookAtStanding(now)) return
+    for (const job of this.#jobs) if (job.hasPeer(peerId)) job.setReluctant(peerId, this.#isSpared(session))
+  }
+
+  /** Whether a peer is asked only for what no more willing one has. */
+  #isSpared({ peerId, isDoubtful }: PeerSession<Ticket>): boolean {
+    return isDoubtful || this.#isReluctant(peerId)
   }
 
   /** Far peers count while the uplink is open; they are searched when it is clear what the near ones have. */

@@ -70,6 +70,8 @@ function step(picker: BlockPicker, model: Model, now: number): void {
   } else if (action === 2 && random.below(8) === 0) {
     picker.removePeer(id)
     model.forget(id)
+  } else if (action === 2) {
+    picker.setReluctant(id, random.below(2) === 0)
   } else if (action <= 4 && open !== undefined) {
     const [by] = open[1]
     picker.unasked(open[0], by!)
@@ -113,6 +115,22 @@ function agrees(picker: BlockPicker, model: Model): void {
 }
 
 describe('BlockPicker', () => {
+  it('asks the master, too, while whoever else has all delivers next to nothing, and spares it again', () => {
+    const four = bitmap(() => true, 4)
+    const picking = picker('me', four)
+    picking.addPeer('slow', { have: four }, 0)
+    picking.addPeer('master', { have: undefined, reluctant: true }, 0)
+    expect(picking.pick('master', 0)).toBe(-1)
+    picking.markAsked(picking.pick('slow', 0), 'slow', 0)
+    picking.setReluctant('slow', true)
+    expect([picking.asked, picking.pending]).toEqual([1, 3])
+    picking.markAsked(picking.pick('master', 0), 'master', 0)
+    expect(picking.pick('slow', 0)).not.toBe(-1)
+    picking.setReluctant('slow', false)
+    expect(picking.pick('master', 0)).toBe(-1)
+    expect([picking.asked, picking.pending]).toEqual([2, 2])
+  })
+
   it('never asks for what it must not, and gets everything that somebody has, whatever happens', () => {
     for (let run = 0; run < 40; run++) {
       const wanted = bitmap(() => random.next() < 0.7)

@@ -1,0 +1,141 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Machine } from '../../node/agent/machine/machine.ts'
+import { startHost } from '../../node/agent/mesh/start-host.ts'
+import { openDevice } from '../../node/disk/file-device.ts'
+import { ImageDisk } from '../../node/disk/image-disk.ts'
+import { type Hello, helloOf } from '../../node/exchange/local-facts.ts'
+import type { FrameStream } from '../../node/net/frame-stream.ts'
+import { MeshHost } from '../../node/net/host.ts'
+import { EXCHANGE_PROTOCOL } from '../../protocol/constants.ts'
+import { type Digest, digestOf } from '../../protocol/digest.ts'
+import type { HeldImage, WantRequest } from '../../protocol/message-parts.ts'
+import type { Message } from '../../protocol/messages.ts'
+import { RangeSet } from '../../protocol/ranges.ts'
+import { countBlocks } from '../../protocol/units.ts'
+
+const RECONNECT_MS = 100
+
+/** A member of the site with its own key, that says and does what it likes. What it serves is right, unless an attack says otherwise. */
+export class HostileMember {
+  readonly host: MeshHost
+  readonly machine: Machine
+  /** The image that the machine has restored. */
+  readonly image: HeldImage
+  readonly #disk: ImageDisk
+  /** Where the others are, by peer id. */
+  readonly #targets: ReadonlyMap<string, string>
+  #digests: Digest[] = []
+
+  private constructor(machine: Machine, host: MeshHost, disk: ImageDisk, targets: ReadonlyMap<string, string>) {
+    this.machine = machine
+    this.host = host
+    this.#disk = disk
+    this.#targets = targets
+    const { root, size, blockSize } = machine.manifest()
+    this.image = { root, size, blockSize }
+  }
+
+  /** `targets`: addresses of the others, by name. */
+  static async start(
+    stateDir: string,
+    address: string,
+    targets: Readonly<Record<string, string>>,
+  ): Promise<HostileMember> {
+    const machine = await Machine.open(stateDir)
+    const { members } = machine.trust.view()
+    const byId = new Map(members.flatMap(({ id, name }) => (name in targets ? [[id, targets[name]!] as const] : [])))
+    const device = await openDevice(machine.diskPath, { writable: false })
+    const disk = new ImageDisk(device, machine.manifest())
+    const options = { listen: [address], mdns: false, admitsStrangers: () => true, report: () => undefined }
+    const member = new HostileMember(machine, await startHost(machine, options), disk, byId)
+    for (let i = 0; i < member.blockCount; i++) member.#digests.push(digestOf(await member.block(i)))
+    member.#keepConnected(member.host)
+    return member
+  }
+
+  /** Another libp2p node with the same key, which is one more connection to everybody. */
+  async another(): Promise<MeshHost> {
+    const key = await this.machine.key()
+    const host = await MeshHost.start({ key, listen: [], gate: { admits: () => true } })
+    this.#keepConnected(host)
+    return host
+  }
+
+  get blockCount(): number {
+    return countBlocks(this.image.size, this.image.blockSize)
+  }
+
+  hello(changes: Partial<Hello> = {}): Hello {
+    const { trust, config } = this.machine
+    const metadata = { ...trust.view().versions, head: trust.view().head }
+    const facts = { siteId: trust.siteId, name: config.name, metadata, addresses: this.host.addresses() }
+    return { ...helloOf({ ...facts, held: [this.image] }), ...changes }
+  }
+
+  /** Says that it holds everything. */
+  haveAll(): Message {
+    return { type: 'have', root: this.image.root, gained: RangeSet.of(0, this.blockCount), lost: RangeSet.empty }
+  }
+
+  /** Content of a block that is asked for, as long as whole blocks of level 0 are. */
+  async block(index: number): Promise<Uint8Array> {
+    return Buffer.from(await this.#disk.readBlock(index))
+  }
+
+  /** Serves the exchange: says hello and that it holds everything, then passes each message to `answer`. */
+  async serve(
+    answer: (message: Message, stream: FrameStream) => void | Promise<void>,
+    options: { readonly hello?: Partial<Hello>; readonly begin?: (stream: FrameStream) => void | Promise<void> } = {},
+  ): Promise<void> {
+    await this.host.handle(EXCHANGE_PROTOCOL, async (stream) => {
+      const messages = stream.messages()
+      await messages.next()
+      await stream.send(this.hello(options.hello))
+      await stream.send(this.haveAll())
+      await options.begin?.(stream)
+      for await (const message of messages) await answer(message, stream)
+    })
+  }
+
+  /** Opens streams to everybody that is, or will be, connected; `use` is called once for each connection. */
+  attack(protocol: string, use: (open: () => Promise<FrameStream>, peerId: string) => Promise<void>): void {
+    this.host.onConnect((peerId) => {
+      void use(() => this.host.open(peerId, protocol), peerId).catch(() => undefined)
+    })
+  }
+
+  /** As a client: an exchange stream with hellos exchanged, and what comes on it. */
+  async asClient(
+    open: () => Promise<FrameStream>,
+  ): Promise<{ stream: FrameStream; messages: AsyncGenerator<Message> }> {
+    const stream = await open()
+    await stream.send(this.hello())
+    const messages = stream.messages()
+    await messages.next()
+    return { stream, messages }
+  }
+
+  /** Requests for whole blocks, beginning at `id`. */
+  wants(id: number, count: number): WantRequest[] {
+    const { blockSize } = this.image
+    return Array.from({ length: count }, (_, i) => ({
+      id: id + i,
+      digest: this.#digests[(id + i) % this.blockCount]!,
+      level: 0,
+      index: (id + i) % this.blockCount,
+      size: blockSize,
+      granules: new Uint8Array(),
+    }))
+  }
+
+  /** A victim listens only while it restores, so everybody is tried again and again. */
+  #keepConnected(host: MeshHost): void {
+    for (const [peerId, address] of this.#targets)
+      void (async () => {
+        for (;;) {
+          await host.connect(peerId, [address]).catch(() => undefined)
+          await sleep(RECONNECT_MS)
+        }
+      })()
+  }
+}

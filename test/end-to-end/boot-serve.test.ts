@@ -162,7 +162,11 @@ describe.skipIf(why !== undefined)('mesh boot serve', { timeout: 120_000 }, () =
     const proxy = await answer(lan, '10.77.0.1', '--arch', '7')
     expect(proxy).toMatchObject({ yours: '0.0.0.0', option60: 'PXEClient' })
     expect(await step(mesh, mac, 'asks')).toMatchObject({ firmware: 'UEFI', address: null })
-    expect((await answer(lan, '10.77.0.1', '--ipxe')).file).toBe(`http://10.77.0.1:${PORT}/boot.ipxe`)
+    // iPXE goes by an offer only if it names a server, too.
+    for (const arch of ['0', '7']) {
+      const ipxe = await answer(lan, '10.77.0.1', '--arch', arch, '--ipxe')
+      expect([ipxe.file, ipxe.next]).toEqual([`http://10.77.0.1:${PORT}/boot.ipxe`, '10.77.0.1'])
+    }
     const http = await answer(lan, '10.77.0.1', '--arch', '16', '--vendor', 'HTTPClient')
     expect(http).toMatchObject({ option60: 'HTTPClient', file: `http://10.77.0.1:${PORT}/agent.efi` })
     await lan.ip('pc', 'addr', 'add', '10.77.0.50/24', 'dev', 'eth0')
@@ -290,7 +294,11 @@ describe.skipIf(why !== undefined)('mesh boot serve', { timeout: 120_000 }, () =
       !/State:\s+Z/.test(await readFile(`/proc/${child}/status`, 'utf8').catch(() => ''))
     )
       await sleep(20)
+    // What a killed one has left behind goes at the next start.
+    const before = await leftovers()
     const other = await serving(lan)
+    expect(before).toHaveLength(1)
+    expect((await leftovers()).filter((name) => before.includes(name))).toEqual([])
     const [second] = await dnsmasqOf(other.child.pid!)
     process.kill(second!, 'SIGKILL')
     const outcome = await other.exited

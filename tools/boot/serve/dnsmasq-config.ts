@@ -8,7 +8,7 @@ export const BIOS_PROGRAM = 'undionly.kpxe'
 export const UEFI_PROGRAM = 'snponly.efi'
 
 /** The agent as one EFI program. */
-const AGENT_PROGRAM = 'agent.efi'
+export const AGENT_PROGRAM = 'agent.efi'
 
 /** What dnsmasq is told. */
 export interface DnsmasqOptions {
@@ -50,10 +50,10 @@ export function dnsmasqConfig(
     ...['7', '9'].map((arch) => `dhcp-match=set:uefi,option:client-arch,${arch}`),
     'dhcp-match=set:bios,option:client-arch,0',
     'dhcp-match=set:http,option:client-arch,16',
-    // Where iPXE starts an agent that is signed the firmware checks it.
-    `dhcp-boot=tag:ipxe,tag:bios,${url}/boot.ipxe`,
-    `dhcp-boot=tag:ipxe,tag:uefi,${url}/${signed ? AGENT_PROGRAM : 'boot.ipxe'}`,
-    `dhcp-boot=tag:http,${url}/${AGENT_PROGRAM}`,
+    // iPXE goes by an offer only if it names a server, too. Where it starts an agent that is signed the firmware checks it.
+    `dhcp-boot=tag:ipxe,tag:bios,${url}/boot.ipxe,,${network.address}`,
+    `dhcp-boot=tag:ipxe,tag:uefi,${url}/${signed ? AGENT_PROGRAM : 'boot.ipxe'},,${network.address}`,
+    `dhcp-boot=tag:http,${url}/${AGENT_PROGRAM},,${network.address}`,
   ]
   const proxy = [
     `dhcp-range=${base},proxy,${mask}`,

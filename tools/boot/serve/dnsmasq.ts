@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { chmod, chown, copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { chmod, chown, copyFile, lstat, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -9,6 +10,8 @@ import { whichProgram } from '../build-tool.ts'
 import { type DnsmasqOptions, dnsmasqConfig } from './dnsmasq-config.ts'
 import { DNSMASQ_END_MS, DNSMASQ_START_MS, KEPT_LINES, MAX_LINE_BYTES } from './limits.ts'
 
+/** How the names of its folders begin; the number of the process follows. */
+const FOLDER = 'mesh-boot-serve-'
 /** User and group that nothing belongs to (Debian policy, 9.2). */
 const NOBODY = 65534
 /** What dnsmasq needs of root: ports below 1024, raw packets to machines without an address, entries of the ARP table. */
@@ -54,7 +57,8 @@ export class Dnsmasq {
   ): Promise<Dnsmasq> {
     const program = await whichProgram('dnsmasq')
     await whichProgram('setpriv')
-    const folder = await mkdtemp(join(tmpdir(), 'mesh-boot-serve-'))
+    await removeLeftovers()
+    const folder = await mkdtemp(join(tmpdir(), `${FOLDER}${process.pid}-`))
     try {
       const [tftp, state] = [join(folder, 'tftp'), join(folder, 'state')]
       await chmod(folder, 0o755)
@@ -119,6 +123,18 @@ export class Dnsmasq {
     if (/in use/i.test(said)) throw await takenError(said, isProxy)
     const why = outcome === 'late' ? `dnsmasq did not begin within ${DNSMASQ_START_MS / 1000} s` : this.why
     throw new MeshError('BOOT_SERVE_FAILED', why)
+  }
+}
+
+/** Folders of processes that were killed. Only root could have made them. */
+async function removeLeftovers(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const [, pid] = new RegExp(`^${FOLDER}(\\d+)-`).exec(name) ?? []
+    if (pid === undefined || existsSync(`/proc/${pid}`)) continue
+    const path = join(tmpdir(), name)
+    const found = await lstat(path).catch(() => undefined)
+    if (found?.isDirectory() === true && found.uid === process.getuid?.())
+      await rm(path, { recursive: true, force: true })
   }
 }
 

@@ -173,7 +173,8 @@ async function stream(
   response: ServerResponse,
 ): Promise<void> {
   const content = handle.createReadStream({ start, end, highWaterMark: READ_AHEAD_BYTES, autoClose: false })
-  await pipeline(content, response, { signal: AbortSignal.timeout(TRANSFER_DEADLINE_MS) })
+  const late = setTimeout(() => response.destroy(), TRANSFER_DEADLINE_MS)
+  await pipeline(content, response).finally(() => clearTimeout(late))
 }
 
 /** Path of a request, in which `..` and percent signs are resolved. Nothing but the name of a file is ever compared with it. */

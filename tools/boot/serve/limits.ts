@@ -41,6 +41,8 @@ export const PROBE_EVERY_MS = 1_500
 export const MAX_MACHINES = 1_024
 /** A machine that gets no further for so long is told: a slow firmware takes 20 s for one step. */
 export const STUCK_MS = 90_000
+/** The same while it may be loading the agent: 30 machines share a cable, and TFTP waits for an answer to each packet. */
+export const STUCK_TRANSFER_MS = 10 * 60 * 1000
 /** How often that is looked at. */
 export const STUCK_EVERY_MS = 5_000
 /** A ROM that asks again within this time goes on with the same start. */

@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs'
 import type { ServedFile } from './agent-folder.ts'
+import { AGENT_PROGRAM } from './dnsmasq-config.ts'
 import type { Heard } from './dnsmasq-log.ts'
-import { MAX_MACHINES, SAME_START_MS, STUCK_MS } from './limits.ts'
+import { MAX_MACHINES, SAME_START_MS, STUCK_MS, STUCK_TRANSFER_MS } from './limits.ts'
 import type { BootStep, ReportServing } from './serve-events.ts'
 
 /** What machines say they are (processor architecture types of IANA, DHCPv6 parameters), and whether there is a program for it. */
@@ -55,9 +56,14 @@ export class MachineList {
     if (heard.kind === 'address') {
       const known = this.#machines.get(heard.mac)
       if (known !== undefined) known.address = heard.address
-    } else if (heard.kind === 'sent') this.#go(this.#find(heard.address), 'program')
-    else if (heard.isIpxe) this.#go(this.#get(heard.mac, null), 'ipxe')
-    else this.#asks(heard.mac, heard.arch)
+    } else if (heard.kind === 'sent')
+      this.#go(this.#find(heard.address), heard.file === AGENT_PROGRAM ? 'loaded' : 'program')
+    else if (heard.isIpxe) {
+      const machine = this.#get(heard.mac, null)
+      // iPXE in the ROM of a card is the first that asks.
+      machine.firmware ??= FIRMWARES[heard.arch]?.name ?? null
+      this.#go(machine, 'ipxe')
+    } else this.#asks(heard.mac, heard.arch)
   }
 
   /** What the web server has sent, or begins to. */
@@ -72,7 +78,10 @@ export class MachineList {
     const now = this.#now()
     for (const machine of this.#machines.values()) {
       const { step } = machine
-      if (step === 'loaded' || step === 'stuck' || now - machine.changedAt < STUCK_MS) continue
+      // Of a transfer only its end is known here.
+      const isLong = step === 'loads' || (step === 'asks' && this.#signed)
+      if (step === 'loaded' || step === 'stuck') continue
+      if (now - machine.changedAt < (isLong ? STUCK_TRANSFER_MS : STUCK_MS)) continue
       machine.before = step
       machine.step = 'stuck'
       this.#tell(machine, this.#whyStuck(machine))
@@ -141,11 +150,9 @@ export class MachineList {
         ? 'it has asked, and fetched nothing: see whether a firewall drops what comes by HTTP'
         : 'it has asked, and fetched nothing: see whether a firewall here drops UDP 69 and 4011, and whether it may start from the network'
     if (at === 'program')
-      return firmware === 'UEFI' && !this.#signed
+      return firmware === 'UEFI'
         ? 'it has its boot program and does not start it: is Secure Boot on there? Switch it off, or sign the agent (`mesh boot build --sign-key`)'
-        : firmware === 'UEFI'
-          ? 'it has the agent and nothing more was heard of it: if it does not start, the key of the school is not in its firmware'
-          : 'it has its boot program, and does not go on'
+        : 'it has its boot program, and does not go on'
     return 'it has begun to load the agent, and does not go on: see whether a firewall drops what comes by HTTP, and look at its screen'
   }
 

@@ -15,7 +15,7 @@ import { packagedFile, whichProgram } from '../build-tool.ts'
 import { AgentFolder } from './agent-folder.ts'
 import { findDhcpServers } from './dhcp-probe.ts'
 import { Dnsmasq } from './dnsmasq.ts'
-import { BIOS_PROGRAM, UEFI_PROGRAM } from './dnsmasq-config.ts'
+import { AGENT_PROGRAM, BIOS_PROGRAM, UEFI_PROGRAM } from './dnsmasq-config.ts'
 import { DnsmasqLog } from './dnsmasq-log.ts'
 import { FileServer } from './file-server.ts'
 import { firewallDoubt } from './firewall.ts'
@@ -84,7 +84,7 @@ export async function serveAgent(options: ServeAgentOptions): Promise<void> {
     const log = new DnsmasqLog()
     const dnsmasq = await Dnsmasq.start({
       ...{ network, range, url, signed },
-      programs: signed ? [...programs, join(folder.path, 'agent.efi')] : programs,
+      programs: signed ? [...programs, join(folder.path, AGENT_PROGRAM)] : programs,
       onLine: (line) => {
         for (const heard of log.read(line)) machines.heard(heard)
       },

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { DnsmasqLog } from '../../../../tools/boot/serve/dnsmasq-log.ts'
-import { MAX_MACHINES, STUCK_MS } from '../../../../tools/boot/serve/limits.ts'
+import { MAX_MACHINES, STUCK_MS, STUCK_TRANSFER_MS } from '../../../../tools/boot/serve/limits.ts'
 import { MachineList } from '../../../../tools/boot/serve/machine-list.ts'
 import type { ServeEvent } from '../../../../tools/boot/serve/serve-events.ts'
 
@@ -82,17 +82,34 @@ describe('how far machines are', () => {
     expect(near.told()).toEqual(['UEFI for ARM asks', 'UEFI for ARM stuck'])
   })
 
+  it('knows that a signed agent, which goes by TFTP, is all of it', () => {
+    const { hear, told } = list({ signed: true })
+    hear(...packet(7, `PXE(eth0) ${MAC} proxy`), sent('agent.efi'))
+    expect(told()).toEqual(['UEFI asks', 'UEFI loaded'])
+  })
+
+  it('knows the firmware of a machine whose card has iPXE in its ROM, at each start', () => {
+    const { hear, machines, told, later } = list()
+    for (let i = 0; i < 2; i++) {
+      hear(...packet(0, `PXE(eth0) ${MAC} proxy`, 'user class: iPXE'))
+      for (const name of ['boot.ipxe', 'agent.img'] as const)
+        machines.fetched({ address: ADDRESS, name, isWhole: true })
+      expect(told()).toEqual(['BIOS ipxe', 'BIOS loaded'])
+      later(60_000)
+    }
+  })
+
   it.each([
     [false, 'asks', /firewall here drops UDP 69/],
     [false, 'program', /is Secure Boot on there\?/],
-    [true, 'program', /the key of the school is not in its firmware/],
+    [true, 'asks', /has asked, and fetched nothing/],
     [false, 'loads', /firewall drops what comes by HTTP/],
   ] as const)('says what may be wrong with a machine that goes no further: signed %s, %s', (signed, step, why) => {
     const { hear, machines, later, events } = list({ signed })
     hear(...packet(7, `PXE(eth0) ${MAC} proxy`))
     if (step !== 'asks') hear(sent('snponly.efi'))
     if (step === 'loads') machines.fetched({ address: ADDRESS, name: 'vmlinuz', isWhole: true })
-    later(STUCK_MS - 1)
+    later((step === 'loads' || signed ? STUCK_TRANSFER_MS : STUCK_MS) - 1)
     machines.look()
     expect(events.at(-1)).toMatchObject({ step })
     later(1)

@@ -264,6 +264,15 @@ describe.skipIf(why !== undefined)('mesh boot serve', { timeout: 120_000 }, () =
     expect(warnings.some((text) => /mesh does not listen at 10\.77\.0\.1/.test(text))).toBe(true)
     expect(warnings.some((text) => /root was of version 0, and it is of version 1 now/.test(text))).toBe(true)
     if (hasFirewall) expect(warnings.some((text) => /seems to drop UDP 4011 and TCP 7434/.test(text))).toBe(true)
+    const told = (pattern: RegExp): Promise<MeshEvent | undefined> =>
+      mesh.when(({ text }) => pattern.test(String(text)))
+    await lan.ip('boss', 'link', 'set', 'eth0', 'down')
+    expect(await told(/eth0 has lost its address 10\.77\.0\.1/)).toMatchObject({ event: 'warning' })
+    await lan.ip('boss', 'link', 'set', 'eth0', 'up')
+    expect(await told(/10\.77\.0\.1 is back on eth0/)).toMatchObject({ event: 'note' })
+    if (hasFirewall) await runTool('ip', [...lan.through('boss').slice(1), 'nft', 'flush', 'ruleset'])
+    await lan.ip('pc', 'addr', 'add', '10.77.0.50/24', 'dev', 'eth0')
+    expect(await status(lan, '/vmlinuz')).toBe('200')
   })
 
   it('serves a signed agent to UEFI itself, and a new one once it is made', async () => {

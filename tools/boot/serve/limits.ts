@@ -43,8 +43,8 @@ export const MAX_MACHINES = 1_024
 export const STUCK_MS = 90_000
 /** The same while it may be loading the agent: 30 machines share a cable, and TFTP waits for an answer to each packet. */
 export const STUCK_TRANSFER_MS = 10 * 60 * 1000
-/** How often that is looked at. */
-export const STUCK_EVERY_MS = 5_000
+/** How often that is looked at, and whether this machine still has its address. */
+export const LOOK_EVERY_MS = 2_000
 /** A ROM that asks again within this time goes on with the same start. */
 export const SAME_START_MS = 10_000
 

@@ -9,6 +9,7 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { join } from 'node:path'
+import { ownAddresses } from '../../../node/net/own-addresses.ts'
 import { portHolder } from '../../../node/net/port-holder.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { packagedFile, whichProgram } from '../build-tool.ts'
@@ -20,7 +21,7 @@ import { DnsmasqLog } from './dnsmasq-log.ts'
 import { FileServer } from './file-server.ts'
 import { firewallDoubt } from './firewall.ts'
 import { type AddressRange, assertRange, type LabNetwork, labNetwork } from './lab-network.ts'
-import { CONNECT_DEADLINE_MS, STUCK_EVERY_MS } from './limits.ts'
+import { CONNECT_DEADLINE_MS, LOOK_EVERY_MS } from './limits.ts'
 import { MachineList } from './machine-list.ts'
 import type { ReportServing } from './serve-events.ts'
 
@@ -93,7 +94,11 @@ export async function serveAgent(options: ServeAgentOptions): Promise<void> {
       await lookAtReach(network, site, { ...options, port: server.port })
       const dhcp = range === undefined ? 'proxy' : `${range.first}-${range.last}`
       report({ type: 'boot-serving', site: name, interface: network.card, address: network.address, dhcp, url, signed })
-      await untilOver(dnsmasq, machines, signal)
+      const addressWatch = watchAddress(network, report)
+      await untilOver(dnsmasq, signal, () => {
+        machines.look()
+        addressWatch()
+      })
     } finally {
       await dnsmasq.close()
     }
@@ -102,12 +107,30 @@ export async function serveAgent(options: ServeAgentOptions): Promise<void> {
   }
 }
 
-async function untilOver(dnsmasq: Dnsmasq, machines: MachineList, signal: AbortSignal): Promise<void> {
+async function untilOver(dnsmasq: Dnsmasq, signal: AbortSignal, look: () => void): Promise<void> {
   if (signal.aborted) return
-  const timer = setInterval(() => machines.look(), STUCK_EVERY_MS)
+  const timer = setInterval(look, LOOK_EVERY_MS)
   const over = await Promise.race([once(signal, 'abort').then(() => 'asked'), dnsmasq.ended.then(() => 'ended')])
   clearInterval(timer)
   if (over === 'ended' && !signal.aborted) throw new MeshError('BOOT_SERVE_FAILED', dnsmasq.why)
+}
+
+/** Returns what looks whether the address is still there, and tells once when it goes or comes back. */
+function watchAddress({ card, address }: LabNetwork, report: ReportServing): () => void {
+  let wasThere = true
+  return () => {
+    const isThere = ownAddresses().some((own) => own.address === address)
+    if (isThere === wasThere) return
+    wasThere = isThere
+    report(
+      isThere
+        ? { type: 'note', text: `${address} is back on ${card}` }
+        : {
+            type: 'warning',
+            text: `${card} has lost its address ${address}: no machine can start until it is back. Look at the cable; if this machine has another address now, run the command again`,
+          },
+    )
+  }
 }
 
 /** Whether the network has the one DHCP server that it needs. */

@@ -40,6 +40,7 @@ export class FileServer {
   readonly #server: Server
   readonly #options: FileServerOptions
   readonly #connections = new Map<string, number>()
+  #told = ''
 
   private constructor(options: FileServerOptions) {
     this.#options = options
@@ -110,10 +111,16 @@ export class FileServer {
       await this.#serve(request, response)
     } catch (error) {
       // Whoever fetches has gone away, or the disk failed in the middle.
-      if (isMeshError(error)) this.#options.onFault(error)
+      if (isMeshError(error)) this.#tell(error)
       if (response.headersSent) response.destroy()
       else refuse(response, isMeshError(error) ? 503 : 500)
     }
+  }
+
+  /** A room asks for the same file again and again. */
+  #tell(error: MeshError): void {
+    if (error.message !== this.#told) this.#options.onFault(error)
+    this.#told = error.message
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {

@@ -64,14 +64,9 @@ export async function serveAgent(options: ServeAgentOptions): Promise<void> {
   ]
   const network = await labNetwork(options.interface)
   if (range !== undefined) assertRange(range, network)
-  const folder = await AgentFolder.open(options.folder, site.siteId)
-  const { signed, rootVersion, site: name } = folder.facts
-  if (rootVersion < site.rootVersion)
-    report({
-      type: 'warning',
-      text: `the agent was made when the site’s root was of version ${rootVersion}, and it is of version ${site.rootVersion} now: make it anew`,
-    })
+  const folder = await openAgent(site, options)
   await lookAtServers(network, options)
+  const { signed, site: name } = folder.facts
   const machines = new MachineList({ report, signed })
   const server = await FileServer.listen({
     address: network.address,
@@ -105,6 +100,17 @@ export async function serveAgent(options: ServeAgentOptions): Promise<void> {
   } finally {
     await server.close()
   }
+}
+
+async function openAgent(site: ServedSite, { folder, report }: ServeAgentOptions): Promise<AgentFolder> {
+  const opened = await AgentFolder.open(folder, site.siteId)
+  const { rootVersion } = opened.facts
+  if (rootVersion < site.rootVersion)
+    report({
+      type: 'warning',
+      text: `the agent was made when the site’s root was of version ${rootVersion}, and it is of version ${site.rootVersion} now: make it anew`,
+    })
+  return opened
 }
 
 async function untilOver(dnsmasq: Dnsmasq, signal: AbortSignal, look: () => void): Promise<void> {

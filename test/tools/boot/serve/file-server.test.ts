@@ -23,6 +23,7 @@ describe('the web server of the agent', () => {
   let server: FileServer
   let fault: MeshError | undefined
   let fetches: string[]
+  let faults: string[]
 
   beforeEach(async () => {
     dir = await temporaryDirectory()
@@ -30,6 +31,7 @@ describe('the web server of the agent', () => {
     contents = await makeAgentFolder(dir, new Random(5), { siteId: 'b'.repeat(64), sizes })
     fault = undefined
     fetches = []
+    faults = []
     server = await FileServer.listen({
       ...{ address: '127.0.0.1', port: 0 },
       open: async (name) => {
@@ -37,7 +39,7 @@ describe('the web server of the agent', () => {
         return { handle: await open(join(dir, name)), size: contents.get(name)!.byteLength, sha256: 'abc' }
       },
       onFetch: ({ name, isWhole }) => void fetches.push(`${name}${isWhole ? ' whole' : ''}`),
-      onFault: () => undefined,
+      onFault: ({ message }) => void faults.push(message),
     })
   })
   afterEach(() => server.close())
@@ -99,7 +101,8 @@ describe('the web server of the agent', () => {
     expect((await ask('/agent.efi', {}, 'PUT')).headers.allow).toBe('GET, HEAD')
     expect(fetches).toEqual(['agent.efi', 'agent.efi whole'])
     fault = new MeshError('BOOT_AGENT_UNFIT', 'it is being made anew')
-    expect((await ask('/vmlinuz')).status).toBe(503)
+    for (let i = 0; i < 3; i++) expect((await ask('/vmlinuz')).status).toBe(503)
+    expect(faults).toEqual(['it is being made anew'])
   })
 
   it('lets one address have few connections, and closes the files of those who go away', async () => {

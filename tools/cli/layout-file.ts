@@ -10,6 +10,7 @@ import {
 } from '../../protocol/disk-layout.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { isRecord } from '../../protocol/json-shape.ts'
+import { isParseError, lineOf } from './config/config-file.ts'
 import { nearestWord } from './config/nearest-word.ts'
 import { MAX_CONFIG_BYTES } from './limits.ts'
 import { parseSize } from './parse.ts'
@@ -33,8 +34,8 @@ export async function readLayoutFile(path: string): Promise<DiskLayout> {
   try {
     table = getStaticTOMLValue(parseTOML(bytes.toString(), { tomlVersion: '1.0' })) as Table
   } catch (error) {
-    const { message, lineNumber } = error as Error & { lineNumber?: number }
-    throw wrong(`${lineNumber === undefined ? '' : `line ${lineNumber}: `}${message.toLowerCase()}`)
+    if (!isParseError(error)) throw error
+    throw wrong(`line ${lineOf(error)}: ${error.message.toLowerCase()}`)
   }
   return layoutOf(table, wrong)
 }

@@ -53,6 +53,7 @@ describe('the file of a layout', () => {
     ['partition 1: give it a label', `${HEAD}${ROOT}label = "${'x'.repeat(37)}"\n`],
     ['two partitions have the image root', `${HEAD}${ROOT}${ROOT}`],
     ['[[partition]]', `${HEAD}[partition]\nimage = "root"\n`],
+    ['line 2: unspecified values', 'esp = "1G"\nstate =\n'],
     ['line 4: unterminated table-key', `${HEAD}[[partition\n`],
   ])('is refused with a sentence: %s', async (why, text) => {
     const refused = read(text)

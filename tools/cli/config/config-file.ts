@@ -79,12 +79,13 @@ export async function parseConfig(path: string, text: string): Promise<ConfigFil
 
 type Place = Pick<ParseError, 'lineNumber' | 'column'>
 
-function isParseError(error: unknown): error is SyntaxError & Place {
+/** Whether the parser of TOML found a fault. */
+export function isParseError(error: unknown): error is SyntaxError & Place {
   return error instanceof SyntaxError && 'lineNumber' in error && 'column' in error
 }
 
 /** The line of a fault. The parser notices a missing value only at the beginning of the next line. */
-function lineOf({ message, lineNumber, column }: SyntaxError & Place): number {
+export function lineOf({ message, lineNumber, column }: SyntaxError & Place): number {
   return message.startsWith('Unspecified value') && column === 0 ? lineNumber - 1 : lineNumber
 }
 

@@ -13,8 +13,8 @@ interface ProvisionOptions extends AgentOptions {
   /** Multiaddrs of the master, besides multicast DNS. */
   readonly master: readonly string[]
   readonly disk: BareDisk
-  /** Called when the machine is let in, before its disk is written to. */
-  readonly laying: (enrolled: Enrolled) => void
+  /** Called when the machine is let in, before its disk is written to. What it puts into `stateDir` goes into the disk. */
+  readonly laying: () => Promise<void>
 }
 
 /**
@@ -27,7 +27,7 @@ export async function provision(options: ProvisionOptions): Promise<Enrolled> {
   const { disk, stateDir, laying } = options
   const { path } = disk.disk
   const enrolled = await enrol({ ...options, disk: path, toLayOut: disk, force: false })
-  laying(enrolled)
+  await laying()
   await layOutDisk(path, disk.plan, stateDir)
   await rm(stateDir, { recursive: true, force: true })
   return enrolled

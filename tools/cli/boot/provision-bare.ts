@@ -1,3 +1,5 @@
+import { cp } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { AgentNetwork } from '../../../node/agent/boot/agent-network.ts'
 import { BareDisk } from '../../../node/agent/boot/bare-disk.ts'
 import { showPartitions } from '../../../node/agent/boot/lay-out-disk.ts'
@@ -22,7 +24,7 @@ interface ProvisionBareOptions extends AgentOptions {
 
 /** From a bare disk to one with a state partition, after somebody has let the machine in. Errors: those of {@link provision}, of the disks and of the layout. */
 export async function provisionBare(options: ProvisionBareOptions): Promise<void> {
-  const { disk: named, network, screen, siteId, report } = options
+  const { disk: named, network, screen, siteId, stateDir, report } = options
   const disk = await BareDisk.find(named)
   screen.show({ at: 'looking' })
   await network.bringUp()
@@ -31,7 +33,11 @@ export async function provisionBare(options: ProvisionBareOptions): Promise<void
     stateDir: BARE_STATE,
     siteId: digestFromHex(siteId)!,
     disk,
-    laying: () => screen.show({ at: 'laying' }),
+    laying: async () => {
+      screen.show({ at: 'laying' })
+      // The leases, which were written before there was a state.
+      await cp(join(stateDir, 'boot'), join(BARE_STATE, 'boot'), { recursive: true }).catch(() => undefined)
+    },
   })
   await showPartitions(disk.disk.path, disk.plan)
   const { name, group } = enrolled

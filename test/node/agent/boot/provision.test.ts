@@ -45,7 +45,7 @@ describe('a bare machine', () => {
         mdns: false,
         signal: stop.signal,
         report: (event: AgentEvent) => event.type === 'waiting' && event.why === '' && waits.resolve(event.code),
-        laying: () => undefined,
+        laying: async () => undefined,
       })
     const holds = async (): Promise<string | undefined> => {
       const device = await openDevice(path, { writable: false })

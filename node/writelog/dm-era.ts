@@ -3,7 +3,6 @@ import type { Changes, ChangeTracker } from './change-tracker.ts'
 import { ERA_SYSTEM, EraDevice, type EraPlace, type EraSystem } from './era-device.ts'
 import { ERA_BLOCK_BYTES, MAX_ERAS_BETWEEN_MONITORS } from './limits.ts'
 import { MAX_PERIOD_BYTES } from './log-layout.ts'
-import type { RunningEra } from './running-era.ts'
 
 /** Tells these metadata from all others, because the kernel keeps no name in them. */
 export interface EraOrigin {
@@ -40,9 +39,9 @@ export class DmEra implements ChangeTracker {
       if (now !== Number(sectors))
         return { state: 'unknown', reason: `the disk has ${now} sectors, and had ${sectors} when the era began` }
       return await this.#device.look(async (running) => {
-        const reason = await this.#strange(running, Number(era))
-        if (reason !== undefined) return { state: 'unknown', reason }
-        return { state: 'known', units: await running.writtenSince(Number(era)) }
+        const { era: current, units } = await running.writtenSince(Number(era))
+        const reason = this.#strange(current, Number(era))
+        return reason === undefined ? { state: 'known', units } : { state: 'unknown', reason }
       })
     } catch (error) {
       return { state: 'unknown', reason: reasonOf(error) }
@@ -56,7 +55,7 @@ export class DmEra implements ChangeTracker {
   async begin(): Promise<string> {
     try {
       return await this.#device.look(async (running) => {
-        const reason = await this.#strange(running)
+        const reason = this.#strange(await running.currentEra())
         if (reason !== undefined) return noEra(reason)
         return `${this.#origin.first}.${await running.checkpoint()}.${await this.#device.sectors()}`
       })
@@ -69,10 +68,9 @@ export class DmEra implements ChangeTracker {
     // There is nothing to forget: the kernel keeps one number for each unit, however many eras there were.
   }
 
-  /** Why these metadata did not see every write; undefined if they did. */
-  async #strange(running: RunningEra, since = this.#origin.first): Promise<string | undefined> {
+  /** Why metadata that count in `era` did not see every write; undefined if they did. */
+  #strange(era: number, since = this.#origin.first): string | undefined {
     const { first, last } = this.#origin
-    const era = await running.currentEra()
     if (era < last) return `dm-era counts ${era} eras, and has counted ${last} before`
     if (first > last || era > last + MAX_ERAS_BETWEEN_MONITORS) return `era ${era} is not of these metadata`
     if (since < first || since > era) return `era ${since} of the log is not of these metadata`

@@ -107,6 +107,14 @@ export class EraDevice {
     return mapped !== undefined && (await this.#system.disks.discardMax(mapped.number)) === 0
   }
 
+  async #assertRefusesDiscards(): Promise<void> {
+    if (!(await this.refusesDiscards()))
+      throw new MeshError(
+        'ERA_FAILED',
+        `the device ${this.place.name} lets discards through, which dm-era does not log`,
+      )
+  }
+
   async refuseDiscards(): Promise<void> {
     const mapped = await this.#system.disks.mapped(this.place.name)
     if (mapped !== undefined) await this.#system.disks.setDiscardMax(mapped.number, 0)
@@ -116,7 +124,7 @@ export class EraDevice {
    * Makes the device. A mapped device inherits from its disk whether it accepts discards. So the disk refuses discards
    * while the device is made, and there is no moment at which a discard could get through.
    */
-  async activate(): Promise<void> {
+  async activate(): Promise<RunningEra> {
     this.#assertKernel()
     await using stack = new AsyncDisposableStack()
     stack.adopt(await this.#lock(), (release) => release())
@@ -134,6 +142,8 @@ export class EraDevice {
     } finally {
       await disks.setDiscardMax(disk, before)
     }
+    await this.#assertRefusesDiscards()
+    return this.#running(this.place.name, metadata.isFile)
   }
 
   async deactivate(): Promise<void> {
@@ -154,9 +164,9 @@ export class EraDevice {
     const { name } = this.place
     if (await this.isActive()) {
       await this.assertOurs()
-      if (!(await this.refusesDiscards()))
-        throw new MeshError('ERA_FAILED', `the device ${name} lets discards through, which dm-era does not log`)
-      return work(new RunningEra(name, await this.#activeMetadata(name), this.#system.run))
+      await this.#assertRefusesDiscards()
+      const isFile = (await this.#system.disks.numberOf(this.place.metadata)) === undefined
+      return work(this.#running(name, isFile))
     }
     const sectors = await this.sectors()
     const metadata = await this.#attachMetadata()
@@ -164,11 +174,15 @@ export class EraDevice {
       await this.#create(this.#nothing, `0 ${sectors} error`)
       const nothing = await this.#system.disks.mapped(this.#nothing)
       await this.#create(this.#reader, `0 ${sectors} era ${metadata.number} ${nothing?.number} ${ERA_BLOCK_SECTORS}`)
-      return await work(new RunningEra(this.#reader, metadata.node, this.#system.run))
+      return await work(this.#running(this.#reader, metadata.isFile))
     } finally {
       await this.#removeReader()
       await metadata.detach()
     }
+  }
+
+  #running(name: string, isFile: boolean): RunningEra {
+    return new RunningEra(name, { path: this.place.metadata, isFile }, this.#system.run)
   }
 
   /**
@@ -206,23 +220,23 @@ export class EraDevice {
    * Makes the metadata a block device that nothing else uses. The kernel itself would let two era devices write to the
    * same metadata.
    */
-  async #attachMetadata(): Promise<{ number: string; node: string; detach: () => Promise<void> }> {
+  async #attachMetadata(): Promise<{ number: string; isFile: boolean; detach: () => Promise<void> }> {
     const { run, disks } = this.#system
     const { metadata } = this.place
     await this.#removeReader()
     await assertNotBlank(metadata)
     let number = await disks.numberOf(metadata)
-    let node = metadata
+    const isFile = number === undefined
     let detach = async (): Promise<unknown> => undefined
     if (number === undefined) {
-      node = (await run('losetup', ['--find', '--show', '--nooverlap', metadata])).trim()
+      const node = (await run('losetup', ['--find', '--show', '--nooverlap', metadata])).trim()
       detach = () => run('losetup', ['--detach', node])
       number = await disks.numberOf(node)
       if (number === undefined) throw new MeshError('ERA_FAILED', `${node} is no loop device`)
     }
     const holders = await disks.holdersOf(number)
     if (holders.length > 0) throw new MeshError('ERA_FAILED', `${metadata} is in use by ${holders.join(', ')}`)
-    return { number, node, detach: async () => void (await detach()) }
+    return { number, isFile, detach: async () => void (await detach()) }
   }
 
   async #isMetadata(number: string): Promise<boolean> {
@@ -242,14 +256,17 @@ export class EraDevice {
     await this.#system.run('dmsetup', ['create', name, '--table', table])
   }
 
-  async #remove(name: string): Promise<void> {
-    await this.#system.run('dmsetup', ['remove', '--retry', name])
+  async #remove(...names: string[]): Promise<void> {
+    await this.#system.run('dmsetup', ['remove', '--retry', ...names])
   }
 
   /** Removes the reader, also one that a killed process left. */
   async #removeReader(): Promise<void> {
+    const there: string[] = []
     for (const name of [this.#reader, this.#nothing])
-      if ((await this.#system.disks.mapped(name)) !== undefined) await this.#remove(name)
+      if ((await this.#system.disks.mapped(name)) !== undefined) there.push(name)
+    // The reader stands on the other, and goes first.
+    if (there.length > 0) await this.#remove(...there)
   }
 }
 

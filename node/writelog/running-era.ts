@@ -6,10 +6,11 @@ import type { RunTool } from './system-tool.ts'
 /** An era device that runs. */
 export class RunningEra {
   readonly #name: string
-  readonly #metadata: string
+  readonly #metadata: { readonly path: string; readonly isFile: boolean }
   readonly #run: RunTool
 
-  constructor(name: string, metadata: string, run: RunTool) {
+  /** `metadata`: the device or file that the kernel keeps them on. */
+  constructor(name: string, metadata: { readonly path: string; readonly isFile: boolean }, run: RunTool) {
     this.#name = name
     this.#metadata = metadata
     this.#run = run
@@ -26,17 +27,19 @@ export class RunningEra {
   }
 
   /**
-   * Units written in era `since` or later. They are read from a snapshot, which ends the current era and commits it. A
-   * snapshot that a crash has left is of another time, and is dropped first.
+   * The era that was running, and the units written in era `since` or later. They are read from a snapshot, which ends the current era and
+   * commits it. A snapshot that a crash has left is of another time, and is dropped first.
    */
-  async writtenSince(since: number): Promise<RangeSet> {
-    if ((await this.#status()).snapshot) await this.#message('drop_metadata_snap')
+  async writtenSince(since: number): Promise<{ readonly era: number; readonly units: RangeSet }> {
+    const { era, snapshot } = await this.#status()
+    if (snapshot) await this.#message('drop_metadata_snap')
     await this.#message('take_metadata_snap')
     try {
-      // The kernel writes the metadata past the page cache, which is therefore dropped.
-      await this.#run('blockdev', ['--flushbufs', this.#metadata])
-      const args = ['--metadata-snapshot', '--written-since', String(since), this.#metadata]
-      return parseEraBlocks(await this.#run('era_invalidate', args))
+      // To a device the kernel writes them past its page cache, which is therefore dropped; to a file through that of the file.
+      const { path, isFile } = this.#metadata
+      if (!isFile) await this.#run('blockdev', ['--flushbufs', path])
+      const args = ['--metadata-snapshot', '--written-since', String(since), path]
+      return { era, units: parseEraBlocks(await this.#run('era_invalidate', args)) }
     } finally {
       await this.#message('drop_metadata_snap')
     }

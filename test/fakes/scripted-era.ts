@@ -58,7 +58,8 @@ export class ScriptedEra {
   }
 
   async #dmsetup(args: readonly string[]): Promise<string> {
-    const name = args[0] === 'remove' ? String(args.at(-1)) : String(args[1])
+    if (args[0] === 'remove') return this.#remove(args.slice(1).filter((name) => name !== '--retry'))
+    const name = String(args[1])
     if (args[0] === 'create') {
       const table = String(args.at(-1))
       const [, , target, metadata] = table.split(' ')
@@ -73,11 +74,16 @@ export class ScriptedEra {
     }
     const device = this.devices.get(name)
     if (device === undefined) throw new MeshError('ERA_FAILED', `Device ${name} does not exist.`)
-    if (args[0] === 'remove') this.devices.delete(name)
     if (args[0] === 'table') return `${device.table}\n`
     if (args[0] === 'status')
       return this.status || `0 ${device.table.split(' ')[1]} era 8 10/2048 ${this.era} ${this.snapshot ? '31' : '-'}\n`
     if (args[0] === 'message') this.#message(String(args[3]))
+    return ''
+  }
+
+  #remove(names: readonly string[]): string {
+    for (const name of names)
+      if (!this.devices.delete(name)) throw new MeshError('ERA_FAILED', `Device ${name} does not exist.`)
     return ''
   }
 

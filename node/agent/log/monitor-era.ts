@@ -83,8 +83,9 @@ export async function monitorEra(options: MonitorEraOptions): Promise<EraMonitor
     await device.refuseDiscards()
     report({ type: 'warning', text: `${name} let discards through, so the next restore will read the whole disk` })
   }
-  const used = active ? config : await activate(device, config, options)
-  const era = await device.look((running) => running.currentEra())
+  const { used, era } = active
+    ? { used: config, era: await device.look((running) => running.currentEra()) }
+    : await activate(device, config, options)
   await writeLogConfig(stateDir, { ...used, last: era })
   const { metadata } = used
   const mapped = `/dev/mapper/${name}`
@@ -139,16 +140,16 @@ async function assertOursOrTaken(device: EraDevice, { name, last }: EraConfig): 
   }
 }
 
-/** Activates the device with the metadata of the last time if they are still there, else with new ones. */
+/** Activates the device with the metadata of the last time if they are still there, else with new ones. Returns its era as well. */
 async function activate(
   device: EraDevice,
   config: EraConfig,
   { stateDir, report, system = ERA_SYSTEM }: Pick<MonitorEraOptions, 'stateDir' | 'report' | 'system'>,
-): Promise<EraConfig> {
+): Promise<{ readonly used: EraConfig; readonly era: number }> {
   let wereEra = false
   if (config.last > 0) {
     const found = await activateKnown(device, config)
-    if (found.fault === undefined) return config
+    if ('era' in found) return { used: config, era: found.era }
     wereEra = found.areEra
     const text = `${found.fault}; the log begins anew, the next restore will read the whole disk`
     report({ type: 'warning', text })
@@ -159,21 +160,21 @@ async function activate(
   const place = await choosePlace(device, { file: config.last > 0, device: wereEra })
   await writeLogConfig(stateDir, renewed)
   await makeMetadata(place, first, stateDir, system)
-  await device.activate()
-  return renewed
+  const running = await device.activate()
+  return { used: renewed, era: await running.currentEra() }
 }
 
 /** `fault`: why these metadata are not used; `areEra`: the kernel took them for its own at least. */
 async function activateKnown(
   device: EraDevice,
   { last }: EraConfig,
-): Promise<{ readonly fault?: string; readonly areEra: boolean }> {
+): Promise<{ readonly era: number } | { readonly fault: string; readonly areEra: boolean }> {
   let areEra = false
   try {
-    await device.activate()
+    const running = await device.activate()
     areEra = true
-    const era = await device.look((running) => running.currentEra())
-    if (era > last && era <= last + MAX_ERAS_BETWEEN_MONITORS) return { areEra }
+    const era = await running.currentEra()
+    if (era > last && era <= last + MAX_ERAS_BETWEEN_MONITORS) return { era }
     await device.deactivate()
     return { areEra, fault: `${device.place.metadata} has counted ${era} eras, and had counted ${last} before` }
   } catch (error) {

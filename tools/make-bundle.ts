@@ -33,7 +33,22 @@ const addonBeside: Plugin = {
   },
 }
 
+/** The same for the agent, which was started before: only Node’s own modules can be required in what was then put aside. */
+const addonOfAgent: Plugin = {
+  name: 'addon',
+  setup: ({ onLoad }) => {
+    onLoad({ filter: /[/]classic-level[/]binding[.]js$/ }, () => ({
+      contents: `let addon
+        const load = () => { const it = { exports: {} }; process.dlopen(it, '${AGENT_FOLDER}/${ADDON}'); return it.exports }
+        module.exports = new Proxy({}, { get: (_, name) => (addon ??= load())[name] })`,
+      loader: 'js',
+    }))
+  },
+}
+
 const ADDON = 'classic-level.node'
+/** Where the agent’s program is in the agent. */
+const AGENT_FOLDER = '/mesh'
 
 /** What a bundle is made for. */
 interface BundleOptions {
@@ -57,7 +72,7 @@ const namesOf = (facts: BundleFacts): Record<string, string> =>
 async function bundleAgent(directory: string): Promise<void> {
   await build({
     absWorkingDir: ROOT,
-    plugins: [builtins, addonBeside],
+    plugins: [builtins, addonOfAgent],
     entryPoints: ['tools/agent.ts', 'node/disk/hash-worker.ts'],
     outdir: join(directory, 'agent'),
     entryNames: '[name]',
@@ -66,13 +81,11 @@ async function bundleAgent(directory: string): Promise<void> {
     platform: 'node',
     format: 'cjs',
     target: 'node24',
-    external: [`./${ADDON}`],
     define: {
       ...namesOf({ version: VERSION }),
-      'import.meta.url': 'ownUrl',
-      'import.meta.dirname': '__dirname',
+      'import.meta.url': JSON.stringify(`file://${AGENT_FOLDER}/agent.js`),
+      'import.meta.dirname': JSON.stringify(AGENT_FOLDER),
     },
-    banner: { js: "const ownUrl = require('node:url').pathToFileURL(__filename).href" },
     logLevel: 'warning',
   })
 }

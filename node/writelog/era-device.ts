@@ -42,7 +42,15 @@ export interface EraSystem {
 }
 
 /** The system that this process runs on. */
-export const ERA_SYSTEM: EraSystem = { run: runSystemTool, disks: new KernelDisks(), kernel: release(), runDir: '/run' }
+export const ERA_SYSTEM: EraSystem = {
+  run: runSystemTool,
+  disks: new KernelDisks(),
+  // Asked when it is needed: this module may have been loaded on another machine, where the agent was built.
+  get kernel() {
+    return release()
+  },
+  runDir: '/run',
+}
 
 /**
  * A dm-era device over a disk (Documentation/admin-guide/device-mapper/era.rst), driven by programs of Debian. Errors:

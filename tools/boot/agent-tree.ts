@@ -4,7 +4,9 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MeshError } from '../../protocol/errors.ts'
+import { makeSnapshot } from './agent-snapshot.ts'
 import {
+  AGENT_SNAPSHOT,
   DISKS_PROGRAM,
   DISKS_SCRIPT,
   DRIVERS_SCRIPT,
@@ -63,7 +65,7 @@ export async function agentTree({ stripped }: { readonly stripped: boolean }): P
 
 /** Adds what starts a machine: `/init` and what it calls. `bundle`: the folder that `npm run build` makes. Errors: USAGE. */
 export async function addBootProgram(tree: FileTree, bundle: string, nodeFlags: readonly string[]): Promise<void> {
-  await addProgram(tree, bundle)
+  await addProgram(tree, bundle, nodeFlags)
   tree.write('/init', initScript(nodeFlags), 0o755)
   tree.write('/lib/mesh/drivers', DRIVERS_SCRIPT)
   tree.write(DISKS_PROGRAM, DISKS_SCRIPT, 0o755)
@@ -94,12 +96,19 @@ async function strippedNode(): Promise<Buffer> {
   }
 }
 
-/** The agent's program, each part in one file, and the native addon that it calls. */
-async function addProgram(tree: FileTree, bundle: string): Promise<void> {
+/** The agent's program as it is in memory, the file of its hash threads, and the native addon that it calls. */
+async function addProgram(tree: FileTree, bundle: string, nodeFlags: readonly string[]): Promise<void> {
   const folder = join(bundle, 'agent')
   if (!existsSync(join(folder, 'agent.js')))
     throw new MeshError('USAGE', `${bundle} holds no bundle of mesh; make it with \`npm run build\``)
-  await tree.copyFolder('/mesh', folder, () => true)
+  await tree.copy('/mesh/hash-worker.js', join(folder, 'hash-worker.js'))
+  const work = await mkdtemp(join(tmpdir(), 'mesh-agent-'))
+  try {
+    await makeSnapshot(join(work, 'snapshot'), bundle, nodeFlags)
+    await tree.copy(AGENT_SNAPSHOT, join(work, 'snapshot'))
+  } finally {
+    await rm(work, { recursive: true, force: true })
+  }
   const prebuilds = `classic-level/prebuilds/linux-${process.arch}/${ADDON}`
   const places = createRequire(join(bundle, 'x.js')).resolve.paths(prebuilds) ?? []
   // In the Debian package it lies beside the bundle.

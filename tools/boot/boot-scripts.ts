@@ -23,6 +23,8 @@ export const AGENT_CONFIG = '/etc/lab-mesh'
 
 /** File of the agent’s local menu, if the lab has set a password; as `tools/cli/boot/menu-facts.ts` makes it. */
 export const MENU_FILE = `${AGENT_CONFIG}/menu`
+/** What the agent’s program has in memory when it is loaded; Node starts it from there. */
+export const AGENT_SNAPSHOT = '/mesh/agent.snapshot'
 
 /** Script that brings up the network cards and asks for addresses. */
 export const NETWORK_SCRIPT = '/lib/mesh/network'
@@ -42,7 +44,7 @@ mkdir -p /tmp /dev/shm /run/lab-mesh ${AGENT_STATE} ${SYSTEM_ROOT}
 mkfifo ${STATE_PIPE}
 echo 'mesh: init' >/dev/kmsg
 ${DISKS_PROGRAM} &
-node ${nodeFlags.join(' ')} /mesh/agent.js 2>/run/lab-mesh/errors
+node ${nodeFlags.join(' ')} --snapshot-blob ${AGENT_SNAPSHOT} 2>/run/lab-mesh/errors
 code=$?
 if [ $code = 0 ] && read -r device < ${HANDOVER_FILE} && grep -q " ${SYSTEM_ROOT} " /proc/mounts; then
   rm ${HANDOVER_FILE}

@@ -15,7 +15,6 @@ import { ReceiptArchive } from '../receipts/receipt-archive.ts'
 
 const RESET_COMMAND = 'systemctl reboot'
 const WARN_COMMAND = 'wall'
-const STARTED_AT = new Date(Date.now() - process.uptime() * 1000).toISOString()
 
 /** What {@link answerOperators} works with. */
 interface AnswerOperatorsOptions {
@@ -38,11 +37,12 @@ export function answerOperators(options: AnswerOperatorsOptions, stack: AsyncDis
     warn: (text) => report({ type: 'warning', text }),
   })
   stack.adopt(resetter, (it) => it.stop())
+  const startedAt = new Date(Date.now() - process.uptime() * 1000).toISOString()
   const archive = new ReceiptArchive(machine.state)
   const server = new OperateServer({
     mayOperate: (peerId) => machine.isOperator(peerId),
     group: () => machine.trust.view().memberById(machine.config.id)?.group ?? machine.config.site,
-    state: () => describeMachine(machine, { use, resetter, staging: staging() }),
+    state: () => describeMachine(machine, { startedAt, use, resetter, staging: staging() }),
     receipts: async (since, askedBy) => {
       // Whoever asks for what comes after a receipt has that one.
       await heardOf(since, machine.nameOf(askedBy))
@@ -73,15 +73,15 @@ function defaultReset(machine: Machine): string {
 
 async function describeMachine(
   machine: Machine,
-  live: { use: UseWatch; resetter: Resetter; staging: StagingStatus | undefined },
+  live: { startedAt: string; use: UseWatch; resetter: Resetter; staging: StagingStatus | undefined },
 ): Promise<MachineState> {
-  const { use, resetter, staging } = live
+  const { startedAt, use, resetter, staging } = live
   const { config, state, trust } = machine
   const disk = await readDiskState(state)
   return {
     machine: config.name,
     bootId: (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim(),
-    startedAt: STARTED_AT,
+    startedAt,
     disk:
       disk === undefined
         ? null

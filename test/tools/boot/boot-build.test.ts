@@ -1,8 +1,9 @@
 import { execFile } from 'node:child_process'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
+import { makeSnapshot } from '../../../tools/boot/agent-snapshot.ts'
 import { initScript } from '../../../tools/boot/boot-scripts.ts'
 import { findKernel } from '../../../tools/boot/build-agent.ts'
 import { packagedFile, runBuildTool, whichProgram } from '../../../tools/boot/build-tool.ts'
@@ -10,7 +11,9 @@ import { makeEfiImage } from '../../../tools/boot/efi-image.ts'
 import { signingOf } from '../../../tools/cli/boot/build-facts.ts'
 import { assertMounted } from '../../../tools/cli/boot/state-place.ts'
 import { MeshProcess } from '../../../tools/lab/local-lab.ts'
+import { NODE_FLAGS } from '../../../tools/lab/node-flags.ts'
 import { hasTool } from '../../../tools/lab/run-tool.ts'
+import { makeBundle } from '../../../tools/make-bundle.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
 const STUB = '/usr/lib/systemd/boot/efi/linuxx64.efi.stub'
@@ -42,6 +45,17 @@ describe('making the agent', () => {
     })
     await mkdir(modules, { recursive: true })
     expect(await findKernel({ kernel: image })).toEqual({ image, modules })
+  })
+
+  it('keeps the loaded program, from which Node starts without it', async () => {
+    const work = await temporaryDirectory()
+    const [bundle, snapshot] = [join(work, 'dist'), join(work, 'snapshot')]
+    await makeBundle({ directory: bundle })
+    await makeSnapshot(snapshot, bundle, NODE_FLAGS)
+    await rm(bundle, { recursive: true })
+    const env = { ...process.env, MESH_BOOT: '' }
+    const started = promisify(execFile)(process.execPath, [...NODE_FLAGS, '--snapshot-blob', snapshot], { env })
+    await expect(started).rejects.toMatchObject({ code: 2, stderr: expect.stringMatching(/is for the agent/) })
   })
 
   it('signs with key and certificate, or not at all', () => {

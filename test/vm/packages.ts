@@ -19,11 +19,17 @@ const PACKAGES: Readonly<Record<string, string>> = {
   cmp: 'diffutils',
   'mkfs.vfat': 'dosfstools',
   efibootmgr: 'efibootmgr',
+  openssl: 'openssl',
+  sbsign: 'sbsigntool',
+  xorriso: 'xorriso',
+  'grub-mkimage': 'grub-common',
+  mcopy: 'mtools',
 }
 /** And of files that they read. */
 const FILES: Readonly<Record<string, string>> = {
   '/usr/share/OVMF/OVMF_CODE_4M.fd': 'ovmf',
   '/usr/lib/systemd/boot/efi/linuxx64.efi.stub': 'systemd-boot-efi',
+  '/usr/lib/grub/i386-pc/boot_hybrid.img': 'grub-pc-bin',
 }
 
 /** Installs what is missing, as root on Debian; elsewhere fails and says what is to be installed. */

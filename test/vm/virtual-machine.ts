@@ -16,6 +16,8 @@ const BOOT_TRIES = 3
 /** Longest time for any one thing in a guest, which is emulated and slow. */
 const EVENT_DEADLINE_MS = 120_000
 const KEPT_LINES = 60
+/** A kernel that says all it has to say needs some thousand. */
+const SEARCHED_LINES = 20_000
 const SHOWN_TICK_MS = 100
 
 export interface VirtualMachineOptions {
@@ -39,6 +41,8 @@ export class VirtualMachine {
   static readonly #running = new Set<VirtualMachine>()
   readonly #child: ChildProcess
   readonly #lines: string[] = []
+  /** All that was shown, for whoever waits for a line among many. */
+  readonly #shown: string[] = []
   readonly #events: GuestEvent[] = []
   readonly #exited: Promise<void>
   #ended = false
@@ -137,10 +141,10 @@ export class VirtualMachine {
     }
   }
 
-  /** All that the console shows now, once it shows this text. Errors: the guest ended, or did not show it in time. */
+  /** All that the console shows now, once it has shown this text in one line. Errors: the guest ended, or did not show it in time. */
   async shown(text: string, deadlineMs = EVENT_DEADLINE_MS): Promise<string> {
     const deadline = Date.now() + deadlineMs
-    while (!this.#tail().includes(text)) {
+    while (!this.#shown.some((line) => line.includes(text))) {
       if (this.#ended) throw new Error(`the guest ended before it showed ${text}:\n${this.#tail()}`)
       if (Date.now() >= deadline)
         throw new Error(`the guest did not show ${text} within ${deadlineMs / 1000} s:\n${this.#tail()}`)
@@ -166,6 +170,7 @@ export class VirtualMachine {
     const at = text.indexOf(MARK)
     if (at === -1) {
       this.#lines.push(text)
+      if (this.#shown.length < SEARCHED_LINES) this.#shown.push(text)
       if (this.#lines.length > KEPT_LINES) this.#lines.shift()
       if (process.env.MESH_VM_DEBUG !== undefined) console.log(`    | ${text}`)
     } else {

@@ -23,6 +23,7 @@ export const AGENT_CONFIG = '/etc/lab-mesh'
 
 /** File of the agent’s local menu, if the lab has set a password; as `tools/cli/boot/menu-facts.ts` makes it. */
 export const MENU_FILE = `${AGENT_CONFIG}/menu`
+
 /** What the agent’s program has in memory when it is loaded; Node starts it from there. */
 export const AGENT_SNAPSHOT = '/mesh/agent.snapshot'
 

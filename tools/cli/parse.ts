@@ -217,6 +217,12 @@ export function parsePolicy(text: string): 'hold' | 'retry' | 'start' {
   return text
 }
 
+/** Reads which of two systems is meant. */
+export function parseSystem(text: string): number {
+  if (text !== '1' && text !== '2') throw new InvalidArgumentError('Give 1 or 2.')
+  return Number(text)
+}
+
 /** Reads a language of the screen. */
 export function parseLanguage(text: string): Language {
   const found = LANGUAGES.find((language) => language === text)

@@ -20,6 +20,8 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   'mkfs.xfs': 'xfsprogs',
   'mkfs.fat': 'dosfstools',
   'fsck.fat': 'dosfstools',
+  mcopy: 'mtools',
+  efibootmgr: 'efibootmgr',
   'mkfs.exfat': 'exfatprogs',
   mkntfs: 'ntfs-3g',
   mkswap: 'util-linux',

@@ -1,7 +1,8 @@
 /**
  * The room `boot`: a machine becomes the model again before its system starts, in one process.
  * `startSystem` goes from the restore over the write log to the mounted root. `startUnverified` leaves the restore out, where the lab
- * wants that, and says so durably first. `provision` comes before, on a machine whose disk is bare: it is let in, and its disk laid out. `agentNetwork` is the network, as far as there is no system that has one.
+ * wants that, and says so durably first. `provision` comes before, on a machine whose disk is bare: it is let in, and its disk laid out.
+ * `bootNext` leaves a system of another kind to the firmware. `agentNetwork` is the network, as far as there is no system that has one.
  */
 
 import { lstat } from 'node:fs/promises'
@@ -12,6 +13,7 @@ import { byteOffset } from '../../../protocol/units.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import { fileSystemOf, MAGIC_BYTES } from '../../disk/file-system-magic.ts'
 import type { RestoreResult } from '../../restore/restore-result.ts'
+import { readLogConfig } from '../log/log-config.ts'
 import { recordLogDoubt } from '../log/log-doubt.ts'
 import { monitorEra } from '../log/monitor-era.ts'
 import { Machine } from '../machine/machine.ts'
@@ -20,8 +22,12 @@ import { ownDisk, requireOwnDisk } from '../machine/own-disk.ts'
 import { rememberedMachine } from '../machine/remembered-machine.ts'
 import { keepFailure } from '../receipts/own-receipts.ts'
 import { restoreMachine } from '../restore/restore-machine.ts'
+import { type BootEntry, bootNext } from './boot-next.ts'
 import { runBootTool } from './boot-tool.ts'
 import { DISK_TICK_MS, DISK_WAIT_MS } from './limits.ts'
+
+/** File systems that a root of Linux can be on. */
+const LINUX_ROOTS: ReadonlySet<string> = new Set(['ext2', 'ext3', 'ext4', 'xfs', 'btrfs', 'f2fs', 'squashfs'])
 
 /** Options of starting a machine’s system. */
 export interface StartSystemOptions extends AgentOptions {
@@ -31,15 +37,23 @@ export interface StartSystemOptions extends AgentOptions {
   readonly era: string
   /** Where the root is mounted. */
   readonly root: string
+  /** The firmware’s entry of a system that the agent cannot start itself, such as Windows: path of its program, or label. */
+  readonly entry?: string
+  /** Where the firmware’s variables are, if not where Linux has them. */
+  readonly variables?: string
+  /** State directories of other systems on this computer. What a system that is not watched may write to is in doubt. */
+  readonly others?: readonly string[]
   /** Brings the network up; called only if something has to be fetched. */
   readonly bringUp: () => Promise<void>
 }
 
-/** What is mounted, and what the restore did. */
+/** What is mounted, or what the firmware starts next, and what the restore did. */
 export interface StartedSystem {
   readonly event: 'started'
-  /** The device that the root is on. */
-  readonly device: string
+  /** The device that the root is on; absent if nothing is mounted. */
+  readonly device?: string
+  /** The entry that the firmware starts, once, when the computer is restarted now. */
+  readonly next?: BootEntry
   /** Absent if the disk was not restored. */
   readonly receipt?: RestoreResult
 }
@@ -51,6 +65,9 @@ export interface StartedSystem {
 export async function startSystem(options: StartSystemOptions): Promise<StartedSystem> {
   await assertForThisSite(options)
   const receipt = await whenDiskIsThere(() => restoreMachine({ ...options, force: false }))
+  const next = await elsewhere(options)
+  if (next !== undefined) return { event: 'started', next, receipt }
+  await doubtLogs(options.others ?? [], options)
   const device = await logged(options)
   await mountRoot(device, options).catch(async (error: unknown) => {
     // Another attempt restores the disk again, and nothing may hold it then.
@@ -71,6 +88,9 @@ export async function startUnverified(options: StartSystemOptions, why: unknown)
   await withMachine(options, (machine) =>
     keepFailure(machine, { startedAt: Date.now(), ms: 0 }, new MeshError('BOOT_UNVERIFIED', text, { cause: why })),
   )
+  const next = await elsewhere(options)
+  if (next !== undefined) return { event: 'started', next }
+  await doubtLogs(options.others ?? [], options)
   const device = await logged(options).catch(async (error: unknown) => {
     if (!isMeshError(error)) throw error
     options.report({ type: 'warning', text: `what is written is not logged: ${error.message}` })
@@ -79,6 +99,29 @@ export async function startUnverified(options: StartSystemOptions, why: unknown)
   })
   await mountRoot(device, options)
   return { event: 'started', device }
+}
+
+/**
+ * If the disk holds a system that the agent cannot start, lets the firmware start it next. Nothing logs what such a system writes, to this
+ * disk or to others: their logs are in doubt, durably, before. Undefined: the agent starts the system. Errors: BOOT_NO_SYSTEM, and
+ * those of the disk and of the state directories.
+ */
+async function elsewhere(options: StartSystemOptions): Promise<BootEntry | undefined> {
+  const { stateDir, configured, entry, variables, others = [] } = options
+  if (entry === undefined) return undefined
+  const disk = await requireOwnDisk(await ownDisk(stateDir, configured), stateDir, options)
+  if (LINUX_ROOTS.has((await typeOf(disk)) ?? '')) return undefined
+  await doubtLogs([stateDir, ...others], options)
+  return bootNext({ entry, ...(variables === undefined ? {} : { variables }) })
+}
+
+/** A system that is started now can write to the disks of these machines, past their logs. */
+async function doubtLogs(stateDirs: readonly string[], options: StartSystemOptions): Promise<void> {
+  for (const stateDir of stateDirs) {
+    if ((await readLogConfig(stateDir)) === undefined) continue
+    const reason = 'another system of this computer was started, whose writes are not logged'
+    await withMachine({ ...options, stateDir }, ({ state }) => recordLogDoubt(state, reason))
+  }
 }
 
 async function assertForThisSite({ stateDir, siteId }: StartSystemOptions): Promise<void> {

@@ -84,6 +84,10 @@ lang = "de"
 text = "Schule am Fluss"
 disk = "/dev/nvme0n1"
 master = ["/ip4/10.0.0.1/tcp/7433"]
+entry = '\\EFI\\Microsoft\\Boot\\bootmgfw.efi'
+second = "/var/lib/lab-mesh/windows"
+default-system = 2
+choice-wait = "5s"
 `,
     )
     expect(rest.values).toEqual({
@@ -101,6 +105,10 @@ master = ["/ip4/10.0.0.1/tcp/7433"]
       'boot.text': 'Schule am Fluss',
       'boot.disk': '/dev/nvme0n1',
       'boot.master': ['/ip4/10.0.0.1/tcp/7433'],
+      'boot.entry': '\\EFI\\Microsoft\\Boot\\bootmgfw.efi',
+      'boot.second': '/var/lib/lab-mesh/windows',
+      'boot.default-system': 2,
+      'boot.choice-wait': 5_000,
     })
     // The two files are about all keys there are.
     expect([...file.entries.keys(), ...rest.entries.keys()].sort()).toEqual([...CONFIG_NAMES].sort())

@@ -124,7 +124,7 @@ describe('what is said on the command line and in the configuration file', () =>
   })
 
   it('is read by the same function, but for paths, which may be relative on the command line', () => {
-    const others = new Set(['state', 'disk', 'hooks.directory', 'boot.disk'])
+    const others = new Set(['state', 'disk', 'hooks.directory', 'boot.disk', 'boot.second'])
     for (const name of CONFIG_NAMES) {
       const { kind, parse, option } = CONFIG_KEYS[name]
       if (others.has(name) || kind === 'boolean' || kind === 'list') continue

@@ -14,7 +14,7 @@ import { readLogConfig } from '../../../node/agent/log/log-config.ts'
 import type { AgentEvent } from '../../../node/agent/machine/events.ts'
 import type { AgentOptions } from '../../../node/agent/machine/options.ts'
 import { digestOf, toHex } from '../../../protocol/digest.ts'
-import { isMeshError } from '../../../protocol/errors.ts'
+import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { AGENT_CONFIG, HANDOVER_FILE, MENU_FILE, NETWORK_SCRIPT, SYSTEM_ROOT } from '../../boot/boot-scripts.ts'
 import type { Context } from '../command.ts'
 import { BootScreen, kernelConsoles } from '../screen/boot-screen.ts'
@@ -22,6 +22,7 @@ import type { Language } from '../screen/catalogue.ts'
 import { ConsoleKeys } from '../screen/console-keys.ts'
 import type { ScreenState } from '../screen/draw-screen.ts'
 import { KEEP_WAIT_MS, RETRY_SECONDS, UNVERIFIED_MS } from '../screen/limits.ts'
+import { chooseSystem } from './choose-system.ts'
 import { type Decision, LocalMenu } from './local-menu.ts'
 import { menuFactsOr } from './menu-facts.ts'
 import { provisionBare } from './provision-bare.ts'
@@ -41,6 +42,13 @@ interface RunAgentOptions {
   /** Of a bare machine: the disk to lay out, and where the master is. */
   readonly bootDisk?: string
   readonly master?: readonly string[]
+  /** The firmware’s entry of a system that is not Linux. */
+  readonly entry?: string
+  /** State directory of the second system of this computer. */
+  readonly second?: string
+  /** Which of the two starts if nobody chooses, 1 or 2, and how long is waited for that; milliseconds. */
+  readonly defaultSystem: number
+  readonly choiceWait: number
 }
 
 const DEFAULT_ERA = 'lab'
@@ -60,14 +68,12 @@ export async function runAgent({ agent, stateDir, signal }: Context, options: Ru
     screen.event(event)
   }
   const network = new AgentNetwork({ script: NETWORK_SCRIPT, leases: join(stateDir, 'boot'), report })
-  const { attempt, unverified, isBare } = waysToStart({ ...agent, report }, options, { screen, network })
-  const decide = decisions(
-    consoles.map(({ path }) => path),
-    screen,
-    signal,
-  )
+  const keys = new ConsoleKeys(consoles.map(({ path }) => path))
+  const { attempt, unverified, isBare } = waysToStart({ ...agent, report }, options, { screen, network, keys, signal })
+  const decide = decisions(keys, screen, signal)
   const { onFailure } = options
   const started = await untilStarted(attempt, unverified, { screen, onFailure, isBare, decide })
+  if (started.device === undefined) return restart(started, screen)
   note(`the root is mounted from ${started.device}`)
   screen.show({ at: 'handing' })
   await network.end()
@@ -84,17 +90,26 @@ interface WaysToStart {
   readonly isBare: () => boolean
 }
 
+/** What a person at the machine sees and touches, and its network. */
+interface AtTheMachine {
+  readonly screen: BootScreen
+  readonly network: AgentNetwork
+  readonly keys: ConsoleKeys
+  readonly signal: AbortSignal
+}
+
 function waysToStart(
   agent: AgentOptions,
   options: RunAgentOptions,
-  { screen, network }: { readonly screen: BootScreen; readonly network: AgentNetwork },
+  { screen, network, keys, signal }: AtTheMachine,
 ): WaysToStart {
-  const { stateDir } = agent
+  const stateDirs = [agent.stateDir, ...(options.second === undefined ? [] : [options.second])]
+  let chosen = Math.min(options.defaultSystem, stateDirs.length) - 1
   const siteId = toHex(digestOf(readFileSync(join(AGENT_CONFIG, '1.root.json'))))
   const start = async (): Promise<StartSystemOptions> => ({
-    ...agent,
+    ...systemOf(chosen, stateDirs, agent, options),
     siteId,
-    era: options.era ?? (await eraOf(stateDir)),
+    era: options.era ?? (await eraOf(stateDirs[chosen]!)),
     root: SYSTEM_ROOT,
     bringUp: () => {
       screen.show({ at: 'looking' })
@@ -110,6 +125,8 @@ function waysToStart(
       await provisionBare({ ...agent, siteId, master, disk, network, screen })
       await mounted()
     })
+    const { choiceWait: waitMs } = options
+    chosen = await chooseSystem({ stateDirs, byDefault: chosen, waitMs, keys, screen, signal })
     screen.show({ at: 'checking' })
     const started = await startSystem(await start())
     await keepOwnAgent(await start(), screen)
@@ -121,6 +138,31 @@ function waysToStart(
     return started
   }
   return { attempt, unverified, isBare: () => place.isBare }
+}
+
+/** What is special about one of the systems. The configuration file speaks of the first one’s disk. */
+function systemOf(
+  at: number,
+  stateDirs: readonly string[],
+  { configured, ...agent }: AgentOptions,
+  { entry }: RunAgentOptions,
+): Omit<StartSystemOptions, 'siteId' | 'era' | 'root' | 'bringUp'> {
+  return {
+    ...agent,
+    ...(configured === undefined || at > 0 ? {} : { configured }),
+    ...(entry === undefined ? {} : { entry }),
+    stateDir: stateDirs[at]!,
+    others: stateDirs.filter((_, i) => i !== at),
+  }
+}
+
+/** The firmware starts the other system. Whoever comes back from here ends the agent, and then nothing starts. */
+async function restart({ next }: StartedSystem, screen: BootScreen): Promise<never> {
+  note(`the computer is restarted, and the firmware starts ${next?.label}`)
+  screen.show({ at: 'handing' })
+  await screen.close()
+  await powerMachine('reboot')
+  throw new MeshError('BOOT_NO_SYSTEM', 'the computer was not restarted')
 }
 
 /** What a failure looks like, on the screen. */
@@ -185,13 +227,13 @@ function failed(error: unknown, next: FailurePolicy): FailedState {
 }
 
 /** Whoever is at the machine decides. What the menu needs is read at the first failure. */
-function decisions(consoles: readonly string[], screen: BootScreen, signal: AbortSignal): AfterFailure['decide'] {
+function decisions(keys: ConsoleKeys, screen: BootScreen, signal: AbortSignal): AfterFailure['decide'] {
   let menu: LocalMenu | undefined
   return async (state, ms) => {
     const acts = { shell: runShell, power: powerMachine, note }
     menu ??= new LocalMenu({
       facts: await menuFactsOr(MENU_FILE, note),
-      keys: new ConsoleKeys(consoles),
+      keys,
       screen,
       signal,
       ...acts,

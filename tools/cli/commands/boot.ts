@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
 import { MeshError } from '../../../protocol/errors.ts'
 import { DEFAULT_LEVEL } from '../../boot/limits.ts'
 import type { AddressRange } from '../../boot/serve/lab-network.ts'
@@ -11,11 +11,13 @@ import { formatBytes, formatTable } from '../format.ts'
 import {
   parseAddress,
   parseAddressRange,
+  parseDuration,
   parseEraName,
   parseLanguage,
   parseLevel,
   parsePolicy,
   parsePort,
+  parseSystem,
   parseText,
 } from '../parse.ts'
 import type { Language } from '../screen/catalogue.ts'
@@ -75,6 +77,18 @@ export function command(): Command {
       'where the master is, besides looking for it by multicast DNS; for bare machines (repeatable)',
       (text: string, before: string[] = []) => [...before, parseAddress(text)],
     )
+    .option(
+      '--entry <entry>',
+      'of a system that is not Linux: path of its EFI program, or label of the firmware’s entry',
+      parseText,
+    )
+    .option('--second <dir>', 'state directory of a second system on this computer; the screen asks which one starts')
+    .option('--default-system <n>', 'which of the two starts if nobody chooses: 1 or 2', parseSystem, 1)
+    .addOption(
+      new Option('--choice-wait <duration>', 'how long is waited for a choice')
+        .argParser(parseDuration)
+        .default(10_000, '10s'),
+    )
     .action(action(runRun))
   return boot.addCommand(build).addCommand(serveCommand()).addCommand(run)
 }
@@ -131,6 +145,10 @@ interface RunOptions {
   era?: string
   bootDisk?: string
   master?: readonly string[]
+  entry?: string
+  second?: string
+  defaultSystem: number
+  choiceWait: number
 }
 
 async function runRun(context: Context, { lang, ...options }: RunOptions): Promise<void> {

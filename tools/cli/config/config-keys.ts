@@ -15,6 +15,7 @@ import {
   parsePolicy,
   parseSize,
   parseStageRate,
+  parseSystem,
   parseText,
   parseUplink,
   parseWarning,
@@ -90,6 +91,10 @@ export const CONFIG_KEYS = {
   'boot.text': key('text', parseText, 'none', 'text', ['run']),
   'boot.disk': key('text', asPath, 'the only built-in one', 'bootDisk', ['run']),
   'boot.master': key('list', parseAddress, 'found by multicast DNS', 'master', ['run']),
+  'boot.entry': key('text', parseText, 'none', 'entry', ['run']),
+  'boot.second': key('text', asPath, 'none', 'second', ['run']),
+  'boot.default-system': key('number', parseSystem, '1', 'defaultSystem', ['run']),
+  'boot.choice-wait': key('text', parseDuration, '10s', 'choiceWait', ['run']),
 } as const
 
 /** A key, such as `disk` or `serving.nice`. */

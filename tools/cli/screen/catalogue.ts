@@ -25,6 +25,10 @@ export interface Catalogue {
   /** `{}`: seconds. */
   readonly retry: string
   readonly unverified: string
+  /** Two systems are on one computer. */
+  readonly systems: string
+  /** The first `{}`: a number of the list; the second: seconds. */
+  readonly systemIn: string
   /** Behind `hold` or `retry`, where there is a menu. */
   readonly menu: string
   readonly password: string
@@ -71,6 +75,8 @@ export const CATALOGUES = {
     hold: 'Press Enter to try again, or switch it off.',
     retry: 'It tries again in {} s. Enter: at once.',
     unverified: 'The system starts, but its disk was NOT put back. Tell the technician.',
+    systems: 'Which system is to start? Press its number.',
+    systemIn: 'Without a choice {} starts in {} s. Enter: at once.',
     menu: 'M: menu for technicians.',
     password: 'Password, then Enter. What you type is not shown. Esc: back.',
     wrong: 'Wrong password. Please wait {} s.',
@@ -110,6 +116,8 @@ export const CATALOGUES = {
     hold: 'Enter: neuer Versuch. Oder ausschalten.',
     retry: 'Neuer Versuch in {} s. Enter: sofort.',
     unverified: 'Das System startet, aber die Festplatte wurde NICHT zurückgesetzt. Bitte der Technik melden.',
+    systems: 'Welches System soll starten? Bitte die Nummer drücken.',
+    systemIn: 'Ohne Auswahl startet {} in {} s. Enter: sofort.',
     menu: 'M: Menü für die Technik.',
     password: 'Passwort, dann Enter. Die Eingabe wird nicht angezeigt. Esc: zurück.',
     wrong: 'Falsches Passwort. Bitte {} s warten.',
@@ -149,6 +157,8 @@ export const CATALOGUES = {
     hold: 'Entrée : nouvel essai. Ou éteignez-le.',
     retry: 'Nouvel essai dans {} s. Entrée : tout de suite.',
     unverified: 'Le système démarre, mais le disque n’a PAS été rétabli. Prévenez le technicien.',
+    systems: 'Quel système démarrer ? Appuyez sur son numéro.',
+    systemIn: 'Sans choix, {} démarre dans {} s. Entrée : tout de suite.',
     menu: 'M : menu des techniciens.',
     password: 'Mot de passe, puis Entrée. La saisie n’est pas affichée. Échap : retour.',
     wrong: 'Mot de passe faux. Attendez {} s.',
@@ -188,6 +198,8 @@ export const CATALOGUES = {
     hold: '按回车键重试，或关机。',
     retry: '{} 秒后重试。按回车键立即重试。',
     unverified: '系统将启动，但磁盘没有还原。请告知管理员。',
+    systems: '要启动哪个系统？请按它的编号。',
+    systemIn: '如果不选择，{} 将在 {} 秒后启动。按回车键立即启动。',
     menu: 'M：管理员菜单。',
     password: '请输入密码，然后按回车键。输入内容不会显示。Esc：返回。',
     wrong: '密码错误。请等待 {} 秒。',

@@ -30,6 +30,13 @@ export type ScreenState =
       /** There is a menu behind a password. */
       readonly hasMenu?: boolean
     }
+  | {
+      readonly at: 'systems'
+      readonly names: readonly string[]
+      /** Index of the one that starts if nobody chooses. */
+      readonly byDefault: number
+      readonly secondsLeft: number
+    }
   | { readonly at: 'password' }
   | { readonly at: 'wrong'; readonly waitSeconds: number }
   /** `mayStart`: the system may be started as it is. */
@@ -72,6 +79,8 @@ function paragraphsOf(state: ScreenState, words: Catalogue, width: number): stri
       return failure(state, words)
     case 'asking':
       return asking(state, words)
+    case 'systems':
+      return systems(state, words)
     case 'password':
       return [words.password]
     case 'wrong':
@@ -81,6 +90,15 @@ function paragraphsOf(state: ScreenState, words: Catalogue, width: number): stri
     default:
       return [words[state.at], ...progress(state, words, width)]
   }
+}
+
+function systems(
+  { names, byDefault, secondsLeft }: Extract<ScreenState, { at: 'systems' }>,
+  words: Catalogue,
+): string[] {
+  const lines = names.map((name, at) => `${at + 1}  ${name}`)
+  const last = words.systemIn.replace('{}', String(byDefault + 1)).replace('{}', String(secondsLeft))
+  return [words.systems, '', ...lines, '', last]
 }
 
 /** The keys are the same, whatever is allowed. */

@@ -23,6 +23,8 @@ describe('a machine that starts from the agent', () => {
     await copyFile(image, disk)
     await lab.ok('pc', ['join', await lab.invite('master'), '--disk', disk, '--name', 'pc'])
     await lab.ok('pc', ['restore'])
+    await copyFile(image, lab.path('pc2.img'))
+    await lab.ok('pc2', ['join', await lab.invite('master'), '--disk', lab.path('pc2.img'), '--name', 'pc2'])
     const root = lab.path('root')
     await mkdir(root)
     const state = await StateDirectory.open(lab.path('pc'), { create: false, readOnly: true })
@@ -59,6 +61,24 @@ describe('a machine that starts from the agent', () => {
     await expect(startSystem({ ...options, stateDir: lab.path('nobody') })).rejects.toMatchObject({
       code: 'STATE_MISSING',
     })
+  })
+
+  it('leaves a disk that is no root of Linux to the firmware, once the logs of other systems are in doubt', async () => {
+    // The other system of this computer has a log, as a monitor leaves it.
+    const other = await lab.start('pc2', ['monitor', lab.path('pc2.img'), '--nbd', `unix:${lab.path('nbd')}`])
+    await other.event('monitoring')
+    await other.stop()
+    await lab.ok('pc', ['restore'])
+    const entry = '\\EFI\\Microsoft\\Boot\\bootmgfw.efi'
+    const starts = startSystem({ ...options, entry, variables: lab.path('bios'), others: [lab.path('pc2')] })
+    // No machine that runs tests is to be told what to start.
+    await expect(starts).rejects.toThrow(`${entry} cannot be started next: this computer was not started by UEFI`)
+    const state = await StateDirectory.open(lab.path('pc2'), { create: false })
+    try {
+      expect(await readLogDoubt(state)).toContain('another system of this computer was started')
+    } finally {
+      await state.close()
+    }
   })
 
   it('says in a receipt, before anything is mounted, that it starts a disk that is not restored', async () => {

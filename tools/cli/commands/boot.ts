@@ -60,7 +60,11 @@ export function command(): Command {
       '\nThe state directory names the site; the configuration file goes into the agent.\n\nExamples:\n  mesh boot build\n  mesh boot build --sign-key db.key --sign-cert db.crt --out /srv/agent',
     )
     .action(action(runBuild))
-  const run = withCommonOptions(new Command('run'))
+  return boot.addCommand(build).addCommand(serveCommand()).addCommand(runCommand())
+}
+
+function runCommand(): Command {
+  return withCommonOptions(new Command('run'))
     .description('what the agent itself runs: restore, write log, start the system')
     .option(
       '--on-failure <policy>',
@@ -90,7 +94,6 @@ export function command(): Command {
         .default(10_000, '10s'),
     )
     .action(action(runRun))
-  return boot.addCommand(build).addCommand(serveCommand()).addCommand(run)
 }
 
 function serveCommand(): Command {

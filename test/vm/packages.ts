@@ -24,12 +24,16 @@ const PACKAGES: Readonly<Record<string, string>> = {
   xorriso: 'xorriso',
   'grub-mkimage': 'grub-common',
   mcopy: 'mtools',
+  ip: 'iproute2',
+  dnsmasq: 'dnsmasq-base',
 }
 /** And of files that they read. */
 const FILES: Readonly<Record<string, string>> = {
   '/usr/share/OVMF/OVMF_CODE_4M.fd': 'ovmf',
   '/usr/lib/systemd/boot/efi/linuxx64.efi.stub': 'systemd-boot-efi',
   '/usr/lib/grub/i386-pc/boot_hybrid.img': 'grub-pc-bin',
+  '/usr/lib/ipxe/snponly.efi': 'ipxe',
+  '/usr/lib/ipxe/qemu/pxe-virtio.rom': 'ipxe-qemu',
 }
 
 /** Installs what is missing, as root on Debian; elsewhere fails and says what is to be installed. */

@@ -34,6 +34,8 @@ export interface VirtualMachineOptions {
   readonly network?: readonly string[]
   /** MiB. @default 1280 */
   readonly memory?: number
+  /** Command that QEMU is run through, such as one that enters a network namespace. @default none */
+  readonly through?: readonly string[]
 }
 
 /** A guest that is emulated, not accelerated, so that it runs everywhere; whoever ends us ends it, too. */
@@ -69,7 +71,7 @@ export class VirtualMachine {
   }
 
   private constructor(options: VirtualMachineOptions) {
-    const { kernel, initramfs, firmware = [], drives, tell, network = [], memory = 1280 } = options
+    const { kernel, initramfs, firmware = [], drives, tell, network = [], memory = 1280, through = [] } = options
     const told = Object.entries(tell).map(([name, value]) => `mesh.${name}=${value}`)
     const args = [
       ...[
@@ -96,7 +98,8 @@ export class VirtualMachine {
       ]),
       ...network,
     ]
-    this.#child = spawn('qemu-system-x86_64', args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    const [program = '', ...rest] = [...through, 'qemu-system-x86_64', ...args]
+    this.#child = spawn(program, rest, { stdio: ['ignore', 'pipe', 'pipe'] })
     VirtualMachine.#running.add(this)
     for (const stream of [this.#child.stdout!, this.#child.stderr!])
       createInterface({ input: stream }).on('line', (line) => this.#take(line))

@@ -13,11 +13,12 @@ import { buildInitramfs } from './initramfs.ts'
 import { fetchKernel } from './kernel.ts'
 import { nbdScenario } from './nbd-scenario.ts'
 import { installPackages } from './packages.ts'
+import { pxeScenario } from './pxe-scenario.ts'
 import { secureBootScenario } from './secureboot-scenario.ts'
 import { VirtualMachine, type VirtualMachineOptions } from './virtual-machine.ts'
 
 /**
- * `npm run vm [-- --seed N --runs N] [nbd] [era] [boot] [bare] [secureboot]`: the slow suite. A real kernel (Debian's, emulated by QEMU, so that it runs
+ * `npm run vm [-- --seed N --runs N] [nbd] [era] [boot] [bare] [secureboot] [pxe]`: the slow suite. A real kernel (Debian's, emulated by QEMU, so that it runs
  * everywhere) uses a disk until the plug is pulled; then the write log must know of every change.
  */
 const ROOT = join(import.meta.dirname, '../..')
@@ -33,6 +34,7 @@ const SCENARIOS: Readonly<Record<string, (parts: Guest & { lab: Lab }, random: R
   bare: ({ kernel, lab }, random) => bareScenario({ kernel, lab }, random),
   boot: ({ kernel, lab }, random) => bootScenario({ kernel, lab, full: true }, random),
   secureboot: ({ kernel, lab }) => secureBootScenario({ kernel, lab }),
+  pxe: ({ kernel, lab }, random) => pxeScenario({ kernel, lab }, random),
 }
 const wanted = positionals.length === 0 ? Object.keys(SCENARIOS) : positionals
 const seconds = (since: number): string => `${((performance.now() - since) / 1000).toFixed(1)} s`

@@ -10,7 +10,7 @@ export const MAX_CONNECTIONS_PER_ADDRESS = 8
 export const MAX_HEADER_BYTES = 8 * 1024
 /** Until the headers of a request are there. */
 export const HEADERS_DEADLINE_MS = 10_000
-/** How long a connection may stand still. */
+/** How long a connection may stand still. One whose other side reads nothing stands twice as long: Node looks first whether its queue has moved. */
 export const STALL_MS = 30_000
 /** Longest time of one file: 60 MB at 70 kB/s, less than 30 machines get on a cable of 100 Mbit/s. */
 export const TRANSFER_DEADLINE_MS = 15 * 60 * 1000

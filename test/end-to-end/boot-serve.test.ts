@@ -23,7 +23,7 @@ const PORT = 7434
 const MIB = 1024 ** 2
 const why =
   (await whyNoNetwork()) ??
-  ((await hasTool('dnsmasq')) && (await hasTool('curl')) && existsSync(join(IPXE, 'snponly.efi'))
+  ((await hasTool('dnsmasq')) && (await hasTool('curl')) && (await hasTool(join(IPXE, 'snponly.efi')))
     ? undefined
     : 'needs the Debian packages dnsmasq-base, curl and ipxe')
 if (why !== undefined) console.warn(`SKIPPED: ${why}`)

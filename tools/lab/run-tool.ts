@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { promisify } from 'node:util'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 
-/** Debian packages of the programs that demo and tests call. */
+/** Debian packages of the programs that demo and tests call, and of files that tests need, by their paths. */
 export const PACKAGES: Readonly<Record<string, string>> = {
   mke2fs: 'e2fsprogs',
   debugfs: 'e2fsprogs',
@@ -56,6 +56,7 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   dnsmasq: 'dnsmasq-base',
   curl: 'curl',
   nft: 'nftables',
+  '/usr/lib/ipxe/snponly.efi': 'ipxe',
 }
 
 const execute = promisify(execFile)
@@ -81,9 +82,9 @@ export async function runTool(name: string, args: readonly string[], signal?: Ab
   }
 }
 
-/** Whether a program is installed. */
+/** Whether a program is installed, or a file is there. */
 export async function hasTool(name: string): Promise<boolean> {
-  return execute('sh', ['-c', `command -v ${name}`], { env }).then(
+  return execute('sh', ['-c', `command -v ${name} || test -f ${name}`], { env, cwd: '/' }).then(
     () => true,
     () => false,
   )

@@ -10,8 +10,9 @@ export const SERVE_SLICE_MS = 4
 export const TREE_CACHE_BYTES = 16 * 1024 * 1024
 /** Places of one content that are read before the content is called missing: all of them may have changed. */
 export const MAX_LOCATIONS_PER_DIGEST = 16
-/** Bytes of the file system that staging leaves free for the rest of the machine. */
+/** Bytes of the file system that staging leaves free for the rest of the machine; of a small one, such as a state partition, a quarter. */
 export const STAGE_RESERVE_BYTES = 256 * 1024 ** 2
+export const STAGE_RESERVE_SHARE = 0.25
 /** Blocks that are staged at most: each takes about 100 bytes of memory, 25 MiB for all. */
 export const STAGE_MAX_BLOCKS = 256 * 1024
 /** A disk is copied 4 MiB at a time, which a disk reads at full speed; 64 KiB of zeros in a row become a hole of the copy. */

@@ -6,7 +6,7 @@ import { type Digest, digestOf, sameBytes } from '../../protocol/digest.ts'
 import { assertFormat } from '../../protocol/document.ts'
 import { isNoDigest, NO_DIGEST } from '../../protocol/hash-tree.ts'
 import { fsyncDirectory, storageError } from '../state/atomic-file.ts'
-import { STAGE_MAX_BLOCKS, STAGE_RESERVE_BYTES } from './limits.ts'
+import { STAGE_MAX_BLOCKS, STAGE_RESERVE_BYTES, STAGE_RESERVE_SHARE } from './limits.ts'
 
 /** First bytes of the index: name, version and block size, padded with zeros. */
 const HEADER_BYTES = 64
@@ -191,9 +191,10 @@ export class Stage {
    * among them.
    */
   async capacity(limit: number): Promise<number> {
-    const { bavail, bsize } = await statfs(this.directory)
+    const { bavail, blocks, bsize } = await statfs(this.directory)
     const own = this.#length * this.blockSize
-    const most = Math.min(limit, own + Math.max(0, bavail * bsize - STAGE_RESERVE_BYTES))
+    const reserve = Math.min(STAGE_RESERVE_BYTES, blocks * bsize * STAGE_RESERVE_SHARE)
+    const most = Math.min(limit, own + Math.max(0, bavail * bsize - reserve))
     return Math.min(STAGE_MAX_BLOCKS, Math.floor(most / this.blockSize))
   }
 

@@ -43,7 +43,16 @@ case "$(cat /proc/cmdline)" in
   for i in 1 2 3 4; do dd if=/dev/urandom of=/work/file$i bs=64k count=16 2>/dev/null; done
   rm -f /etc/filler; sync
   echo; echo '@@ {"event":"written"}'
+  for i in $(seq 20); do echo more >>/work/log; sync; sleep 1; done
+  echo; echo '@@ {"event":"settled"}'
   while :; do echo more >>/work/log; sync; sleep 1; done
+  ;;
+*mesh.step=elsewhere*)
+  mount -o remount,rw / || mount -o remount,rw "$device" /
+  # In its place: free blocks are zeros in the model, and need nobody.
+  dd if=/dev/urandom of=/etc/filler bs=64k count=32 conv=notrunc 2>/dev/null; sync
+  echo; echo '@@ {"event":"written"}'
+  while :; do sleep 1; done
   ;;
 esac
 poweroff -f
@@ -124,7 +133,8 @@ export async function bootScenario(
   const first = await up(clean)
   assert.deepEqual([first.restored, first.fetched], [0, 0])
   told.push(`clean log, no network card: up after ${first.seconds} s, nothing fetched`)
-  await clean.event('written')
+  // Longer than the session that is undone without a peer, which then writes nowhere else.
+  await clean.event('settled', START_DEADLINE_MS)
   await clean.kill()
   const dirt = await changed()
   assert.ok(dirt > 0)
@@ -145,6 +155,14 @@ export async function bootScenario(
   )
   await writing.event('written')
   await writing.kill()
+  const same = await changed()
+  const alone = switchOn('elsewhere', userNetwork('restrict=on'))
+  const third = await up(alone)
+  assert.ok(same > 0 && third.restored >= same, `${third.restored} of ${same} blocks`)
+  assert.equal(third.fetched, 0)
+  told.push(`${same} blocks changed as before, nobody reachable: up after ${third.seconds} s, nothing fetched`)
+  await alone.event('written')
+  await alone.kill()
   const held = switchOn('idle', userNetwork('restrict=on'))
   const screen = await held.shown('Code: ', HELD_DEADLINE_MS)
   assert.match(screen, /This computer cannot start now\./)
@@ -152,7 +170,7 @@ export async function bootScenario(
   await assert.rejects(held.event('up', 5_000))
   await held.kill()
   assert.ok((await changed()) > 0)
-  told.push('nobody reachable: held with PEERS_UNREACHABLE')
+  told.push('other blocks changed, nobody reachable: held with PEERS_UNREACHABLE')
   return told.join('; ')
 }
 
@@ -203,6 +221,7 @@ export async function makeSystem(image: string, work: string, random: Random): P
     'dmesg',
     'tail',
     'sed',
+    'seq',
     'cat',
     'mount',
     'mkdir',

@@ -16,6 +16,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   blockdev: 'util-linux',
   mke2fs: 'e2fsprogs',
   sgdisk: 'gdisk',
+  efibootmgr: 'efibootmgr',
   cmp: 'diffutils',
   'mkfs.vfat': 'dosfstools',
   efibootmgr: 'efibootmgr',

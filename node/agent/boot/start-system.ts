@@ -116,7 +116,10 @@ async function elsewhere(options: StartSystemOptions): Promise<BootEntry | undef
 }
 
 /** A system that is started now can write to the disks of these machines, past their logs. */
-async function doubtLogs(stateDirs: readonly string[], options: StartSystemOptions): Promise<void> {
+async function doubtLogs(
+  stateDirs: readonly string[],
+  { configured: _, ...options }: StartSystemOptions,
+): Promise<void> {
   for (const stateDir of stateDirs) {
     if ((await readLogConfig(stateDir)) === undefined) continue
     const reason = 'another system of this computer was started, whose writes are not logged'

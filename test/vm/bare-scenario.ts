@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { copyFile, open, writeFile } from 'node:fs/promises'
+import { copyFile, open, stat, writeFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ERA_BLOCK_BYTES } from '../../node/writelog/limits.ts'
 import type { KernelFiles } from '../../tools/boot/build-agent.ts'
@@ -15,16 +15,16 @@ const DISK_BYTES = 448 * MIB
 const ROOT_AT = (1 + ESP_MIB + STATE_MIB) * MIB
 /** Firmware, drivers, a network and libp2p under emulation, on a machine that does other things. */
 const DEADLINE_MS = 600_000
+const UPDATE_TRIES = 4
 const OVMF = '/usr/share/OVMF'
 
-/**
- * A machine with a bare disk starts the agent: it asks to be let in, is laid out and restored, gets the agent on its disk, and starts its
- * system. At the next power-on it starts from its disk by UEFI, without a network.
- */
-export async function bareScenario(
-  { kernel, lab }: { readonly kernel: KernelFiles; readonly lab: Lab },
-  random: Random,
-): Promise<string> {
+interface Room {
+  readonly kernel: KernelFiles
+  readonly lab: Lab
+}
+
+/** What the scenario begins with: a master that publishes a system, an agent and a layout; and a machine with a bare disk. */
+async function bareRoom({ kernel, lab }: Room, random: Random) {
   const image = lab.path('model.img')
   await makeSystem(image, lab.dir, random)
   await lab.serve('master', ['seed', image, '--image', 'root'])
@@ -39,12 +39,25 @@ export async function bareScenario(
   const disk = lab.path('disk.img')
   await using file = await open(disk, 'w')
   await file.truncate(DISK_BYTES)
-  const drives = [`file=${disk},format=raw`]
-  const common = { memory: 768, tell: { step: 'idle' }, drives }
+  await copyFile(`${OVMF}/OVMF_VARS_4M.fd`, lab.path('vars.fd'))
+  const firmware = [
+    ...['-drive', `if=pflash,format=raw,unit=0,readonly=on,file=${OVMF}/OVMF_CODE_4M.fd`],
+    ...['-drive', `if=pflash,format=raw,unit=1,file=${lab.path('vars.fd')}`],
+  ]
+  const common = { memory: 768, tell: { step: 'idle' }, drives: [`file=${disk},format=raw`], firmware }
   const network = ['-netdev', 'user,id=lan', '-device', 'virtio-net-pci,netdev=lan,romfile=']
-  const switchOn = (): VirtualMachine =>
-    VirtualMachine.start({ ...common, kernel, initramfs: path('agent.img'), network })
+  const initramfs = path('agent.img')
+  const switchOn = (): VirtualMachine => VirtualMachine.start({ ...common, kernel, initramfs, network })
+  return { image, disk, path, common, network, initramfs, switchOn }
+}
 
+/**
+ * A machine with a bare disk starts the agent: it asks to be let in, is laid out and restored, gets the agent on its disk, and starts its
+ * system. At the next power-on it starts from its disk by UEFI, without a network. Then an agent is published that is broken.
+ */
+export async function bareScenario(room: Room, random: Random): Promise<string> {
+  const { kernel, lab } = room
+  const { image, disk, path, common, network, initramfs, switchOn } = await bareRoom(room, random)
   const bare = switchOn()
   const code = await waiting(lab)
   const screen = await bare.shown(`Code: ${code}`, DEADLINE_MS)
@@ -57,18 +70,49 @@ export async function bareScenario(
   assert.match(String(first.said), /root release 1: \d+ blocks restored, [1-9]\d* fetched$/)
   assert.equal(await changed(disk, image, lab), 0)
 
-  await copyFile(`${OVMF}/OVMF_VARS_4M.fd`, lab.path('vars.fd'))
-  const firmware = [
-    ...['-drive', `if=pflash,format=raw,unit=0,readonly=on,file=${OVMF}/OVMF_CODE_4M.fd`],
-    ...['-drive', `if=pflash,format=raw,unit=1,file=${lab.path('vars.fd')}`],
-  ]
-  const again = VirtualMachine.start({ ...common, firmware })
+  const again = VirtualMachine.start(common)
+  await again.shown('"lab-mesh agent A"', DEADLINE_MS)
   const second = await again.event('up', DEADLINE_MS)
   await again.ended()
   assert.equal(second.device, '/dev/mapper/lab')
   assert.match(String(second.said), /: 0 blocks restored, 0 fetched$/)
   assert.equal(await changed(disk, image, lab), 0)
-  return `bare: up ${first.seconds} s after the kernel, ${first.said}; from its own disk by UEFI, without a network card: up after ${second.seconds} s`
+  const told = `bare: up ${first.seconds} s after the kernel, ${first.said}; from its own disk by UEFI, without a network card: up after ${second.seconds} s`
+
+  const start = async (slot: string, lan: readonly string[] = []): Promise<string> => {
+    const guest = VirtualMachine.start({ ...common, network: lan })
+    await guest.shown(`"lab-mesh agent ${slot}"`, DEADLINE_MS)
+    const { said, agent } = await guest.event('up', DEADLINE_MS)
+    await guest.ended()
+    assert.equal(await changed(disk, image, lab), 0)
+    if (lan.length > 0) assert.match(String(said), /: [1-9]\d* blocks restored, [1-9]\d* fetched$/)
+    return String(agent)
+  }
+  /** Somebody publishes an agent. A restore that has to fetch hears of it, if it does not end before. */
+  const update = async (release: number, content: Uint8Array): Promise<void> => {
+    await lab.stop('master')
+    await writeFile(path('agent.efi'), content)
+    await lab.ok('master', ['seed', path('agent.efi'), '--image', 'agent', '--once', '--force'])
+    await lab.serve('master', ['up'])
+    let told = ''
+    for (let tries = 0; tries < UPDATE_TRIES && !told.includes(`release ${release} is tried`); tries++) {
+      const session = VirtualMachine.start({ ...common, tell: { step: 'write' }, kernel, initramfs })
+      await session.event('written', DEADLINE_MS)
+      await session.kill()
+      assert.ok((await changed(disk, image, lab)) > 0)
+      told = await start('A', network)
+      console.log(`    ${told}`)
+    }
+    assert.match(told, new RegExp(`release ${release} is tried at the next start$`))
+  }
+  await update(2, random.bytes((await stat(path('agent.efi'))).size))
+  // The firmware cannot start what is no program, and goes on with what was there.
+  const broken = VirtualMachine.start(common)
+  await broken.shown('failed to load Boot', DEADLINE_MS)
+  const { agent: failed } = await broken.event('up', DEADLINE_MS)
+  assert.match(String(failed), /^the agent on the disk: release 1, slot a$/)
+  await broken.ended()
+  return `${told}; a new agent that does not start: tried once, the old one goes on`
 }
 
 async function setLayout(lab: Lab): Promise<void> {

@@ -33,9 +33,10 @@ export PATH=/bin
 read -r up idle </proc/uptime
 device=$(grep -v ^rootfs /proc/mounts | grep ' / ' | cut -d ' ' -f 1)
 said=$(dmesg | grep 'blocks restored' | tail -n 1 | sed 's/.*mesh: //')
+agent=$(dmesg | grep 'mesh: the .*agent' | tail -n 1 | sed 's/.*mesh: //' | tr -d '"\\\\')
 state=no; [ -e /var/lib/lab-mesh/machine.json ] && state=yes
 echo
-echo "@@ {\\"event\\":\\"up\\",\\"seconds\\":$up,\\"device\\":\\"$device\\",\\"said\\":\\"$said\\",\\"state\\":\\"$state\\"}"
+echo "@@ {\\"event\\":\\"up\\",\\"seconds\\":$up,\\"device\\":\\"$device\\",\\"said\\":\\"$said\\",\\"state\\":\\"$state\\",\\"agent\\":\\"$agent\\"}"
 case "$(cat /proc/cmdline)" in
 *mesh.step=write*)
   mount -o remount,rw / || mount -o remount,rw "$device" /
@@ -222,6 +223,7 @@ export async function makeSystem(image: string, work: string, random: Random): P
     'tail',
     'sed',
     'seq',
+    'tr',
     'cat',
     'mount',
     'mkdir',

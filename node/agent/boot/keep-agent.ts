@@ -4,22 +4,25 @@ import { MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import { ESP_LABEL } from '../../../protocol/disk-layout.ts'
 import { errnoOf, MeshError } from '../../../protocol/errors.ts'
-import { literal, natural, object, type Shaped, text } from '../../../protocol/json-shape.ts'
+import { literal, natural, object, optional, type Shaped, text } from '../../../protocol/json-shape.ts'
 import { fsyncDirectory, writeFileAtomic } from '../../state/atomic-file.ts'
 import { readStored } from '../../state/stored-document.ts'
 import { siteLayout } from '../../trust/site-layout.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { fetchImage } from '../restore/fetch-image.ts'
-import { makeBootEntry, slotPath } from './boot-entry.ts'
+import { type AgentSlot, type EspPlace, slotPath, withFirmware } from './boot-entry.ts'
 import { runBootTool } from './boot-tool.ts'
 
+const release = { slot: literal('a', 'b'), release: natural(), root: text(MAX_TEXT_BYTES) }
 /** Which agent is on the disk: the file `agent.json` of the state directory. */
 const keptShape = {
-  slot: literal('a', 'b'),
+  ...release,
   image: text(MAX_TEXT_BYTES),
-  release: natural(),
-  root: text(MAX_TEXT_BYTES),
+  /** In the other slot: the firmware starts it once, and it becomes the one that is kept if it comes as far as to be asked for this. */
+  tried: optional(object(release)),
+  /** Root of the one that did not. */
+  failed: optional(text(MAX_TEXT_BYTES)),
 }
 const isKept = object(keptShape)
 type KeptAgent = Shaped<typeof keptShape>
@@ -36,41 +39,99 @@ interface KeepAgentOptions extends AgentOptions {
 }
 
 /**
- * Puts the newest agent of the site on the EFI system partition, if the layout of the site names one and it is not there yet: into the
- * slot that is not in use, then to where firmware looks that knows of no entry, then an entry of the firmware. The slot in use stays as it is. Returns
- * what is there now; undefined if the site has none. Errors: those of {@link fetchImage}, BOOT_ENTRY_FAILED, BOOT_ESP_MISSING; the agent that was
- * there before starts the machine after any of them.
+ * Puts the newest agent of the site on the EFI system partition, if the layout of the site names one and it is not there yet. The first
+ * one is started from then on, also where firmware looks by itself. A later one goes into the slot that is not in use, and is tried once. If
+ * the next start comes from it, and comes as far as this, it stays; if that start comes from the old slot, the new one has failed and
+ * is left alone. Returns what is there now; undefined if the site has none. Errors: those of {@link fetchImage}, BOOT_ENTRY_FAILED, BOOT_ESP_MISSING;
+ * after any of them the machine is started as it was before.
  */
 export async function keepAgent(options: KeepAgentOptions): Promise<KeptAgent | undefined> {
-  const { stateDir, place, bringUp, fetching } = options
-  const { trust, config } = await Machine.look(stateDir)
+  const { trust, config } = await Machine.look(options.stateDir)
   const view = trust.view()
   if (view.layout === undefined) return undefined
   const { agent: image } = siteLayout(view)
   const newest = image === undefined ? undefined : view.newest(image)
   if (image === undefined || newest === undefined) return undefined
-  const file = join(stateDir, 'agent.json')
-  const before = await readKept(file)
-  if (before?.image === image && before.root === toHex(newest.root)) return before
-  fetching()
-  const esp = await findEsp(config.disk ?? '')
-  await mkdir(place, { recursive: true })
-  await runBootTool('mount', ['-t', 'vfat', '-o', 'umask=077', esp.node, place], 'BOOT_ESP_MISSING')
-  try {
-    const slot = before?.slot === 'a' ? 'b' : 'a'
-    const path = join(place, slotPath(slot))
-    await mkdir(dirname(path), { recursive: true })
-    const { release, root } = await fetchImage({ ...options, image, target: `${path}.new`, bringUp })
-    await rename(`${path}.new`, path)
-    await fsyncDirectory(dirname(path))
-    await asFallback(path, join(place, 'EFI/BOOT'))
-    const kept = { slot, image, release, root: toHex(root) } as const
-    await makeBootEntry(slot, esp.disk, esp.number)
-    await writeFileAtomic(file, JSON.stringify(kept))
-    return kept
-  } finally {
-    await runBootTool('umount', [place])
+  const keeper = new Keeper(options, config.disk ?? '')
+  const before = await keeper.settled()
+  const root = toHex(newest.root)
+  if (before?.image === image && [before.root, before.tried?.root, before.failed].includes(root)) return before
+  options.fetching()
+  return keeper.fetch(image, before)
+}
+
+class Keeper {
+  readonly #options: KeepAgentOptions
+  readonly #system: string
+  readonly #file: string
+
+  constructor(options: KeepAgentOptions, system: string) {
+    this.#options = options
+    this.#system = system
+    this.#file = join(options.stateDir, 'agent.json')
   }
+
+  /** What is kept, after it is known what became of one that was tried. */
+  async settled(): Promise<KeptAgent | undefined> {
+    const kept = await readKept(this.#file)
+    if (kept?.tried === undefined) return kept
+    const { tried, failed: _, ...before } = kept
+    const current = await withFirmware((firmware) => firmware.current())
+    if (current === tried.slot) {
+      await this.#onEsp((folder, place) => promote(tried.slot, folder, place))
+      return this.#keep({ ...tried, image: before.image })
+    }
+    // Somebody started it from elsewhere: the firmware may still try it.
+    if (current !== before.slot) return kept
+    const text = `the new agent, release ${tried.release}, did not start the machine; the one of release ${before.release} goes on`
+    this.#options.report({ type: 'warning', text })
+    return this.#keep({ ...before, failed: tried.root })
+  }
+
+  /** Fetches the newest agent into the slot that is not in use. */
+  async fetch(image: string, before: KeptAgent | undefined): Promise<KeptAgent> {
+    return this.#onEsp(async (folder, place) => {
+      const slot = before?.slot === 'a' ? 'b' : 'a'
+      const path = join(folder, slotPath(slot))
+      await mkdir(dirname(path), { recursive: true })
+      const { release, root } = await fetchImage({ ...this.#options, image, target: `${path}.new` })
+      await rename(`${path}.new`, path)
+      await fsyncDirectory(dirname(path))
+      const fetched = { slot, release, root: toHex(root) } as const
+      if (before !== undefined) {
+        const isTried = await withFirmware(async (firmware) => {
+          await firmware.startOnce(slot, place)
+          return true
+        })
+        if (isTried === true) return this.#keep({ ...before, tried: fetched })
+      }
+      await promote(slot, folder, place)
+      return this.#keep({ ...fetched, image })
+    })
+  }
+
+  async #keep(kept: KeptAgent): Promise<KeptAgent> {
+    await writeFileAtomic(this.#file, JSON.stringify(kept))
+    return kept
+  }
+
+  async #onEsp<T>(work: (folder: string, place: EspPlace) => Promise<T>): Promise<T> {
+    const { place } = this.#options
+    const esp = await findEsp(this.#system)
+    await mkdir(place, { recursive: true })
+    await runBootTool('mount', ['-t', 'vfat', '-o', 'umask=077', esp.node, place], 'BOOT_ESP_MISSING')
+    try {
+      return await work(place, esp)
+    } finally {
+      await runBootTool('umount', [place])
+    }
+  }
+}
+
+/** This slot is started from now on. */
+async function promote(slot: AgentSlot, folder: string, place: EspPlace): Promise<void> {
+  await asFallback(join(folder, slotPath(slot)), join(folder, 'EFI/BOOT'))
+  await withFirmware((firmware) => firmware.startFirst(slot, place))
 }
 
 async function readKept(file: string): Promise<KeptAgent | undefined> {
@@ -93,10 +154,7 @@ async function asFallback(agent: string, folder: string): Promise<void> {
 }
 
 /** The EFI system partition beside the partition of the system. Errors: BOOT_ESP_MISSING. */
-export async function findEsp(
-  system: string,
-  sys = '/sys',
-): Promise<{ readonly node: string; readonly disk: string; readonly number: number }> {
+export async function findEsp(system: string, sys = '/sys'): Promise<EspPlace & { readonly node: string }> {
   const own = join(sys, 'class/block', basename(system))
   const folder = dirname(await realpath(own).catch(() => own))
   for (const name of await readdir(folder).catch(() => [])) {

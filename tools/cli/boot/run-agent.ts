@@ -211,8 +211,14 @@ async function untilStarted(
 async function keepOwnAgent(options: StartSystemOptions, screen: BootScreen): Promise<void> {
   try {
     const fetching = (): void => screen.show({ at: 'keeping' })
-    const kept = await keepAgent({ ...options, place: ESP_PLACE, waitMs: KEEP_WAIT_MS, fetching })
-    if (kept !== undefined) note(`the agent on the disk: release ${kept.release}, slot ${kept.slot}`)
+    const report = (event: AgentEvent): void => {
+      log(event)
+      screen.event(event, 'keeping')
+    }
+    const kept = await keepAgent({ ...options, report, place: ESP_PLACE, waitMs: KEEP_WAIT_MS, fetching })
+    if (kept === undefined) return
+    const tried = kept.tried === undefined ? '' : `; release ${kept.tried.release} is tried at the next start`
+    note(`the agent on the disk: release ${kept.release}, slot ${kept.slot}${tried}`)
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error)
     log({ type: 'warning', text: `the agent is not put on the disk: ${text}` })

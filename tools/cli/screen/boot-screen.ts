@@ -52,8 +52,8 @@ export class BootScreen {
     for (const one of this.#consoles) one.shown = ''
   }
 
-  /** Shows what the restore tells of itself, a few times a second at most, and what a bare machine waits for. */
-  event(event: AgentEvent): void {
+  /** Shows what the restore tells of itself, a few times a second at most, and what a bare machine waits for. `at`: what it is part of. */
+  event(event: AgentEvent, at?: 'keeping'): void {
     if (event.type === 'waiting') this.show({ at: 'asking', name: event.name, code: event.code, why: event.why })
     if (event.type !== 'progress') return
     const { phase, doneBytes, totalBytes } = event
@@ -63,7 +63,7 @@ export class BootScreen {
     const rate = (doneBytes - this.#from) / Math.max(1, now - this.#since)
     const left = rate > 0 ? (totalBytes - doneBytes) / rate / 1000 : undefined
     this.show({
-      at: phase === 'restore' ? 'restoring' : 'checking',
+      at: at ?? (phase === 'restore' ? 'restoring' : 'checking'),
       done: totalBytes === 0 ? 1 : doneBytes / totalBytes,
       ...(left === undefined ? {} : { secondsLeft: left }),
     })

@@ -1,7 +1,7 @@
 import { copyFile, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { entriesOf } from '../../../../node/agent/boot/boot-entry.ts'
+import { readEntries } from '../../../../node/agent/boot/boot-entry.ts'
 import { runBootTool } from '../../../../node/agent/boot/boot-tool.ts'
 import { findEsp, keepAgent } from '../../../../node/agent/boot/keep-agent.ts'
 import { fetchImage } from '../../../../node/agent/restore/fetch-image.ts'
@@ -101,8 +101,9 @@ describe('the agent on a machine’s own disk', () => {
       'Boot001A  lab-mesh agent A',
       'Boot001B* lab-mesh agent AB',
     ].join('\n')
-    expect(entriesOf(listed, 'lab-mesh agent A')).toEqual(['0003', '001A'])
-    expect(entriesOf(listed, 'lab-mesh agent B')).toEqual([])
+    const entries = readEntries(listed)
+    expect([entries.of('a'), entries.of('b'), entries.current]).toEqual([['0003', '001A'], [], 'a'])
+    expect(readEntries(listed.replace('BootCurrent: 0003', 'BootCurrent: 0000')).current).toBeUndefined()
     const failed = runBootTool('sh', ['-c', 'echo no room left >&2; exit 5'], 'BOOT_ENTRY_FAILED')
     await expect(failed).rejects.toMatchObject({ code: 'BOOT_ENTRY_FAILED' })
     await expect(failed).rejects.toThrow('no room left')

@@ -16,7 +16,6 @@ const PACKAGES: Readonly<Record<string, string>> = {
   blockdev: 'util-linux',
   mke2fs: 'e2fsprogs',
   sgdisk: 'gdisk',
-  efibootmgr: 'efibootmgr',
   cmp: 'diffutils',
   'mkfs.vfat': 'dosfstools',
   efibootmgr: 'efibootmgr',

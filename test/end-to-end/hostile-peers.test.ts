@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { open, readdir, readFile } from 'node:fs/promises'
+import { open, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { Lab } from '../../tools/lab/local-lab.ts'
@@ -38,6 +38,8 @@ describe('a restore among bad peers', () => {
 
   async function restoreVictim() {
     await dirty(lab.path('victim.img'), Array(BLOCKS).keys(), random)
+    // It has all of this from earlier restores.
+    await rm(lab.path('victim', 'stage'), { recursive: true, force: true })
     const outcome = await lab.run('victim', ['restore'])
     expect(outcome.stderr).toBe('')
     expect(outcome.code).toBe(0)

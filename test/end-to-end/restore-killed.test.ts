@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import { Lab } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { BLOCK, dirty, joinMachine, startMaster } from '../support/fixtures.ts'
@@ -79,9 +80,9 @@ describe('mesh restore', () => {
     console.log(`${midway} of ${KILLS} kills left a disk that was partly restored`)
     expect(midway).toBeGreaterThan(0)
 
-    const receipt = (await lab.ok('m1', ['restore'])) as unknown as { verified: boolean; blocks: { fetched: number } }
+    const receipt = (await lab.ok('m1', ['restore'])) as unknown as RestoreResult
     expect(receipt.verified).toBe(true)
-    expect(receipt.blocks.fetched).toBe(BLOCKS - right)
+    expect(receipt.blocks.fetched + receipt.blocks.staged).toBe(BLOCKS - right)
     expect((await readFile(disk())).equals(image)).toBe(true)
   })
 

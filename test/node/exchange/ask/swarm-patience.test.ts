@@ -26,7 +26,9 @@ describe('the patience of a fetch', () => {
     await until(() => looks > 3)
     comes = false
     const error = await fetching
-    expect(isMeshError(error, 'PEERS_UNREACHABLE') && error.message).toMatch(/in \d+ s: network card eth0 has no link$/)
+    expect(isMeshError(error, 'PEERS_UNREACHABLE') && error.message).toMatch(
+      /in \d+ s: network card eth0 has no link; 3 blocks are missing$/,
+    )
   })
 
   it('begins anew with a peer that came late, until it has said what it holds', async () => {

@@ -88,7 +88,11 @@ export async function bareScenario(room: Room, random: Random): Promise<string> 
     if (lan.length > 0) assert.match(String(said), /: [1-9]\d* blocks restored, [1-9]\d* fetched$/)
     return String(agent)
   }
-  /** Somebody publishes an agent. A restore that has to fetch hears of it, if it does not end before. */
+  let sessions = 0
+  /**
+   * Somebody publishes an agent. A restore that has to fetch hears of it, if it does not end before. What a session dirties again comes from
+   * the stage, so each dirties something else.
+   */
   const update = async (release: number, content: Uint8Array): Promise<void> => {
     await lab.stop('master')
     await writeFile(path('agent.efi'), content)
@@ -96,7 +100,12 @@ export async function bareScenario(room: Room, random: Random): Promise<string> 
     await lab.serve('master', ['up'])
     let told = ''
     for (let tries = 0; tries < UPDATE_TRIES && !told.includes(`release ${release} is tried`); tries++) {
-      const session = VirtualMachine.start({ ...common, tell: { step: 'write' }, kernel, initramfs })
+      const session = VirtualMachine.start({
+        ...common,
+        tell: { step: 'elsewhere', at: sessions++ },
+        kernel,
+        initramfs,
+      })
       await session.event('written', DEADLINE_MS)
       await session.kill()
       assert.ok((await changed(disk, image, lab)) > 0)

@@ -50,8 +50,9 @@ case "$(cat /proc/cmdline)" in
   ;;
 *mesh.step=elsewhere*)
   mount -o remount,rw / || mount -o remount,rw "$device" /
-  # In its place: free blocks are zeros in the model, and need nobody.
-  dd if=/dev/urandom of=/etc/filler bs=64k count=32 conv=notrunc 2>/dev/null; sync
+  # In its place: free blocks are zeros in the model, and need nobody. A file of 12 MiB; mesh.at is a number of MiB.
+  at=$(sed -n 's/.*mesh.at=\\([0-9]*\\).*/\\1/p' /proc/cmdline)
+  dd if=/dev/urandom of=/etc/filler bs=64k count=16 seek=$((\${at:-0} * 16)) conv=notrunc 2>/dev/null; sync
   echo; echo '@@ {"event":"written"}'
   while :; do sleep 1; done
   ;;

@@ -15,7 +15,24 @@ const CAMPAIGN_MS = 900_000
 /** More than enough to notice what is wrong on purpose; the first failure ends it. */
 const RUNS_TO_NOTICE = 150
 
-const numbers = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
+/** A flush of the disk in a restore is hit in one run of 100: once in 20 times not at all in RUNS. */
+const MOST_MORE = 9
+/** Operations in which a cut has to have come. */
+const MOMENTS = [
+  /^session: log write$/,
+  /^session: log flush$/,
+  /^session: disk write$/,
+  /^session, close: log write at 0$/,
+  /^restore: disk write$/,
+  /^restore: disk flush$/,
+  /^restore, clear: log write$/,
+  /^restore, reset: log write at 0$/,
+  /^restore, open: /,
+  /^SIGKILL, session: /,
+  /^SIGKILL, restore/,
+]
+
+const numbers = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i)
 
 function run(seed: number, runs: readonly number[], order?: WrongOrder): Promise<CampaignResult> {
   const { signal } = new AbortController()
@@ -37,24 +54,18 @@ describe('the crash campaign', () => {
   it('misses no write and calls nothing clean that is not, over 300 runs', { timeout: CAMPAIGN_MS }, async () => {
     const seed = testSeed('crash campaign')
     const result = await run(seed, numbers(RUNS))
-    expect(result.failed, `repeat with npm run crash -- --seed ${seed} --run ${result.failed[0]?.run}`).toEqual([])
     expect(result.runs).toBe(RUNS)
-    // The moments that matter were hit, and the log was asked when it had something to say.
-    const cuts = [...result.cuts.keys()].join('\n')
-    for (const moment of [
-      /^session: log write$/m,
-      /^session: log flush$/m,
-      /^session: disk write$/m,
-      /^session, close: log write at 0$/m,
-      /^restore: disk write$/m,
-      /^restore: disk flush$/m,
-      /^restore, clear: log write$/m,
-      /^restore, reset: log write at 0$/m,
-      /^restore, open: /m,
-      /^SIGKILL, session: /m,
-      /^SIGKILL, restore/m,
-    ])
-      expect(cuts).toMatch(moment)
+    // The moments that matter were hit, and the log was asked when it had something to say. Some are rare: then there are more runs.
+    const cuts = new Set(result.cuts.keys())
+    const missed = (): RegExp[] => MOMENTS.filter((moment) => ![...cuts].some((cut) => moment.test(cut)))
+    const failed = [...result.failed]
+    for (let more = 1; more <= MOST_MORE && missed().length > 0; more++) {
+      const others = await run(seed, numbers(RUNS, more * RUNS))
+      for (const cut of others.cuts.keys()) cuts.add(cut)
+      failed.push(...others.failed)
+    }
+    expect(failed, `repeat with npm run crash -- --seed ${seed} --run ${failed[0]?.run}`).toEqual([])
+    expect(missed()).toEqual([])
     for (const [state, least] of [
       ['clean', RUNS],
       ['dirty', RUNS],

@@ -11,8 +11,8 @@ import { siteLayout } from '../../trust/site-layout.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { fetchImage } from '../restore/fetch-image.ts'
-import { type AgentSlot, type EspPlace, slotPath, withFirmware } from './boot-entry.ts'
 import { runBootTool } from './boot-tool.ts'
+import { type AgentSlot, currentSlot, type EspPlace, slotPath, withFirmware } from './firmware.ts'
 
 const release = { slot: literal('a', 'b'), release: natural(), root: text(MAX_TEXT_BYTES) }
 /** Which agent is on the disk: the file `agent.json` of the state directory. */
@@ -76,7 +76,7 @@ class Keeper {
     const kept = await readKept(this.#file)
     if (kept?.tried === undefined) return kept
     const { tried, failed: _, ...before } = kept
-    const current = await withFirmware((firmware) => firmware.current())
+    const current = await withFirmware(async (firmware) => currentSlot(await firmware.menu()))
     if (current === tried.slot) {
       await this.#onEsp((folder, place) => promote(tried.slot, folder, place))
       return this.#keep({ ...tried, image: before.image })

@@ -22,8 +22,9 @@ import { ownDisk, requireOwnDisk } from '../machine/own-disk.ts'
 import { rememberedMachine } from '../machine/remembered-machine.ts'
 import { keepFailure } from '../receipts/own-receipts.ts'
 import { restoreMachine } from '../restore/restore-machine.ts'
-import { type BootEntry, bootNext } from './boot-next.ts'
+import { bootNext } from './boot-next.ts'
 import { runBootTool } from './boot-tool.ts'
+import type { BootEntry } from './firmware.ts'
 import { DISK_TICK_MS, DISK_WAIT_MS } from './limits.ts'
 
 /** File systems that a root of Linux can be on. */
@@ -60,7 +61,7 @@ export interface StartedSystem {
 
 /**
  * Restores the disk, lets the kernel log what is written to it, and mounts its file system read-only. Errors: those of
- * {@link restoreMachine} and {@link monitorEra}; STATE_MISSING, STATE_OTHER_SITE, BOOT_NO_SYSTEM. After an error nothing is mounted.
+ * {@link restoreMachine} and {@link monitorEra}; STATE_MISSING, STATE_OTHER_SITE, BOOT_NO_SYSTEM, BOOT_ENTRY_FAILED. After an error nothing is mounted.
  */
 export async function startSystem(options: StartSystemOptions): Promise<StartedSystem> {
   await assertForThisSite(options)

@@ -1,8 +1,8 @@
 import { copyFile, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { readEntries } from '../../../../node/agent/boot/boot-entry.ts'
 import { runBootTool } from '../../../../node/agent/boot/boot-tool.ts'
+import { currentSlot, parseBootMenu, slotEntries } from '../../../../node/agent/boot/firmware.ts'
 import { findEsp, keepAgent } from '../../../../node/agent/boot/keep-agent.ts'
 import { fetchImage } from '../../../../node/agent/restore/fetch-image.ts'
 import { Lab } from '../../../../tools/lab/local-lab.ts'
@@ -101,9 +101,9 @@ describe('the agent on a machine’s own disk', () => {
       'Boot001A  lab-mesh agent A',
       'Boot001B* lab-mesh agent AB',
     ].join('\n')
-    const entries = readEntries(listed)
-    expect([entries.of('a'), entries.of('b'), entries.current]).toEqual([['0003', '001A'], [], 'a'])
-    expect(readEntries(listed.replace('BootCurrent: 0003', 'BootCurrent: 0000')).current).toBeUndefined()
+    const menu = parseBootMenu(listed)
+    expect([slotEntries(menu, 'a'), slotEntries(menu, 'b'), currentSlot(menu)]).toEqual([['0003', '001A'], [], 'a'])
+    expect(currentSlot(parseBootMenu(listed.replace('BootCurrent: 0003', 'BootCurrent: 0000')))).toBeUndefined()
     const failed = runBootTool('sh', ['-c', 'echo no room left >&2; exit 5'], 'BOOT_ENTRY_FAILED')
     await expect(failed).rejects.toMatchObject({ code: 'BOOT_ENTRY_FAILED' })
     await expect(failed).rejects.toThrow('no room left')

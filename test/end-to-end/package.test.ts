@@ -7,15 +7,25 @@ import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { VERSION } from '../../tools/cli/version.ts'
+import { Lab } from '../../tools/lab/local-lab.ts'
+import { Random } from '../../tools/lab/random.ts'
 import { hasTool } from '../../tools/lab/run-tool.ts'
+import { startMaster } from '../support/fixtures.ts'
+import { testSeed } from '../support/seed.ts'
 import { SystemCopy } from '../support/system-copy.ts'
 import { useTempDir } from '../support/temp-dir.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const LATER = '99.0.0'
+const BLOCKS = 16
+/** Nobody else is met. */
+const ALONE = ['--listen', '/ip4/127.0.0.1/tcp/0', '--no-mdns']
 const run = promisify(execFile)
 
-const tools = ['dpkg-deb', 'zstd', 'lintian', 'x86_64-linux-gnu-strip', 'aarch64-linux-gnu-strip', 'man']
+const tools = [
+  ...['dpkg-deb', 'zstd', 'lintian', 'x86_64-linux-gnu-strip', 'aarch64-linux-gnu-strip', 'man'],
+  ...['qemu-aarch64-static', '/usr/aarch64-linux-gnu/lib/libstdc++.so.6', '/usr/aarch64-linux-gnu/lib/libatomic.so.1'],
+]
 const missing = (await Promise.all(tools.map(async (tool) => ((await hasTool(tool)) ? [] : [tool])))).flat()
 const isHere = process.arch === 'x64' && process.getuid?.() === 0 && missing.length === 0
 if (!isHere)
@@ -57,7 +67,7 @@ describe.skipIf(!isHere)('the package', () => {
     for (const file of files) expect(await hashOf(dir('two', file)), file).toBe(await hashOf(dir('one', file)))
   })
 
-  it('is built for another kind of machine, of what npm has for that', async (context) => {
+  it('is built for another kind of machine, of what npm has for that, and works there', async (context) => {
     const built = await build(dir('arm64'), { arch: 'arm64' }).catch((error: Error) => error.message)
     if (typeof built === 'string' && built.includes('npm pack')) {
       console.log(`SKIPPED: npm has no Node for arm64 here: ${built}`)
@@ -70,6 +80,23 @@ describe.skipIf(!isHere)('the package', () => {
     for (const file of ['node', 'classic-level.node']) {
       const { stdout } = await run('readelf', ['-h', dir('arm64', 'tree/usr/lib/lab-mesh', file)])
       expect(stdout, file).toMatch(/Machine: +AArch64/)
+    }
+    // The master is of this kind of machine, so that the two kinds meet.
+    const lab = await Lab.open()
+    try {
+      const image = await startMaster(lab, BLOCKS, new Random(testSeed('package')))
+      const pc = lab.path('pc.img')
+      await writeFile(pc, new Uint8Array(image.byteLength))
+      const program = ['node', 'mesh.js'].map((file) => dir('arm64', 'tree/usr/lib/lab-mesh', file))
+      const options = ['--state', lab.path('pc'), ...ALONE]
+      const arm = (...args: string[]) =>
+        run('qemu-aarch64-static', ['-L', '/usr/aarch64-linux-gnu', ...program, ...args, ...options])
+      await arm('join', await lab.invite('master'), '--disk', pc, '--name', 'pc')
+      const { stdout } = await arm('restore')
+      expect(stdout).toContain(`Verified: model release 1, ${BLOCKS} blocks`)
+      expect(await hashOf(pc)).toBe(await hashOf(lab.path('model.img')))
+    } finally {
+      await lab.close()
     }
   })
 
@@ -108,7 +135,7 @@ describe.skipIf(!isHere)('the package', () => {
 
   it('seeds, joins and restores', async () => {
     await system.shell('head -c 3M /dev/urandom >/srv/model.img; truncate -s 3M /srv/pc.img')
-    const common = ['--listen', '/ip4/127.0.0.1/tcp/0', '--no-mdns', '--json']
+    const common = [...ALONE, '--json']
     const seed = system.start('mesh', ['seed', '/srv/model.img', '--image', 'model', ...common])
     await new Promise<void>((resolve, reject) => {
       seed.once('exit', () => reject(new Error('mesh seed has ended')))

@@ -1,4 +1,5 @@
-import { spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { hasTool } from '../../tools/lab/run-tool.ts'
 
@@ -27,6 +28,9 @@ const PACKAGES: Readonly<Record<string, string>> = {
   ip: 'iproute2',
   dnsmasq: 'dnsmasq-base',
 }
+const APT_RETRIES = 3
+/** Characters of what apt-get said that are shown if it fails. */
+const APT_KEPT = 2000
 /** And of files that they read. */
 const FILES: Readonly<Record<string, string>> = {
   '/usr/share/OVMF/OVMF_CODE_4M.fd': 'ovmf',
@@ -38,15 +42,33 @@ const FILES: Readonly<Record<string, string>> = {
 
 /** Installs what is missing, as root on Debian; elsewhere fails and says what is to be installed. */
 export async function installPackages(): Promise<void> {
-  const missing: string[] = []
-  for (const [tool, name] of Object.entries(PACKAGES)) if (!(await hasTool(tool))) missing.push(name)
-  for (const [file, name] of Object.entries(FILES)) if (!existsSync(file)) missing.push(name)
-  if (missing.length === 0) return
-  console.log(`installing ${missing.join(', ')}`)
-  spawnSync('apt-get', ['update', '-q'], { stdio: 'ignore' })
-  const { status } = spawnSync('apt-get', ['install', '-y', '-q', '--no-install-recommends', ...missing], {
-    stdio: 'ignore',
-    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+  const missing = new Set<string>()
+  for (const [tool, name] of Object.entries(PACKAGES)) if (!(await hasTool(tool))) missing.add(name)
+  for (const [file, name] of Object.entries(FILES)) if (!existsSync(file)) missing.add(name)
+  if (missing.size === 0) return
+  console.log(`installing ${[...missing].join(', ')}`)
+  try {
+    await runApt(['update', '-q'])
+    await runApt(['install', '-y', '-q', '--no-install-recommends', ...missing])
+  } catch (error) {
+    const said = error instanceof Error ? error.message : String(error)
+    throw new Error(`install these Debian packages first: ${[...missing].join(', ')}\n${said}`, { cause: error })
+  }
+}
+
+/** Runs apt-get, which tries a mirror that does not answer again. Errors: what it said, at its end. */
+export async function runApt(args: readonly string[], cwd?: string): Promise<void> {
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+  const child = spawn('apt-get', ['-o', `Acquire::Retries=${APT_RETRIES}`, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env,
+    ...(cwd === undefined ? {} : { cwd }),
   })
-  if (status !== 0) throw new Error(`install these Debian packages first: ${missing.join(', ')}`)
+  let said = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (text: Buffer) => {
+      said = `${said}${String(text)}`.slice(-APT_KEPT)
+    })
+  const [code] = await once(child, 'close')
+  if (code !== 0) throw new Error(`apt-get ${args.join(' ')} ended with ${code}:\n${said.trim()}`)
 }

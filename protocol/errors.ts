@@ -237,6 +237,12 @@ const FAULTS = {
       'If it is to be a member again, run `mesh invite` on the master, and `mesh join` with the new token on this machine.',
   },
 
+  SITE_KEY_MISSING: {
+    exit: EXIT.trust,
+    advice:
+      'Give the file of that key by --key FILE; `mesh site show` says which keys each role has, and which are here.',
+  },
+
   GROUP_UNKNOWN: {
     exit: EXIT.usage,
     advice: 'Name a group that machines of this site are in; `mesh peers` lists them, `mesh invite --group` makes one.',

@@ -35,3 +35,11 @@ export function parseKeyCode(text: string): string | undefined {
 function grouped(code: string): string {
   return `${code.slice(0, GROUP)}-${code.slice(GROUP)}`
 }
+
+/** Characters of the id of a site's key that people are shown: 64 bits tell the few keys of a site apart. */
+const SHORT_ID_CHARACTERS = 16
+
+/** The beginning of the id of a site's key, which has 64 hexadecimal digits, as people are shown it and may type it. */
+export function shortKeyId(id: string): string {
+  return id.slice(0, SHORT_ID_CHARACTERS)
+}

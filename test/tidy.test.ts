@@ -71,6 +71,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     stage: ['machine', 'mesh'],
     release: ['machine', 'mesh', 'receipts', 'answer'],
     operate: ['machine', 'mesh', 'receipts', 'offer', 'answer'],
+    site: ['machine', 'mesh'],
     restore: ['machine', 'log', 'mesh', 'offer', 'receipts', 'answer'],
     boot: ['machine', 'log', 'mesh', 'receipts', 'restore'],
     roll: ['machine', 'operate'],

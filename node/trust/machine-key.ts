@@ -33,7 +33,8 @@ export async function loadOrCreateKey(path: string): Promise<KeyObject> {
   return privateKey
 }
 
-function parseKey(pem: string, path: string): KeyObject {
+/** Reads a PEM text; `path` names it in messages. Errors: STATE_CORRUPT. */
+export function parseKey(pem: string, path: string): KeyObject {
   try {
     const key = createPrivateKey(pem)
     if (key.asymmetricKeyType === 'ed25519') return key

@@ -1,22 +1,15 @@
 import assert from 'node:assert/strict'
-import { type KeyObject, sign } from 'node:crypto'
-import { access, copyFile, mkdir, rename, rm, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
-import { canonicalize } from '@tufjs/canonical-json'
-import { Key, Metadata, MetaFile, Root, Signature, Snapshot, TargetFile, Targets, Timestamp } from '@tufjs/models'
-import { Delegations } from '@tufjs/models/dist/delegations.js'
-import { DelegatedRole, Role } from '@tufjs/models/dist/role.js'
+import { type MetaFile, Snapshot, Targets, Timestamp } from '@tufjs/models'
+import type { Delegations } from '@tufjs/models/dist/delegations.js'
 import { MAX_MEMBERS, MAX_METADATA_FILE_BYTES } from '../../protocol/constants.ts'
-import { digestOf, toHex } from '../../protocol/digest.ts'
 import { type DiskLayout, encodeLayout } from '../../protocol/disk-layout.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { decodeManifest, encodeManifest, type Manifest } from '../../protocol/manifest.ts'
 import { findName, sameName } from '../../protocol/names.ts'
-import { fsyncDirectory } from '../state/atomic-file.ts'
-import { currentGeneration, nextGeneration } from './generations.ts'
-import { loadOrCreateKey, rawPublicKey } from './machine-key.ts'
 import { decodeMembers, encodeMembers, type Member } from './members.ts'
+import { addTarget, base, LIFE_MS, writeRole } from './sign-role.ts'
+import { keysOf, type SiteKey, SiteKeys, type SiteRole } from './site-keys.ts'
 import type { TrustStore } from './trust-store.ts'
 import {
   LAYOUT_FIELD,
@@ -29,69 +22,66 @@ import {
   type SignedRoles,
 } from './trusted-view.ts'
 
-const ROLES = ['root', 'targets', 'snapshot', 'timestamp', MEMBERS_ROLE] as const
-type RoleName = (typeof ROLES)[number]
 /** The roles that sign targets. */
 const TARGETS_ROLES = ['targets', MEMBERS_ROLE] as const
 type TargetsRole = (typeof TARGETS_ROLES)[number]
+/** The roles without which a master can do nothing. */
+const ONLINE_ROLES = [MEMBERS_ROLE, 'snapshot', 'timestamp'] as const
 
 type SignedField = Targets['unrecognizedFields'][string]
 
 const DAY_MS = 24 * 3600 * 1000
-const LIFE_MS: Readonly<Record<RoleName, number>> = {
-  root: 3650 * DAY_MS,
-  targets: 1825 * DAY_MS,
-  members: 365 * DAY_MS,
-  snapshot: 365 * DAY_MS,
-  timestamp: 30 * DAY_MS,
-}
 /** Versions that a master skips when another one has signed with its keys: more than the other one can have signed meanwhile. */
 const FORK_STEP = 1000
-const SPEC_VERSION = '1.0.33'
 
-interface Signer {
-  readonly key: Key
-  readonly sign: (data: Buffer) => Signature
+/** What a {@link SiteSigner} works with. */
+interface SignerOptions {
+  readonly keysDir: string
+  readonly trust: TrustStore
+  /** Unix ms. @default Date.now */
+  readonly now?: () => number
+  /** Signs with versions far above those in force, because another machine has signed with the same keys. @default false */
+  readonly over?: boolean
+  /** Keys that sign besides those in the folder, and are not kept. */
+  readonly given?: readonly SiteKey[]
 }
 
-type Signers = Readonly<Record<RoleName, Signer>>
-
 /**
- * Signs for the master: releases, the member list, and the metadata that keeps them fresh. Each role has an Ed25519 key
- * of its own in the keys directory (mode 0600), so that the keys of root and targets can later be taken offline.
+ * Signs for the master: releases, the member list, the metadata that keeps them fresh, and which keys may sign. The keys that are in
+ * the folder (mode 0600) sign; those of root and targets may be elsewhere. The folder is read at each change.
  */
 export class SiteSigner {
   readonly #trust: TrustStore
-  readonly #signers: Signers
+  readonly #keysDir: string
+  readonly #given: readonly SiteKey[]
   readonly #now: () => number
   readonly #over: boolean
 
-  private constructor(trust: TrustStore, signers: Signers, now: () => number, over: boolean) {
+  private constructor({ trust, keysDir, now, over, given }: SignerOptions) {
     this.#trust = trust
-    this.#signers = signers
-    this.#now = now
-    this.#over = over
+    this.#keysDir = keysDir
+    this.#given = given ?? []
+    this.#now = now ?? Date.now
+    this.#over = over ?? false
   }
 
   /**
-   * Opens the signer of a site that exists. `over`: signs with versions far above those in force, because another machine has signed with
-   * the same keys. Errors: STATE_NOT_MASTER if the keys are not here, STATE_CORRUPT.
+   * Opens the signer of a site that exists. Errors: STATE_NOT_MASTER if the keys are not here with which a master signs day by day
+   * (members, snapshot, timestamp), STATE_CORRUPT.
    */
-  static async open(options: {
-    keysDir: string
-    trust: TrustStore
-    now?: () => number
-    over?: boolean
-  }): Promise<SiteSigner> {
-    await requireKeys(options.keysDir)
-    const signers = await loadSigners(options.keysDir)
-    const { root, targets } = await options.trust.roles()
-    const named = { ...root.signed.roles, ...targets.signed.delegations?.roles }
-    for (const role of ROLES) {
-      if (named[role]?.keyIDs.includes(signers[role].key.keyID) === true) continue
-      throw new MeshError('STATE_NOT_MASTER', `the ${role} key in ${options.keysDir} is not one of this site`)
-    }
-    return new SiteSigner(options.trust, signers, options.now ?? Date.now, options.over ?? false)
+  static async open(options: SignerOptions): Promise<SiteSigner> {
+    const { keysDir, trust, given } = options
+    const [keys, roles] = [await SiteKeys.load(keysDir, given), await trust.roles()]
+    const missing = ONLINE_ROLES.find((role) => !keys.canSign(keysOf(roles, role)))
+    if (missing === undefined) return new SiteSigner(options)
+    const why = keys.isEmpty ? `there is no key in ${keysDir}` : `none of the keys in ${keysDir} is the ${missing} key`
+    throw new MeshError('STATE_NOT_MASTER', `this machine cannot sign for the site: ${why}`)
+  }
+
+  /** Errors: SITE_KEY_MISSING if a role cannot be signed by the keys that are here. */
+  async assertSigns(role: SiteRole): Promise<void> {
+    const keys = await SiteKeys.load(this.#keysDir, this.#given)
+    keys.signers(role, keysOf(await this.#trust.roles(), role))
   }
 
   /**
@@ -167,10 +157,11 @@ export class SiteSigner {
     })
   }
 
-  /** Signs every role but root anew whose life is more than half over. Returns whether there was one. */
+  /** Signs every role but root anew whose life is more than half over and whose keys are here. Returns whether there was one. */
   async renew(): Promise<boolean> {
-    const isDue = (role: RoleName, roles: SignedRoles): boolean =>
-      Date.parse(roles[role].signed.expires) - this.#now() < LIFE_MS[role] / 2
+    const keys = await SiteKeys.load(this.#keysDir, this.#given)
+    const isDue = (role: SiteRole, roles: SignedRoles): boolean =>
+      Date.parse(roles[role].signed.expires) - this.#now() < LIFE_MS[role] / 2 && keys.canSign(keysOf(roles, role))
     const roles = await this.#trust.roles()
     if (!(['targets', MEMBERS_ROLE, 'snapshot', 'timestamp'] as const).some((role) => isDue(role, roles))) return false
     return this.#change(async (_scratch, now) => TARGETS_ROLES.filter((role) => isDue(role, now)))
@@ -180,183 +171,60 @@ export class SiteSigner {
    * Changes roles in the next generation. `edit` returns the changed roles, if any. Snapshot and timestamp follow every
    * change.
    */
-  #change(
-    edit: (scratch: string, roles: SignedRoles) => Promise<readonly TargetsRole[] | undefined>,
-  ): Promise<boolean> {
+  #change(edit: (scratch: string, roles: SignedRoles) => Promise<readonly SiteRole[] | undefined>): Promise<boolean> {
     return this.#trust.change(async (scratch) => {
+      const keys = await SiteKeys.load(this.#keysDir, this.#given)
       const roles = await loadRoles(scratch)
       const changed = await edit(scratch, roles)
       if (changed === undefined) return undefined
       const { meta } = roles.snapshot.signed
-      const step = this.#over ? FORK_STEP : 1
-      // What was signed by a clock that was ahead would be valid for too long.
-      const tooLong = (role: TargetsRole): boolean =>
-        Date.parse(roles[role].signed.expires) > this.#now() + LIFE_MS[role] + DAY_MS
-      for (const role of TARGETS_ROLES.filter((one) => this.#over || changed.includes(one) || tooLong(one))) {
-        const { signed } = roles[role]
-        const next = new Targets({
-          ...base(signed.version + step, this.#expires(role)),
-          targets: signed.targets,
-          ...delegationsOf(signed),
-          // What a later version has added stays.
-          unrecognizedFields: signed.unrecognizedFields,
-        })
-        meta[`${role}.json`] = await writeRole(scratch, role, next, this.#signers[role])
-      }
+      for (const role of TARGETS_ROLES.filter((one) => changed.includes(one) || this.#follows(one, roles, keys)))
+        meta[`${role}.json`] = await this.#signTargets(scratch, role, roles, keys)
       const snapshot = new Snapshot({
-        ...base(roles.snapshot.signed.version + step, this.#expires('snapshot')),
+        ...this.#next('snapshot', roles),
         meta,
         unrecognizedFields: roles.snapshot.signed.unrecognizedFields,
       })
-      const snapshotMeta = await writeRole(scratch, 'snapshot', snapshot, this.#signers.snapshot)
+      const snapshotMeta = await writeRole(scratch, 'snapshot', snapshot, signersOf('snapshot', roles, keys))
       const timestamp = new Timestamp({
-        ...base(roles.timestamp.signed.version + step, this.#expires('timestamp')),
+        ...this.#next('timestamp', roles),
         snapshotMeta,
         unrecognizedFields: roles.timestamp.signed.unrecognizedFields,
       })
-      await writeRole(scratch, 'timestamp', timestamp, this.#signers.timestamp)
+      await writeRole(scratch, 'timestamp', timestamp, signersOf('timestamp', roles, keys))
       await removeUnnamedTargets(scratch, roles)
       // The generation is proven, as every machine will prove it, before it is in force.
       return loadView(scratch)
     })
   }
 
-  #expires(role: RoleName): string {
-    return expiry(this.#now(), role)
+  /** Whether a role is signed anew with every change: what was signed by a clock that was ahead would be valid for too long. */
+  #follows(role: TargetsRole, roles: SignedRoles, keys: SiteKeys): boolean {
+    const isTooLong = Date.parse(roles[role].signed.expires) > this.#now() + LIFE_MS[role] + DAY_MS
+    return (this.#over || isTooLong) && keys.canSign(keysOf(roles, role))
   }
-}
 
-/** When the newest metadata was signed, by the clock of the master then; Unix ms. */
-export function signedAt({ timestamp }: SignedRoles): number {
-  return Date.parse(timestamp.signed.expires) - LIFE_MS.timestamp
-}
-
-/**
- * Creates a site: one key for each role, and metadata that names `master` as its first member. An attempt that was cut
- * short is completed or begun again. A site that exists is left as it is. Errors: STATE_CORRUPT if there are keys
- * without metadata, because other metadata signed by them would be taken for the site's; STATE_NOT_MASTER if there is
- * metadata without keys.
- */
-export async function createSite(options: {
-  keysDir: string
-  trustDir: string
-  master: Member
-  now?: number
-}): Promise<void> {
-  const { keysDir, trustDir, master, now = Date.now() } = options
-  // The directory of the keys gets its name last, so that under this name the keys always belong to metadata.
-  const newKeysDir = `${keysDir}.new`
-  if ((await currentGeneration(trustDir)) === undefined) {
-    if (await exists(join(keysDir, 'root.pem'))) {
-      const why = `${keysDir} holds the keys of a site whose metadata is gone from ${trustDir}; put that back from a copy`
-      throw new MeshError('STATE_CORRUPT', why, { detail: { path: trustDir } })
-    }
-    await rm(newKeysDir, { recursive: true, force: true })
-    await mkdir(newKeysDir, { recursive: true, mode: 0o700 })
-    await signFirst(trustDir, await loadSigners(newKeysDir), master, now)
-  }
-  if (!(await exists(join(keysDir, 'root.pem'))) && (await exists(newKeysDir))) {
-    await rename(newKeysDir, keysDir)
-    await fsyncDirectory(dirname(keysDir))
-  }
-  await requireKeys(keysDir)
-}
-
-/** Version 1 of every role. */
-async function signFirst(trustDir: string, signers: Signers, master: Member, now: number): Promise<void> {
-  await nextGeneration(trustDir, async (scratch) => {
-    const topLevel = ['root', 'targets', 'snapshot', 'timestamp'] as const
-    const roles = Object.fromEntries(
-      topLevel.map((name) => [name, new Role({ keyIDs: [signers[name].key.keyID], threshold: 1 })]),
-    )
-    const keys = Object.fromEntries(topLevel.map((name) => [signers[name].key.keyID, signers[name].key]))
-    const root = new Root({ ...base(1, expiry(now, 'root')), keys, roles, consistentSnapshot: true })
-    await writeRole(scratch, 'root', root, signers.root)
-    await copyFile(join(scratch, 'root.json'), join(scratch, '1.root.json'))
-
-    const memberKey = signers.members.key
-    const delegated = new DelegatedRole({
-      name: MEMBERS_ROLE,
-      keyIDs: [memberKey.keyID],
-      threshold: 1,
-      terminating: true,
-      paths: [MEMBERS_TARGET],
+  #signTargets(scratch: string, role: TargetsRole, roles: SignedRoles, keys: SiteKeys): Promise<MetaFile> {
+    const { signed } = roles[role]
+    const next = new Targets({
+      ...this.#next(role, roles),
+      targets: signed.targets,
+      ...delegationsOf(signed),
+      // What a later version has added stays.
+      unrecognizedFields: signed.unrecognizedFields,
     })
-    const delegations = new Delegations({
-      keys: { [memberKey.keyID]: memberKey },
-      roles: { [MEMBERS_ROLE]: delegated },
-    })
-    const targets = new Targets({ ...base(1, expiry(now, 'targets')), targets: {}, delegations })
-    const list = await addTarget(scratch, MEMBERS_TARGET, encodeMembers([master]))
-    const members = new Targets({ ...base(1, expiry(now, MEMBERS_ROLE)), targets: { [MEMBERS_TARGET]: list } })
-    const meta = {
-      'targets.json': await writeRole(scratch, 'targets', targets, signers.targets),
-      'members.json': await writeRole(scratch, MEMBERS_ROLE, members, signers.members),
-    }
-    const snapshot = new Snapshot({ ...base(1, expiry(now, 'snapshot')), meta })
-    const snapshotMeta = await writeRole(scratch, 'snapshot', snapshot, signers.snapshot)
-    const timestamp = new Timestamp({ ...base(1, expiry(now, 'timestamp')), snapshotMeta })
-    await writeRole(scratch, 'timestamp', timestamp, signers.timestamp)
-    return loadView(scratch)
-  })
+    return writeRole(scratch, role, next, signersOf(role, roles, keys))
+  }
+
+  #next(role: SiteRole, roles: SignedRoles): ReturnType<typeof base> {
+    return base(role, roles[role].signed.version + (this.#over ? FORK_STEP : 1), this.#now())
+  }
 }
 
-function base(version: number, expires: string): { version: number; specVersion: string; expires: string } {
-  return { version, specVersion: SPEC_VERSION, expires }
-}
-
-/** TUF times have whole seconds. */
-function expiry(now: number, role: RoleName): string {
-  return `${new Date(now + LIFE_MS[role]).toISOString().slice(0, 19)}Z`
+function signersOf(role: SiteRole, roles: SignedRoles, keys: SiteKeys): SiteKey[] {
+  return keys.signers(role, keysOf(roles, role))
 }
 
 function delegationsOf(signed: Targets): { delegations?: Delegations } {
   return signed.delegations === undefined ? {} : { delegations: signed.delegations as Delegations }
-}
-
-/** Signs a role into its file and returns how the role above names it. */
-async function writeRole(
-  scratch: string,
-  name: RoleName,
-  signed: Root | Targets | Snapshot | Timestamp,
-  signer: Signer,
-): Promise<MetaFile> {
-  const metadata = new Metadata(signed)
-  metadata.sign(signer.sign, false)
-  const bytes = Buffer.from(canonicalize(metadata.toJSON()))
-  await writeFile(join(scratch, `${name}.json`), bytes)
-  return new MetaFile({ version: signed.version, length: bytes.byteLength, hashes: { sha256: toHex(digestOf(bytes)) } })
-}
-
-async function addTarget(scratch: string, path: string, bytes: Uint8Array): Promise<TargetFile> {
-  const sha256 = toHex(digestOf(bytes))
-  await writeFile(join(scratch, 'targets', sha256), bytes)
-  return new TargetFile({ path, length: bytes.byteLength, hashes: { sha256 } })
-}
-
-async function loadSigners(keysDir: string): Promise<Signers> {
-  const entries: [RoleName, Signer][] = []
-  for (const role of ROLES) entries.push([role, signerOf(await loadOrCreateKey(join(keysDir, `${role}.pem`)))])
-  return Object.fromEntries(entries) as Record<RoleName, Signer>
-}
-
-function signerOf(privateKey: KeyObject): Signer {
-  const content = { keytype: 'ed25519', scheme: 'ed25519', keyval: { public: toHex(rawPublicKey(privateKey)) } }
-  const keyID = toHex(digestOf(Buffer.from(canonicalize(content))))
-  const key = new Key({ keyID, keyType: content.keytype, scheme: content.scheme, keyVal: content.keyval })
-  return { key, sign: (data) => new Signature({ keyID, sig: sign(undefined, data, privateKey).toString('hex') }) }
-}
-
-async function requireKeys(keysDir: string): Promise<void> {
-  for (const role of ROLES) {
-    if (await exists(join(keysDir, `${role}.pem`))) continue
-    throw new MeshError('STATE_NOT_MASTER', `this machine does not have the site's ${role} key`)
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  )
 }

@@ -1,5 +1,6 @@
 import { join } from 'node:path'
-import { createSite, SiteSigner } from '../../node/trust/site-signer.ts'
+import { createSite } from '../../node/trust/create-site.ts'
+import { SiteSigner } from '../../node/trust/site-signer.ts'
 import { TrustStore } from '../../node/trust/trust-store.ts'
 import type { Manifest } from '../../protocol/manifest.ts'
 import { RangeSet } from '../../protocol/ranges.ts'

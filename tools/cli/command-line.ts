@@ -34,6 +34,7 @@ const COMMANDS = {
   peers: () => import('./commands/peers.ts'),
   config: () => import('./commands/config.ts'),
   install: () => import('./commands/install.ts'),
+  site: () => import('./commands/site.ts'),
   layout: () => import('./commands/layout.ts'),
   boot: () => import('./commands/boot.ts'),
   roll: () => import('./commands/roll.ts'),

@@ -1,6 +1,6 @@
 import { formatTime } from '../../../protocol/local-time.ts'
 import { readReceipt } from '../../../protocol/receipt.ts'
-import { signedAt } from '../../trust/site-signer.ts'
+import { signedAt } from '../../trust/sign-role.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { CLOCK_TOLERANCE_MS } from '../machine/limits.ts'
 import type { Machine } from '../machine/machine.ts'

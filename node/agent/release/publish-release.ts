@@ -9,7 +9,7 @@
 import { resolve } from 'node:path'
 import { DEFAULT_BLOCK_SIZE_BYTES } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
-import { MeshError } from '../../../protocol/errors.ts'
+import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { formatTime } from '../../../protocol/local-time.ts'
 import { isBlockSize, isImageName } from '../../../protocol/manifest.ts'
 import { byteCount } from '../../../protocol/units.ts'
@@ -94,6 +94,8 @@ export async function publishRelease(
   const plan = planRelease(machine, { ...request, ...imageOf(request, last) }, size)
   const { image, before, blockSize } = plan
   mayPublish?.(image)
+  const signer = await SiteSigner.open({ keysDir: machine.state.path('keys'), trust: machine.trust, over })
+  await warnOfMissingKey(signer, report)
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
   const copyTo = request.copy ? await copyPath(machine.state, image) : undefined
   const { force, label } = request
@@ -103,7 +105,7 @@ export async function publishRelease(
   if (!unchanged) {
     try {
       await weighRelease({ machine, disk, plan, content, trees, clocks, force, report })
-      await sign(machine, plan, content, { label, over })
+      await sign(signer, plan, content, label)
     } catch (error) {
       await content.drop()
       throw error
@@ -120,6 +122,14 @@ export async function publishRelease(
   const seconds = (performance.now() - begun) / 1000
   const published = { event: 'published', image, release, root, size, blockSize, seconds, unchanged } as const
   return { published, manifest, path }
+}
+
+/** Hashing may take an hour, so that is told before. A disk that is unchanged needs no key. */
+async function warnOfMissingKey(signer: SiteSigner, report: (event: AgentEvent) => void): Promise<void> {
+  await signer.assertSigns('targets').catch((error: unknown) => {
+    if (!isMeshError(error, 'SITE_KEY_MISSING')) throw error
+    report({ type: 'warning', text: `a release cannot be signed here: ${error.message}` })
+  })
 }
 
 /** An earlier version has remembered only what was published last. */
@@ -153,10 +163,10 @@ async function rememberRelease(
 
 /** Signs the next release. */
 async function sign(
-  { state, trust }: Machine,
+  signer: SiteSigner,
   { image, release, preserve }: ReleasePlan,
   { tree, found }: ReleaseContent,
-  { label = '', over }: { label: string | undefined; over: boolean },
+  label = '',
 ): Promise<void> {
   const { root, repeats } = tree
   const sizes = { size: byteCount(tree.size), blockSize: byteCount(tree.blockSize) }
@@ -166,7 +176,6 @@ async function sign(
     ...(repeats === undefined ? {} : { repeats }),
     ...(sectorSize === undefined ? {} : { sectorSize }),
   }
-  const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust, over })
   const time = new Date().toISOString()
   await signer.publish({ image, release, ...sizes, root, preserve, ...optional, label, time })
 }

@@ -1,8 +1,9 @@
 import { copyFile, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { createSite } from '../../../node/trust/create-site.ts'
 import { decodeMembers, decodeRemoved, encodeMembers, type Member } from '../../../node/trust/members.ts'
-import { createSite, SiteSigner } from '../../../node/trust/site-signer.ts'
+import { SiteSigner } from '../../../node/trust/site-signer.ts'
 import { TrustStore } from '../../../node/trust/trust-store.ts'
 import { MAX_MAC_ADDRESSES, MAX_MEMBERS, MAX_METADATA_FILE_BYTES, MAX_REMOVED } from '../../../protocol/constants.ts'
 import { codeOf } from '../../support/error-code.ts'
@@ -78,6 +79,17 @@ describe('SiteSigner', () => {
     expect(await open(dir('mine', 'keys'))).toBe('STATE_NOT_MASTER')
     await writeFile(dir('mine', 'keys', 'members.pem'), 'no key')
     expect(await open(dir('mine', 'keys'))).toBe('STATE_CORRUPT')
+  })
+
+  it('goes on without the keys of root and targets, but for releases', async () => {
+    const { trust, signer } = await makeSite(dir('offline'))
+    for (const role of ['root', 'targets']) await rm(dir('offline', 'keys', `${role}.pem`))
+    await signer.addMember(MEMBER)
+    expect(await codeOf(signer.publish(makeManifest()))).toBe('SITE_KEY_MISSING')
+    const again = await SiteSigner.open({ keysDir: dir('offline', 'keys'), trust })
+    expect(await codeOf(again.assertSigns('targets'))).toBe('SITE_KEY_MISSING')
+    await again.removeMember('pc1')
+    expect(trust.view().members).toHaveLength(1)
   })
 
   it('refuses a name twice and replaces a member that joins again', async () => {

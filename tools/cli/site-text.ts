@@ -1,0 +1,36 @@
+import type { SiteShown } from '../../node/agent/site/show-site.ts'
+import { shortKeyId } from '../../protocol/key-code.ts'
+import { formatTime } from '../../protocol/local-time.ts'
+import { formatTable } from './format.ts'
+
+/** The keys of a site, for people. */
+export function describeSite({ site, siteId, name, role, masters, members, roles, unused, advice }: SiteShown): string {
+  const facts: [string, string][] = [
+    ['site', site],
+    ['site id', siteId],
+    ['this is', `${name} (${role})`],
+    ...masters.map((one): [string, string] => ['master', `${one.name}, peer id ${one.id}`]),
+    ['members', String(members)],
+  ]
+  const table = formatTable([
+    ['role', 'signs', 'keys needed', 'version', 'valid until', 'key', ''],
+    ...roles.flatMap(({ role: own, signs, version, expires, state, threshold, keys }) =>
+      keys.map(({ id, here }, at) => [
+        ...(at === 0
+          ? [own, signs, `${threshold} of ${keys.length}`, String(version), `${formatTime(expires)}${STATES[state]}`]
+          : ['', '', '', '', '']),
+        shortKeyId(id),
+        here ? 'here' : 'elsewhere',
+      ]),
+    ),
+  ])
+  const spare = unused.map((id) => `The key ${shortKeyId(id)} is here, and signs nothing.`)
+  return [
+    ...facts.map(([what, value]) => `${what.padEnd(10)}${value}`),
+    '',
+    table,
+    ...(spare.length + advice.length === 0 ? [] : ['', ...spare, ...advice.map((one) => `To do: ${one}.`)]),
+  ].join('\n')
+}
+
+const STATES = { valid: '', soon: ' (soon)', expired: ' (EXPIRED)' } as const

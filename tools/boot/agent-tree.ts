@@ -43,6 +43,7 @@ const APPLETS = [
     'modprobe',
     'insmod',
     'arping',
+    'loadfont',
   ],
 ]
 

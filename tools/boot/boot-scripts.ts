@@ -1,4 +1,5 @@
 import { STATE_LABEL } from '../../protocol/disk-layout.ts'
+import { CONSOLE_FONT, WIDE_CHARACTERS } from './console-glyphs.ts'
 
 /** File whose presence and content let `/init` start the system; the last thing that `mesh boot run` writes. */
 export const HANDOVER_FILE = '/run/lab-mesh/handover'
@@ -45,6 +46,7 @@ mkdir -p /tmp /dev/shm /run/lab-mesh ${AGENT_STATE} ${SYSTEM_ROOT}
 mkfifo ${STATE_PIPE}
 echo 'mesh: init' >/dev/kmsg
 ${DISKS_PROGRAM} &
+[ ! -e ${CONSOLE_FONT} ] || loadfont <${CONSOLE_FONT} 2>/dev/null || rm ${WIDE_CHARACTERS}
 node ${nodeFlags.join(' ')} --snapshot-blob ${AGENT_SNAPSHOT} 2>/run/lab-mesh/errors
 code=$?
 if [ $code = 0 ] && read -r device < ${HANDOVER_FILE} && grep -q " ${SYSTEM_ROOT} " /proc/mounts; then

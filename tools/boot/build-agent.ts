@@ -3,6 +3,7 @@
  * - `build-agent` is `mesh boot build`. `agent-tree` says which files the agent holds, `kernel-modules` which drivers,
  *   `boot-scripts` what runs in it.
  * - `file-tree` is a file system in memory, and the archive that the kernel unpacks.
+ * - `console-font` makes a font of the kernel's console, which has no Chinese characters; `console-glyphs` writes with it.
  * - `efi-image` makes one EFI program of it, `disk-image` an image for CD and USB stick.
  * - `build-tool` runs the programs that this needs, and knows their Debian packages.
  * - `agent-facts` is what it leaves for `serve`, which lets machines start from it by network.
@@ -18,8 +19,11 @@ import { type AgentFacts, FACTS_FILE } from './agent-facts.ts'
 import { addBootProgram, agentTree } from './agent-tree.ts'
 import { AGENT_CONFIG, MENU_FILE } from './boot-scripts.ts'
 import { runBuildTool } from './build-tool.ts'
+import type { ConsoleFont } from './console-font.ts'
+import { CONSOLE_FONT, WIDE_CHARACTERS } from './console-glyphs.ts'
 import { makeDiskImage } from './disk-image.ts'
 import { makeEfiImage } from './efi-image.ts'
+import type { FileTree } from './file-tree.ts'
 import { AGENT_MODULES, addModules } from './kernel-modules.ts'
 
 /** What the agent knows its site by. */
@@ -46,6 +50,8 @@ interface BuildAgentOptions {
   readonly config?: string
   /** The facts of the local menu, if there is to be one. */
   readonly menu?: string
+  /** Font of the kernel’s console, if its own one does not do. */
+  readonly font?: ConsoleFont
   /** What is added to the kernel’s command line. */
   readonly commandLine: string
   readonly signing?: { readonly key: string; readonly certificate: string }
@@ -90,10 +96,7 @@ export async function buildAgent(options: BuildAgentOptions): Promise<BuiltAgent
       names: Object.values(AGENT_MODULES).flat(),
       firmware: options.firmware,
     })
-    tree.write(`${AGENT_CONFIG}/site`, `${site.name}\n`)
-    tree.write(`${AGENT_CONFIG}/1.root.json`, Buffer.from(site.root))
-    if (options.config !== undefined) await tree.copy(`${AGENT_CONFIG}/mesh.toml`, options.config)
-    if (options.menu !== undefined) tree.write(MENU_FILE, options.menu, 0o600)
+    await addLabFiles(tree, options)
     const packed = tree.pack()
     const parts = {
       kernel: join(out, 'vmlinuz'),
@@ -124,6 +127,17 @@ export async function buildAgent(options: BuildAgentOptions): Promise<BuiltAgent
   } finally {
     await rm(work, { recursive: true, force: true })
   }
+}
+
+/** Adds what is this lab's own: its site, configuration, menu and font. */
+async function addLabFiles(tree: FileTree, { site, config, menu, font }: BuildAgentOptions): Promise<void> {
+  tree.write(`${AGENT_CONFIG}/site`, `${site.name}\n`)
+  tree.write(`${AGENT_CONFIG}/1.root.json`, Buffer.from(site.root))
+  if (config !== undefined) await tree.copy(`${AGENT_CONFIG}/mesh.toml`, config)
+  if (menu !== undefined) tree.write(MENU_FILE, menu, 0o600)
+  if (font === undefined) return
+  tree.write(CONSOLE_FONT, font.file)
+  tree.write(WIDE_CHARACTERS, font.wide)
 }
 
 function factsOf({ siteId, kernel, files }: BuiltAgent, { site, version, signing }: BuildAgentOptions): AgentFacts {

@@ -10,3 +10,7 @@ export const DEFAULT_LEVEL = 19
 export const BUILD_EPOCH_SECONDS = 315_532_800
 /** Files of an agent: kernel, initramfs, EFI program, image, script, and a few more in time to come. */
 export const MAX_AGENT_FILES = 16
+/** Glyphs of a font: the kernel's console has nine bits for one. */
+export const FONT_GLYPHS = 512
+/** Rows of points in a glyph of the console, which is 8 points wide: one byte each. */
+export const GLYPH_ROWS = 16

@@ -60,6 +60,7 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   curl: 'curl',
   nft: 'nftables',
   '/usr/lib/ipxe/snponly.efi': 'ipxe',
+  '/usr/share/unifont/unifont.hex': 'unifont',
 }
 
 const execute = promisify(execFile)

@@ -4,8 +4,12 @@ import { Machine } from '../../../node/agent/machine/machine.ts'
 import { DEFAULT_PORT } from '../../../protocol/constants.ts'
 import { errnoOf, MeshError } from '../../../protocol/errors.ts'
 import type { AgentSite } from '../../boot/build-agent.ts'
+import { type ConsoleFont, makeConsoleFont } from '../../boot/console-font.ts'
 import type { ServedSite } from '../../boot/serve/serve-agent.ts'
 import { BUNDLE } from '../bundle.ts'
+import type { ConfigFile } from '../config/config-file.ts'
+import { CATALOGUES } from '../screen/catalogue.ts'
+import { isWide, textColumns } from '../screen/draw-screen.ts'
 import { makeMenuFacts } from './menu-facts.ts'
 
 /** The site that a state directory belongs to. Errors: those of the state directory. */
@@ -26,6 +30,16 @@ export async function servedSite(stateDir: string, listen: readonly string[]): P
   const ports = places.flatMap((place) => /\/tcp\/(\d+)/.exec(place)?.[1] ?? []).map(Number)
   const masterPorts = config.role === 'master' ? (ports.length > 0 ? [...new Set(ports)] : [DEFAULT_PORT]) : []
   return { siteId: config.siteId, rootVersion: trust.view().versions.root, masterPorts }
+}
+
+/**
+ * The font that the console needs for the language and the text of a configuration file; undefined if the kernel's own does. Errors:
+ * TOOL_MISSING, USAGE.
+ */
+export async function fontOf(config: ConfigFile | undefined): Promise<ConsoleFont | undefined> {
+  const language = config?.values['boot.lang'] ?? 'en'
+  const characters = `${config?.values['boot.text'] ?? ''}${JSON.stringify(CATALOGUES[language])}`
+  return textColumns(characters) === [...characters].length ? undefined : makeConsoleFont(characters, isWide)
 }
 
 /** Folder of the bundle: that of this program, or the one that was built from the sources. */

@@ -16,6 +16,7 @@ import type { AgentOptions } from '../../../node/agent/machine/options.ts'
 import { digestOf, toHex } from '../../../protocol/digest.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { AGENT_CONFIG, HANDOVER_FILE, MENU_FILE, NETWORK_SCRIPT, SYSTEM_ROOT } from '../../boot/boot-scripts.ts'
+import { WIDE_CHARACTERS } from '../../boot/console-glyphs.ts'
 import type { Context } from '../command.ts'
 import { BootScreen, kernelConsoles } from '../screen/boot-screen.ts'
 import type { Language } from '../screen/catalogue.ts'
@@ -61,7 +62,7 @@ const ESP_PLACE = '/run/lab-mesh/esp'
 export async function runAgent({ agent, stateDir, signal }: Context, options: RunAgentOptions): Promise<void> {
   note('the agent runs')
   const consoles = kernelConsoles(process.stdout.columns || 80)
-  const screen = new BootScreen(options, consoles)
+  const screen = new BootScreen(options, consoles, wideCharacters())
   screen.show({ at: 'starting' })
   const report = (event: AgentEvent): void => {
     log(event)
@@ -80,6 +81,15 @@ export async function runAgent({ agent, stateDir, signal }: Context, options: Ru
   await screen.close()
   // The last thing that is done: without this file nothing starts.
   await writeFile(HANDOVER_FILE, `${started.device}\n`)
+}
+
+/** The characters of two columns that the kernel’s console shows; none, if it has not taken the agent’s font. */
+function wideCharacters(): string {
+  try {
+    return readFileSync(WIDE_CHARACTERS, 'utf8')
+  } catch {
+    return ''
+  }
 }
 
 /** How a system is started, verified or as it is; and whether there is one. */

@@ -164,11 +164,12 @@ async function runRun(context: Context, { lang, ...options }: RunOptions): Promi
 
 async function runBuild(context: Context, options: BuildOptions): Promise<void> {
   const { buildAgent, findKernel } = await import('../../boot/build-agent.ts')
-  const { bundleFolder, menuOf, siteOf, signingOf } = await import('../boot/build-facts.ts')
+  const { bundleFolder, fontOf, menuOf, siteOf, signingOf } = await import('../boot/build-facts.ts')
   const { VERSION } = await import('../version.ts')
   const signing = signingOf(options)
   const menu = await menuOf(options)
-  const config = configOf(context.command)?.path
+  const file = configOf(context.command)
+  const [config, font] = [file?.path, await fontOf(file)]
   const built = await buildAgent({
     site: await siteOf(resolve(context.stateDir)),
     out: resolve(options.out),
@@ -183,6 +184,7 @@ async function runBuild(context: Context, options: BuildOptions): Promise<void> 
     ...(config === undefined ? {} : { config: resolve(config) }),
     ...(signing === undefined ? {} : { signing }),
     ...(menu === undefined ? {} : { menu }),
+    ...(font === undefined ? {} : { font }),
   })
   const rows = built.files.map(({ path, size, sha256 }) => [path, formatBytes(size), sha256])
   const first = `The agent of site ${built.site}, with Linux ${built.kernel}; its files take ${formatBytes(built.unpacked)} of memory.`

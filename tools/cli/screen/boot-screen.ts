@@ -1,5 +1,6 @@
 import { closeSync, openSync, readFileSync, write } from 'node:fs'
 import type { AgentEvent } from '../../../node/agent/machine/events.ts'
+import { inGlyphs } from '../../boot/console-glyphs.ts'
 import { drawScreen, type ScreenShape, type ScreenState } from './draw-screen.ts'
 import { SCREEN_DRAIN_MS, SCREEN_EVERY_MS } from './limits.ts'
 
@@ -24,17 +25,21 @@ const CLEAR = '\u001b[2J\u001b[H\u001b[?25l'
 export class BootScreen {
   readonly #consoles: ScreenConsole[]
   readonly #shape: Omit<ScreenShape, 'columns'>
+  readonly #wide: string
   #state: ScreenState = { at: 'starting' }
   #shownAt = Number.NEGATIVE_INFINITY
   #phase: Progress['phase'] | undefined
   #since = 0
   #from = 0
 
+  /** `wide`: the characters of two columns that the kernel’s console has, as {@link inGlyphs} takes them. */
   constructor(
     shape: Omit<ScreenShape, 'columns'>,
     consoles: readonly { name: string; path: string; columns: number }[],
+    wide = '',
   ) {
     this.#shape = shape
+    this.#wide = wide
     this.#consoles = consoles.flatMap(({ name, path, columns }) => {
       const fd = openOrNot(path)
       return fd === undefined ? [] : [{ name, fd, columns, writing: false, shown: '' }]
@@ -85,9 +90,7 @@ export class BootScreen {
 
   #drawOn(one: ScreenConsole): void {
     if (one.writing) return
-    // The kernel’s own console has no characters of East Asia.
-    const language = /^tty\d/.test(one.name) && this.#shape.language === 'zh' ? 'en' : this.#shape.language
-    const picture = drawScreen(this.#state, { ...this.#shape, language, columns: one.columns }).join('\n')
+    const picture = this.#pictureFor(one)
     if (picture === one.shown) return
     one.writing = true
     one.shown = picture
@@ -96,6 +99,15 @@ export class BootScreen {
       one.writing = false
       if (this.#state !== state) this.#drawOn(one)
     })
+  }
+
+  /** The kernel’s own console shows characters of East Asia by a font that the agent brings. Without it, it has none. */
+  #pictureFor({ name, columns }: ScreenConsole): string {
+    const { language: wanted } = this.#shape
+    const isKernels = /^tty\d/.test(name)
+    const language = isKernels && wanted === 'zh' && this.#wide === '' ? 'en' : wanted
+    const picture = drawScreen(this.#state, { ...this.#shape, language, columns }).join('\n')
+    return isKernels ? inGlyphs(picture, this.#wide) : picture
   }
 }
 

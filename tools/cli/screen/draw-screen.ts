@@ -149,15 +149,14 @@ function adviceFor(code: string, { advice }: Catalogue): string {
   return has(SITE) ? advice.site : advice.technician
 }
 
-/** Columns that a character takes on a terminal: those of East Asia take two. */
-const columnsOf = (character: string): number =>
-  /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]/.test(character)
-    ? 2
-    : 1
+/** Whether a character takes two columns on a terminal: those of East Asia do. */
+export function isWide(character: string): boolean {
+  return /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]/.test(character)
+}
 
 /** How many columns a text takes. */
 export function textColumns(text: string): number {
-  return [...text].reduce((sum, character) => sum + columnsOf(character), 0)
+  return [...text].reduce((sum, character) => sum + (isWide(character) ? 2 : 1), 0)
 }
 
 /** Breaks a text at spaces, at line breaks, and between characters that take two columns; a longer word is cut. */

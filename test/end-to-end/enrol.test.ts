@@ -184,6 +184,9 @@ describe('a machine without a token', () => {
       ...['enrol', '--site-id', siteId, '--disk', lab.path('pc6.img'), '--name', 'pc7', '--wait', '1s'],
       ...['--master', lab.address('false')!],
     ])
+    expect(await misled.event('waiting')).toMatchObject({
+      why: expect.stringMatching(/is not the master of site [0-9a-f]{8}: this master serves another site, lab$/),
+    })
     const outcome = await ended(misled, EXIT.trust)
     expect(outcome).toMatchObject({ code: 'METADATA_INVALID', message: expect.stringMatching(/serves another site/) })
     expect((await lab.ok('false', ['machines'])).machines).toEqual([])

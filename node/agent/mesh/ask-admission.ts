@@ -85,7 +85,9 @@ class Asking {
     for (;;) {
       const found = await this.#finder.look()
       if (found !== undefined) return found
-      this.#tell(this.#waits ? 'the master does not answer now' : 'looks for the master')
+      const { fault } = this.#finder
+      const isOther = fault !== undefined && fault.code !== 'PEERS_UNREACHABLE'
+      this.#tell(isOther ? fault.message : this.#waits ? 'the master does not answer now' : 'looks for the master')
       await this.#pause(ENROL_AGAIN_MS)
     }
   }

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { KernelFiles } from '../../tools/boot/build-agent.ts'
+import { askQemu } from './ask-qemu.ts'
 
 /** A line of the guest's that is meant for us: `@@ {"event":…}`. */
 export interface GuestEvent {
@@ -36,6 +37,10 @@ export interface VirtualMachineOptions {
   readonly memory?: number
   /** Command that QEMU is run through, such as one that enters a network namespace. @default none */
   readonly through?: readonly string[]
+  /** Path for a socket through which the guest has a screen, a keyboard, and cables that can be pulled. @default none of them */
+  readonly front?: string
+  /** A guest that restarts does so, as a computer does; without it that ends the guest. @default false */
+  readonly restarts?: boolean
 }
 
 /** A guest that is emulated, not accelerated, so that it runs everywhere; whoever ends us ends it, too. */
@@ -47,6 +52,7 @@ export class VirtualMachine {
   readonly #shown: string[] = []
   readonly #events: GuestEvent[] = []
   readonly #exited: Promise<void>
+  readonly #front: string | undefined
   #ended = false
   #wake: () => void = () => undefined
 
@@ -72,6 +78,9 @@ export class VirtualMachine {
 
   private constructor(options: VirtualMachineOptions) {
     const { kernel, initramfs, firmware = [], drives, tell, network = [], memory = 1280, through = [] } = options
+    const { front, restarts = false } = options
+    this.#front = front
+    const consoles = front === undefined ? 'console=ttyS0' : 'console=tty0 console=ttyS0'
     const told = Object.entries(tell).map(([name, value]) => `mesh.${name}=${value}`)
     const args = [
       ...[
@@ -86,11 +95,12 @@ export class VirtualMachine {
         '-nodefaults',
         '-no-user-config',
       ],
-      ...['-display', 'none', '-monitor', 'none', '-serial', 'stdio', '-no-reboot'],
+      ...['-display', 'none', '-monitor', 'none', '-serial', 'stdio', ...(restarts ? [] : ['-no-reboot'])],
+      ...(front === undefined ? [] : ['-vga', 'std', '-qmp', `unix:${front},server=on,wait=off`]),
       ...firmware,
       ...(kernel === undefined || initramfs === undefined
         ? []
-        : ['-kernel', kernel.image, '-initrd', initramfs, '-append', `console=ttyS0 quiet panic=-1 ${told.join(' ')}`]),
+        : ['-kernel', kernel.image, '-initrd', initramfs, '-append', `${consoles} quiet panic=-1 ${told.join(' ')}`]),
       // With serial numbers, by which a write log knows its disk after a reboot.
       ...drives.flatMap((drive, i) => [
         ...['-drive', `${drive},if=none,id=disk${i},discard=unmap`],
@@ -144,16 +154,34 @@ export class VirtualMachine {
     }
   }
 
-  /** All that the console shows now, once it has shown this text in one line. Errors: the guest ended, or did not show it in time. */
-  async shown(text: string, deadlineMs = EVENT_DEADLINE_MS): Promise<string> {
+  /**
+   * All that the console shows now, once it has shown this text in one line, so many times. Errors: the guest ended, or did not show it in
+   * time.
+   */
+  async shown(text: string, deadlineMs = EVENT_DEADLINE_MS, times = 1): Promise<string> {
     const deadline = Date.now() + deadlineMs
-    while (!this.#shown.some((line) => line.includes(text))) {
+    while (this.#shown.filter((line) => line.includes(text)).length < times) {
       if (this.#ended) throw new Error(`the guest ended before it showed ${text}:\n${this.#tail()}`)
       if (Date.now() >= deadline)
         throw new Error(`the guest did not show ${text} within ${deadlineMs / 1000} s:\n${this.#tail()}`)
       await sleep(SHOWN_TICK_MS)
     }
     return this.#tail()
+  }
+
+  /** Presses a key of the guest's keyboard; names are QEMU's: `2`, `m`, `ret`, `esc`. */
+  async press(key: string): Promise<void> {
+    await this.#ask('send-key', { keys: [{ type: 'qcode', data: key }] })
+  }
+
+  /** Puts the cable of a network card in, or pulls it. */
+  async cable(name: string, isIn: boolean): Promise<void> {
+    await this.#ask('set_link', { name, up: isIn })
+  }
+
+  /** Takes a picture of the guest's screen, a PNG. */
+  async picture(path: string): Promise<void> {
+    await this.#ask('screendump', { filename: path, format: 'png' })
   }
 
   /** As if the plug were pulled. */
@@ -182,6 +210,11 @@ export class VirtualMachine {
         console.log(`    | ${(performance.now() / 1000).toFixed(1)} ${text.slice(0, 300)}`)
       this.#wake()
     }
+  }
+
+  #ask(command: string, args: object): Promise<unknown> {
+    if (this.#front === undefined) throw new Error('this guest has no front')
+    return askQemu(this.#front, command, args)
   }
 
   #tail(): string {

@@ -1,8 +1,6 @@
 import assert from 'node:assert/strict'
 import { chmod, copyFile, mkdir, open, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { addressesOf } from '../../node/agent/mesh/addresses.ts'
-import { StateDirectory } from '../../node/state/state-directory.ts'
 import { ERA_BLOCK_BYTES } from '../../node/writelog/limits.ts'
 import { type BuiltAgent, buildAgent, type KernelFiles } from '../../tools/boot/build-agent.ts'
 import { whichProgram } from '../../tools/boot/build-tool.ts'
@@ -14,14 +12,13 @@ import { NODE_FLAGS } from '../../tools/lab/node-flags.ts'
 import type { Random } from '../../tools/lab/random.ts'
 import { runTool } from '../../tools/lab/run-tool.ts'
 import { differing } from './compare-disks.ts'
+import { makeDisk, makeStatePartition, prepareMachine } from './prepared-disk.ts'
 import { VirtualMachine } from './virtual-machine.ts'
 
 const MIB = 1024 ** 2
 /** Bytes of the model’s root. */
 export const ROOT_BYTES = 48 * MIB
-const STATE_BYTES = 64 * MIB
-const STATE_AT = 8 * MIB
-const ROOT_AT = STATE_AT + STATE_BYTES
+const [ESP_BYTES, STATE_BYTES] = [7 * MIB, 64 * MIB]
 /** A firmware, a kernel, a program of 110 MB and a journal under emulation, on a machine that does other things. */
 const START_DEADLINE_MS = 240_000
 /** A restore waits up to 45 s for a network whose link is new. */
@@ -48,6 +45,7 @@ case "$(cat /proc/cmdline)" in
   echo; echo '@@ {"event":"settled"}'
   while :; do echo more >>/session/log; sync; sleep 1; done
   ;;
+*mesh.step=stay*) while :; do sleep 1; done ;;
 *mesh.step=elsewhere*)
   mount -o remount,rw / || mount -o remount,rw "$device" /
   # In its place: free blocks are zeros in the model, and need nobody. A file of 12 MiB; mesh.at is a number of MiB.
@@ -94,12 +92,13 @@ export async function bootScenario(
   random: Random,
 ): Promise<string> {
   const { kernel, lab } = parts
-  const [image, disk, pc] = [lab.path('model.img'), lab.path('disk.img'), lab.path('pc')]
+  const [image, disk] = [lab.path('model.img'), lab.path('disk.img')]
   await makeSystem(image, lab.dir, random)
   await lab.serve('master', ['seed', image, '--image', 'root'])
-  await prepareMachine(lab, image, pc)
+  const machine = { state: 'pc', name: 'pc', image: 'root', content: image, disk: '/dev/vda3', peers: ['master'] }
+  await prepareMachine(lab, machine)
   const agent = await makeAgent(lab, kernel)
-  await makeDisk(disk, image, pc, lab.dir)
+  const rootAt = await makeBootDisk(disk, image, lab)
   const agentImage = agent.files.find(({ path }) => path.endsWith('agent.img'))!.path
   const switchOn = (step: string, network: readonly string[] = [], initramfs = agentImage): VirtualMachine =>
     VirtualMachine.start({
@@ -111,7 +110,7 @@ export async function bootScenario(
       drives: [`file=${disk},format=raw`],
     })
   const changed = async (): Promise<number> => {
-    await copyRange(disk, ROOT_AT, lab.path('root.now'), ROOT_BYTES)
+    await copyRange(disk, rootAt, lab.path('root.now'), ROOT_BYTES)
     return (await differing(image, lab.path('root.now'), ERA_BLOCK_BYTES)).count
   }
   const told: string[] = []
@@ -211,8 +210,13 @@ async function compared(
   return { plain, node: Number(to) - Number(from) }
 }
 
-/** A small root file system, with busybox as its system. */
-export async function makeSystem(image: string, work: string, random: Random): Promise<void> {
+/** A small root file system, with busybox as its system, and a file that nothing can shrink. */
+export async function makeSystem(
+  image: string,
+  work: string,
+  random: Random,
+  { bytes = ROOT_BYTES, fillerBytes = 12 * MIB }: { readonly bytes?: number; readonly fillerBytes?: number } = {},
+): Promise<void> {
   const root = join(work, 'system')
   for (const folder of ['bin', 'sbin', 'etc', 'proc', 'sys', 'dev', 'run', 'var/lib/lab-mesh'])
     await mkdir(join(root, folder), { recursive: true })
@@ -237,40 +241,27 @@ export async function makeSystem(image: string, work: string, random: Random): P
     await symlink('busybox', join(root, 'bin', name))
   await writeFile(join(root, 'sbin/init'), SYSTEM_INIT)
   await chmod(join(root, 'sbin/init'), 0o755)
-  await writeFile(join(root, 'etc/filler'), random.bytes(12 * MIB))
-  await runTool('mke2fs', ['-q', '-t', 'ext4', '-d', root, '-F', image, `${ROOT_BYTES / 1024}k`])
-}
-
-/** The machine has joined and holds the image; it does not know its disk yet, which is a partition of a disk to come. */
-async function prepareMachine(lab: Lab, image: string, pc: string): Promise<void> {
-  const joined = lab.path('joined.img')
-  await copyFile(image, joined)
-  await lab.ok('pc', ['join', await lab.invite('master'), '--disk', joined, '--name', 'pc', '--image', 'root'])
-  await lab.ok('pc', ['restore'])
-  const state = await StateDirectory.open(pc, { create: false })
-  try {
-    const { diskIdentity: _, ...machine } = state.machine!
-    await state.saveMachine({ ...machine, disk: '/dev/vda3', listen: [] })
-    const addresses = addressesOf(state)
-    // QEMU leads this address to the host’s loopback interface.
-    const port = /\d+$/.exec(lab.address('master')!)![0]
-    for (const id of await addresses.keys()) await addresses.putDurable(id, [`/ip4/10.0.2.2/tcp/${port}`])
-  } finally {
-    await state.close()
-  }
+  await writeFile(join(root, 'etc/filler'), random.bytes(fillerBytes))
+  await runTool('mke2fs', ['-q', '-t', 'ext4', '-d', root, '-F', image, `${bytes / 1024}k`])
 }
 
 /** The agent of the lab's site; `config`: path of the machines' configuration file. */
 export async function makeAgent(
   lab: Lab,
   kernel: KernelFiles,
-  options: { readonly machine?: string; readonly config?: string; readonly commandLine?: string } = {},
+  options: {
+    readonly machine?: string
+    readonly config?: string
+    readonly commandLine?: string
+    readonly menu?: string
+  } = {},
 ): Promise<BuiltAgent> {
-  const { machine = 'pc', config, commandLine = '' } = options
+  const { machine = 'pc', config, commandLine = '', menu } = options
   return buildAgent({
     site: await siteOf(lab.path(machine)),
     ...(config === undefined ? {} : { config }),
-    out: lab.path('agent'),
+    ...(menu === undefined ? {} : { menu }),
+    out: lab.path(`agent-of-${machine}`),
     bundle: join(import.meta.dirname, '../../dist'),
     nodeFlags: NODE_FLAGS,
     version: 'test',
@@ -282,31 +273,16 @@ export async function makeAgent(
   })
 }
 
-/** A disk with the partitions of a machine: ESP, state, root. */
-async function makeDisk(disk: string, image: string, pc: string, work: string): Promise<void> {
-  const state = join(work, 'state.img')
-  await runTool('mke2fs', ['-q', '-t', 'ext4', '-d', pc, '-F', state, `${STATE_BYTES / 1024}k`])
-  const file = await open(disk, 'w')
-  await file.truncate(ROOT_AT + ROOT_BYTES + 8 * MIB)
-  await file.close()
-  const sectors = (bytes: number): number => bytes / 512
-  await runTool('sgdisk', [
-    ...['-a', '8', '-n', `1:2048:${sectors(STATE_AT) - 1}`, '-t', '1:ef00'],
-    ...['-n', `2:${sectors(STATE_AT)}:${sectors(ROOT_AT) - 1}`, '-c', '2:lab-state'],
-    ...['-n', `3:${sectors(ROOT_AT)}:${sectors(ROOT_AT + ROOT_BYTES) - 1}`, '-c', '3:lab-root', disk],
+/** A disk with the partitions of a machine: ESP, state, root. Returns where the root begins. */
+async function makeBootDisk(disk: string, image: string, lab: Lab): Promise<number> {
+  const state = lab.path('state.img')
+  await makeStatePartition(state, lab.path('pc'), STATE_BYTES)
+  const [, , root] = await makeDisk(disk, [
+    { name: 'lab-esp', bytes: ESP_BYTES, type: 'ef00' },
+    { name: 'lab-state', bytes: STATE_BYTES, content: state },
+    { name: 'lab-root', bytes: ROOT_BYTES, content: image },
   ])
-  await copyInto(disk, STATE_AT, state)
-  await copyInto(disk, ROOT_AT, image)
-}
-
-async function copyInto(disk: string, at: number, from: string): Promise<void> {
-  const file = await open(disk, 'r+')
-  try {
-    const content = await readFile(from)
-    await file.write(content, 0, content.byteLength, at)
-  } finally {
-    await file.close()
-  }
+  return root!
 }
 
 /** Copies a part of a file into a file of its own. */

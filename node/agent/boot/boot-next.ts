@@ -2,7 +2,7 @@ import { access, mkdir, readdir, readFile, realpath } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { MeshError } from '../../../protocol/errors.ts'
 import { runBootTool } from './boot-tool.ts'
-import { type BootEntry, type BootMenu, type EspPlace, type Firmware, withFirmware } from './firmware.ts'
+import { type BootEntry, type BootMenu, type EspPlace, type Firmware, slotLoader, withFirmware } from './firmware.ts'
 
 /** Where partitions are found and looked into. */
 interface LookPlaces {
@@ -28,7 +28,8 @@ const AGENT_LABEL = /^(lab-)?mesh agent\b/i
 
 /**
  * Lets the firmware start another system at the next start, once. An entry that is missing is made, out of the boot order, if the
- * path of its program is given. The agent’s own entry stays first in the order, or becomes that again. Errors: BOOT_NO_SYSTEM, BOOT_ENTRY_FAILED.
+ * path of its program is given. The agent’s own entry stays first in the order, or becomes that again; it is made, if
+ * the firmware has none for an agent that is on an EFI system partition. Errors: BOOT_NO_SYSTEM, BOOT_ENTRY_FAILED.
  */
 export async function bootNext({ entry, variables, places = LOOK_PLACES }: BootNextOptions): Promise<BootEntry> {
   const next = await withFirmware((firmware) => chooseNext(firmware, entry, places), variables)
@@ -37,16 +38,28 @@ export async function bootNext({ entry, variables, places = LOOK_PLACES }: BootN
 }
 
 async function chooseNext(firmware: Firmware, entry: string, places: LookPlaces): Promise<BootEntry> {
-  const before = await firmware.menu()
-  const found = entryFor(before.entries, entry) ?? (await makeEntry(firmware, entry, places))
-  const order = agentFirst(before)
-  if (order !== undefined) await firmware.order(order)
+  const found = entryFor((await firmware.menu()).entries, entry) ?? (await makeEntry(firmware, entry, places))
+  await putAgentFirst(firmware, places)
   await firmware.startNext(found.number)
   // Firmware that takes no new variables would start the agent again and again.
   if ((await firmware.menu()).next !== found.number)
     throw new MeshError('BOOT_NO_SYSTEM', `the firmware does not keep that ${found.label} is to be started next`)
   return found
 }
+
+/** An entry of the agent that the firmware has lost, or never had, is made, if the agent is on a disk of this computer. */
+async function putAgentFirst(firmware: Firmware, places: LookPlaces): Promise<void> {
+  const menu = await firmware.menu()
+  const order = agentFirst(menu)
+  if (order !== undefined) await firmware.order(order)
+  if (menu.entries.some(isAgent)) return
+  for (const slot of ['a', 'b'] as const) {
+    const place = await findLoader(slotLoader(slot), places)
+    if (place !== undefined) return firmware.startFirst(slot, place)
+  }
+}
+
+const isAgent = ({ label }: BootEntry): boolean => AGENT_LABEL.test(label)
 
 /** The entry with this label, or for the program at this path. */
 function entryFor(entries: readonly BootEntry[], wanted: string): BootEntry | undefined {
@@ -58,13 +71,13 @@ function entryFor(entries: readonly BootEntry[], wanted: string): BootEntry | un
 
 const isPath = (entry: string): boolean => /^[\\/]/.test(entry)
 
-/** A boot order in which the agent is first; undefined if it is, or if the agent is not started from a disk. */
+/** A boot order in which the agent is first; undefined if it is, or if the agent has no entry. */
 export function agentFirst({ entries, order, current }: BootMenu): string[] | undefined {
-  const isAgent = (number: string): boolean =>
-    entries.some((entry) => entry.number === number && AGENT_LABEL.test(entry.label))
-  const own = order.filter(isAgent)
+  const all = entries.filter(isAgent).map(({ number }) => number)
+  // One that firmware has left out of the order is as good.
+  const own = [...order.filter((number) => all.includes(number)), ...all]
   const first = current !== undefined && own.includes(current) ? current : own[0]
-  if (first === undefined || isAgent(order[0]!)) return undefined
+  if (first === undefined || all.includes(order[0] ?? '')) return undefined
   return [first, ...order.filter((number) => number !== first)]
 }
 

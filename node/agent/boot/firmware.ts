@@ -35,6 +35,11 @@ export function slotPath(slot: AgentSlot): string {
   return `EFI/mesh/agent-${slot}.efi`
 }
 
+/** The same as firmware writes it: `\EFI\mesh\agent-a.efi`. */
+export function slotLoader(slot: AgentSlot): string {
+  return `\\${slotPath(slot).replaceAll('/', '\\')}`
+}
+
 /**
  * Works with the variables of the firmware, which are mounted meanwhile if they are not. Undefined on a computer that was not started by UEFI.
  * Errors: BOOT_ENTRY_FAILED, and those of `work`.
@@ -91,7 +96,7 @@ export class Firmware {
 
   async #makeSlot(slot: AgentSlot, how: '-c' | '-C', place: EspPlace): Promise<void> {
     for (const old of slotEntries(await this.menu(), slot)) await this.#run('-q', '-b', old, '-B')
-    await this.make(how, labelOf(slot), `\\${slotPath(slot).replaceAll('/', '\\')}`, place)
+    await this.make(how, labelOf(slot), slotLoader(slot), place)
   }
 
   #run(...args: readonly string[]): Promise<string> {

@@ -69,6 +69,12 @@ describe('a system that the firmware starts next', () => {
     expect(await read('BootNext')).toEqual([1])
   })
 
+  it('finds the agent first, whose entry the firmware has left out of the order', async () => {
+    const { variables, read } = await firmware([1], { '0000': agent, '0001': windows }, 1)
+    await bootNext({ entry: WINDOWS, variables })
+    expect(await read('BootOrder')).toEqual([0, 1])
+  })
+
   it('is refused where there is no entry, or no UEFI', async () => {
     const { variables } = await firmware([0], { '0000': agent })
     expect(await codeOf(bootNext({ entry: 'Windows Boot Manager', variables }))).toBe('BOOT_NO_SYSTEM')
@@ -112,6 +118,8 @@ describe('a system that the firmware starts next', () => {
       await runTool('mkfs.fat', [at(number)])
       await mkdir(at(`tree${number}/EFI/Lab`), { recursive: true })
       await writeFile(at(`tree${number}/EFI/Lab/${program}`), 'program')
+      if (number === '2') await mkdir(at('tree2/EFI/mesh'))
+      if (number === '2') await writeFile(at('tree2/EFI/mesh/agent-b.efi'), 'agent')
       await runTool('mcopy', ['-s', '-i', at(number), at(`tree${number}/EFI`), '::'])
       await mkdir(at(`sys/disk/disk${number}`), { recursive: true })
       await writeFile(at(`sys/disk/disk${number}/partition`), `${number}\n`)
@@ -134,5 +142,12 @@ describe('a system that the firmware starts next', () => {
     expect([await read('BootNext'), await read('BootOrder')]).toEqual([[1], [0]])
     const missing = bootNext({ entry: '/EFI/none.efi', variables, places })
     await expect(missing).rejects.toThrow('no EFI system partition has \\EFI\\none.efi')
+
+    // Firmware that was reset knows nothing of the agent, which is on that partition, too.
+    const reset = await firmware([1], { '0001': windows }, 1)
+    await bootNext({ entry: WINDOWS, variables: reset.variables, places })
+    expect([await reset.read('BootNext'), await reset.read('BootOrder')]).toEqual([[1], [0, 1]])
+    const own = await readFile(join(reset.variables, `Boot0000-${GUID}`))
+    expect(own.includes(Buffer.from('lab-mesh agent B', 'utf16le'))).toBe(true)
   })
 })

@@ -1,4 +1,5 @@
 import {
+  MAX_ADDRESSES_PER_PEER,
   MAX_OPERATE_BYTES,
   MAX_RECEIPTS_PER_PAGE,
   MAX_ROLL_BYTES,
@@ -17,6 +18,7 @@ import {
   natural,
   nullable,
   object,
+  optional,
   type Shaped,
   text,
   truth,
@@ -77,6 +79,11 @@ const REPLIES = {
     reset: object({ pending: truth, failure: nullable(text(MAX_TEXT_BYTES)) }),
     /** Number of the last receipt. */
     lastReceipt: nullable(natural()),
+    /** What later versions tell: of the program, path of the disk, addresses it listens at, and how far the coming release is staged. */
+    version: optional(text(MAX_TEXT_BYTES)),
+    device: optional(text(MAX_TEXT_BYTES)),
+    addresses: optional(list(text(MAX_TEXT_BYTES), MAX_ADDRESSES_PER_PEER)),
+    staging: optional(object({ release: natural(), wanted: natural(), staged: natural() })),
   }),
   /** In the order of their numbers; there are others if `more`. */
   receipts: object({

@@ -32,6 +32,7 @@ const COMMANDS = {
   rollback: () => import('./commands/rollback.ts'),
   status: () => import('./commands/status.ts'),
   peers: () => import('./commands/peers.ts'),
+  lab: () => import('./commands/lab.ts'),
   config: () => import('./commands/config.ts'),
   install: () => import('./commands/install.ts'),
   site: () => import('./commands/site.ts'),

@@ -8,6 +8,7 @@ import { configOf, optionsFromFile } from './config/apply-config.ts'
 import type { ConfigValues } from './config/config-keys.ts'
 import { Output } from './output.ts'
 import { parseAddress } from './parse.ts'
+import { VERSION } from './version.ts'
 
 /** Options that every command has. */
 interface GlobalOptions {
@@ -72,6 +73,7 @@ export function action<Options extends object, Args extends unknown[]>(
     const agent: AgentOptions = {
       stateDir: options.state,
       command: nameOf(command),
+      version: VERSION,
       listen: options.listen,
       mdns: options.mdns,
       configured: {

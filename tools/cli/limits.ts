@@ -9,3 +9,7 @@ export const MAX_CONFIG_BYTES = 64 * 1024
 /** Bytes of a file with root metadata, and of a list of machines: 4096 lines of 250 bytes. */
 export const MAX_SITE_FILE_BYTES = 1024 * 1024
 export const MAX_MACHINE_LIST_BYTES = 1024 * 1024
+/** Pause between two looks of `mesh lab --watch`. */
+export const LAB_EVERY_MS = 2_000
+/** Troubles that `mesh lab --check` names, and machines that `--wide` names as those that sent blocks. */
+export const LAB_NAMED = 3

@@ -25,6 +25,8 @@ export interface AgentOptions {
   readonly reset?: ResetConfig
   /** Name of the command, such as `restore` or `roll start`: other commands of this computer are told what runs. */
   readonly command?: string
+  /** Version of the program, which operators are told. */
+  readonly version?: string
   /** Aborted when the user wants the command to stop. */
   readonly signal: AbortSignal
   readonly report: (event: AgentEvent) => void

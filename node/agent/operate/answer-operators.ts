@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { OPERATE_PROTOCOL } from '../../../protocol/constants.ts'
+import { MAX_ADDRESSES_PER_PEER, OPERATE_PROTOCOL } from '../../../protocol/constants.ts'
 import { isSignedDocument, type MachineState } from '../../../protocol/operate-messages.ts'
 import { OperateServer } from '../../operate/operate-server.ts'
 import { Resetter } from '../../operate/resetter.ts'
@@ -21,6 +21,8 @@ interface AnswerOperatorsOptions {
   readonly machine: Machine
   readonly use: UseWatch
   readonly reset: ResetConfig
+  readonly version: string | undefined
+  readonly addresses: () => readonly string[]
   readonly staging: () => StagingStatus | undefined
   /** Called with the number of a receipt of this machine that an operator has, and with the name of that operator. */
   readonly heardOf: (number: number, by: string) => Promise<void>
@@ -29,7 +31,7 @@ interface AnswerOperatorsOptions {
 
 /** Answers what operators of other machines ask this one, and resets it for them, until the stack ends. */
 export function answerOperators(options: AnswerOperatorsOptions, stack: AsyncDisposableStack): ServicePart {
-  const { machine, use, reset, staging, heardOf, report } = options
+  const { machine, use, reset, version, addresses, staging, heardOf, report } = options
   const resetter = new Resetter({
     command: reset.command ?? defaultReset(machine),
     warnCommand: reset.warnCommand ?? WARN_COMMAND,
@@ -42,7 +44,8 @@ export function answerOperators(options: AnswerOperatorsOptions, stack: AsyncDis
   const server = new OperateServer({
     mayOperate: (peerId) => machine.isOperator(peerId),
     group: () => machine.trust.view().memberById(machine.config.id)?.group ?? machine.config.site,
-    state: () => describeMachine(machine, { startedAt, use, resetter, staging: staging() }),
+    state: () =>
+      describeMachine(machine, { startedAt, version, use, resetter, staging: staging(), addresses: addresses() }),
     receipts: async (since, askedBy) => {
       // Whoever asks for what comes after a receipt has that one.
       await heardOf(since, machine.nameOf(askedBy))
@@ -73,9 +76,16 @@ function defaultReset(machine: Machine): string {
 
 async function describeMachine(
   machine: Machine,
-  live: { startedAt: string; use: UseWatch; resetter: Resetter; staging: StagingStatus | undefined },
+  live: {
+    startedAt: string
+    version: string | undefined
+    use: UseWatch
+    resetter: Resetter
+    staging: StagingStatus | undefined
+    addresses: readonly string[]
+  },
 ): Promise<MachineState> {
-  const { startedAt, use, resetter, staging } = live
+  const { startedAt, version, use, resetter, staging, addresses } = live
   const { config, state, trust } = machine
   const disk = await readDiskState(state)
   return {
@@ -91,5 +101,11 @@ async function describeMachine(
     inUse: use.inUse,
     reset: resetter.state,
     lastReceipt: (await new ReceiptArchive(state).last(config.id))?.number ?? null,
+    addresses: addresses.slice(0, MAX_ADDRESSES_PER_PEER),
+    ...(version === undefined ? {} : { version }),
+    ...(config.disk === undefined ? {} : { device: config.disk }),
+    ...(staging === undefined
+      ? {}
+      : { staging: { release: staging.release, wanted: staging.wanted, staged: staging.staged } }),
   }
 }

@@ -5,7 +5,7 @@
  * asked-methods — the control methods by which an `Operator` in another process uses the node of this one; operator-methods — these,
  * and the gathering of receipts, of a command that keeps running;
  * answer-operators — the other side: what a machine answers when it is asked, and that it resets itself.
- * holders tells who holds which blocks. list-receipts is `mesh receipts`.
+ * holders tells who holds which blocks. list-receipts is `mesh receipts`, look-at-lab is `mesh lab`.
  */
 
 import { MAX_MEMBERS } from '../../../protocol/constants.ts'

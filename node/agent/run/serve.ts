@@ -26,7 +26,10 @@ import { Master, masterMethods } from './master.ts'
 import { publishMethods } from './publish-here.ts'
 
 /** What {@link serve} takes of a command's options. */
-type ServeOptions = Pick<AgentOptions, 'listen' | 'mdns' | 'serving' | 'reset' | 'fromFile' | 'signal' | 'report'>
+type ServeOptions = Pick<
+  AgentOptions,
+  'listen' | 'mdns' | 'serving' | 'reset' | 'fromFile' | 'version' | 'signal' | 'report'
+>
 
 /** Finds out, or makes, what is offered, while others are answered already. */
 type Prepare = (node: MeshNode, report: (event: AgentEvent) => void) => Promise<Offer | undefined>
@@ -38,7 +41,7 @@ type Prepare = (node: MeshNode, report: (event: AgentEvent) => void) => Promise<
  */
 export async function serve(machine: Machine, prepare: Prepare, options: ServeOptions): Promise<void> {
   await using stack = new AsyncDisposableStack()
-  const { listen, mdns, signal } = options
+  const { listen, mdns, version, signal } = options
   const report = machine.telling(options.report)
   const serving = await rememberServing(machine, options)
   const reset = await rememberReset(machine, options)
@@ -58,7 +61,10 @@ export async function serve(machine: Machine, prepare: Prepare, options: ServeOp
   const [held, staging] = [() => disks.held, () => stager.status()]
   const ready = Promise.withResolvers<void>()
   await open(machine, node, stack, [
-    answerOperators({ machine, use, reset, staging, heardOf, report }, stack),
+    answerOperators(
+      { machine, use, reset, version, addresses: () => node.addresses(), staging, heardOf, report },
+      stack,
+    ),
     operatorMethods({ machine, node, held, report }, stack),
     masterMethods(master, { machine, node, held }),
     publishMethods({ machine, node, disks, ready: ready.promise, report, signal }),

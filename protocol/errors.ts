@@ -180,6 +180,10 @@ const FAULTS = {
   TOKEN_INVALID: { exit: EXIT.trust, advice: 'Copy the whole token as `mesh invite` printed it.' },
   TOKEN_EXPIRED: { exit: EXIT.trust, advice: 'Ask for a new one: `mesh invite` on the master.' },
   TOKEN_USED_UP: { exit: EXIT.trust, advice: 'Ask for a new one: `mesh invite --uses N` on the master.' },
+  TOKEN_REVOKED: {
+    exit: EXIT.trust,
+    advice: 'The master has taken this invitation back; ask for a new one: `mesh invite` on the master.',
+  },
   TOKEN_OTHER_SITE: { exit: EXIT.trust, advice: 'The token is of another site; ask the master of this site for one.' },
   TOKEN_UNKNOWN: { exit: EXIT.trust, advice: 'The master does not know this invitation; ask for a new one.' },
   NAME_TAKEN: { exit: EXIT.trust, advice: 'Give this machine another name with --name.' },
@@ -201,6 +205,15 @@ const FAULTS = {
     exit: EXIT.trust,
     advice: 'A peer offers older metadata than this machine trusts; look at that machine.',
   },
+  PASSPHRASE_WRONG: {
+    exit: EXIT.trust,
+    advice: 'Type it as it was chosen; capitals and spaces count. Without it the file cannot be opened.',
+  },
+  PASSPHRASE_WEAK: {
+    exit: EXIT.usage,
+    advice: 'Choose a longer one, such as five words that have nothing to do with each other.',
+  },
+  SEALED_DAMAGED: { exit: EXIT.trust, advice: 'Take another copy of that file.' },
   METADATA_FORKED: {
     exit: EXIT.trust,
     advice:
@@ -234,7 +247,7 @@ const FAULTS = {
   MEMBER_REMOVED: {
     exit: EXIT.removed,
     advice:
-      'If it is to be a member again, run `mesh invite` on the master, and `mesh join` with the new token on this machine.',
+      'Its key never comes in again. If the machine is to be a member, run `mesh invite` on the master, and `mesh join TOKEN --new-identity` on this machine.',
   },
 
   SITE_KEY_MISSING: {

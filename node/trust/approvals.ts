@@ -87,19 +87,14 @@ export class ApprovalBook {
   }
 
   /**
-   * What was decided about a machine: about its key, else about one of its network cards, else about all. `removedAt`: when its key was
-   * removed from the site, Unix ms; what was decided before does not let it in again.
+   * What was decided about a machine: about its key, else about one of its network cards, else about all.
    */
-  find(
-    id: string,
-    mac: readonly string[],
-    removedAt = Number.NEGATIVE_INFINITY,
-  ): { readonly key: ApprovalKey; readonly approval: Approval } | undefined {
+  find(id: string, mac: readonly string[]): { readonly key: ApprovalKey; readonly approval: Approval } | undefined {
     const now = this.#now()
     const keys: readonly ApprovalKey[] = [`id:${id}`, ...mac.map((one) => `mac:${one}` as const), 'all']
     for (const key of keys) {
       const approval = this.#approvals.get(key)
-      if (approval !== undefined && approval.expiresAt > now && approval.at > removedAt) return { key, approval }
+      if (approval !== undefined && approval.expiresAt > now) return { key, approval }
     }
     return undefined
   }

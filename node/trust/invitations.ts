@@ -19,6 +19,8 @@ export interface Invitation {
   readonly uses: number
   /** Peer ids that redeemed it. */
   readonly redeemedBy: readonly string[]
+  /** When it was taken back; Unix ms. */
+  readonly revokedAt?: number
   /**
    * What a machine becomes that joins by it. Invitations of an earlier version lack it: they make a machine of the
    * master's site.
@@ -34,15 +36,26 @@ export const INVITATION: DocumentShape<Invitation> = {
     issuedAt: optional(natural()),
     uses: natural(),
     redeemedBy: list(text(MAX_TEXT_BYTES), Number.MAX_SAFE_INTEGER),
+    revokedAt: optional(natural()),
     place: optional(object({ role: literal('operator', 'machine'), site: isPlaceName, group: isPlaceName })),
   }),
   fault: 'STATE_CORRUPT',
 }
 
+/** Whether an invitation can still be used, and else why not. */
+type InvitationState = 'open' | 'used up' | 'expired' | 'revoked'
+
+/** An invitation with its id, the SHA-256 of its secret in hexadecimal. The id lets nobody in. */
+interface KnownInvitation {
+  readonly id: string
+  readonly invitation: Invitation
+  readonly state: InvitationState
+}
+
 /** Keeps invitations: the state database, by the SHA-256 of the secret in hexadecimal. */
 export interface InvitationShelf {
   get(key: string): Promise<Invitation | undefined>
-  put(key: string, value: Invitation): Promise<void>
+  putDurable(key: string, value: Invitation): Promise<void>
   del(key: string): Promise<void>
   iterator(): AsyncIterable<[string, Invitation]>
 }
@@ -88,28 +101,45 @@ export class InvitationBook {
     const issuedAt = this.#now()
     const expiresAt = issuedAt + options.ttlMs
     const place = options.place === undefined ? {} : { place: options.place }
-    await this.#shelf.put(keyOf(secret), { expiresAt, issuedAt, uses: options.uses, redeemedBy: [], ...place })
+    await this.#shelf.putDurable(keyOf(secret), { expiresAt, issuedAt, uses: options.uses, redeemedBy: [], ...place })
     return { secret, issuedAt, expiresAt }
   }
 
   /**
-   * Whether `peerId` may use the invitation, or has used it; uses up nothing. `removedAt`: when the peer was removed from the site, Unix
-   * ms; invitations from before then do not let it in again. Returns what the invitation makes of the peer, if it says so.
-   * Errors: TOKEN_UNKNOWN, TOKEN_EXPIRED, TOKEN_USED_UP, MEMBER_REMOVED.
+   * Whether `peerId` may use the invitation, or has used it; uses up nothing. Returns what the invitation makes of the peer, if it
+   * says so. Errors: TOKEN_UNKNOWN, TOKEN_REVOKED, TOKEN_EXPIRED, TOKEN_USED_UP.
    */
-  async check(secret: Uint8Array, peerId: string, removedAt?: number): Promise<Place | undefined> {
-    const { place, issuedAt = 0 } = await this.#usable(secret, peerId)
-    if (removedAt === undefined || issuedAt > removedAt) return place
-    const when = formatTime(removedAt)
-    throw new MeshError('MEMBER_REMOVED', `this machine was removed from the site at ${when}, and the token is older`)
+  async check(secret: Uint8Array, peerId: string): Promise<Place | undefined> {
+    return (await this.#usable(secret, peerId)).place
+  }
+
+  /** All invitations that are remembered, the newest first, each with its id. */
+  async all(): Promise<KnownInvitation[]> {
+    const all: KnownInvitation[] = []
+    for await (const [id, invitation] of this.#shelf.iterator())
+      all.push({ id, invitation, state: stateOf(invitation, this.#now()) })
+    return all.sort((a, b) => (b.invitation.issuedAt ?? 0) - (a.invitation.issuedAt ?? 0) || (a.id < b.id ? -1 : 1))
+  }
+
+  /** Takes an invitation back, durably: nobody becomes a member by it any more. Whoever has joined stays. */
+  revoke(id: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const invitation = await this.#shelf.get(id)
+      if (invitation === undefined || invitation.revokedAt !== undefined) return
+      await this.#shelf.putDurable(id, { ...invitation, revokedAt: this.#now() })
+    })
   }
 
   /**
    * Uses up one use for `peerId`. A peer that asks again, because its reply was lost, does not use up another. Returns
-   * what the invitation makes of the peer, if it says so. Errors: TOKEN_UNKNOWN, TOKEN_EXPIRED, TOKEN_USED_UP.
+   * what the invitation makes of the peer, if it says so. Errors: as {@link check}.
    */
   redeem(secret: Uint8Array, peerId: string): Promise<Place | undefined> {
-    const turn = this.#last.then(() => this.#redeem(secret, peerId))
+    return this.#inTurn(() => this.#redeem(secret, peerId))
+  }
+
+  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(run)
     this.#last = turn.catch(() => undefined)
     return turn
   }
@@ -117,13 +147,15 @@ export class InvitationBook {
   async #redeem(secret: Uint8Array, peerId: string): Promise<Place | undefined> {
     const invitation = await this.#usable(secret, peerId)
     if (invitation.redeemedBy.includes(peerId)) return invitation.place
-    await this.#shelf.put(keyOf(secret), { ...invitation, redeemedBy: [...invitation.redeemedBy, peerId] })
+    await this.#shelf.putDurable(keyOf(secret), { ...invitation, redeemedBy: [...invitation.redeemedBy, peerId] })
     return invitation.place
   }
 
   async #usable(secret: Uint8Array, peerId: string): Promise<Invitation> {
     const invitation = await this.#shelf.get(keyOf(secret))
     if (invitation === undefined) throw new MeshError('TOKEN_UNKNOWN', 'the master knows no such invitation')
+    if (invitation.revokedAt !== undefined)
+      throw new MeshError('TOKEN_REVOKED', `the invitation was taken back at ${formatTime(invitation.revokedAt)}`)
     if (invitation.expiresAt <= this.#now()) {
       throw new MeshError('TOKEN_EXPIRED', `the invitation expired at ${formatTime(invitation.expiresAt)}`)
     }
@@ -132,6 +164,12 @@ export class InvitationBook {
       throw new MeshError('TOKEN_USED_UP', `the invitation was for ${uses} machines, which have joined`)
     return invitation
   }
+}
+
+function stateOf({ revokedAt, expiresAt, redeemedBy, uses }: Invitation, now: number): InvitationState {
+  if (revokedAt !== undefined) return 'revoked'
+  if (expiresAt <= now) return 'expired'
+  return redeemedBy.length >= uses ? 'used up' : 'open'
 }
 
 function keyOf(secret: Uint8Array): string {

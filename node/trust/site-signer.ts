@@ -7,6 +7,8 @@ import { type DiskLayout, encodeLayout } from '../../protocol/disk-layout.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { decodeManifest, encodeManifest, type Manifest } from '../../protocol/manifest.ts'
 import { findName, sameName } from '../../protocol/names.ts'
+import { FORK_STEP } from './limits.ts'
+import { type MasterTerm, newTerm, readTerm, writeTerm } from './master-term.ts'
 import { decodeMembers, encodeMembers, type Member } from './members.ts'
 import { addTarget, base, LIFE_MS, writeRole } from './sign-role.ts'
 import { keysOf, type SiteKey, SiteKeys, type SiteRole } from './site-keys.ts'
@@ -20,6 +22,7 @@ import {
   manifestTarget,
   removeUnnamedTargets,
   type SignedRoles,
+  TERM_FIELD,
 } from './trusted-view.ts'
 
 /** The roles that sign targets. */
@@ -31,8 +34,6 @@ const ONLINE_ROLES = [MEMBERS_ROLE, 'snapshot', 'timestamp'] as const
 type SignedField = Targets['unrecognizedFields'][string]
 
 const DAY_MS = 24 * 3600 * 1000
-/** Versions that a master skips when another one has signed with its keys: more than the other one can have signed meanwhile. */
-const FORK_STEP = 1000
 
 /** What a {@link SiteSigner} works with. */
 interface SignerOptions {
@@ -78,6 +79,25 @@ export class SiteSigner {
     throw new MeshError('STATE_NOT_MASTER', `this machine cannot sign for the site: ${why}`)
   }
 
+  /**
+   * Why this master does not sign now: another one signs for the site, or this one was put back from a backup and has not begun yet;
+   * METADATA_FORKED. Undefined if it signs.
+   */
+  async superseded(): Promise<MeshError | undefined> {
+    return whyNot(await readTerm(this.#keysDir), await this.#trust.roles())
+  }
+
+  /**
+   * Begins the term of a master that was put back from a backup: all that is signed here is signed anew, with versions far above those
+   * in force. Returns whether there was one to begin. Errors: DISK_FULL, STATE_UNWRITABLE.
+   */
+  async claim(): Promise<boolean> {
+    const { claims } = await readTerm(this.#keysDir)
+    if (!claims) return false
+    const { trust, keysDir, now } = { trust: this.#trust, keysDir: this.#keysDir, now: this.#now }
+    return new SiteSigner({ trust, keysDir, now, over: true }).#change(async () => [])
+  }
+
   /** Errors: SITE_KEY_MISSING if a role cannot be signed by the keys that are here. */
   async assertSigns(role: SiteRole): Promise<void> {
     const keys = await SiteKeys.load(this.#keysDir, this.#given)
@@ -103,13 +123,15 @@ export class SiteSigner {
   /**
    * Adds a member, or replaces the member with the same id. A member that is in the list exactly like this changes
    * nothing. `replaces`: id of the member that this machine was before it lost its key; that key is listed as removed, in the same
-   * change. Errors: NAME_TAKEN, SITE_FULL, DISK_FULL, STATE_UNWRITABLE.
+   * change. A key that is listed as removed does not come in again. Errors: MEMBER_REMOVED, NAME_TAKEN, SITE_FULL, DISK_FULL, STATE_UNWRITABLE.
    */
   async addMember(member: Member, { replaces }: { readonly replaces?: string | undefined } = {}): Promise<void> {
     await this.#change(async (scratch, roles) => {
       const view = this.#trust.view()
       const { members } = view
       if (members.some((old) => isDeepStrictEqual({ ...old, added: '' }, { ...member, added: '' }))) return undefined
+      if (view.removed.some(({ id }) => id === member.id))
+        throw new MeshError('MEMBER_REMOVED', `the key of ${member.name} was removed from the site`)
       const before = members.find(({ id }) => id === replaces && id !== member.id)
       const others = members.filter((other) => other.id !== member.id && other !== before)
       const namesake = others.find(({ name }) => sameName(name, member.name))
@@ -118,8 +140,7 @@ export class SiteSigner {
       if (others.length >= MAX_MEMBERS) throw new MeshError('SITE_FULL', `the site has ${MAX_MEMBERS} members`)
       const at = new Date(this.#now()).toISOString()
       const gone = before === undefined ? [] : [{ id: before.id, name: before.name, at }]
-      const removed = view.removed.filter(({ id }) => id !== member.id)
-      const bytes = encodeMembers([...others, member], [...removed, ...gone])
+      const bytes = encodeMembers([...others, member], [...view.removed, ...gone])
       decodeMembers(bytes)
       if (bytes.byteLength > MAX_METADATA_FILE_BYTES)
         throw new MeshError('SITE_FULL', `the list of ${others.length} members has no room for another one`)
@@ -171,12 +192,15 @@ export class SiteSigner {
    * Changes roles in the next generation. `edit` returns the changed roles, if any. Snapshot and timestamp follow every
    * change.
    */
-  #change(edit: (scratch: string, roles: SignedRoles) => Promise<readonly SiteRole[] | undefined>): Promise<boolean> {
-    return this.#trust.change(async (scratch) => {
+  async #change(
+    edit: (scratch: string, roles: SignedRoles) => Promise<readonly SiteRole[] | undefined>,
+  ): Promise<boolean> {
+    const made = await this.#trust.change(async (scratch) => {
       const keys = await SiteKeys.load(this.#keysDir, this.#given)
       const roles = await loadRoles(scratch)
       const changed = await edit(scratch, roles)
       if (changed === undefined) return undefined
+      const term = await this.#term(roles)
       const { meta } = roles.snapshot.signed
       for (const role of TARGETS_ROLES.filter((one) => changed.includes(one) || this.#follows(one, roles, keys)))
         meta[`${role}.json`] = await this.#signTargets(scratch, role, roles, keys)
@@ -189,13 +213,32 @@ export class SiteSigner {
       const timestamp = new Timestamp({
         ...this.#next('timestamp', roles),
         snapshotMeta,
-        unrecognizedFields: roles.timestamp.signed.unrecognizedFields,
+        unrecognizedFields: {
+          ...roles.timestamp.signed.unrecognizedFields,
+          ...(term === undefined ? {} : { [TERM_FIELD]: term }),
+        },
       })
       await writeRole(scratch, 'timestamp', timestamp, signersOf('timestamp', roles, keys))
       await removeUnnamedTargets(scratch, roles)
       // The generation is proven, as every machine will prove it, before it is in force.
       return loadView(scratch)
     })
+    const term = await readTerm(this.#keysDir)
+    if (made && term.claims) await writeTerm(this.#keysDir, { ...term, claims: false })
+    return made
+  }
+
+  /** The term to sign in. Whoever signs over another one begins a new term, which is durable before anything is signed in it. */
+  async #term(roles: SignedRoles): Promise<string | undefined> {
+    const own = await readTerm(this.#keysDir)
+    const why = whyNot(own, roles)
+    if (!this.#over) {
+      if (why !== undefined) throw why
+      return own.term
+    }
+    const next = own.claims ? own : newTerm()
+    await writeTerm(this.#keysDir, next)
+    return next.term
   }
 
   /** Whether a role is signed anew with every change: what was signed by a clock that was ahead would be valid for too long. */
@@ -219,6 +262,14 @@ export class SiteSigner {
   #next(role: SiteRole, roles: SignedRoles): ReturnType<typeof base> {
     return base(role, roles[role].signed.version + (this.#over ? FORK_STEP : 1), this.#now())
   }
+}
+
+function whyNot({ term, claims }: MasterTerm, { timestamp }: SignedRoles): MeshError | undefined {
+  if (timestamp.signed.unrecognizedFields[TERM_FIELD] === term) return undefined
+  const text = claims
+    ? 'this master was put back from a backup, and has not heard from any machine of the site what was signed since; start some of them'
+    : 'another master, which was put back from a backup of this one, signs for the site'
+  return new MeshError('METADATA_FORKED', text)
 }
 
 function signersOf(role: SiteRole, roles: SignedRoles, keys: SiteKeys): SiteKey[] {

@@ -31,6 +31,9 @@ export const MEMBERS_TARGET = 'members.json'
  */
 export const LAYOUT_FIELD = 'layout'
 
+/** Key of the timestamp role that says in whose term it was signed: which master, of those that were made from one copy. */
+export const TERM_FIELD = 'term'
+
 /** Target path of a release's manifest. */
 export function manifestTarget(image: string, release: number): string {
   return `images/${image}/${release}.json`

@@ -112,11 +112,13 @@ describe('a machine without a token', () => {
     expect(await lab.ok('pc1-again', ['restore'])).toMatchObject({ verified: true })
     const old = await lab.run('pc1', ['up'])
     expect([old.result?.code, old.code], old.stderr).toEqual(['MEMBER_REMOVED', EXIT.removed])
-    // What was approved before it was removed does not let it in again.
+    // Its key never comes in again, whatever is approved.
     await lab.stop('pc1')
     await rm(lab.path('pc1.img'))
-    const asks = await enrol('pc1', '--wait', '1s')
-    expect(await ended(asks, EXIT.unavailable)).toMatchObject({ code: 'NOT_APPROVED' })
+    const asks = await enrol('pc1', '--wait', '20s')
+    expect(await ended(asks, EXIT.removed)).toMatchObject({ code: 'MEMBER_REMOVED' })
+    const anew = await enrol('pc1', '--wait', '1s', '--new-identity')
+    expect(await ended(anew, EXIT.unavailable)).toMatchObject({ code: 'NOT_APPROVED' })
   })
 
   it('is refused, with a code that says so, until somebody takes that back', async () => {

@@ -58,7 +58,7 @@ describe('becoming a member, and being one no longer', () => {
     expect(await members()).toEqual(['pc1b'])
   })
 
-  it('tells a machine that it was removed, also one that was off then, and no old token lets it in again', async () => {
+  it('tells a machine that it was removed, also one that was off then, and nothing lets its key in again', async () => {
     const token = await lab.invite('master', 5)
     for (const machine of ['pc3', 'pc4', 'pc5']) await joinMachine(lab, machine, image, token)
     for (const machine of ['pc3', 'pc5']) await lab.ok(machine, ['restore'])
@@ -87,10 +87,34 @@ describe('becoming a member, and being one no longer', () => {
     for (const machine of ['pc3', 'pc4'])
       await fails(machine, ['join', token, '--name', machine], 'MEMBER_REMOVED', EXIT.removed)
     expect(await members()).not.toContain('pc3')
-    await lab.ok('pc3', ['join', await lab.invite('master', 1), '--name', 'pc3'])
+    const fresh = await lab.invite('master', 1)
+    await fails('pc3', ['join', fresh, '--name', 'pc3'], 'MEMBER_REMOVED', EXIT.removed)
+    // The key that was refused has used up nothing.
+    const { id: old } = await machineFile('pc3')
+    expect((await lab.ok('pc3', ['join', fresh, '--name', 'pc3', '--new-identity'])).id).not.toBe(old)
     expect((await lab.ok('pc3', ['status'])).removed).toBeUndefined()
     await dirty(lab.path('pc3.img'), [3, 5], random)
     expect(await lab.ok('pc3', ['restore'])).toMatchObject({ verified: true })
+  })
+
+  it('lists invitations, and lets nobody in by one that was taken back', async () => {
+    const [used, open] = [await lab.invite('master', 1), await lab.invite('master', 3)]
+    await joinMachine(lab, 'pc8', image, used)
+    const list = async (): Promise<MeshEvent[]> =>
+      (await lab.ok('master', ['invite', '--list'])).invitations as unknown as MeshEvent[]
+    const one = (await list()).find(({ uses, state }) => uses === 3 && state === 'open')
+    expect(await list()).toContainEqual(expect.objectContaining({ state: 'used up', usedBy: ['pc8'] }))
+    const id = String(one?.id)
+    expect(await lab.ok('master', ['invite', '--revoke', id.slice(0, 12), '--dry-run'])).toMatchObject({ dryRun: true })
+    expect((await list()).find((it) => it.id === id)).toMatchObject({ state: 'open' })
+    expect(await lab.ok('master', ['invite', '--revoke', id.slice(0, 12)])).toMatchObject({ invitations: [{ id }] })
+    await writeFile(lab.path('pc9.img'), new Uint8Array(image.byteLength))
+    const join = ['join', open, '--name', 'pc9', '--disk', lab.path('pc9.img')]
+    await fails('pc9', join, 'TOKEN_REVOKED', EXIT.trust)
+    await fails('master', ['invite', '--revoke', id.slice(0, 12)], 'TOKEN_UNKNOWN', EXIT.trust)
+    await lab.ok('master', ['invite', '--revoke', 'all'])
+    expect((await list()).filter(({ state }) => state === 'open')).toEqual([])
+    await lab.ok('pc9', ['join', await lab.invite('master', 1), ...join.slice(2)])
   })
 
   it('names two machines that run with one key, on both and on the master, and gives the copy a key of its own', async () => {

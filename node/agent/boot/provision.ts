@@ -26,7 +26,7 @@ interface ProvisionOptions extends AgentOptions {
 export async function provision(options: ProvisionOptions): Promise<Enrolled> {
   const { disk, stateDir, laying } = options
   const { path } = disk.disk
-  const enrolled = await enrol({ ...options, disk: path, toLayOut: disk, force: false })
+  const enrolled = await enrol({ ...options, disk: path, toLayOut: disk, force: false, newIdentity: false })
   await laying()
   await layOutDisk(path, disk.plan, stateDir)
   await rm(stateDir, { recursive: true, force: true })

@@ -7,6 +7,7 @@ import type { SigningKey } from '../../../protocol/signed-document.ts'
 import type { Approval, ApprovalBook, ApprovalKey } from '../../trust/approvals.ts'
 import { proveMaster } from '../../trust/master-proof.ts'
 import { isMacAddress, type Member, type Place } from '../../trust/members.ts'
+import type { RemovalBook } from '../../trust/removals.ts'
 import type { SiteSigner } from '../../trust/site-signer.ts'
 import type { TrustStore } from '../../trust/trust-store.ts'
 import { APPROVAL_MS, ENROL_AGAIN_MS, ENROL_LATER_MS } from './limits.ts'
@@ -17,6 +18,8 @@ interface AdmissionOptions {
   readonly trust: TrustStore
   readonly signer: SiteSigner
   readonly approvals: ApprovalBook
+  /** Keys that never come in again. */
+  readonly removals: Pick<RemovalBook, 'refuse'>
   /** Peer id of the master. */
   readonly master: string
   /** The key of the site that vouches for the master: the one of its timestamps. */
@@ -65,7 +68,7 @@ export class Admission {
     this.#room = new WaitingRoom({ now: this.#now })
   }
 
-  /** Answers one request of a peer at an IP address. Errors: TOKEN_OTHER_SITE, those of `mayEnrol`, and of signing. */
+  /** Answers one request of a peer at an IP address. Errors: TOKEN_OTHER_SITE, MEMBER_REMOVED, those of `mayEnrol`, and of signing. */
   async answer(id: string, request: EnrolRequest, address: string): Promise<EnrolReply> {
     const { trust, master, voucher, site } = this.#options
     if (!sameBytes(request.siteId, trust.siteId))
@@ -77,6 +80,7 @@ export class Admission {
     }
     if (!isMachineName(facts.name) || facts.mac.length === 0 || !facts.mac.every(isMacAddress))
       throw new MeshError('PROTOCOL_VIOLATION', `${id} tells neither a name nor network cards`)
+    this.#options.removals.refuse(id)
     this.#options.mayEnrol()
     return this.#decide(id, facts, request.enrol === true, address)
   }
@@ -84,7 +88,7 @@ export class Admission {
   /** Who waits, the longest first. */
   candidates(): Candidate[] {
     return this.#room.all().map((waiting) => {
-      const found = this.#found(waiting.id, waiting.facts)
+      const found = this.#options.approvals.find(waiting.id, waiting.facts.mac)
       const decision = found === undefined ? 'waiting' : found.approval.decision === 'approve' ? 'approved' : 'refused'
       const terms = decision === 'approved' ? found!.approval : {}
       return { ...waiting, decision, weighed: this.weigh(waiting.id, waiting.facts, terms, found?.key) }
@@ -149,14 +153,9 @@ export class Admission {
     return undefined
   }
 
-  #found(id: string, { mac }: MachineFacts): ReturnType<ApprovalBook['find']> {
-    const removed = this.#options.trust.view().removed.find((one) => one.id === id)
-    return this.#options.approvals.find(id, mac, removed === undefined ? undefined : Date.parse(removed.at))
-  }
-
   async #decide(id: string, facts: MachineFacts, enrol: boolean, address: string): Promise<EnrolReply> {
     const type = 'enrol-reply'
-    const found = this.#found(id, facts)
+    const found = this.#options.approvals.find(id, facts.mac)
     const member = this.#options.trust.view().memberById(id)
     const wiped = found?.key === `id:${id}` && found.approval.wipe === true
     if (member !== undefined && (facts.holds === '' || wiped)) {

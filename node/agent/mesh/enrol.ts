@@ -6,7 +6,6 @@ import { isMachineName } from '../../../protocol/names.ts'
 import { contentOf } from '../../disk/blank-disk.ts'
 import { compareDisks } from '../../disk/compare-disks.ts'
 import { openDevice } from '../../disk/file-device.ts'
-import { loadOrCreateMachineKey } from '../../trust/machine-key.ts'
 import { Desk } from '../machine/desk.ts'
 import { readHardware, shortFact } from '../machine/hardware.ts'
 import { holdState } from '../machine/hold-state.ts'
@@ -14,6 +13,7 @@ import { macAddresses } from '../machine/mac-addresses.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { rememberedMachine } from '../machine/remembered-machine.ts'
 import { askAdmission } from './ask-admission.ts'
+import { keepOwnKey, loadOwnKey } from './own-key.ts'
 import { type DiskToLayOut, lookAtDisk, refuseOtherSite, settle } from './settle.ts'
 import { siteTag } from './start-host.ts'
 
@@ -43,6 +43,8 @@ interface EnrolOptions extends AgentOptions {
   /** Needed only if the site publishes several images. */
   readonly image?: string
   readonly force: boolean
+  /** Ask with a new key, and leave the one that was here: it was removed from the site, or copied. */
+  readonly newIdentity: boolean
   /** The disk is a whole one, and is laid out afterwards. */
   readonly toLayOut?: DiskToLayOut
   /** How long to wait to be approved, in milliseconds; default: for ever. */
@@ -69,7 +71,7 @@ export async function enrol(options: EnrolOptions): Promise<Enrolled> {
   const desk = await Desk.open({ state, command, report })
   try {
     await refuseOtherSite(state, { siteId, by: 'the site that was named' })
-    const key = await loadOrCreateMachineKey(state.path('identity.pem'))
+    const key = await loadOwnKey(state, options)
     const { MeshHost } = await import('../../net/host.ts')
     const mdns = options.mdns === false ? {} : { mdnsTag: siteTag(siteId) }
     const warn = (text: string): void => report({ type: 'warning', text })
@@ -85,6 +87,7 @@ export async function enrol(options: EnrolOptions): Promise<Enrolled> {
       const place = { disk: target.disk, device: whole, diskIdentity: target.identity }
       const having = { ...place, manifest, master: found, listenBefore: before?.listen }
       await settle(state, { site, siteId, name, id: key.id, role }, having, options)
+      await keepOwnKey(state, options)
       const { image = '', release = 0 } = manifest ?? {}
       return { event: 'enrolled', site, group, name, id: key.id, image, release, mayWipe }
     } finally {

@@ -9,6 +9,7 @@ import { sameName } from '../../../protocol/names.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { InvitationBook } from '../../trust/invitations.ts'
 import { isMacAddress } from '../../trust/members.ts'
+import type { RemovalBook } from '../../trust/removals.ts'
 import type { SiteSigner } from '../../trust/site-signer.ts'
 import type { TrustStore } from '../../trust/trust-store.ts'
 import type { Admission } from './admission.ts'
@@ -24,6 +25,7 @@ export class Enrolment {
   readonly #trust: TrustStore
   readonly #signer: SiteSigner
   readonly #invitations: InvitationBook
+  readonly #removals: Pick<RemovalBook, 'refuse'>
   readonly #site: string
   readonly #mayEnrol: () => void
   readonly #now: () => number
@@ -39,6 +41,7 @@ export class Enrolment {
     trust: TrustStore
     signer: SiteSigner
     invitations: InvitationBook
+    removals: Pick<RemovalBook, 'refuse'>
     site: string
     /** Throws why nobody is enrolled now, if that is so. */
     mayEnrol?: () => void
@@ -50,6 +53,7 @@ export class Enrolment {
     this.#trust = options.trust
     this.#signer = options.signer
     this.#invitations = options.invitations
+    this.#removals = options.removals
     this.#site = options.site
     this.#mayEnrol = options.mayEnrol ?? (() => undefined)
     this.#now = options.now ?? Date.now
@@ -108,9 +112,8 @@ export class Enrolment {
       throw new MeshError('NAME_TAKEN', `a machine named ${namesake.name} is already a member of ${this.#site}`)
     }
     if (!request.mac.every(isMacAddress)) throw new MeshError('PROTOCOL_VIOLATION', `${id} told of no network cards`)
-    const removed = this.#trust.view().removed.find((one) => one.id === id)
-    const removedAt = removed === undefined ? undefined : Date.parse(removed.at)
-    const place = await this.#invitations.check(request.secret, id, removedAt)
+    const place = await this.#invitations.check(request.secret, id)
+    this.#removals.refuse(id)
     const { role, site, group } = place ?? { role: 'machine', site: this.#site, group: this.#site }
     if (request.check === true) {
       if (others.length >= MAX_MEMBERS) throw new MeshError('SITE_FULL', `the site has ${MAX_MEMBERS} members`)

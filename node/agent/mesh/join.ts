@@ -1,12 +1,10 @@
-import { rename } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { decodeJoinToken, type JoinToken } from '../../../protocol/join-token.ts'
 import { formatTime } from '../../../protocol/local-time.ts'
 import { isMachineName } from '../../../protocol/names.ts'
-import { fsyncDirectory } from '../../state/atomic-file.ts'
 import type { StateDirectory } from '../../state/state-directory.ts'
-import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
+import type { MachineKey } from '../../trust/machine-key.ts'
 import type { TrustStore } from '../../trust/trust-store.ts'
 import { Desk } from '../machine/desk.ts'
 import { holdState } from '../machine/hold-state.ts'
@@ -16,6 +14,7 @@ import type { AgentOptions } from '../machine/options.ts'
 import { rememberedMachine } from '../machine/remembered-machine.ts'
 import { requestEnrolment } from './enrolment.ts'
 import { withMetadataFrom } from './metadata-sync.ts'
+import { keepOwnKey, loadOwnKey } from './own-key.ts'
 import {
   choose,
   type Joiner,
@@ -71,32 +70,20 @@ export async function join(options: JoinOptions): Promise<Joined> {
   try {
     const { siteId } = token
     await refuseOtherSite(state, { siteId, by: 'the token' })
-    const keyFile = options.newIdentity ? NEW_KEY_FILE : KEY_FILE
-    const key = await loadOrCreateMachineKey(state.path(keyFile))
+    const key = await loadOwnKey(state, options)
     const joiner = { name, device: looked?.device, image: options.image, imageBefore: before?.image }
     const { site, trust } = await enrol(state, token, joiner, key)
     const role = roleOf(trust, key.id, site)
     const manifest = choose(trust.view(), { site, role }, joiner)
     const having = { disk, device: looked?.device, diskIdentity: looked?.identity, manifest, master: token }
     await settle(state, { site, siteId, name, id: key.id, role }, { ...having, listenBefore: before?.listen }, options)
-    await useKey(state, keyFile)
+    await keepOwnKey(state, options)
     const release = manifest === undefined ? {} : { image: manifest.image, release: manifest.release }
     return { event: 'joined', site, name, id: key.id, role, ...release }
   } finally {
     await desk.close()
     await state.close()
   }
-}
-
-const KEY_FILE = 'identity.pem'
-/** The key of `--new-identity` until the machine has joined with it; so a join that was cut short goes on with the same one. */
-const NEW_KEY_FILE = 'identity.new.pem'
-
-/** From now on the key that this machine joined with is its own. */
-async function useKey(state: StateDirectory, keyFile: string): Promise<void> {
-  if (keyFile === KEY_FILE) return
-  await rename(state.path(keyFile), state.path(KEY_FILE))
-  await fsyncDirectory(state.directory)
 }
 
 function noMachineName(name: string, isHostName: boolean): MeshError {

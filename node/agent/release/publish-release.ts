@@ -84,7 +84,8 @@ export async function publishRelease(
   { size, listen, said, report, signal, mayPublish }: PublishContext,
 ): Promise<PublishedRelease> {
   const begun = performance.now()
-  const { clocks, fork } = said
+  const keys = { keysDir: machine.state.path('keys'), trust: machine.trust }
+  const fork = said.fork ?? (await (await SiteSigner.open(keys)).superseded())
   if (fork !== undefined && !request.force) throw fork
   // Another machine has signed with the keys of this one: a release is signed in any case, which goes before what that one signed.
   const over = fork !== undefined
@@ -94,7 +95,7 @@ export async function publishRelease(
   const plan = planRelease(machine, { ...request, ...imageOf(request, last) }, size)
   const { image, before, blockSize } = plan
   mayPublish?.(image)
-  const signer = await SiteSigner.open({ keysDir: machine.state.path('keys'), trust: machine.trust, over })
+  const signer = await SiteSigner.open({ ...keys, over })
   await warnOfMissingKey(signer, report)
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
   const copyTo = request.copy ? await copyPath(machine.state, image) : undefined
@@ -104,7 +105,7 @@ export async function publishRelease(
   const unchanged = !over && before !== undefined && sameContent(before, content.tree, plan.preserve)
   if (!unchanged) {
     try {
-      await weighRelease({ machine, disk, plan, content, trees, clocks, force, report })
+      await weighRelease({ machine, disk, plan, content, trees, clocks: said.clocks, force, report })
       await sign(signer, plan, content, label)
     } catch (error) {
       await content.drop()

@@ -10,6 +10,7 @@ import { requireMaster } from '../machine/require-master.ts'
 import { lastReceipt } from '../receipts/own-receipts.ts'
 import { isLayoutSet } from '../release/publish-layout.ts'
 import { isApproved, isMachines, isRefused } from './admission-desk.ts'
+import { type Invitations, isInvitations, isRevoked, type Revoked } from './invitation-desk.ts'
 
 /** The status of a machine, whatever runs on its state directory. */
 export async function status(stateDir: string, configured?: ConfiguredMachine): Promise<Status> {
@@ -39,6 +40,18 @@ interface InviteOptions extends Partial<Place> {
 export async function invite(stateDir: string, options: InviteOptions): Promise<Invited> {
   await requireMaster(stateDir)
   return callControl(stateDir, 'invite', isInvited, options)
+}
+
+/** The invitations of this master. Errors: STATE_NOT_RUNNING, STATE_NOT_MASTER, STATE_BUSY. */
+export async function invitations(stateDir: string): Promise<Invitations> {
+  await requireMaster(stateDir)
+  return callControl(stateDir, 'invitations', isInvitations)
+}
+
+/** Takes back the invitation whose id begins so, or `all`. Errors: TOKEN_UNKNOWN, USAGE, and as {@link invitations}. */
+export async function revokeInvitation(stateDir: string, id: string, dryRun: boolean): Promise<Revoked> {
+  await requireMaster(stateDir)
+  return callControl(stateDir, 'revoke', isRevoked, { id, dryRun })
 }
 
 /** Takes a machine out of the site, at the running master. Errors: NOT_A_MEMBER, STATE_NOT_RUNNING, STATE_NOT_MASTER, STATE_BUSY. */

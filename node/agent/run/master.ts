@@ -1,4 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { toHex } from '../../../protocol/digest.ts'
+import { checkDocument } from '../../../protocol/document.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { encodeJoinToken } from '../../../protocol/join-token.ts'
 import { findName, isPlaceName } from '../../../protocol/names.ts'
@@ -6,6 +8,7 @@ import { APPROVAL, ApprovalBook } from '../../trust/approvals.ts'
 import { INVITATION, InvitationBook } from '../../trust/invitations.ts'
 import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
 import type { Member, Place } from '../../trust/members.ts'
+import { REMOVAL, RemovalBook } from '../../trust/removals.ts'
 import { SiteSigner } from '../../trust/site-signer.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
@@ -19,7 +22,8 @@ import { publishLayout } from '../release/publish-layout.ts'
 import { publishEarlier, rollbackRequest } from '../release/rollback.ts'
 import { type AdmissionDesk, approve, listMachines, refuse } from './admission-desk.ts'
 import type { Invited } from './ask-running.ts'
-import { RENEW_TICK_MS } from './limits.ts'
+import { describeInvitation, type Invitations, REVOKE, type Revoked } from './invitation-desk.ts'
+import { RENEW_TICK_MS, TERM_TICK_MS } from './limits.ts'
 
 type Params = Readonly<Record<string, unknown>>
 
@@ -28,6 +32,7 @@ interface Keys {
   readonly signer: SiteSigner
   readonly invitations: InvitationBook
   readonly approvals: ApprovalBook
+  readonly removals: RemovalBook
   readonly voucher: MachineKey
 }
 
@@ -36,8 +41,11 @@ export class Master {
   readonly #machine: Machine
   readonly #signer: SiteSigner
   readonly #invitations: InvitationBook
+  readonly #removals: RemovalBook
   readonly #report: (event: AgentEvent) => void
   #node: Pick<MeshNode, 'fork' | 'connectedMembers'> | undefined
+  /** That another master signs for the site since, or that this one has not begun; METADATA_FORKED. */
+  #superseded: MeshError | undefined
   /** Who asks to be enrolled without a token, and what was decided. */
   readonly admission: Admission
   readonly approvals: ApprovalBook
@@ -46,11 +54,12 @@ export class Master {
 
   private constructor(
     machine: Machine,
-    { signer, invitations, approvals, voucher }: Keys,
+    { signer, invitations, approvals, removals, voucher }: Keys,
     report: (event: AgentEvent) => void,
   ) {
     this.#machine = machine
     this.#signer = signer
+    this.#removals = removals
     this.#invitations = invitations
     this.approvals = approvals
     this.#report = report
@@ -58,7 +67,7 @@ export class Master {
     const joined = (member: { id: string; name: string }): void => report({ type: 'member', ...member })
     const mayEnrol = (): void => this.assertOnlyOne()
     const isConnected = (id: string): boolean => this.#node?.connectedMembers().some((one) => one.id === id) === true
-    const common = { trust, signer, site: config.site, mayEnrol, joined }
+    const common = { trust, signer, removals, site: config.site, mayEnrol, joined }
     this.admission = new Admission({ ...common, approvals, voucher, master: config.id, isConnected })
     const enrolment = new Enrolment({ ...common, invitations, admission: this.admission })
     this.enrolment = {
@@ -73,16 +82,40 @@ export class Master {
     const signer = await SiteSigner.open({ keysDir: state.path('keys'), trust })
     const invitations = await InvitationBook.load(state.shelf('invitations', INVITATION))
     const approvals = await ApprovalBook.load(state.shelf('approvals', APPROVAL))
+    const removals = await RemovalBook.load(state.shelf('removed', REMOVAL), trust)
     // The signer has found it to be one of the site's.
     const voucher = await loadOrCreateMachineKey(state.path('keys', 'timestamp.pem'))
-    return new Master(machine, { signer, invitations, approvals, voucher }, report)
+    const master = new Master(machine, { signer, invitations, approvals, removals, voucher }, report)
+    await master.#lookForOther()
+    return master
   }
 
   /** Renews the metadata, now and every RENEW_TICK_MS until the stack ends. */
   async renewNowAndThen(stack: AsyncDisposableStack): Promise<void> {
-    await this.#signer.renew()
+    stack.defer(this.#machine.trust.onChange(() => void this.#lookForOther()))
+    if (this.#superseded === undefined) await this.#signer.renew()
     const timer = setInterval(() => void this.#renew(), RENEW_TICK_MS)
     stack.adopt(timer, clearInterval)
+  }
+
+  /**
+   * Begins the term of a master that was put back from a backup, as soon as a machine of the site has told what was signed since, or at
+   * once if it is the only one. Ends when that is done, or the signal aborts.
+   */
+  async beginTerm(node: MeshNode, signal: AbortSignal): Promise<void> {
+    const others = this.#machine.trust.view().members.length - 1
+    while (this.#superseded !== undefined && !signal.aborted) {
+      const heard = node.clockOffsets(Date.now()).length
+      if (heard > 0 || others === 0) {
+        await node.metadataSettled()
+        if (node.fork === undefined && (await this.#signer.claim())) {
+          await this.#lookForOther()
+          this.#report({ type: 'note', text: 'this master signs for the site from now on' })
+          return
+        }
+      }
+      await sleep(TERM_TICK_MS, undefined, { signal }).catch(() => undefined)
+    }
   }
 
   /** From now on nothing is signed if that node hears that another machine signs with the keys of this one. */
@@ -92,13 +125,15 @@ export class Master {
 
   /** Errors: METADATA_FORKED if another machine signs for the site. */
   assertOnlyOne(): void {
-    if (this.#node?.fork !== undefined) throw this.#node.fork
+    const other = this.#node?.fork ?? this.#superseded
+    if (other !== undefined) throw other
   }
 
   /** Takes a machine out of the site. Errors: NOT_A_MEMBER, METADATA_FORKED. */
   async remove(name: string): Promise<{ event: 'removed'; name: string; id: string }> {
     this.assertOnlyOne()
     const { id, name: known } = await this.#signer.removeMember(name)
+    await this.#removals.note()
     return { event: 'removed', name: known, id }
   }
 
@@ -115,6 +150,27 @@ export class Master {
     const { image = this.#machine.config.image } = request
     const source = held.find(({ manifest }) => manifest.image === image)?.source
     return publishEarlier(request, { machine: this.#machine, signer: this.#signer, node, source })
+  }
+
+  /** The invitations that are remembered, and who has joined by them. */
+  async invitations(): Promise<Invitations> {
+    const { trust } = this.#machine
+    const all = await this.#invitations.all()
+    return { event: 'invitations', invitations: all.map((known) => describeInvitation(known, trust.view())) }
+  }
+
+  /** Takes invitations back: the open one whose id begins so, or all. Errors: TOKEN_UNKNOWN, USAGE. */
+  async revoke(params: Params): Promise<Revoked> {
+    const { id: prefix, dryRun } = checkDocument(REVOKE, params)
+    const { trust } = this.#machine
+    const open = (await this.#invitations.all()).filter(({ state }) => state === 'open')
+    const meant = prefix === 'all' ? open : open.filter(({ id }) => id.startsWith(prefix.toLowerCase()))
+    if (prefix !== 'all' && meant.length === 0)
+      throw new MeshError('TOKEN_UNKNOWN', `no invitation that can still be used begins with ${prefix}`)
+    if (prefix !== 'all' && meant.length > 1)
+      throw new MeshError('USAGE', `${meant.length} invitations begin with ${prefix}: give more of its digits`)
+    if (!dryRun) for (const { id } of meant) await this.#invitations.revoke(id)
+    return { event: 'revoked', dryRun, invitations: meant.map((known) => describeInvitation(known, trust.view())) }
   }
 
   /** Opens an invitation, and says by which token it is used. Errors: USAGE, METADATA_FORKED. */
@@ -138,8 +194,17 @@ export class Master {
     }
   }
 
+  /** Notices whether another master signs for the site since this one was put back, or this one was copied. */
+  async #lookForOther(): Promise<void> {
+    const before = this.#superseded
+    this.#superseded = await this.#signer.superseded().catch(() => before)
+    const { message, advice } = this.#superseded ?? {}
+    if (message !== undefined && message !== before?.message)
+      this.#report({ type: 'warning', text: `${message}. ${advice}` })
+  }
+
   async #renew(): Promise<void> {
-    if (this.#node?.fork !== undefined) return
+    if (this.#node?.fork !== undefined || this.#superseded !== undefined) return
     await this.#signer
       .renew()
       .catch((error: Error) => this.#report({ type: 'warning', text: `metadata not renewed: ${error.message}` }))
@@ -158,6 +223,8 @@ export function masterMethods(
   return {
     methods: {
       invite: async (params) => required().invite(node, params),
+      invitations: async () => required().invitations(),
+      revoke: async (params) => required().revoke(params),
       remove: async ({ name }) => required().remove(String(name)),
       rollback: async (params) => required().rollback(node, held(), params),
       layout: async (params) => required().layout(params),

@@ -73,6 +73,8 @@ export async function serve(machine: Machine, prepare: Prepare, options: ServeOp
   const offer = await prepare(node, report)
   stepBack(serving)
   await master?.renewNowAndThen(stack)
+  const begun = master?.beginTerm(node, signal)
+  begun?.catch((error: Error) => report({ type: 'warning', text: `nothing is signed here: ${error.message}` }))
   report({ type: 'listening', peerId: node.peerId, addresses: node.addresses() })
   const offered = await disks.openAll(offer)
   ready.resolve()

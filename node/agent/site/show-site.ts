@@ -1,6 +1,6 @@
 /**
  * The room `site`: the keys of the site.
- * show-site says who signs what, until when, and what is to be done about it.
+ * show-site says who signs what, until when, and what is to be done about it. backup writes a master into one sealed file, and makes one of it.
  */
 
 import { toHex } from '../../../protocol/digest.ts'

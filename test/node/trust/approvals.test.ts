@@ -47,17 +47,6 @@ describe('ApprovalBook', () => {
     expect(later.standing()).toEqual([])
   })
 
-  it('does not let a key in again that was removed since', async () => {
-    const book = await ApprovalBook.load(shelf(), { now: () => 100 })
-    await book.put([
-      ['id:a', yes(50)],
-      ['all', yes(90)],
-    ])
-    expect(book.find('a', [], 40)).toMatchObject({ key: 'id:a' })
-    expect(book.find('a', [], 50)).toMatchObject({ key: 'all' })
-    expect(book.find('a', [], 90)).toBeUndefined()
-  })
-
   it('forgets what is used up, and is bounded', async () => {
     const map = new Map<string, Approval>()
     const book = await ApprovalBook.load(shelf(map), { now: () => 1 })

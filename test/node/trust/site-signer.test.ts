@@ -114,11 +114,10 @@ describe('SiteSigner', () => {
     for (const name of ['pc1', 'master', 'nobody']) expect(await codeOf(signer.removeMember(name))).toBe('NOT_A_MEMBER')
     await signer.addMember({ ...MEMBER, id: 'new-key' })
     expect(trust.view().memberById('new-key')?.name).toBe('pc1')
-    // The list says who was removed, until that machine is a member again.
+    // A key that was removed is never a member again.
     expect(trust.view().removed).toMatchObject([{ id: 'id-1', name: 'pc1' }])
-    await signer.addMember({ ...MEMBER, name: 'pc9' })
-    expect(trust.view().removed).toEqual([])
-    expect((await TrustStore.open(dir('remove', 'trust'))).view().removed).toEqual([])
+    expect(await codeOf(signer.addMember({ ...MEMBER, name: 'pc9' }))).toBe('MEMBER_REMOVED')
+    expect((await TrustStore.open(dir('remove', 'trust'))).view().memberById('id-1')).toBeUndefined()
   })
 
   it('names the machines that were removed last, as long as there is room', async () => {

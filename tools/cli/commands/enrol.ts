@@ -14,6 +14,7 @@ interface Options {
   name?: string
   image?: string
   wait?: number
+  newIdentity: boolean
   force: boolean
 }
 
@@ -32,6 +33,7 @@ export function command(): Command {
     .option('--name <name>', 'name to propose (default: its host name, or one made of its network card)', parseMachine)
     .option('--image <name>', 'image it is to have, if the site has several', parseImage)
     .option('--wait <time>', 'how long to wait to be approved (default: for ever)', parseDuration)
+    .option('--new-identity', 'ask with a new key: the old one was removed from the site, or copied', false)
     .option('--force', 'accept a disk that is in use', false)
     .addHelpText('after', '\nExample:\n  mesh enrol --site-id 1271915f… --disk /dev/sda3')
     .action(action(run))

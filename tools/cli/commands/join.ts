@@ -21,7 +21,7 @@ export function command(): Command {
     )
     .option('--name <name>', 'name of this machine (default: its host name)', parseMachine)
     .option('--image <name>', 'image it is to have, if the site has several', parseImage)
-    .option('--new-identity', 'join with a new key: this state directory is a copy of another machine’s', false)
+    .option('--new-identity', 'join with a new key: the old one was removed from the site, or copied', false)
     .option('--force', 'accept a disk that is in use', false)
     .addHelpText('after', '\nExample:\n  mesh join mesh-… --disk /dev/sda3 --name pc07')
     .action(action(run))

@@ -69,7 +69,7 @@ function describe(status: Status): string {
 
 function describeRemoved({ at }: NonNullable<Status['removed']>): string {
   const when = at === undefined ? '' : `at ${formatTime(at)}, `
-  return `${when}this machine is no member any more; \`mesh join\` with a new token makes it one again`
+  return `${when}this machine is no member any more; \`mesh join TOKEN --new-identity\` makes it one again`
 }
 
 function describeRunning({ command, pid, since, peers }: Status): string {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { Admission, candidateOf } from '../../../../node/agent/mesh/admission.ts'
 import { type Approval, ApprovalBook, type ApprovalKey } from '../../../../node/trust/approvals.ts'
+import { type Removal, RemovalBook } from '../../../../node/trust/removals.ts'
 import type { MachineFacts } from '../../../../protocol/enrol-messages.ts'
 import { keyCode } from '../../../../protocol/key-code.ts'
 import { codeOf } from '../../../support/error-code.ts'
@@ -26,9 +27,21 @@ describe('Admission', () => {
         for (const [key, value] of puts) kept.set(key, value)
       },
     })
+    const removedShelf = new Map<string, Removal>()
+    const removals = await RemovalBook.load(
+      {
+        iterator: async function* () {
+          yield* removedShelf
+        },
+        changeDurable: async (puts) => {
+          for (const [key, value] of puts) removedShelf.set(key, value)
+        },
+      },
+      trust,
+    )
     const connected = new Set<string>()
     const admission = new Admission({
-      ...{ trust, signer, approvals, master: 'id-master', site: 'lab', mayEnrol: () => undefined },
+      ...{ trust, signer, approvals, removals, master: 'id-master', site: 'lab', mayEnrol: () => undefined },
       voucher: { seed: Buffer.alloc(32, 1), publicKey: Buffer.alloc(32, 1) },
       isConnected: (id) => connected.has(id),
       joined: () => undefined,
@@ -40,7 +53,7 @@ describe('Admission', () => {
       return approvals.put([[key, { decision: 'approve', at, expiresAt: at + 60_000, ...over }]])
     }
     const names = () => trust.view().members.map(({ name }) => name)
-    return { admission, trust, ask, approve, connected, kept, names }
+    return { admission, trust, ask, approve, connected, kept, names, removals, removedShelf }
   }
 
   it('enrols whom a key, a network card or everybody was approved for, and only when it is asked to', async () => {
@@ -73,7 +86,7 @@ describe('Admission', () => {
   })
 
   it('lets a machine come back under its name, by its card or its serial number, and takes its old key out', async () => {
-    const { ask, approve, names, trust, connected, admission } = await master()
+    const { ask, approve, names, trust, connected, removals, removedShelf } = await master()
     await approve('id:a')
     await ask('a', factsOf('pc1'))
     await approve('id:b')
@@ -100,11 +113,12 @@ describe('Admission', () => {
     await approve('id:c', { replaces: 'b' })
     expect(await ask('c', factsOf('new', OTHER_CARD))).toMatchObject({ state: 'enrolled', name: 'pc1' })
     expect(trust.view().removed.map(({ id }) => id)).toEqual(['a', 'b'])
-    // The keys that went out stay out, also by what was approved before.
-    expect(await ask('b', factsOf('pc9', { mac: ['02:00:5e:10:00:09'], serial: 'S9' }))).toMatchObject({
-      state: 'waiting',
-    })
-    expect(admission.candidates()).toMatchObject([{ id: 'b', decision: 'waiting' }])
+    // The keys that went out stay out, whatever is approved.
+    await approve('id:b')
+    const ninth = factsOf('pc9', { mac: ['02:00:5e:10:00:09'], serial: 'S9' })
+    expect(await codeOf(ask('b', ninth))).toBe('MEMBER_REMOVED')
+    await removals.note()
+    expect([...removedShelf.keys()]).toEqual(['a', 'b'])
   })
 
   it('takes two computers for two that share the network card of an adapter, and no name from another', async () => {

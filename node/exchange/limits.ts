@@ -10,6 +10,10 @@ export const BUSY_RETRY_MAX_MS = 1_000
 export const HAND_OVER_MS = 3_000
 /** How often a machine that stays for others looks whether they still need it. */
 export const HAND_OVER_TICK_MS = 50
+/** How long a peer that broke the rules is neither asked nor let in; each further time within LEDGER_MS twice as long. */
+export const BAN_MS = 10 * 60 * 1000
+/** What a peer did wrong is forgiven after this time, and no ban is longer. */
+export const LEDGER_MS = 24 * 3600 * 1000
 /** First pause before a broken session, or a peer that could not be dialled, is tried again; each next pause is twice as long. */
 export const RETRY_MIN_MS = 500
 /** Longest pause before a broken session, or a peer that could not be dialled, is tried again. */

@@ -39,14 +39,14 @@ export function helloOf(facts: LocalFacts): Hello {
 
 /**
  * Holds a peer to its first message being a hello, of the same site and with a version in common with this code. Errors:
- * PROTOCOL_VIOLATION.
+ * PROTOCOL_VIOLATION; FORMAT_NEWER if one of the two is of a version that the other does not know any more, or not yet.
  */
 export function checkHello(message: Message | undefined, peerId: string, local: LocalFacts): Hello {
   if (message?.type !== 'hello') throw new MeshError('PROTOCOL_VIOLATION', `${peerId} did not begin with hello`)
   if (message.versionMin > VERSION_MAX || message.versionMax < VERSION_MIN) {
     const theirs = `${message.versionMin} to ${message.versionMax}`
     throw new MeshError(
-      'PROTOCOL_VIOLATION',
+      'FORMAT_NEWER',
       `${peerId} speaks exchange versions ${theirs}, this machine ${VERSION_MIN} to ${VERSION_MAX}`,
     )
   }

@@ -3,7 +3,7 @@ import { REQUEST_DEADLINE_MS } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
 import type { Message } from '../../protocol/messages.ts'
-import { SEND_GATHER_BYTES, STREAM_BACKLOG_BYTES } from './limits.ts'
+import { SEND_GATHER_BYTES, SERVED_BACKLOG_BYTES, STREAM_BACKLOG_BYTES, UNTAKEN_MS } from './limits.ts'
 
 /** A stream of messages to one proven peer, with back-pressure both ways. */
 export interface FrameStream {
@@ -31,6 +31,10 @@ export class Libp2pFrameStream implements FrameStream {
   bytesSent = 0
   readonly #stream: Stream
   readonly #decoder = new FrameDecoder()
+  /** Received bytes that may wait for the reader. */
+  readonly #mostBacklog: number
+  /** Looks whether the peer takes what waits for it. */
+  #untakenTimer: NodeJS.Timeout | undefined
   /** Frames that leave together at the end of this turn of the event loop. */
   #gathered: Uint8Array[] = []
   #gatheredBytes = 0
@@ -51,6 +55,7 @@ export class Libp2pFrameStream implements FrameStream {
   constructor(stream: Stream, peerId: string) {
     this.#stream = stream
     this.peerId = peerId
+    this.#mostBacklog = stream.direction === 'inbound' ? SERVED_BACKLOG_BYTES : STREAM_BACKLOG_BYTES
     stream.addEventListener('message', (event) => this.#receive(event.data))
     stream.addEventListener('drain', () => this.#wakeWriters())
     // Data may still wait in a paused stream when the peer ends its direction; 'end' comes after it.
@@ -87,7 +92,7 @@ export class Libp2pFrameStream implements FrameStream {
         for (const message of portion) {
           if (this.#stream.status === 'aborted') break
           this.#backlogBytes -= weightOf(message)
-          if (this.#backlogBytes <= STREAM_BACKLOG_BYTES / 2) this.#resume()
+          if (this.#backlogBytes <= this.#mostBacklog / 2) this.#resume()
           yield message
         }
       } else if (this.#failure !== undefined) throw this.#failure
@@ -127,9 +132,23 @@ export class Libp2pFrameStream implements FrameStream {
     this.#gatheredBytes = 0
     try {
       this.#stream.send(Buffer.concat(frames))
+      if (this.#stream.writableNeedsDrain) this.#watchTaken()
     } catch (cause) {
       this.#fail(this.#unreachable('is closed', cause))
     }
+  }
+
+  /** Ends the stream if the peer takes nothing for UNTAKEN_MS of what waits for it. */
+  #watchTaken(): void {
+    if (this.#untakenTimer !== undefined) return
+    const taken = (): number => this.bytesSent - this.#gatheredBytes - this.#stream.writeBufferLength
+    const before = taken()
+    this.#untakenTimer = setTimeout(() => {
+      this.#untakenTimer = undefined
+      if (this.#closed || !this.#stream.writableNeedsDrain) return
+      if (taken() > before) this.#watchTaken()
+      else this.abort(new MeshError('REQUEST_TIMEOUT', `${this.peerId} did not take what was sent to it`))
+    }, UNTAKEN_MS).unref()
   }
 
   /**
@@ -167,7 +186,7 @@ export class Libp2pFrameStream implements FrameStream {
     }
     if (messages.length === 0) return
     this.#arrived.push(messages)
-    if (this.#backlogBytes > STREAM_BACKLOG_BYTES && this.#stream.readStatus === 'readable') this.#stream.pause()
+    if (this.#backlogBytes > this.#mostBacklog && this.#stream.readStatus === 'readable') this.#stream.pause()
     this.#wakeReader()
   }
 

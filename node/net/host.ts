@@ -13,7 +13,12 @@ import { dialSequence } from './dial-sequence.ts'
 import { Discovery, type DiscoveryListener } from './discovery.ts'
 import { type FrameStream, Libp2pFrameStream } from './frame-stream.ts'
 import { connectionGater, type Gate } from './gate.ts'
-import { ADDRESS_DIAL_DEADLINE_MS, DIAL_DEADLINE_MS, MAX_STREAMS_PER_PROTOCOL } from './limits.ts'
+import {
+  ADDRESS_DIAL_DEADLINE_MS,
+  DIAL_DEADLINE_MS,
+  MAX_CONNECTIONS_PER_PEER,
+  MAX_STREAMS_PER_PROTOCOL,
+} from './limits.ts'
 import { NetworkWatch } from './network-watch.ts'
 import { portHolder } from './port-holder.ts'
 import { AllFailed, raceAddresses } from './race-addresses.ts'
@@ -202,12 +207,27 @@ export class MeshHost {
     return opened.map((one) => (one.status === 'fulfilled' ? new Libp2pFrameStream(one.value, peerId) : undefined))
   }
 
-  /** Serves a protocol. A handler that fails costs its peer the stream, nothing else. */
+  /**
+   * Serves a protocol, on MAX_STREAMS_PER_PROTOCOL streams of a peer at a time. A handler that fails costs its peer the stream, and is
+   * told to `onError`.
+   */
   async handle(protocol: string, handler: StreamHandler): Promise<void> {
+    const served = new Map<string, number>()
+    const count = (peerId: string, by: 1 | -1): number => {
+      const streams = (served.get(peerId) ?? 0) + by
+      if (streams > 0) served.set(peerId, streams)
+      else served.delete(peerId)
+      return streams
+    }
     await this.#node.handle(
       protocol,
       (stream, connection) => {
-        void this.#serve(new Libp2pFrameStream(stream, connection.remotePeer.toString()), handler)
+        const peerId = connection.remotePeer.toString()
+        // libp2p counts those of one connection.
+        if (count(peerId, 1) > MAX_STREAMS_PER_PROTOCOL) stream.abort(new Error(`${peerId} has too many streams`))
+        else void this.#serve(new Libp2pFrameStream(stream, peerId), handler)
+        if (stream.status === 'open') stream.addEventListener('close', () => count(peerId, -1))
+        else count(peerId, -1)
       },
       // The limit of a protocol that is served here holds for own streams too, whatever `open` asks for.
       { maxInboundStreams: MAX_STREAMS_PER_PROTOCOL, maxOutboundStreams: MAX_STREAMS_PER_PROTOCOL },
@@ -222,12 +242,22 @@ export class MeshHost {
     this.#node.addEventListener('peer:connect', (event: CustomEvent<PeerId>) => listener(event.detail.toString()))
   }
 
-  /** Each connection that is opened, with how many there are to that peer then. */
+  /** Each connection that is opened, with how many there are to that peer then. One beyond MAX_CONNECTIONS_PER_PEER is closed instead. */
   onConnection(listener: (peerId: string, connections: number) => void): void {
     this.#node.addEventListener('connection:open', ({ detail }: CustomEvent<Connection>) => {
       // By then libp2p has counted it.
-      setImmediate(() => listener(detail.remotePeer.toString(), this.#node.getConnections(detail.remotePeer).length))
+      setImmediate(() => {
+        const { length } = this.#node.getConnections(detail.remotePeer)
+        const peerId = detail.remotePeer.toString()
+        if (length > MAX_CONNECTIONS_PER_PEER) detail.abort(new Error(`${peerId} has too many connections`))
+        else listener(peerId, length)
+      })
     })
+  }
+
+  /** How many connections there are to a peer. */
+  connectionsTo(peerId: string): number {
+    return this.#node.getConnections(peerIdFromString(peerId)).length
   }
 
   onDisconnect(listener: (peerId: string) => void): void {

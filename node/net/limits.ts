@@ -2,16 +2,25 @@
 
 /** Received bytes of one stream that may wait for their consumer before the sender is stopped. */
 export const STREAM_BACKLOG_BYTES = 2 * 1024 * 1024
-/** Receive window of a yamux stream, announced when the stream begins: at most libp2p's read buffer of 4 MiB. */
+/** The same of a stream that the peer has opened: requests are small. */
+export const SERVED_BACKLOG_BYTES = 256 * 1024
+/** Who has not taken a single byte of what was sent to it for this long loses the stream. */
+export const UNTAKEN_MS = 30_000
+/** Receive window of a yamux stream that this machine opens, announced when the stream begins: at most libp2p's read buffer of 4 MiB. */
 export const STREAM_WINDOW_BYTES = 4 * 1024 * 1024
 /** What is sent in one turn of the event loop travels together, until it is so many bytes: a quarter of the window. */
 export const SEND_GATHER_BYTES = 256 * 1024
 /** More than this is not held up until the end of the turn on its way to the socket. */
 export const SEND_SMALL_BYTES = 4 * 1024
-/** Streams of one protocol that one peer may open to us at a time. */
+/** Streams of one protocol that one peer may open to us at a time, over all its connections. */
 export const MAX_STREAMS_PER_PROTOCOL = 8
-/** Streams of all protocols, libp2p's own among them, that one peer may open to us at a time. */
+/** Streams of all protocols, libp2p's own among them, that one peer may open to us at a time on one connection. */
 export const MAX_STREAMS_PER_CONNECTION = 64
+/** Streams that a peer may open on one connection at once, and each second: it pings once in 10 s, and opens a broken stream twice a second. */
+export const STREAMS_BURST = 512
+export const STREAMS_PER_SECOND = 20
+/** Connections of one peer: two machines often dial each other at once, and those of a machine that lost its power stay for 30 s. */
+export const MAX_CONNECTIONS_PER_PEER = 8
 /** Time to open a connection, over all addresses of a peer. */
 export const DIAL_DEADLINE_MS = 5_000
 /** Time until something answers at one address: a first packet that is lost is sent again after 1 s. */

@@ -6,4 +6,5 @@ const [state = '', address = '', targets = '{}', attack = ''] = process.argv.sli
 process.on('unhandledRejection', () => undefined)
 const evil = await HostileMember.start(state, address, JSON.parse(targets) as Record<string, string>)
 await ATTACKS[attack]!(evil)
+await evil.connect()
 process.stdout.write('ready\n')

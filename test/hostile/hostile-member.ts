@@ -49,15 +49,19 @@ export class HostileMember {
     const options = { listen: [address], mdns: false, admitsStrangers: () => true, report: () => undefined }
     const member = new HostileMember(machine, await startHost(machine, options), disk, byId)
     for (let i = 0; i < member.blockCount; i++) member.#digests.push(digestOf(await member.block(i)))
-    member.#keepConnected(member.host)
     return member
+  }
+
+  /** Connects to everybody from now on. Resolves when all who listen now are connected. */
+  async connect(): Promise<void> {
+    await this.#keepConnected(this.host)
   }
 
   /** Another libp2p node with the same key, which is one more connection to everybody. */
   async another(): Promise<MeshHost> {
     const key = await this.machine.key()
     const host = await MeshHost.start({ key, listen: [], gate: { admits: () => true } })
-    this.#keepConnected(host)
+    await this.#keepConnected(host)
     return host
   }
 
@@ -128,13 +132,19 @@ export class HostileMember {
     }))
   }
 
-  /** A victim listens only while it restores, so everybody is tried again and again. */
-  #keepConnected(host: MeshHost): void {
-    for (const [peerId, address] of this.#targets)
+  /** A victim listens only while it restores, so everybody is tried again and again. Resolves when all were tried once. */
+  async #keepConnected(host: MeshHost): Promise<void> {
+    const connect = async ([peerId, address]: readonly [string, string]): Promise<void> =>
+      host.connect(peerId, [address]).then(
+        () => undefined,
+        () => undefined,
+      )
+    await Promise.all([...this.#targets].map(connect))
+    for (const target of this.#targets)
       void (async () => {
         for (;;) {
-          await host.connect(peerId, [address]).catch(() => undefined)
           await sleep(RECONNECT_MS)
+          await connect(target)
         }
       })()
   }

@@ -64,6 +64,19 @@ export const isLive: Check<Live> = object({
       inUse: truth,
     }),
   ),
+  clients: optional(
+    list(
+      object({
+        name: shortText,
+        connections: natural(),
+        streams: natural(),
+        openBytes: natural(),
+        messagesPerSecond: real,
+      }),
+      MAX_MEMBERS,
+    ),
+  ),
+  banned: optional(list(object({ name: shortText, until: time, reason: anyText(MAX_TEXT_BYTES) }), MAX_MEMBERS)),
   staging: optional(isStagingStatus),
   uplink: optional(
     list(

@@ -16,6 +16,7 @@ import type { StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { ServicePart } from '../machine/service-part.ts'
 import type { Work } from '../machine/work.ts'
+import type { BannedMember, MemberFigures } from '../mesh/conduct.ts'
 import type { SharedIdentity } from '../mesh/identity-watch.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import type { HeldRelease } from '../offer/open-source.ts'
@@ -64,6 +65,10 @@ export interface Status {
   readonly others?: readonly { readonly image: string; readonly release: number; readonly blocks: BlockCounts }[]
   /** What others take of this machine: bytes since the command began, bytes per second lately, machines. */
   readonly serving?: ServeFigures & { readonly inUse: boolean }
+  /** What each member that fetches here has of this machine. */
+  readonly clients?: readonly MemberFigures[]
+  /** Members that broke the rules, and are not asked for a while. */
+  readonly banned?: readonly BannedMember[]
   /** A newer release than that on the disk, being fetched ahead. */
   readonly staging?: StagingStatus
   /** Blocks that are kept beside the disk, fetched ahead or pre-images, and how many blocks sessions have dirtied lately. */
@@ -134,7 +139,21 @@ export function statusMethods(options: StatusMethodsOptions): Pick<ServicePart, 
 
 /** What only the running command knows. */
 export type Live = Partial<
-  Pick<Status, 'image' | 'release' | 'root' | 'size' | 'blocks' | 'others' | 'serving' | 'staging' | 'uplink' | 'twins'>
+  Pick<
+    Status,
+    | 'image'
+    | 'release'
+    | 'root'
+    | 'size'
+    | 'blocks'
+    | 'others'
+    | 'serving'
+    | 'clients'
+    | 'banned'
+    | 'staging'
+    | 'uplink'
+    | 'twins'
+  >
 > &
   Pick<Status, 'peers'>
 
@@ -205,6 +224,8 @@ function describeLive(
     ...(held === undefined ? {} : { ...describeRelease(held.manifest), blocks: countBlocks(held, node) }),
     ...(others.length === 0 ? {} : { others: others.map((one) => describeOther(one, node)) }),
     serving: { ...node.serving(), inUse },
+    clients: node.conduct.clients(),
+    banned: node.conduct.banned(),
     ...(staging === undefined ? {} : { staging }),
     uplink: node.uplink.bySite(),
     peers: node.connectedMembers().length,

@@ -2,7 +2,7 @@
  * The room `mesh`: this machine among the members of its site.
  * `MeshNode` is the machine on the network. It is started by start-host, connects by dialer, and prefers by neighbourhood who is near.
  * metadata-sync keeps the signed metadata as new as the newest that any member has; first-news waits for that at the start.
- * ask-members asks for time and news before something is signed.
+ * conduct tells how members behave, and what each has of this machine. ask-members asks for time and news before something is signed.
  * identity-watch notices machines that run with one key; describe-run is what each says of itself; card-watch notices other network cards.
  * join and enrolment are the two sides of becoming a member by a token. A machine without one: enrol finds the master (find-master) and asks,
  * admission decides there, waiting-room and strangers bound who asks. settle is what join and enrol have in common.
@@ -36,6 +36,7 @@ import type { Machine } from '../machine/machine.ts'
 import type { ServeStream } from '../machine/service-part.ts'
 import { addressesOf } from './addresses.ts'
 import { CardWatch } from './card-watch.ts'
+import { Conduct } from './conduct.ts'
 import { describeRun } from './describe-run.ts'
 import { Dialer } from './dialer.ts'
 import { IdentityWatch } from './identity-watch.ts'
@@ -84,6 +85,8 @@ export class MeshNode {
   readonly identities: IdentityWatch
   /** Which machines have other network cards than the member list knows. */
   readonly cards: CardWatch
+  /** How other members behave. */
+  readonly conduct: Conduct
   /** Peers that are no members: the master lets them ask. */
   readonly strangers: Strangers
   readonly #running: RunningNode
@@ -108,6 +111,8 @@ export class MeshNode {
       ...options,
       mayMovePort: options.gradual,
       admitsStrangers: () => enrolment !== undefined && node?.strangers.hasRoom !== false,
+      refuses: (peerId) => node?.swarm.ledger.isRefused(peerId) === true,
+      broke: (peerId, reason) => node?.swarm.refuse(peerId, reason),
     })
     node = new MeshNode(host, options, await describeRun(machine))
     await node.#begin(enrolment)
@@ -148,6 +153,13 @@ export class MeshNode {
     })
     this.swarm = this.#makeSwarm(options.waitMs)
     this.#server = this.#makeServer()
+    this.conduct = new Conduct({
+      machine,
+      ledger: this.swarm.ledger,
+      clients: () => this.#server.clients(),
+      connectionsTo: (peerId) => host.connectionsTo(peerId),
+      report,
+    })
     this.#dialer = this.#makeDialer(options.gradual === true)
   }
 
@@ -172,9 +184,9 @@ export class MeshNode {
           void this.#sync.heard(peerId, versions)
         },
         onPeers: (list) => this.#learnPeers(list),
-        onBan: (peerId, reason) => {
-          this.#report({ type: 'warning', text: `${this.#machine.nameOf(peerId)} ${reason}; it is not asked again` })
+        onBan: (peerId, reason, until) => {
           void this.#host.disconnect(peerId)
+          this.conduct.tellBan(peerId, reason, until)
         },
       },
       // Who said how long to wait is not made to wait longer.
@@ -415,7 +427,7 @@ export class MeshNode {
   /** Why nothing comes from anybody, as far as can be told here. */
   #fault(): string | undefined {
     const records = this.swarm.ledger.all()
-    const silent = records.find(({ stalls, bytes }) => stalls > 0 && bytes === 0)
+    const silent = records.find(({ offences, bytes }) => (offences.silent ?? 0) > 0 && bytes === 0)
     const any = records.some(({ bytes }) => bytes > 0)
     const mtu =
       silent === undefined || any

@@ -15,6 +15,10 @@ interface StartHostOptions {
   readonly mayMovePort?: boolean | undefined
   /** Whether a peer that is no member may connect at this moment. */
   readonly admitsStrangers: () => boolean
+  /** Whether a member is banned, and may not connect. */
+  readonly refuses?: (peerId: string) => boolean
+  /** A peer broke the protocol on a stream that it had opened; `reason`: what it did, as a sentence. */
+  readonly broke?: (peerId: string, reason: string) => void
   readonly report: (event: AgentEvent) => void
 }
 
@@ -39,13 +43,15 @@ export async function startHost(machine: Machine, options: StartHostOptions): Pr
 
 function hostOptions(
   machine: Machine,
-  { mdns = true, admitsStrangers, report }: StartHostOptions,
+  { mdns = true, admitsStrangers, refuses = () => false, broke, report }: StartHostOptions,
 ): Omit<HostOptions, 'key' | 'listen'> {
   return {
-    gate: { admits: (peerId) => machine.isMember(peerId) || machine.isRemoved(peerId) || admitsStrangers() },
+    gate: {
+      admits: (peerId) =>
+        machine.isMember(peerId) ? !refuses(peerId) : machine.isRemoved(peerId) || admitsStrangers(),
+    },
     onError: (peerId, error) => {
-      if (isMeshError(error, 'PROTOCOL_VIOLATION'))
-        report({ type: 'warning', text: `${machine.nameOf(peerId)} broke the protocol: ${error.message}` })
+      if (isMeshError(error, 'PROTOCOL_VIOLATION')) broke?.(peerId, error.message)
     },
     warn: (text) => report({ type: 'warning', text }),
     ...(mdns ? { mdnsTag: siteTag(machine.trust.siteId) } : {}),

@@ -72,7 +72,6 @@ export class PeerSession<Ticket> {
   readonly #held: HeldImages
   readonly #standing: Standing
   readonly #news: NewsBudget
-  /** Whether the peer put off what it was asked for, and has delivered nothing since. */
   #putOff = false
   #openBytes = 0
   #nextId = 1
@@ -217,6 +216,11 @@ export class PeerSession<Ticket> {
   /** Whether the peer delivers so little that nobody is to be spared because of it. */
   get isDoubtful(): boolean {
     return this.#standing.isDoubtful
+  }
+
+  /** Whether the peer put off what it was asked for, and has delivered nothing since. */
+  get isPuttingOff(): boolean {
+    return this.#putOff
   }
 
   /** Looks at what the peer has delivered. Returns whether its standing has changed. */

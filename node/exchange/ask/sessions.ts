@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { MeshError } from '../../../protocol/errors.ts'
+import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import { RETRY_MAX_MS, RETRY_MIN_MS } from '../limits.ts'
 import type { LocalFacts } from '../local-facts.ts'
-import type { PeerLedger } from './peer-ledger.ts'
+import type { PeerLedger } from '../peer-ledger.ts'
 import { PeerSession, type SessionEvents } from './session.ts'
-import type { FindImage } from './swarm-options.ts'
+import type { FindImage, SwarmEvents } from './swarm-options.ts'
 
 interface SessionsOptions<Ticket> {
   /** Opens an exchange stream to a connected peer. */
@@ -19,7 +19,7 @@ interface SessionsOptions<Ticket> {
   readonly opened: (session: PeerSession<Ticket>) => void
   /** A session that was open is over; told once. */
   readonly ended: (session: PeerSession<Ticket>) => void
-  readonly onBan?: ((peerId: string, reason: string) => void) | undefined
+  readonly onBan?: SwarmEvents['onBan'] | undefined
 }
 
 /** A connected peer; one entry lasts from one `add` to the next `remove`. */
@@ -67,13 +67,13 @@ export class Sessions<Ticket> {
     session?.abort(new MeshError('PEERS_UNREACHABLE', `${peerId} was disconnected`))
   }
 
-  /** Removes a peer, and does not add it again. `reason`: the rest of a sentence that begins with its name. */
-  ban(peerId: string, reason: string): void {
+  /** Removes a peer, and does not add it again as long as it is banned. `reason`: the rest of a sentence that begins with its name. */
+  ban(peerId: string, offence: 'wrong' | 'violation', reason: string): void {
     const { ledger, onBan } = this.#options
-    if (ledger.isBanned(peerId)) return
-    ledger.ban(peerId, reason)
+    if (ledger.isRefused(peerId) || (offence === 'wrong' && ledger.isBanned(peerId))) return
+    const until = ledger.ban(peerId, offence, reason)
     this.remove(peerId)
-    onBan?.(peerId, reason)
+    onBan?.(peerId, reason, until)
   }
 
   close(): void {
@@ -90,7 +90,7 @@ export class Sessions<Ticket> {
           events,
           now,
           imageOf,
-          doubtful: ledger.of(peerId).stalls > 0,
+          doubtful: ledger.times(peerId, 'silent') > 0,
         })
         if (!this.#isWelcome(peerId, entry)) {
           session.abort(new MeshError('PEERS_UNREACHABLE', `${peerId} was disconnected`))
@@ -106,7 +106,8 @@ export class Sessions<Ticket> {
         }
       } catch (error) {
         // A peer that breaks the protocol is not asked again; one that is gone may come back.
-        if (error instanceof MeshError && error.code === 'PROTOCOL_VIOLATION') this.ban(peerId, error.message)
+        if (isMeshError(error, 'PROTOCOL_VIOLATION')) this.ban(peerId, 'violation', error.message)
+        else if (isMeshError(error, 'FORMAT_NEWER')) this.ban(peerId, 'wrong', error.message)
       }
       // Nobody waits for this pause, so it must not keep the process alive.
       await sleep(pauseMs, undefined, { ref: false })

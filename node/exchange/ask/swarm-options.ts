@@ -31,8 +31,8 @@ export interface SwarmEvents {
   readonly onVersions: (peerId: string, versions: MetadataVersions) => void
   /** A peer said where members of the site can be reached. */
   readonly onPeers: (list: readonly PeerAddresses[]) => void
-  /** A peer is never asked again; `reason` is the rest of a sentence that begins with its name. */
-  readonly onBan: (peerId: string, reason: string) => void
+  /** A peer is not asked again until then, Unix ms; `reason` is the rest of a sentence that begins with its name, or with its id. */
+  readonly onBan: (peerId: string, reason: string, until: number) => void
 }
 
 /** How patient a fetch is, in milliseconds; the defaults are the limits of the same names in limits.ts. */

@@ -16,6 +16,7 @@ import { MeshError } from '../../../protocol/errors.ts'
 import type { MetadataVersions, PeerAddresses } from '../../../protocol/message-parts.ts'
 import type { RangeSet } from '../../../protocol/ranges.ts'
 import { HAND_OVER_MS, HAND_OVER_TICK_MS } from '../limits.ts'
+import { PeerLedger } from '../peer-ledger.ts'
 import { FarSide, type FetchingMessage } from '../uplink/far-side.ts'
 import { FAR_ASSUMED_LINK_RATE } from '../uplink/limits.ts'
 import type { UplinkPace } from '../uplink/uplink-pace.ts'
@@ -29,7 +30,6 @@ import {
   PROGRESS_DEADLINE_MS,
   STALL_DISCONNECT_MS,
 } from './limits.ts'
-import { PeerLedger } from './peer-ledger.ts'
 import type { PeerSession } from './session.ts'
 import { Sessions } from './sessions.ts'
 import type { NetworkFacts, SwarmDeadlines, SwarmEvents, SwarmOptions } from './swarm-options.ts'
@@ -120,6 +120,13 @@ export class Swarm {
   /** Other manifests are trusted now. */
   imagesChanged(): void {
     for (const session of this.#sessions.all()) session.imagesChanged()
+  }
+
+  /** A peer broke the protocol where it is served: it is neither asked nor let in for a while. `reason`: a sentence that begins with its id. */
+  refuse(peerId: string, reason: string): void {
+    const session = this.#sessions.of(peerId)
+    this.#sessions.ban(peerId, 'violation', reason)
+    if (session !== undefined) this.#loseSession(session)
   }
 
   removePeer(peerId: string): void {
@@ -264,7 +271,7 @@ export class Swarm {
   #ban(peerId: string, what: string): void {
     const session = this.#sessions.of(peerId)
     this.ledger.countBad(peerId)
-    this.#sessions.ban(peerId, what)
+    this.#sessions.ban(peerId, 'wrong', what)
     if (session !== undefined) this.#loseSession(session)
   }
 
@@ -366,7 +373,7 @@ export class Swarm {
       session.abort(new MeshError('REQUEST_TIMEOUT', `${peerId} sent nothing for ${silentMs} ms`))
     } else if (silentMs >= progressDeadlineMs && !session.isStalled) {
       session.stall()
-      this.ledger.countStall(peerId)
+      this.ledger.count(peerId, 'silent')
       // Its answers are still welcome; until they come others are asked for the same.
       for (const ticket of session.tickets()) ticket.owner.unask(ticket)
       for (const job of this.#jobs) job.suspendPeer(peerId)
@@ -377,6 +384,7 @@ export class Swarm {
   #checkStanding(session: PeerSession<Ticket>, now: number): void {
     const { peerId } = session
     if (session.isStalled || this.#far.isFar(peerId) || !session.lookAtStanding(now)) return
+    if (session.isDoubtful) this.ledger.count(peerId, session.isPuttingOff ? 'busy' : 'slow')
     for (const job of this.#jobs) if (job.hasPeer(peerId)) job.setReluctant(peerId, this.#isSpared(session))
   }
 

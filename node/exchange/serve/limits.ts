@@ -45,6 +45,16 @@ export const SERVE_METER_MS = 5_000
 export const SERVE_PLACE_MS = 2_000
 /** With a limit on peers: a peer that asks for nothing for this long gives up its place. */
 export const SERVE_PLACE_IDLE_MS = 200
+/**
+ * What a client may make a server do for nothing: units of about 50 µs at once, and units a second, which is a twentieth of a core. An honest
+ * client cancels requests that somebody else has answered, and asks a server anew that was busy: a few hundred units.
+ */
+export const ASK_BURST = 20_000
+export const ASK_PER_SECOND = 1_000
+/** Requests that are refused or called back, runs of blocks, and digests to be looked up, that one unit is good for. */
+export const ASK_IDS_PER_UNIT = 64
+export const ASK_RUNS_PER_UNIT = 256
+export const FIND_DIGESTS_PER_UNIT = 256
 /** Members that come, or are found, within so short a time are told of in one message. */
 export const PEERS_DELAY_MS = 500
 /** A client that was told of a member hears of the same one again, at other addresses, after this time at the earliest. */

@@ -3,11 +3,13 @@
  * - `server` reads the requests of each client's stream, and sends the answers; `find-content` answers what is held at all.
  * - `serve-scheduler` decides what is answered next: `fair-queue` serves clients in turn, `serve-pace` keeps to the limits on rate
  *   and processor, `serve-places` to the limit on peers.
+ * - `client-account` bounds what one client may have open, and may make this machine do for nothing.
  * - `block-packer` compresses answers for clients that want that, where `compressibility` says that it is worth trying.
  */
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Bitmap } from '../../../protocol/bitmap.ts'
-import { HELLO_DEADLINE_MS, MAX_FINDS_OPEN, MAX_RUNS_PER_HAVE } from '../../../protocol/constants.ts'
+import { DIGEST_SIZE_BYTES, HELLO_DEADLINE_MS, MAX_FINDS_OPEN, MAX_RUNS_PER_HAVE } from '../../../protocol/constants.ts'
 import type { Digest } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { decodeGranules, packBlock, wantedBytes } from '../../../protocol/granules.ts'
@@ -16,10 +18,11 @@ import type { Message } from '../../../protocol/messages.ts'
 import { RangeSet, type Run } from '../../../protocol/ranges.ts'
 import type { FrameStream } from '../../net/frame-stream.ts'
 import type { Deliver, Holding } from '../../store/block-source.ts'
-import { BUSY_RETRY_MIN_MS, SESSION_CREDIT_BYTES } from '../limits.ts'
+import { BUSY_RETRY_MIN_MS } from '../limits.ts'
 import { checkHello, type Hello, helloOf, type LocalFacts } from '../local-facts.ts'
 import type { ServeGate } from '../serve-gate.ts'
 import { BlockPacker, type CodedBlock } from './block-packer.ts'
+import { ClientAccount } from './client-account.ts'
 import { findContent } from './find-content.ts'
 import { PEERS_DELAY_MS } from './limits.ts'
 import type { PaceOptions, ServeLimits } from './serve-pace.ts'
@@ -41,6 +44,15 @@ interface ServerOptions {
   readonly pace?: Partial<PaceOptions>
 }
 
+/** What one client has here at the moment. */
+export interface ClientFigures {
+  readonly id: string
+  readonly streams: number
+  /** Bytes that it has asked for and that are not answered. */
+  readonly openBytes: number
+  readonly messagesPerSecond: number
+}
+
 /**
  * Answers exchange streams that other machines open: says what is held, and serves it (docs/PROTOCOL.md).
  *
@@ -51,6 +63,8 @@ interface ServerOptions {
 export class ExchangeServer {
   readonly #options: ServerOptions
   readonly #sessions = new Set<ServerSession>()
+  /** Of clients that have a stream, and of those that had one lately. */
+  readonly #accounts = new Map<string, ClientAccount>()
   readonly #packer = new BlockPacker()
   /** Holdings whose changes are passed on, with the function that ends that. */
   readonly #watched = new Map<Holding, () => void>()
@@ -73,13 +87,23 @@ export class ExchangeServer {
 
   /** Serves one stream until the client closes it. */
   async serve(stream: FrameStream): Promise<void> {
-    const session = new ServerSession(stream, this.#options, this.#scheduler, this.#packer)
+    const { peerId } = stream
+    const account = this.#accounts.get(peerId) ?? new ClientAccount(now(this.#options))
+    // It outlasts the stream: who opens a stream anew begins with what is left.
+    this.#accounts.set(peerId, account)
+    const session = new ServerSession(stream, {
+      options: this.#options,
+      scheduler: this.#scheduler,
+      packer: this.#packer,
+      account,
+    })
     this.#sessions.add(session)
+    account.streams++
     try {
       await session.run()
     } finally {
       this.#sessions.delete(session)
-      if (![...this.#sessions].some(({ peerId }) => peerId === stream.peerId)) this.#scheduler.leave(stream.peerId)
+      if (--account.streams === 0) this.#scheduler.leave(peerId)
     }
   }
 
@@ -90,6 +114,15 @@ export class ExchangeServer {
 
   figures(): ServeFigures {
     return this.#scheduler.figures()
+  }
+
+  /** Clients that have a stream. */
+  clients(): ClientFigures[] {
+    const at = now(this.#options)
+    return [...this.#accounts].flatMap(([id, account]) => {
+      const { streams, openBytes } = account
+      return streams === 0 ? [] : [{ id, streams, openBytes, messagesPerSecond: account.messagesPerSecond(at) }]
+    })
   }
 
   /** The trusted metadata changed: clients may want to fetch it. */
@@ -181,28 +214,34 @@ interface OpenRequest extends WantRequest, ServeJob {
   readonly packFrom: number
 }
 
+/** What a {@link ServerSession} works with. */
+interface SessionParts {
+  readonly options: ServerOptions
+  readonly scheduler: ServeScheduler<OpenRequest>
+  readonly packer: BlockPacker
+  readonly account: ClientAccount
+}
+
 /** One client's stream. The credit bounds what the client may ask; the scheduler decides when it is answered. */
 class ServerSession {
   readonly #stream: FrameStream
   readonly #options: ServerOptions
   readonly #scheduler: ServeScheduler<OpenRequest>
   readonly #packer: BlockPacker
+  readonly #account: ClientAccount
   readonly #told: ToldPeers
-  #openBytes = 0
   #finding = 0
+  /** Resolves when the client has taken what was found for it: one that searches and reads nothing fills no memory. */
+  #foundTaken: Promise<void> = Promise.resolve()
   #greeted = false
   #ended = false
 
-  constructor(
-    stream: FrameStream,
-    options: ServerOptions,
-    scheduler: ServeScheduler<OpenRequest>,
-    packer: BlockPacker,
-  ) {
+  constructor(stream: FrameStream, { options, scheduler, packer, account }: SessionParts) {
     this.#stream = stream
     this.#options = options
     this.#scheduler = scheduler
     this.#packer = packer
+    this.#account = account
     this.#told = new ToldPeers(stream.peerId)
   }
 
@@ -218,20 +257,27 @@ class ServerSession {
     )
     try {
       for await (const message of this.#stream.messages()) {
+        if (!this.#account.take(message, now(this.#options))) throw this.#excess()
         if (!this.#greeted) {
           const hello = checkHello(message, peerId, this.#options.local())
           clearTimeout(timer)
           await this.#greet(hello)
         } else if (message.type === 'want') await this.#want(message.requests, message.packFrom)
         else if (message.type === 'cancel') this.#cancel(message.ids)
-        else if (message.type === 'find') this.#find(message.id, message.payload)
-        else if (message.type === 'fetching') this.#options.onFetching?.(peerId, message)
+        else if (message.type === 'find') {
+          await this.#foundTaken
+          this.#find(message.id, message.payload)
+        } else if (message.type === 'fetching') this.#options.onFetching?.(peerId, message)
         else throw new MeshError('PROTOCOL_VIOLATION', `${peerId} sent ${message.type} to a server`)
       }
     } finally {
       clearTimeout(timer)
       this.#ended = true
-      this.#scheduler.remove(peerId, ({ session }) => session === this)
+      this.#scheduler.remove(peerId, (request) => {
+        if (request.session !== this) return false
+        this.#account.openBytes -= request.cost
+        return true
+      })
     }
   }
 
@@ -275,38 +321,50 @@ class ServerSession {
   async #want(requests: readonly WantRequest[], packFrom: number): Promise<void> {
     const busy: number[] = []
     let retryAfterMs = BUSY_RETRY_MIN_MS
+    const account = this.#account
     for (const request of requests) {
       const wanted = decodeGranules(request.granules, request.size)
       const cost = wantedBytes(wanted, request.size)
-      const busyMs = this.#scheduler.admit(this.peerId, this.#openBytes)
-      if (busyMs > 0 || this.#openBytes + cost > SESSION_CREDIT_BYTES) {
+      const busyMs = this.#scheduler.admit(this.peerId, account.openBytes)
+      if (busyMs > 0 || !account.hasCredit(cost)) {
         retryAfterMs = Math.max(retryAfterMs, busyMs)
         busy.push(request.id)
       } else {
-        this.#openBytes += cost
+        account.openBytes += cost
         this.#scheduler.push({ ...request, client: this.peerId, session: this, wanted, cost, packFrom })
       }
     }
-    if (busy.length > 0) await this.#send({ type: 'busy', ids: busy, retryAfterMs })
+    if (busy.length === 0) return
+    if (!account.refuse(busy.length, now(this.#options))) throw this.#excess()
+    await this.#send({ type: 'busy', ids: busy, retryAfterMs })
   }
 
   #find(id: number, digests: Uint8Array): void {
     if (++this.#finding > MAX_FINDS_OPEN) {
       throw new MeshError('PROTOCOL_VIOLATION', `${this.peerId} has too many searches open`)
     }
-    findContent(this.#options.holdings(), digests)
+    const waitMs = this.#account.search(digests.byteLength / DIGEST_SIZE_BYTES, now(this.#options))
+    const turn = waitMs > 0 ? sleep(waitMs, undefined, { ref: false }) : Promise.resolve()
+    turn
+      .then(() => findContent(this.#options.holdings(), digests))
       .then(
-        (found) => this.post({ type: 'found', id, found }),
+        (found) => {
+          this.#foundTaken = this.#send({ type: 'found', id, found })
+        },
         (error: Error) => this.#stream.abort(error),
       )
       .finally(() => this.#finding--)
+  }
+
+  #excess(): MeshError {
+    return new MeshError('PROTOCOL_VIOLATION', `${this.peerId} asked for more than anybody can use`)
   }
 
   #cancel(ids: readonly number[]): void {
     const cancelled = new Set(ids)
     this.#scheduler.remove(this.peerId, (request) => {
       if (request.session !== this || !cancelled.has(request.id)) return false
-      this.#openBytes -= request.cost
+      this.#account.openBytes -= request.cost
       return true
     })
   }
@@ -332,7 +390,7 @@ class ServerSession {
 
   /** Frees the credit before the client can know of the answer; otherwise its next request would find the server busy. */
   #release(request: OpenRequest, message: Message, bytes: number): void {
-    this.#openBytes -= request.cost
+    this.#account.openBytes -= request.cost
     const sent = this.#ended ? Promise.resolve() : this.#stream.send(message)
     sent.catch((error: Error) => this.#stream.abort(error)).finally(() => this.#scheduler.taken(request, bytes))
   }

@@ -2,7 +2,14 @@ import { connect } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { FrameStream } from '../../../node/net/frame-stream.ts'
 import { type HostOptions, MeshHost } from '../../../node/net/host.ts'
-import { ADDRESS_DIAL_DEADLINE_MS, STREAM_BACKLOG_BYTES, STREAM_WINDOW_BYTES } from '../../../node/net/limits.ts'
+import {
+  ADDRESS_DIAL_DEADLINE_MS,
+  MAX_CONNECTIONS_PER_PEER,
+  MAX_STREAMS_PER_PROTOCOL,
+  STREAM_BACKLOG_BYTES,
+  STREAM_WINDOW_BYTES,
+  STREAMS_BURST,
+} from '../../../node/net/limits.ts'
 import { loadOrCreateMachineKey } from '../../../node/trust/machine-key.ts'
 import { codeOf } from '../../support/error-code.ts'
 import { TcpProxy } from '../../support/tcp-proxy.ts'
@@ -50,6 +57,43 @@ describe('MeshHost', () => {
     const { value } = await client.messages().next()
     expect(value).toMatchObject({ type: 'file-reply', found: true })
     expect(Buffer.alloc(1024 * 1024, 7).equals(value.payload)).toBe(true)
+  })
+
+  it('serves one peer on so many streams of a protocol and so many connections, whoever opened them', async () => {
+    const server = await start('server')
+    let served = 0
+    await server.handle(PROTOCOL, async () => {
+      served++
+      await new Promise(() => undefined)
+    })
+    const counts: number[] = []
+    server.onConnection((_, connections) => counts.push(connections))
+    const nodes: MeshHost[] = []
+    for (let i = 0; i < MAX_CONNECTIONS_PER_PEER + 2; i++) {
+      const node = await start('one key')
+      nodes.push(node)
+      await node.connect(server.peerId, server.addresses())
+      for (let i = 0; i < 2; i++) await node.open(server.peerId, PROTOCOL).catch(() => undefined)
+    }
+    await expect.poll(() => server.connectionsTo(nodes[0]!.peerId)).toBe(MAX_CONNECTIONS_PER_PEER)
+    expect(counts).toHaveLength(MAX_CONNECTIONS_PER_PEER)
+    await expect.poll(() => served).toBe(MAX_STREAMS_PER_PROTOCOL)
+    // One that ends makes room for another.
+    await nodes[0]!.stop()
+    await expect.poll(() => server.connectionsTo(nodes[1]!.peerId)).toBeLessThan(MAX_CONNECTIONS_PER_PEER)
+    await nodes[1]!.open(server.peerId, PROTOCOL)
+    await expect.poll(() => served).toBe(MAX_STREAMS_PER_PROTOCOL + 1)
+  })
+
+  it('closes the connection of a peer that opens one stream after the other', async () => {
+    const [client, server] = [await start('client'), await start('server')]
+    await server.handle(PROTOCOL, async () => undefined)
+    await client.connect(server.peerId, server.addresses())
+    const opened = async (): Promise<string> => codeOf(client.open(server.peerId, PROTOCOL))
+    let code = 'none'
+    for (let i = 0; i < 2 * STREAMS_BURST && client.connected().length > 0; i++) code = await opened()
+    expect(code).toBe('PEERS_UNREACHABLE')
+    await expect.poll(() => server.connected()).toEqual([])
   })
 
   it('does not answer every message that it reads', async () => {

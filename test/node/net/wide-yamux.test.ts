@@ -2,6 +2,7 @@ import type { Stream } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { describe, expect, it } from 'vitest'
 import { STREAM_WINDOW_BYTES } from '../../../node/net/limits.ts'
+import { encodeFrame } from '../../../protocol/frames.ts'
 import { PROTOCOL, useHosts } from '../../support/hosts.ts'
 import { stockNode } from '../../support/stock-node.ts'
 
@@ -20,13 +21,21 @@ async function announced(stream: Stream): Promise<void> {
 describe('the window of a stream', () => {
   const start = useHosts()
 
-  it('is announced to a stock peer that opens the stream', async () => {
+  it('that a stock peer opens stays at 256 KiB, however much comes', async () => {
     const [host, stock] = [await start('a'), await stockNode()]
+    let received = 0
     await host.handle(PROTOCOL, async (stream) => {
-      for await (const _ of stream.messages());
+      for await (const message of stream.messages())
+        if (message.type === 'file-reply') received += message.payload.byteLength
     })
     const connection = await stock.dial(multiaddr(`${host.addresses()[0]}/p2p/${host.peerId}`))
-    for (let i = 0; i < 3; i++) await announced(await connection.newStream(PROTOCOL))
+    const stream = await connection.newStream(PROTOCOL)
+    const payload = Buffer.alloc(100 * 1024)
+    for (let i = 1; i <= 30; i++) {
+      for (const piece of encodeFrame({ type: 'file-reply', found: true, payload })) stream.send(piece)
+      await expect.poll(() => received).toBe(i * payload.byteLength)
+      expect(mayWrite(stream)).toBeLessThanOrEqual(256 * 1024)
+    }
   })
 
   it('is announced to a stock peer to which the stream is opened', async () => {

@@ -53,6 +53,10 @@ function describe(status: Status): string {
   if (status.staging !== undefined) rows.push(['staged', describeStaging(status.staging)])
   if (status.stage !== undefined) rows.push(['stage', describeStage(status.stage)])
   if (status.serving !== undefined) rows.push(['served', describeServing(status.serving)])
+  for (const client of (status.clients ?? []).filter(({ openBytes }) => openBytes > 0))
+    rows.push(['asks', describeClient(client)])
+  for (const { name, until, reason } of status.banned ?? [])
+    rows.push(['banned', `${name} until ${formatTime(until)}: it ${reason}`])
   for (const { site, in: into, out } of status.uplink ?? [])
     rows.push(['uplink', `site ${site}: ${describeCrossing(into)} came, ${describeCrossing(out)} went`])
   if (status.lastRestore !== undefined) {
@@ -101,6 +105,12 @@ function describeStage({ blocks, bytes, dirtied }: NonNullable<Status['stage']>)
 function describeCrossing(bytes: NonNullable<Status['uplink']>[number]['in']): string {
   const some = (['blocks', 'pages', 'metadata'] as const).filter((cause) => bytes[cause] > 0)
   return some.map((cause) => `${formatBytes(bytes[cause])} of ${cause}`).join(' and ') || 'nothing'
+}
+
+function describeClient(client: NonNullable<Status['clients']>[number]): string {
+  const { name, connections, streams, openBytes, messagesPerSecond } = client
+  const paths = `${connections} ${connections === 1 ? 'connection' : 'connections'}, ${streams} ${streams === 1 ? 'stream' : 'streams'}`
+  return `${name}: ${formatBytes(openBytes)} not answered yet, ${messagesPerSecond.toFixed(0)} messages/s, ${paths}`
 }
 
 const CAPS = { rate: '--max-upload', cpu: 'the limit on the processor' } as const

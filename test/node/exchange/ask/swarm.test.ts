@@ -61,7 +61,7 @@ describe('Swarm', () => {
     swarm.addPeer('slow')
     const got = await fetchAll(swarm, fast)
     expect(new Set(got.values())).toEqual(new Set(['fast']))
-    expect(swarm.ledger.of('slow').stalls).toBe(1)
+    expect(swarm.ledger.times('slow', 'silent')).toBe(1)
   })
 
   it('drops a peer that stays silent, comes back to it, and goes on when it answers again', async () => {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { SESSION_CREDIT_BYTES } from '../../../../node/exchange/limits.ts'
+import { ASK_BURST } from '../../../../node/exchange/serve/limits.ts'
 import { ExchangeServer } from '../../../../node/exchange/serve/server.ts'
 import { digestOf } from '../../../../protocol/digest.ts'
 import type { Message } from '../../../../protocol/messages.ts'
@@ -54,6 +55,23 @@ describe('ExchangeServer', () => {
       const [client, end] = streamPair('client', 'server')
       const serving = codeOf(server.serve(end))
       for (const message of opening) await client.send(message)
+      expect(await serving).toBe('PROTOCOL_VIOLATION')
+    }
+  })
+
+  it('ends the stream of a client that asks for more than anybody can use, and remembers it', async () => {
+    const at = { now: () => 0 }
+    const strict = new ExchangeServer({
+      local: () => facts('server', [holding]),
+      holdings: () => [holding],
+      peers: () => [],
+      pace: at,
+    })
+    for (let turn = 0; turn < 2; turn++) {
+      const [client, end] = streamPair('client', 'server')
+      const serving = codeOf(strict.serve(end))
+      await client.send(hello)
+      for (let i = 0; i < (turn === 0 ? ASK_BURST : 1); i++) await client.send({ type: 'cancel', ids: [] })
       expect(await serving).toBe('PROTOCOL_VIOLATION')
     }
   })

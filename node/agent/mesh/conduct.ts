@@ -1,0 +1,65 @@
+import { formatTime } from '../../../protocol/local-time.ts'
+import type { PeerLedger } from '../../exchange/peer-ledger.ts'
+import type { ClientFigures } from '../../exchange/serve/server.ts'
+import type { AgentEvent } from '../machine/events.ts'
+import type { Machine } from '../machine/machine.ts'
+
+/** What one member has of this machine. */
+export interface MemberFigures extends Omit<ClientFigures, 'id'> {
+  readonly name: string
+  readonly connections: number
+}
+
+/** A member that is not asked until then, ISO 8601; `reason`: the rest of a sentence that begins with its name. */
+export interface BannedMember {
+  readonly name: string
+  readonly until: string
+  readonly reason: string
+}
+
+interface ConductOptions {
+  readonly machine: Machine
+  readonly ledger: PeerLedger
+  readonly clients: () => readonly ClientFigures[]
+  readonly connectionsTo: (peerId: string) => number
+  readonly report: (event: AgentEvent) => void
+}
+
+/** How other members behave to this machine, for people: by name, and in words. */
+export class Conduct {
+  readonly #options: ConductOptions
+
+  constructor(options: ConductOptions) {
+    this.#options = options
+  }
+
+  /** What each member that fetches from this machine has here. */
+  clients(): MemberFigures[] {
+    const { machine, clients, connectionsTo } = this.#options
+    return clients().map(({ id, ...figures }) => {
+      return { name: machine.nameOf(id), connections: connectionsTo(id), ...figures }
+    })
+  }
+
+  /** Members that are not asked for anything at the moment, or not even let in. */
+  banned(): BannedMember[] {
+    const { machine, ledger } = this.#options
+    return ledger.banned().map(({ id, until, reason }) => {
+      return { name: machine.nameOf(id), until: new Date(until).toISOString(), reason: withoutId(id, reason) }
+    })
+  }
+
+  /** A peer was banned until then, Unix ms. A stranger makes a new key for each time that it is told of. */
+  tellBan(peerId: string, reason: string, until: number): void {
+    const { machine, report } = this.#options
+    if (!machine.isMember(peerId)) return
+    const name = machine.nameOf(peerId)
+    const text = `${name} ${withoutId(peerId, reason)}; it is not asked again before ${formatTime(until)}`
+    report({ type: 'warning', text })
+  }
+}
+
+/** The faults of streams name the peer by its id. */
+function withoutId(peerId: string, reason: string): string {
+  return reason.startsWith(peerId) ? reason.slice(peerId.length).trim() : reason
+}

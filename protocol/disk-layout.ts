@@ -12,13 +12,18 @@ export interface DiskLayout {
   readonly state: number
   /** Image whose content is the agent as an EFI program; absent: machines go on being started over the network. */
   readonly agent?: string
-  /** In their order on the disk, behind ESP and state. The first one is what the machine is restored to and starts from. */
+  /** GUID that the disk has on every machine. Absent: each machine makes one. */
+  readonly uuid?: string
+  /** In their order on the disk, behind ESP and state. The first one has an image, which the machine starts from. */
   readonly partitions: readonly LayoutPartition[]
 }
 
-/** A partition for an image. */
+/** A partition behind ESP and state. */
 export interface LayoutPartition {
-  readonly image: string
+  /** What it is restored to. Absent: it is made empty, and nothing of the mesh writes to it afterwards. */
+  readonly image?: string
+  /** People choose between this system and the first one; it is restored when it is chosen. Others are restored at every boot. */
+  readonly system?: boolean
   /** Its name in the partition table, at most 36 characters. */
   readonly label: string
   /** GUID of its type, in small letters. */
@@ -38,11 +43,20 @@ export const ESP_LABEL = 'lab-esp'
 export const STATE_LABEL = 'lab-state'
 /** Types of partitions: UEFI Specification 2.10 and https://uapi-group.org/specifications/specs/discoverable_partitions_specification. */
 export const ESP_TYPE = 'c12a7328-f81f-11d2-ba4b-00a0c93ec93b'
-/** Types that have a name. */
+/** Types that have a name; those of Microsoft are on https://learn.microsoft.com/windows-hardware/manufacture/desktop/configure-uefigpt-based-hard-drive-partitions. */
 export const PARTITION_TYPES = {
   root: '4f68bce3-e8cd-4db1-96e7-fbcaf984b709',
   linux: '0fc63daf-8483-4772-8e79-3d69d8477de4',
   windows: 'ebd0a0a2-b9e5-4433-87c0-68b6b72699c7',
+  esp: ESP_TYPE,
+  msr: 'e3c9e316-0b5c-4db8-817d-f92df00215ae',
+  recovery: 'de94bba4-06d1-4d40-a16a-bfd50179d6ac',
+  usr: '8484680c-9521-48c6-9c11-b0720656f69e',
+  home: '933ac7e1-2eb4-4f13-b844-0e14e2aef915',
+  srv: '3b8f8425-20e0-4f3b-907f-1a25a76f98e8',
+  var: '4d21b016-b534-45c2-a9fb-5c16e091fd2d',
+  tmp: '7ec6f557-3bc5-4aca-b293-16ef5df639d1',
+  swap: '0657fd6d-a4ab-43c4-84e5-0933c84b4f4f',
 } as const
 
 /** A FAT file system for two agents of 45 MiB and what else stands beside them. */
@@ -62,15 +76,21 @@ const imageName = which(text(MAX_TEXT_BYTES), isImageName)
 const guid = which(text(MAX_TEXT_BYTES), isGuid)
 const size = which(natural(), (bytes) => bytes > 0 && bytes % LAYOUT_UNIT_BYTES === 0)
 
+/** Of layouts with a partition that belongs to no image, which earlier versions cannot read. */
+const FORMAT = 2
+
 const LAYOUT = {
   name: 'the layout of disks',
+  format: FORMAT,
   shape: object({
     esp: which(size, (bytes) => bytes >= MIN_ESP_BYTES),
     state: which(size, (bytes) => bytes >= MIN_STATE_BYTES),
     agent: optional(imageName),
+    uuid: optional(guid),
     partitions: list(
       object({
-        image: imageName,
+        image: optional(imageName),
+        system: optional(truth),
         label: which(text(MAX_TEXT_BYTES), (label) => label.length > 0 && label.length <= MAX_LABEL_UNITS),
         type: guid,
         size,
@@ -85,25 +105,29 @@ const LAYOUT = {
 
 /** What a layout says, from its JSON as it was parsed. Errors: LAYOUT_INVALID saying what is wrong, FORMAT_NEWER. */
 export function decodeLayout(value: unknown): DiskLayout {
-  const { esp, state, agent, partitions } = checkDocument(LAYOUT, value)
+  const { esp, state, agent, uuid, partitions } = checkDocument(LAYOUT, value)
   const wrong = (why: string): MeshError => new MeshError('LAYOUT_INVALID', `the layout of disks: ${why}`)
-  if (partitions.length === 0) throw wrong('it has no partition for an image')
+  if (partitions[0]?.image === undefined) throw wrong('its first partition is for no image; machines start from that')
+  const empty = partitions.find((one) => one.image === undefined && one.system === true)
+  if (empty !== undefined) throw wrong(`${empty.label} is for no image, so it can be no system`)
   if (partitions.filter(({ grow }) => grow).length > 1) throw wrong('only one partition can grow')
   const unique = (what: string, names: readonly string[]): void => {
     const twice = names.find((name, at) => names.indexOf(name) !== at)
     if (twice !== undefined) throw wrong(`two partitions have the ${what} ${twice}`)
   }
-  unique('image', [...(agent === undefined ? [] : [agent]), ...partitions.map(({ image }) => image)])
+  unique('image', [...(agent === undefined ? [] : [agent]), ...partitions.flatMap(({ image }) => image ?? [])])
   unique('label', [ESP_LABEL, STATE_LABEL, ...partitions.map(({ label }) => label)])
   unique(
     'GUID',
     partitions.flatMap(({ uuid }) => uuid ?? []),
   )
-  return { esp, state, ...(agent === undefined ? {} : { agent }), partitions }
+  const optionals = { ...(agent === undefined ? {} : { agent }), ...(uuid === undefined ? {} : { uuid }) }
+  return { esp, state, ...optionals, partitions }
 }
 
 /** The document of a layout, as it is signed. Errors: LAYOUT_INVALID. */
 export function encodeLayout(layout: DiskLayout): Record<string, unknown> {
-  const { esp, state, agent, partitions } = decodeLayout({ ...layout })
-  return { format: 1, esp, state, ...(agent === undefined ? {} : { agent }), partitions: [...partitions] }
+  const { partitions, ...rest } = decodeLayout({ ...layout })
+  const format = partitions.some(({ image }) => image === undefined) ? FORMAT : 1
+  return { ...rest, format, partitions: [...partitions] }
 }

@@ -4,6 +4,7 @@ import {
   ESP_LABEL,
   ESP_TYPE,
   LAYOUT_UNIT_BYTES,
+  type LayoutPartition,
   PARTITION_TYPES,
   STATE_LABEL,
 } from '../../protocol/disk-layout.ts'
@@ -18,8 +19,10 @@ export interface PlannedPartition extends Partition {
   /** GUIDs in small letters. */
   readonly type: string
   readonly uuid: string
-  /** The image that it is for; absent: ESP or state. */
+  /** The image that it is for; absent: ESP, state, or a partition that is only made. */
   readonly image?: string
+  /** See {@link LayoutPartition}. */
+  readonly system?: boolean
 }
 
 /** What a disk is to become. */
@@ -37,7 +40,7 @@ export function planDisk(
   layout: DiskLayout,
   { path, size, sectorBytes }: { readonly path: string; readonly size: number; readonly sectorBytes: number },
 ): DiskPlan {
-  const wanted = [
+  const wanted: readonly LayoutPartition[] = [
     { label: ESP_LABEL, type: ESP_TYPE, size: layout.esp, grow: false },
     { label: STATE_LABEL, type: PARTITION_TYPES.linux, size: layout.state, grow: false },
     ...layout.partitions,
@@ -53,11 +56,11 @@ export function planDisk(
     )
   let offset = LAYOUT_UNIT_BYTES
   const partitions = wanted.map((one, at): PlannedPartition => {
-    const { label, type, image, uuid = randomUUID() } = { image: undefined, uuid: undefined, ...one }
-    const bytes = one.size + (one.grow ? room - least : 0)
+    const { grow, ...rest } = one
+    const bytes = one.size + (grow ? room - least : 0)
     const place = { offset, size: bytes }
     offset += bytes
-    return { number: at + 1, label, type, uuid, ...place, ...(image === undefined ? {} : { image }) }
+    return { uuid: randomUUID(), ...rest, number: at + 1, ...place }
   })
-  return { guid: randomUUID(), size, sectorBytes, partitions }
+  return { guid: layout.uuid ?? randomUUID(), size, sectorBytes, partitions }
 }

@@ -66,6 +66,10 @@ export interface MachineConfig {
   readonly reset?: ResetConfig
   /** State directories of the other managed disks of this computer. */
   readonly beside?: readonly string[]
+  /** Path from this state directory to that of the machine, if this one is of a further partition of it. */
+  readonly partOf?: string
+  /** That partition is a system that people choose. */
+  readonly system?: boolean
 }
 
 /** A path, a command of the shell. */
@@ -114,4 +118,6 @@ export const isMachineConfig: Check<MachineConfig> = object({
   ),
   reset: optional(object({ command: optional(isWords), warnCommand: optional(isWords) })),
   beside: optional(list(isWords, MAX_LIST)),
+  partOf: optional(isWords),
+  system: optional(truth),
 })

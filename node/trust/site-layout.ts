@@ -29,9 +29,10 @@ export function assertImagesFit(
   }
   if (agent !== undefined) assertAgentFits(esp, newest(agent))
   return new Map(
-    partitions.map((partition) => {
+    partitions.flatMap((partition) => {
+      if (partition.image === undefined) return []
       const manifest = newest(partition.image)
-      if (partition.size >= manifest.size) return [partition, manifest]
+      if (partition.size >= manifest.size) return [[partition, manifest] as const]
       const text = `the partition ${partition.label} has ${partition.size} bytes, image ${manifest.image} release ${manifest.release} needs ${manifest.size}`
       throw new MeshError('LAYOUT_INVALID', text)
     }),

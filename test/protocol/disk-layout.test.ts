@@ -4,6 +4,7 @@ import { isMeshError } from '../../protocol/errors.ts'
 
 const MIB = 1024 ** 2
 const ROOT = { image: 'root', label: 'root', type: PARTITION_TYPES.root, size: 64 * MIB, grow: true }
+const HOME = { label: 'home', type: PARTITION_TYPES.home, size: MIB, grow: false }
 const LAYOUT: DiskLayout = { esp: 256 * MIB, state: 128 * MIB, agent: 'agent', partitions: [ROOT] }
 
 const faultOf = (value: unknown): string => {
@@ -24,6 +25,15 @@ describe('a layout of disks', () => {
     expect(decodeLayout(encodeLayout(plain))).toEqual(plain)
   })
 
+  it('with a partition for no image is one that earlier versions must not lay out', () => {
+    const windows = { ...ROOT, image: 'win', label: 'win', grow: false, system: true }
+    const uuid = '1b0f3f6c-4a3e-4b0f-9a3c-0d8a1f6e2c11'
+    const layout: DiskLayout = { ...LAYOUT, uuid, partitions: [ROOT, windows, HOME, { ...HOME, label: 'more' }] }
+    expect(decodeLayout(encodeLayout(layout))).toEqual(layout)
+    expect(encodeLayout(layout)).toHaveProperty('format', 2)
+    expect(encodeLayout({ ...layout, partitions: [ROOT, windows] })).toHaveProperty('format', 1)
+  })
+
   it.each([
     ['is damaged: esp is missing or wrong', { ...LAYOUT, esp: 127 * MIB }],
     ['is damaged: esp is missing or wrong', { ...LAYOUT, esp: 256 * MIB + 512 }],
@@ -36,7 +46,9 @@ describe('a layout of disks', () => {
       { ...LAYOUT, partitions: [{ ...ROOT, label: 'x\u001b[2J' }] },
     ],
     ['is damaged: partitions is missing or wrong', { ...LAYOUT, partitions: Array.from({ length: 17 }, () => ROOT) }],
-    ['it has no partition for an image', { ...LAYOUT, partitions: [] }],
+    ['its first partition is for no image', { ...LAYOUT, partitions: [] }],
+    ['its first partition is for no image', { ...LAYOUT, partitions: [HOME] }],
+    ['home is for no image, so it can be no system', { ...LAYOUT, partitions: [ROOT, { ...HOME, system: true }] }],
     ['only one partition can grow', { ...LAYOUT, partitions: [ROOT, { ...ROOT, image: 'b', label: 'b' }] }],
     ['two partitions have the image root', { ...LAYOUT, agent: 'root' }],
     ['two partitions have the label lab-state', { ...LAYOUT, partitions: [{ ...ROOT, label: 'lab-state' }] }],

@@ -139,7 +139,7 @@ async function setLayout(lab: Lab): Promise<void> {
 }
 
 /** The code of the machine that waits. */
-async function waiting(lab: Lab): Promise<string> {
+export async function waiting(lab: Lab): Promise<string> {
   const deadline = Date.now() + DEADLINE_MS
   while (Date.now() < deadline) {
     const [one] = (await lab.ok('master', ['machines'])).machines as unknown as { code: string }[]

@@ -33,6 +33,8 @@ export interface VirtualMachineOptions {
   readonly tell: Readonly<Record<string, string | number>>
   /** QEMU's options of a network card. @default none */
   readonly network?: readonly string[]
+  /** Bytes of a sector, if the disks are NVMe. @default virtio */
+  readonly nvme?: number
   /** MiB. @default 1280 */
   readonly memory?: number
   /** Command that QEMU is run through, such as one that enters a network namespace. @default none */
@@ -77,11 +79,12 @@ export class VirtualMachine {
   }
 
   private constructor(options: VirtualMachineOptions) {
-    const { kernel, initramfs, firmware = [], drives, tell, network = [], memory = 1280, through = [] } = options
+    const { kernel, initramfs, firmware = [], drives, nvme, tell, network = [], memory = 1280, through = [] } = options
     const { front, restarts = false } = options
     this.#front = front
     const consoles = front === undefined ? 'console=ttyS0' : 'console=tty0 console=ttyS0'
     const told = Object.entries(tell).map(([name, value]) => `mesh.${name}=${value}`)
+    const driver = nvme === undefined ? 'virtio-blk-pci' : `nvme,logical_block_size=${nvme},physical_block_size=${nvme}`
     const args = [
       ...[
         '-accel',
@@ -104,7 +107,7 @@ export class VirtualMachine {
       // With serial numbers, by which a write log knows its disk after a reboot.
       ...drives.flatMap((drive, i) => [
         ...['-drive', `${drive},if=none,id=disk${i},discard=unmap`],
-        ...['-device', `virtio-blk-pci,drive=disk${i},serial=lab-${i}`],
+        ...['-device', `${driver},drive=disk${i},serial=lab-${i}`],
       ]),
       ...network,
     ]

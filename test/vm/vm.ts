@@ -8,6 +8,7 @@ import { Lab } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { bareScenario } from './bare-scenario.ts'
 import { bootScenario } from './boot-scenario.ts'
+import { severalScenario } from './disks-scenario.ts'
 import { eraScenario } from './era-scenario.ts'
 import { buildInitramfs } from './initramfs.ts'
 import { fetchKernel } from './kernel.ts'
@@ -18,7 +19,7 @@ import { secureBootScenario } from './secureboot-scenario.ts'
 import { VirtualMachine, type VirtualMachineOptions } from './virtual-machine.ts'
 
 /**
- * `npm run vm [-- --seed N --runs N --quick] [nbd] [era] [boot] [bare] [secureboot] [pxe]`: the slow suite. A real kernel (Debian's, emulated by QEMU, so that
+ * `npm run vm [-- --seed N --runs N --quick] [nbd] [era] [boot] [bare] [several] [secureboot] [pxe]`: the slow suite. A real kernel (Debian's, emulated by QEMU, so that
  * it runs everywhere) uses a disk until the plug is pulled; then the write log must know of every change. `--quick`: only the first half of `boot`.
  */
 const ROOT = join(import.meta.dirname, '../..')
@@ -38,6 +39,7 @@ const SCENARIOS: Readonly<Record<string, (parts: Guest & { lab: Lab }, random: R
   bare: ({ kernel, lab }, random) => bareScenario({ kernel, lab }, random),
   boot: ({ kernel, lab }, random) => bootScenario({ kernel, lab, full: !values.quick }, random),
   secureboot: ({ kernel, lab }) => secureBootScenario({ kernel, lab }),
+  several: ({ kernel, lab }, random) => severalScenario({ kernel, lab }, random),
   pxe: ({ kernel, lab }, random) => pxeScenario({ kernel, lab }, random),
 }
 const wanted = positionals.length === 0 ? Object.keys(SCENARIOS) : positionals

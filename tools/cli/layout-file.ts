@@ -18,8 +18,8 @@ import { parseSize } from './parse.ts'
 type Table = Readonly<Record<string, unknown>>
 type Wrong = (why: string) => MeshError
 
-const KEYS = ['esp', 'state', 'agent', 'partition'] as const
-const PARTITION_KEYS = ['image', 'label', 'type', 'size', 'grow', 'uuid'] as const
+const KEYS = ['esp', 'state', 'agent', 'uuid', 'partition'] as const
+const PARTITION_KEYS = ['image', 'system', 'label', 'type', 'size', 'grow', 'uuid'] as const
 
 /** Reads a layout of disks (TOML 1.0, docs/OPERATIONS.md). Errors: LAYOUT_INVALID naming the file and what is wrong in it. */
 export async function readLayoutFile(path: string): Promise<DiskLayout> {
@@ -42,13 +42,14 @@ export async function readLayoutFile(path: string): Promise<DiskLayout> {
 
 function layoutOf(table: Table, wrong: Wrong): DiskLayout {
   assertKnown(table, KEYS, wrong)
-  const { agent, partition = [] } = table
+  const { agent, uuid, partition = [] } = table
   if (!Array.isArray(partition) || !partition.every((one) => isRecord(one)))
     throw wrong('write each partition as a table of its own that begins with [[partition]]')
   const layout = {
     esp: sizeOf(table.esp, 'esp', wrong),
     state: sizeOf(table.state, 'state', wrong),
     ...(agent === undefined ? {} : { agent }),
+    ...(uuid === undefined ? {} : { uuid: guidOf(uuid, wrong) }),
     partitions: (partition as readonly Table[]).map((one, at) =>
       partitionOf(one, (why) => wrong(`partition ${at + 1}: ${why}`)),
     ),
@@ -62,21 +63,27 @@ function layoutOf(table: Table, wrong: Wrong): DiskLayout {
 
 function partitionOf(table: Table, wrong: Wrong): LayoutPartition {
   assertKnown(table, PARTITION_KEYS, wrong)
-  const { image, label = image, grow = false, uuid } = table
-  if (typeof image !== 'string') throw wrong('name the image that it is for, such as image = "root"')
+  const { image, system, label = image, grow = false, uuid } = table
+  if (image !== undefined && typeof image !== 'string')
+    throw wrong('image is the name of an image, such as image = "root"; leave it out for a partition that is only made')
   if (typeof label !== 'string' || label.length > 36)
     throw wrong('give it a label of at most 36 characters, such as label = "root"')
   if (typeof grow !== 'boolean') throw wrong('grow is true or false')
-  if (uuid !== undefined && (typeof uuid !== 'string' || !isGuid(uuid.toLowerCase())))
-    throw wrong(`uuid = ${JSON.stringify(uuid)} is no GUID`)
+  if (system !== undefined && typeof system !== 'boolean') throw wrong('system is true or false')
   return {
-    image,
+    ...(image === undefined ? {} : { image }),
+    ...(system === undefined ? {} : { system }),
     label,
     type: typeOf(table.type, wrong),
     size: sizeOf(table.size, 'size', wrong),
     grow,
-    ...(uuid === undefined ? {} : { uuid: uuid.toLowerCase() }),
+    ...(uuid === undefined ? {} : { uuid: guidOf(uuid, wrong) }),
   }
+}
+
+function guidOf(uuid: unknown, wrong: Wrong): string {
+  if (typeof uuid === 'string' && isGuid(uuid.toLowerCase())) return uuid.toLowerCase()
+  throw wrong(`uuid = ${JSON.stringify(uuid)} is no GUID`)
 }
 
 function typeOf(type: unknown, wrong: Wrong): string {

@@ -219,7 +219,7 @@ export function parsePolicy(text: string): 'hold' | 'retry' | 'start' {
 
 /** Reads which of two systems is meant. */
 export function parseSystem(text: string): number {
-  if (text !== '1' && text !== '2') throw new InvalidArgumentError('Give 1 or 2.')
+  if (!/^[1-9]$/.test(text)) throw new InvalidArgumentError('Give 1 to 9.')
   return Number(text)
 }
 

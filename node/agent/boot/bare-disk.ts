@@ -44,11 +44,13 @@ export class BareDisk implements DiskToLayOut {
     return manifests.get(layout.partitions[0]!)!
   }
 
-  /** The partition of the system, and what it will be known by; `whole`: what the disk is known by. */
-  target(whole: KnownDisk): { readonly disk: string; readonly identity: KnownDisk } {
-    const { number, size, uuid } = this.plan.partitions.find(({ image }) => image !== undefined)!
-    const { link: _, ...rest } = whole
-    const facts = { ...whole.facts, partition: uuid, partitionNumber: String(number) }
-    return { disk: partitionNode(this.disk.path, number), identity: { ...rest, kind: 'partition', size, facts } }
+  /** The partitions of images, and what they will be known by; `whole`: what the disk is known by. */
+  targets({ link: _, ...whole }: KnownDisk): ReturnType<DiskToLayOut['targets']> {
+    return this.plan.partitions.flatMap(({ number, size, uuid, image, system = false }) => {
+      if (image === undefined) return []
+      const facts = { ...whole.facts, partition: uuid, partitionNumber: String(number) }
+      const identity = { ...whole, kind: 'partition', size, facts } as const
+      return [{ number, image, isSystem: system, disk: partitionNode(this.disk.path, number), identity }]
+    })
   }
 }

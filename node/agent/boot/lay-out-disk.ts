@@ -30,6 +30,7 @@ export async function layOutDisk(path: string, plan: DiskPlan, stateDir: string)
     await device.write(byteOffset(plan.size - LAYOUT_UNIT_BYTES), Buffer.alloc(LAYOUT_UNIT_BYTES))
     await device.flush()
   })
+  await blank(path, partitions)
   await asDevice(path, partitionOf(partitions, ESP_LABEL), sectorBytes, async (esp) => {
     await runBootTool('mkfs.vfat', ['-n', ESP_LABEL.toUpperCase(), esp], 'LAYOUT_FAILED')
   })
@@ -42,6 +43,16 @@ export async function layOutDisk(path: string, plan: DiskPlan, stateDir: string)
     await device.write(byteOffset(sectorBytes), table.primary)
     await device.flush()
     await device.write(byteOffset(0), table.protectiveMbr)
+    await device.flush()
+  })
+}
+
+/** So that nobody takes what a partition held before for its file system. A restore writes to those of images. */
+async function blank(path: string, partitions: readonly PlannedPartition[]): Promise<void> {
+  await onDevice(path, async (device) => {
+    for (const { offset, size } of partitions)
+      for (const at of [offset, offset + size - LAYOUT_UNIT_BYTES])
+        await device.write(byteOffset(at), Buffer.alloc(LAYOUT_UNIT_BYTES))
     await device.flush()
   })
 }

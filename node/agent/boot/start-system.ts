@@ -19,6 +19,7 @@ import { monitorEra } from '../log/monitor-era.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { ownDisk, requireOwnDisk } from '../machine/own-disk.ts'
+import type { MachineDisk } from '../machine/parts.ts'
 import { rememberedMachine } from '../machine/remembered-machine.ts'
 import { keepFailure } from '../receipts/own-receipts.ts'
 import { restoreMachine } from '../restore/restore-machine.ts'
@@ -44,6 +45,10 @@ export interface StartSystemOptions extends AgentOptions {
   readonly variables?: string
   /** State directories of other systems on this computer. What a system that is not watched may write to is in doubt. */
   readonly others?: readonly string[]
+  /** Other disks of this machine that are restored before the system’s own. */
+  readonly before?: readonly MachineDisk[]
+  /** Called before a disk is restored, with its image. */
+  readonly about?: (image: string) => void
   /** Brings the network up; called only if something has to be fetched. */
   readonly bringUp: () => Promise<void>
 }
@@ -60,11 +65,14 @@ export interface StartedSystem {
 }
 
 /**
- * Restores the disk, lets the kernel log what is written to it, and mounts its file system read-only. Errors: those of
+ * Restores the disks, lets the kernel log what is written to it, and mounts its file system read-only. Errors: those of
  * {@link restoreMachine} and {@link monitorEra}; STATE_MISSING, STATE_OTHER_SITE, BOOT_NO_SYSTEM, BOOT_ENTRY_FAILED. After an error nothing is mounted.
  */
 export async function startSystem(options: StartSystemOptions): Promise<StartedSystem> {
   await assertForThisSite(options)
+  await restoreBefore(options)
+  const { image } = (await rememberedMachine(options.stateDir)) ?? {}
+  if (image !== undefined) options.about?.(image)
   const receipt = await whenDiskIsThere(() => restoreMachine({ ...options, force: false }))
   const next = await elsewhere(options)
   if (next !== undefined) return { event: 'started', next, receipt }
@@ -154,6 +162,14 @@ async function withMachine(
     (it) => it.close(),
   )
   await work(machine)
+}
+
+/** The configuration file speaks of the system’s disk alone. */
+async function restoreBefore({ before = [], about, configured: _, ...options }: StartSystemOptions): Promise<void> {
+  for (const { stateDir, image } of before) {
+    about?.(image)
+    await whenDiskIsThere(() => restoreMachine({ ...options, stateDir, force: false }))
+  }
 }
 
 /** A disk on USB or behind a slow controller appears later than the state partition. */

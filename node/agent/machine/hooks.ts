@@ -51,12 +51,13 @@ const isCompleted: Check<Completed> = object({ receipt: text(MAX_TEXT_BYTES), at
 /** What hooks are told of a receipt. */
 const isReceipt = object({ machine: text(MAX_TEXT_BYTES), image: text(MAX_TEXT_BYTES), release: natural() })
 
-const receiptPath = (stateDir: string): string => resolve(stateDir, 'last-receipt.json')
+/** What the last restore that ended well did; hooks are told of it. */
+export const receiptFile = (stateDir: string): string => resolve(stateDir, 'last-receipt.json')
 const completedPath = (stateDir: string): string => join(stateDir, 'hooks.json')
 
 /** Keeps the last receipt as a file, for hooks and for those that decide whether they are due. Errors: DISK_FULL, STATE_UNWRITABLE. */
 export async function writeReceiptFile(stateDir: string, receipt: RestoreResult): Promise<void> {
-  await writeFileAtomic(receiptPath(stateDir), `${JSON.stringify(receipt)}\n`)
+  await writeFileAtomic(receiptFile(stateDir), `${JSON.stringify(receipt)}\n`)
 }
 
 /**
@@ -66,7 +67,7 @@ export async function writeReceiptFile(stateDir: string, receipt: RestoreResult)
  */
 export async function runMachineHooks(options: MachineHooksOptions): Promise<HooksReport | undefined> {
   const { stateDir, report, signal } = options
-  const bytes = await readIfThere(receiptPath(stateDir))
+  const bytes = await readIfThere(receiptFile(stateDir))
   if (bytes === undefined) {
     report({ type: 'note', text: 'hooks run after the first restore' })
     return undefined
@@ -122,7 +123,7 @@ export function assertHooksDone(report: HooksReport | undefined): void {
 
 /** Errors: HOOK_FAILED if the file is damaged, until the next restore writes it anew; FORMAT_NEWER. */
 function describeReceipt(stateDir: string, bytes: Buffer): NodeJS.ProcessEnv {
-  const path = receiptPath(stateDir)
+  const path = receiptFile(stateDir)
   const { machine, image, release } = readDocument({ name: path, shape: isReceipt, fault: 'HOOK_FAILED' }, bytes)
   return { MESH_MACHINE: machine, MESH_IMAGE: image, MESH_RELEASE: String(release), MESH_RECEIPT: path }
 }

@@ -34,14 +34,22 @@ export type OpenOptions = {
 /** One enrolled machine: its state directory, its key, what it trusts, and what it was told to be. */
 export class Machine {
   readonly state: StateDirectory
+  /** Key, trust, hash trees, receipts and addresses are here: the same directory, but for a further partition of a machine. */
+  readonly home: StateDirectory
   readonly trust: TrustStore
   /** What the command is at that holds the state directory; undefined if this process holds it, or nobody was asked. */
   readonly holder: Work | undefined
-  #desk: Desk | undefined
+  #desks: readonly Desk[] = []
   #said: ConfiguredMachine
 
-  private constructor(state: StateDirectory, trust: TrustStore, said: ConfiguredMachine, holder?: Work) {
+  private constructor(
+    { state, home }: { readonly state: StateDirectory; readonly home: StateDirectory },
+    trust: TrustStore,
+    said: ConfiguredMachine,
+    holder?: Work,
+  ) {
     this.state = state
+    this.home = home
     this.trust = trust
     this.holder = holder
     this.#said = said
@@ -54,47 +62,76 @@ export class Machine {
    */
   static async open(stateDir: string, options: OpenOptions & { readonly orCopy?: boolean } = {}): Promise<Machine> {
     const { command, orCopy } = options
-    const state = await holdState(stateDir, { create: false, command, orCopy })
-    return closingOnFault(state, () => Machine.from(state, options))
+    const hold = (path: string): Promise<StateDirectory> => holdState(path, { create: false, command, orCopy })
+    const state = await hold(stateDir)
+    return closingOnFault(state, () => Machine.#opened(state, options, hold))
   }
 
   /** Opens the state directory to look at its files, whoever holds it. Shelves cannot be read. Errors: as {@link open}, but for STATE_IN_USE. */
   static async look(stateDir: string, configured: ConfiguredMachine = {}): Promise<Machine> {
-    return Machine.#load(await StateDirectory.open(stateDir, { create: false, readOnly: true }), configured)
+    const look = (path: string): Promise<StateDirectory> => StateDirectory.open(path, { create: false, readOnly: true })
+    return Machine.#load(await look(stateDir), configured, look)
   }
 
   /** Opens the state directory to read all of it: by itself if it is free, else through the command that holds it. Errors: as {@link open}. */
   static async read(stateDir: string, configured: ConfiguredMachine = {}): Promise<Machine> {
     const { state, holder } = await readState(stateDir)
-    return closingOnFault(state, () => Machine.#load(state, configured, holder))
+    const read = async (path: string): Promise<StateDirectory> => (await readState(path)).state
+    return closingOnFault(state, () => Machine.#load(state, configured, read, holder))
   }
 
   /** The machine of a state directory that this process holds; other commands are answered from now on. */
-  static async from(state: StateDirectory, options: OpenOptions = {}): Promise<Machine> {
-    const machine = await Machine.#load(state, options.configured)
+  static from(state: StateDirectory, options: OpenOptions = {}): Promise<Machine> {
+    return Machine.#opened(state, options, (path) => holdState(path, { create: false, command: options.command }))
+  }
+
+  static async #opened(state: StateDirectory, options: OpenOptions, open: OpenState): Promise<Machine> {
+    const machine = await Machine.#load(state, options.configured, open)
     const { command, opening, report = () => undefined } = options
-    machine.#desk = await Desk.open({ state, command, opening, report })
+    const desks = [...new Set([state, machine.home])].map((it) => Desk.open({ state: it, command, opening, report }))
+    machine.#desks = await Promise.all(desks)
     return machine
   }
 
-  static async #load(state: StateDirectory, said: ConfiguredMachine = {}, holder?: Work): Promise<Machine> {
+  static async #load(
+    state: StateDirectory,
+    said: ConfiguredMachine = {},
+    open: OpenState,
+    holder?: Work,
+  ): Promise<Machine> {
     const config = state.machine
     if (config === undefined) {
       const why = holder === undefined ? '' : `; it is in use by ${describeWork(holder)}`
       throw new MeshError('STATE_MISSING', `${state.directory} belongs to no machine yet${why}`)
     }
-    const trust = await TrustStore.open(state.path('trust'), { signs: config.role === 'master' })
-    if (toHex(trust.siteId) !== config.siteId) {
-      throw new MeshError(
-        'STATE_CORRUPT',
-        `${state.directory}: the trusted metadata is of another site than machine.json`,
-      )
+    const home = config.partOf === undefined ? state : await open(state.path(config.partOf))
+    try {
+      const trust = await TrustStore.open(home.path('trust'), { signs: config.role === 'master' })
+      if (toHex(trust.siteId) !== config.siteId) {
+        throw new MeshError(
+          'STATE_CORRUPT',
+          `${state.directory}: the trusted metadata is of another site than machine.json`,
+        )
+      }
+      return new Machine({ state, home }, trust, said, holder)
+    } catch (error) {
+      if (home !== state) await home.close()
+      throw error
     }
-    return new Machine(state, trust, said, holder)
   }
 
+  /** What the machine was told to be. Who it is, and what it may give, is said by its own state directory alone. */
   get config(): MachineConfig {
-    return { ...(this.state.machine as MachineConfig), ...this.#said }
+    const own = this.state.machine as MachineConfig
+    const { id, name, listen, serving, reset } = this.home.machine ?? own
+    const who = {
+      id,
+      name,
+      listen,
+      ...(serving === undefined ? {} : { serving }),
+      ...(reset === undefined ? {} : { reset }),
+    }
+    return { ...own, ...who, ...this.#said }
   }
 
   /** From now on this is the path of the managed disk, until the machine is closed. */
@@ -103,7 +140,7 @@ export class Machine {
   }
 
   key(): Promise<MachineKey> {
-    return loadOrCreateMachineKey(this.state.path('identity.pem'))
+    return loadOrCreateMachineKey(this.home.path('identity.pem'))
   }
 
   /**
@@ -168,18 +205,21 @@ export class Machine {
 
   /** From now on other commands are answered this, too, until the result is called. */
   answer(part: Pick<ServicePart, 'methods'>): () => void {
-    return this.#desk?.answer(part) ?? (() => undefined)
+    const stops = this.#desks.map((desk) => desk.answer(part))
+    return () => {
+      for (const stop of stops) stop()
+    }
   }
 
   /** Other commands are answered all that this one will answer. */
   opened(): void {
-    this.#desk?.opened()
+    for (const desk of this.#desks) desk.opened()
   }
 
   /** Tells events on, and notes what they say of the work: other commands ask how far it is. */
   telling(report: (event: AgentEvent) => void): (event: AgentEvent) => void {
     return (event) => {
-      this.#desk?.note(event)
+      for (const desk of this.#desks) desk.note(event)
       report(event)
     }
   }
@@ -187,10 +227,14 @@ export class Machine {
   /** Gives the state directory back to other commands. */
   async close(): Promise<void> {
     // Whoever holds the directory next opens its own socket.
-    await this.#desk?.close()
+    await Promise.all(this.#desks.map((desk) => desk.close()))
     await this.state.close()
+    if (this.home !== this.state) await this.home.close()
   }
 }
+
+/** Opens the state directory of the machine that a further partition belongs to, as that of the partition was opened. */
+type OpenState = (path: string) => Promise<StateDirectory>
 
 async function closingOnFault<T>(state: StateDirectory, open: () => Promise<T>): Promise<T> {
   try {

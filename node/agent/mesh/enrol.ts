@@ -14,7 +14,7 @@ import type { AgentOptions } from '../machine/options.ts'
 import { rememberedMachine } from '../machine/remembered-machine.ts'
 import { askAdmission } from './ask-admission.ts'
 import { keepOwnKey, loadOwnKey } from './own-key.ts'
-import { type DiskToLayOut, lookAtDisk, refuseOtherSite, settle } from './settle.ts'
+import { type DiskToLayOut, lookAtDisk, refuseOtherSite, settle, settleParts } from './settle.ts'
 import { siteTag } from './start-host.ts'
 
 /** Result of `mesh enrol`. */
@@ -83,10 +83,11 @@ export async function enrol(options: EnrolOptions): Promise<Enrolled> {
       const { master, signal, wait: waitMs } = options
       const asked = { state, siteId, host, master, facts, joiner, waitMs, signal, report }
       const { site, group, name, role, mayWipe, manifest, master: found } = await askAdmission(asked)
-      const target = toLayOut?.target(identity) ?? { disk, identity }
+      const [target = { disk, identity }, ...parts] = toLayOut?.targets(identity) ?? []
       const place = { disk: target.disk, device: whole, diskIdentity: target.identity }
       const having = { ...place, manifest, master: found, listenBefore: before?.listen }
       await settle(state, { site, siteId, name, id: key.id, role }, having, options)
+      await settleParts(state, parts)
       await keepOwnKey(state, options)
       const { image = '', release = 0 } = manifest ?? {}
       return { event: 'enrolled', site, group, name, id: key.id, image, release, mayWipe }

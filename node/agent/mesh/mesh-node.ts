@@ -217,7 +217,7 @@ export class MeshNode {
   #makeDialer(gradual: boolean): Dialer {
     const startedAt = performance.now()
     return new Dialer({
-      shelf: addressesOf(this.#machine.state),
+      shelf: addressesOf(this.#machine.home),
       connect: (peerId, addresses, worked) => this.#host.connect(peerId, addresses, { worked }),
       isWanted: (peerId) => this.#isWanted(peerId),
       rank: (peerId) => this.#neighbourhood.rank(peerId),

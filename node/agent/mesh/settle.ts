@@ -1,5 +1,5 @@
 import { access, rm } from 'node:fs/promises'
-import { resolve } from 'node:path'
+import { relative, resolve } from 'node:path'
 import { type Digest, sameBytes, toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import type { BlockDevice } from '../../disk/block-device.ts'
@@ -9,7 +9,7 @@ import type { KnownDisk } from '../../disk/known-disk.ts'
 import { readDisk } from '../../disk/read-disk.ts'
 import { assertFits } from '../../restore/fit.ts'
 import type { MachineConfig } from '../../state/machine-config.ts'
-import type { StateDirectory } from '../../state/state-directory.ts'
+import { StateDirectory } from '../../state/state-directory.ts'
 import type { Role } from '../../trust/members.ts'
 import type { FetchMetadata } from '../../trust/metadata-update.ts'
 import { TrustStore } from '../../trust/trust-store.ts'
@@ -18,6 +18,7 @@ import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { logLockFile } from '../../writelog/log-lock.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { AgentOptions } from '../machine/options.ts'
+import { partDirectory } from '../machine/parts.ts'
 import { listenToRemember } from '../machine/settings.ts'
 import { addressesOf } from './addresses.ts'
 
@@ -39,8 +40,18 @@ export interface Joiner {
 export interface DiskToLayOut {
   /** What the system's partition is to hold. Errors: those of a layout that the site does not have, or that does not go with the disk. */
   choose(view: TrustView): VerifiedManifest
-  /** The system's partition as it will be, once `choose` was called; `whole`: what the disk is known by. */
-  target(whole: KnownDisk): { readonly disk: string; readonly identity: KnownDisk }
+  /** The partitions of images as they will be, once `choose` was called, the system's first; `whole`: what the disk is known by. */
+  targets(whole: KnownDisk): readonly TargetPartition[]
+}
+
+/** A partition that is to be restored. */
+interface TargetPartition {
+  readonly number: number
+  readonly image: string
+  /** People choose whether it is started. */
+  readonly isSystem: boolean
+  readonly disk: string
+  readonly identity: KnownDisk
 }
 
 /** The site that a machine wants to belong to, and what names it, for messages: `the token`. */
@@ -156,6 +167,19 @@ export async function settle(
     ...(diskIdentity === undefined ? {} : { diskIdentity }),
     listen: listenToRemember(options) ?? listenBefore ?? [],
   })
+}
+
+/** Makes the state directories of the further partitions of a machine that has settled. */
+export async function settleParts(state: StateDirectory, parts: readonly TargetPartition[]): Promise<void> {
+  const { serving: _, reset: __, ...machine } = state.machine!
+  for (const { number, image, isSystem, disk, identity } of parts) {
+    const directory = partDirectory(state.directory, number)
+    const part = await StateDirectory.open(directory, { create: true })
+    const partOf = relative(directory, state.directory)
+    await part
+      .saveMachine({ ...machine, image, disk, diskIdentity: identity, partOf, system: isSystem })
+      .finally(() => part.close())
+  }
 }
 
 /** The table of a whole disk knows where its backup is; only tools that repair tables expect it elsewhere. */

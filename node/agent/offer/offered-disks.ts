@@ -2,8 +2,9 @@ import { isMeshError } from '../../../protocol/errors.ts'
 import { OfferedDisk, type OfferedDiskOptions } from './offered-disk.ts'
 import type { HeldRelease, Offer } from './open-source.ts'
 import { otherImages } from './other-images.ts'
+import { otherPartitions } from './other-partitions.ts'
 
-/** All that a running command offers: the disk of this machine, and on the master the other images that it has published. */
+/** All that a running command offers: the disk of this machine, those of its further partitions, and on the master the other images that it has published. */
 export class OfferedDisks {
   readonly #options: OfferedDiskOptions
   readonly #stack: AsyncDisposableStack
@@ -24,8 +25,9 @@ export class OfferedDisks {
   async openAll(main: Offer | undefined): Promise<HeldRelease | undefined> {
     const { machine, report } = this.#options
     const held = main === undefined ? undefined : await this.open(main)
-    if (machine.config.role !== 'master') return held
-    for (const other of await otherImages(machine, main?.manifest.image, report)) {
+    const isMaster = machine.config.role === 'master'
+    const others = isMaster ? otherImages(machine, main?.manifest.image, report) : otherPartitions(machine, report)
+    for (const other of await others) {
       await this.open(other).catch((error: unknown) => {
         if (!isMeshError(error)) throw error
         report({ type: 'warning', text: `image ${other.manifest.image} is not offered: ${error.message}` })

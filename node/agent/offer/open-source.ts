@@ -36,7 +36,7 @@ export async function openSource(
   { machine, offer, pool, report, signal }: OpenSourceOptions,
   stack: AsyncDisposableStack,
 ): Promise<DiskSource | undefined> {
-  const trees = new TreeStore(machine.state.path('trees'))
+  const trees = new TreeStore(machine.home.path('trees'))
   if (!(await trees.has(offer.manifest))) {
     report({ type: 'note', text: 'nothing can be served yet: run `mesh restore` on this machine first' })
     return undefined

@@ -51,7 +51,7 @@ async function gatherNow(options: ReceiptsOptions): Promise<void> {
 
 async function readAll(machine: Machine): Promise<[ListedReceipt[], WentBack[]]> {
   const memberName = (id: string): string | undefined => machine.trust.view().memberById(id)?.name
-  return [await new ReceiptArchive(machine.state).list(memberName), await listWentBack(machine)]
+  return [await new ReceiptArchive(machine.home).list(memberName), await listWentBack(machine)]
 }
 
 /** A restore of which nobody knows when it was may have been since then. */

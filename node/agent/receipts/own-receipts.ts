@@ -36,12 +36,12 @@ export async function keepFailure(
 
 /** The record of the last restore of this machine, or of its failure. */
 export async function lastReceipt(machine: Machine): Promise<Receipt | undefined> {
-  const last = await new ReceiptArchive(machine.state).last(machine.config.id)
+  const last = await new ReceiptArchive(machine.home).last(machine.config.id)
   return last === undefined ? undefined : readReceipt(last.document)
 }
 
 async function keep(machine: Machine, receipt: Omit<Receipt, 'number' | 'machine'>): Promise<void> {
-  const archive = new ReceiptArchive(machine.state)
+  const archive = new ReceiptArchive(machine.home)
   const { id, name } = machine.config
   const number = (await newestNumber(machine)) + 1
   const document = signReceipt({ ...receipt, number, machine: name }, await machine.key())

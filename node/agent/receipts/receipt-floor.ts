@@ -20,7 +20,7 @@ const shelfOf = (state: StateDirectory): Shelf<ReceiptFloor> =>
  * The number of the newest receipt of this machine: its own newest, or a higher one that others hold of it. Others hold a higher one
  * if the state directory of this machine went back in time.
  */
-export async function newestNumber({ state, config }: Machine): Promise<number> {
+export async function newestNumber({ home: state, config }: Machine): Promise<number> {
   const own = (await new ReceiptArchive(state).last(config.id))?.number ?? 0
   const floor = (await shelfOf(state).get(KEY))?.number ?? 0
   return Math.max(own, floor)
@@ -40,6 +40,6 @@ export async function heardOfReceipt(
   if (number <= own) return undefined
   const doubt = `${by} has receipt ${number} of this machine, which knows of ${own}: the state directory went back in time`
   await record(doubt)
-  await shelfOf(machine.state).putDurable(KEY, { number })
+  await shelfOf(machine.home).putDurable(KEY, { number })
   return doubt
 }

@@ -15,7 +15,7 @@ export async function bringTrees(
   earlier: VerifiedManifest,
   { machine, node }: { readonly machine: Machine; readonly node: MeshNode },
 ): Promise<TreeStore> {
-  const trees = new TreeStore(await machine.state.subdirectory('trees'))
+  const trees = new TreeStore(await machine.home.subdirectory('trees'))
   const releases = machine.trust.view().releases(earlier.image)
   const bring = async (facts: VerifiedManifest): Promise<void> => {
     if (await trees.has(facts)) return

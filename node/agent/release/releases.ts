@@ -50,7 +50,7 @@ export interface Releases {
 export async function releases(stateDir: string, image?: string): Promise<Releases> {
   const { machine, disk, staging } = await readFacts(stateDir)
   const { image: name } = machine.manifest(image)
-  const trees = new TreeStore(machine.state.path('trees'))
+  const trees = new TreeStore(machine.home.path('trees'))
   const list: ReleaseStatus[] = []
   let before: VerifiedManifest | undefined
   for (const manifest of machine.trust.view().releases(name)) {

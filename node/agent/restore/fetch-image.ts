@@ -42,7 +42,7 @@ export async function fetchImage(options: FetchImageOptions): Promise<VerifiedMa
     manifest,
     target: { device, log: new ScanLog('a file has no log') },
     sources: {
-      trees: new TreeStore(await machine.state.subdirectory('trees')),
+      trees: new TreeStore(await machine.home.subdirectory('trees')),
       fetcher: () => network.fetcher(manifest),
     },
     steps: { beforeWriting: async () => undefined },

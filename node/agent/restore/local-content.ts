@@ -8,12 +8,14 @@ interface ContentParts {
   readonly report: (event: AgentEvent) => void
 }
 
-/** The other managed disks of this computer, until the stack ends; undefined if none were named. */
+/** The other managed disks of this computer, until the stack ends; undefined if there are none. */
 export async function openBeside(
   { blockSize }: VerifiedManifest,
   { machine, report }: ContentParts,
   stack: AsyncDisposableStack,
 ): Promise<OtherDisks | undefined> {
-  const directories = (machine.state.machine ?? machine.config).beside
-  return directories && OtherDisks.open(directories, blockSize, report, stack)
+  const { state, home } = machine
+  // A further partition has the machine’s first one beside it.
+  const directories = [...((state.machine ?? machine.config).beside ?? []), ...(home === state ? [] : [home.directory])]
+  return directories.length === 0 ? undefined : OtherDisks.open(directories, blockSize, report, stack)
 }

@@ -64,7 +64,7 @@ async function openOther(
   stack: AsyncDisposableStack,
 ): Promise<OtherDisk | undefined> {
   const machine = await Machine.look(stateDir)
-  const trees = new TreeStore(machine.state.path('trees'))
+  const trees = new TreeStore(machine.home.path('trees'))
   const releases = machine.trust.view().releases(machine.manifest().image)
   const device = stack.adopt(await openDevice(machine.diskPath, { writable: false }), (it) => it.close())
   for (const manifest of releases.toReversed()) {

@@ -114,7 +114,7 @@ async function restoreDisk(
   const opened = await openDevice(path, { writable: true, alone: !force && !byOurs })
   const device = stack.adopt(opened, (it) => it.close())
   const pool = stack.adopt(new HashPool({ here: true }), (it) => it.close())
-  const trees = new TreeStore(await machine.state.subdirectory('trees'))
+  const trees = new TreeStore(await machine.home.subdirectory('trees'))
   const choice = await ReleaseChoice.make(wanted, release !== undefined, { machine, trees, network, report })
   for (;;) {
     try {

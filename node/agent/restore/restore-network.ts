@@ -9,7 +9,7 @@ import type { BlockFetcher } from '../../restore/block-fetcher.ts'
 import type { ServingConfig } from '../../state/machine-config.ts'
 import type { DiskSource } from '../../store/disk-source.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
-import { recordLogDoubt } from '../log/log-doubt.ts'
+import { recordDoubts } from '../log/log-doubt.ts'
 import { firstNews } from '../mesh/first-news.ts'
 import { METADATA_WAIT_MS } from '../mesh/limits.ts'
 import { MeshNode, type MeshNodeOptions } from '../mesh/mesh-node.ts'
@@ -134,7 +134,7 @@ export class RestoreNetwork {
   /** What those who gather receipts say of this machine; undefined if the network was not needed, or nobody has answered. */
   async seenReceipts(): Promise<SeenReceipts | undefined> {
     const { machine } = this.#options
-    return this.#running && askSeen(machine, this.#running, (doubt) => recordLogDoubt(machine.state, doubt))
+    return this.#running && askSeen(machine, this.#running, (doubt) => recordDoubts(machine, doubt))
   }
 
   /** Others that fetch over the uplink are not left without what came to this machine last. */

@@ -29,7 +29,7 @@ export async function verifyMachine(options: VerifyMachineOptions): Promise<Veri
   return await verifyDisk({
     device,
     manifest: machine.manifest(options.image, options.release),
-    trees: new TreeStore(machine.state.path('trees')),
+    trees: new TreeStore(machine.home.path('trees')),
     pool,
     progress: (progress) => options.report({ type: 'progress', ...progress }),
     signal: options.signal,

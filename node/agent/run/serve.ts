@@ -7,7 +7,7 @@
 
 import { HashPool } from '../../disk/hash-pool.ts'
 import { statusMethods } from '../answer/status.ts'
-import { recordLogDoubt } from '../log/log-doubt.ts'
+import { recordDoubts } from '../log/log-doubt.ts'
 import { aborted } from '../machine/aborted.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
@@ -55,7 +55,7 @@ export async function serve(machine: Machine, prepare: Prepare, options: ServeOp
   const disks = new OfferedDisks({ machine, node, pool, report, signal }, stack)
   const stager = new Stager({ machine, node, config: serving, inUse: () => use.inUse, report })
   const heardOf = async (number: number, by: string): Promise<void> => {
-    const doubt = await heardOfReceipt(machine, { number, by }, (reason) => recordLogDoubt(machine.state, reason))
+    const doubt = await heardOfReceipt(machine, { number, by }, (reason) => recordDoubts(machine, reason))
     if (doubt !== undefined) report({ type: 'warning', text: `${doubt}; the next restore will read the whole disk` })
   }
   const [held, staging] = [() => disks.held, () => stager.status()]

@@ -77,7 +77,7 @@ export class Staging {
     const { machine, node, manifest, source, space, signal } = options
     const { tree, received } = await ensureTree({
       facts: manifest,
-      trees: new TreeStore(await machine.state.subdirectory('trees')),
+      trees: new TreeStore(await machine.home.subdirectory('trees')),
       others: machine.trust.view().releases(manifest.image),
       fetcher: async () => ({
         ledger: node.swarm.ledger,

@@ -40,7 +40,7 @@ describe('the layout of disks in the signed metadata', () => {
     const { trust, signer } = await makeSite(here)
     await signer.setLayout(LAYOUT)
     const fetch = await forge(join(here, 'keys'), (name) => trust.file(name), {
-      edit: { targets: (signed) => Object.assign(signed, { layout: { format: 2, disks: [] } }) },
+      edit: { targets: (signed) => Object.assign(signed, { layout: { format: 3, disks: [] } }) },
     })
     const joined = await TrustStore.join(join(here, 'joined'), trust.siteId, fetch)
     expect(await codeOf(async () => siteLayout(joined.view()))).toBe('FORMAT_NEWER')

@@ -37,15 +37,30 @@ describe('the file of a layout', () => {
     })
   })
 
+  it('names the systems to choose from, what is only made, and the GUID of the disk', async () => {
+    const uuid = '1b0f3f6c-4a3e-4b0f-9a3c-0d8a1f6e2c11'
+    const more =
+      '[[partition]]\nimage = "win"\nsystem = true\ntype = "windows"\nsize = "1G"\n[[partition]]\nlabel = "home"\ntype = "home"\nsize = "1G"\n'
+    const { partitions, ...disk } = await read(`uuid = "${uuid.toUpperCase()}"\n${HEAD}${ROOT}${more}`)
+    expect(disk).toMatchObject({ uuid })
+    expect(partitions.slice(1)).toEqual([
+      { image: 'win', system: true, label: 'win', type: PARTITION_TYPES.windows, size: GIB, grow: false },
+      { label: 'home', type: PARTITION_TYPES.home, size: GIB, grow: false },
+    ])
+  })
+
   it.each([
     ['esp is missing: Give a size', 'state = "4G"\n'],
     ['state = "4X": Give a size', 'esp = "512M"\nstate = "4X"\n'],
     ['unknown key stat; did you mean state?', `stat = "4G"\n${HEAD}`],
-    ['it has no partition for an image', HEAD],
+    ['its first partition is for no image', HEAD],
     ['partition 1: unknown key sise; did you mean size?', `${HEAD}${ROOT}sise = "1G"\n`],
-    ['partition 1: name the image', `${HEAD}[[partition]]\ntype = "root"\nsize = "1G"\n`],
+    ['partition 1: image is the name of an image', `${HEAD}[[partition]]\nimage = 1\ntype = "root"\nsize = "1G"\n`],
+    ['partition 1: give it a label', `${HEAD}[[partition]]\ntype = "root"\nsize = "1G"\n`],
+    ['partition 1: system is true or false', `${HEAD}${ROOT}system = 1\n`],
+    ['uuid = 7 is no GUID', `uuid = 7\n${HEAD}${ROOT}`],
     [
-      'partition 1: type is one of root, linux, windows, or a GUID',
+      'partition 1: type is one of root, linux, windows, esp,',
       `${HEAD}${ROOT.replace('"root"\nsize', '"ext4"\nsize')}`,
     ],
     ['partition 1: grow is true or false', `${HEAD}${ROOT}grow = "yes"\n`],

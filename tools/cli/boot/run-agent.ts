@@ -13,6 +13,7 @@ import {
 import { readLogConfig } from '../../../node/agent/log/log-config.ts'
 import type { AgentEvent } from '../../../node/agent/machine/events.ts'
 import type { AgentOptions } from '../../../node/agent/machine/options.ts'
+import { type MachineDisk, machineDisks } from '../../../node/agent/machine/parts.ts'
 import { digestOf, toHex } from '../../../protocol/digest.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { AGENT_CONFIG, HANDOVER_FILE, MENU_FILE, NETWORK_SCRIPT, SYSTEM_ROOT } from '../../boot/boot-scripts.ts'
@@ -45,9 +46,9 @@ interface RunAgentOptions {
   readonly master?: readonly string[]
   /** The firmware’s entry of a system that is not Linux. */
   readonly entry?: string
-  /** State directory of the second system of this computer. */
+  /** State directory of a system of this computer that is a machine of its own. */
   readonly second?: string
-  /** Which of the two starts if nobody chooses, 1 or 2, and how long is waited for that; milliseconds. */
+  /** Which system starts if nobody chooses, from 1, and how long is waited for that; milliseconds. */
   readonly defaultSystem: number
   readonly choiceWait: number
 }
@@ -113,13 +114,13 @@ function waysToStart(
   options: RunAgentOptions,
   { screen, network, keys, signal }: AtTheMachine,
 ): WaysToStart {
-  const stateDirs = [agent.stateDir, ...(options.second === undefined ? [] : [options.second])]
-  let chosen = Math.min(options.defaultSystem, stateDirs.length) - 1
+  let chosen = agent.stateDir
+  let hasChosen = false
   const siteId = toHex(digestOf(readFileSync(join(AGENT_CONFIG, '1.root.json'))))
   const start = async (): Promise<StartSystemOptions> => ({
-    ...systemOf(chosen, stateDirs, agent, options),
+    ...systemOf(chosen, await disksOf(agent, options), agent, options, (image) => screen.about(image)),
     siteId,
-    era: options.era ?? (await eraOf(stateDirs[chosen]!)),
+    era: options.era ?? (await eraOf(chosen)),
     root: SYSTEM_ROOT,
     bringUp: () => {
       screen.show({ at: 'looking' })
@@ -135,11 +136,15 @@ function waysToStart(
       await provisionBare({ ...agent, siteId, master, disk, network, screen })
       await mounted()
     })
-    const { choiceWait: waitMs } = options
-    chosen = await chooseSystem({ stateDirs, byDefault: chosen, waitMs, keys, screen, signal })
+    const { choiceWait: waitMs, defaultSystem } = options
+    const stateDirs = (await disksOf(agent, options)).filter((one) => one.isSystem).map((one) => one.stateDir)
+    const before = stateDirs.indexOf(chosen)
+    const byDefault = hasChosen ? before : Math.min(defaultSystem, stateDirs.length) - 1
+    chosen = stateDirs[await chooseSystem({ stateDirs, byDefault, waitMs, keys, screen, signal })] ?? chosen
+    hasChosen = true
     screen.show({ at: 'checking' })
     const started = await startSystem(await start())
-    await keepOwnAgent(await start(), screen)
+    await keepOwnAgent({ ...(await start()), stateDir: agent.stateDir }, screen)
     return started
   }
   const unverified = async (why: unknown): Promise<StartedSystem> => {
@@ -150,19 +155,30 @@ function waysToStart(
   return { attempt, unverified, isBare: () => place.isBare }
 }
 
+/** The managed disks of this computer. A second machine on it restores its own disk, when it is chosen. */
+async function disksOf({ stateDir }: AgentOptions, { second }: RunAgentOptions): Promise<MachineDisk[]> {
+  const own = await machineDisks(stateDir)
+  return second === undefined ? own : [...own, { stateDir: second, image: '', isSystem: true, wasRestored: true }]
+}
+
 /** What is special about one of the systems. The configuration file speaks of the first one’s disk. */
 function systemOf(
-  at: number,
-  stateDirs: readonly string[],
+  chosen: string,
+  disks: readonly MachineDisk[],
   { configured, ...agent }: AgentOptions,
   { entry }: RunAgentOptions,
+  about: (image: string) => void,
 ): Omit<StartSystemOptions, 'siteId' | 'era' | 'root' | 'bringUp'> {
+  const others = disks.filter(({ stateDir }) => stateDir !== chosen)
   return {
     ...agent,
-    ...(configured === undefined || at > 0 ? {} : { configured }),
+    ...(configured === undefined || chosen !== agent.stateDir ? {} : { configured }),
     ...(entry === undefined ? {} : { entry }),
-    stateDir: stateDirs[at]!,
-    others: stateDirs.filter((_, i) => i !== at),
+    stateDir: chosen,
+    others: others.map(({ stateDir }) => stateDir),
+    ...(disks.length < 2 ? {} : { about }),
+    // A system that was never restored gets its content together with the others, while they can be reached.
+    before: others.filter(({ isSystem, wasRestored }) => !isSystem || !wasRestored),
   }
 }
 

@@ -86,8 +86,11 @@ function runCommand(): Command {
       'of a system that is not Linux: path of its EFI program, or label of the firmware’s entry',
       parseText,
     )
-    .option('--second <dir>', 'state directory of a second system on this computer; the screen asks which one starts')
-    .option('--default-system <n>', 'which of the two starts if nobody chooses: 1 or 2', parseSystem, 1)
+    .option(
+      '--second <dir>',
+      'state directory of a second machine on this computer; the screen asks which system starts',
+    )
+    .option('--default-system <n>', 'which system starts if nobody chooses, from 1', parseSystem, 1)
     .addOption(
       new Option('--choice-wait <duration>', 'how long is waited for a choice')
         .argParser(parseDuration)

@@ -1,5 +1,12 @@
 import { Command } from 'commander'
-import { type DiskLayout, ESP_LABEL, ESP_TYPE, PARTITION_TYPES, STATE_LABEL } from '../../../protocol/disk-layout.ts'
+import {
+  type DiskLayout,
+  ESP_LABEL,
+  ESP_TYPE,
+  type LayoutPartition,
+  PARTITION_TYPES,
+  STATE_LABEL,
+} from '../../../protocol/disk-layout.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatTable } from '../format.ts'
 
@@ -31,6 +38,12 @@ async function runShow(context: Context): Promise<void> {
   context.output.result({ event: 'layout', ...layout }, tableOf(layout))
 }
 
+function holdsOf({ image, system = false, grow }: LayoutPartition, isFirst: boolean): string {
+  const when = isFirst ? '' : system ? ', restored when it is chosen' : ', restored at every boot'
+  const what = image === undefined ? 'nothing; it is only made' : `image ${image}${when}`
+  return `${what}${grow ? '; takes what the others leave' : ''}`
+}
+
 function tableOf({ esp, state, agent, partitions }: DiskLayout): string {
   const row = (label: string, size: number, type: string, holds: string): string[] => [
     label,
@@ -42,8 +55,6 @@ function tableOf({ esp, state, agent, partitions }: DiskLayout): string {
     ['partition', 'size', 'holds', 'type'],
     row(ESP_LABEL, esp, ESP_TYPE, agent === undefined ? 'nothing' : `the agent, image ${agent}`),
     row(STATE_LABEL, state, PARTITION_TYPES.linux, 'the state directory'),
-    ...partitions.map(({ label, size, grow, image, type }) =>
-      row(label, size, type, `image ${image}${grow ? ', grows to the end of the disk' : ''}`),
-    ),
+    ...partitions.map((one, at) => row(one.label, one.size, one.type, holdsOf(one, at === 0))),
   ])
 }

@@ -31,6 +31,7 @@ export class BootScreen {
   #phase: Progress['phase'] | undefined
   #since = 0
   #from = 0
+  #of: string | undefined
 
   /** `wide`: the characters of two columns that the kernel’s console has, as {@link inGlyphs} takes them. */
   constructor(
@@ -52,6 +53,12 @@ export class BootScreen {
     this.#draw()
   }
 
+  /** What is restored from now on, where a computer has several images. */
+  about(image: string): void {
+    this.#of = image
+    this.show({ at: 'checking', of: image })
+  }
+
   /** Somebody else has written to a console: the next picture is drawn in any case. */
   forget(): void {
     for (const one of this.#consoles) one.shown = ''
@@ -70,6 +77,7 @@ export class BootScreen {
     this.show({
       at: at ?? (phase === 'restore' ? 'restoring' : 'checking'),
       done: totalBytes === 0 ? 1 : doneBytes / totalBytes,
+      ...(this.#of === undefined || at !== undefined ? {} : { of: this.#of }),
       ...(left === undefined ? {} : { secondsLeft: left }),
     })
   }

@@ -4,6 +4,8 @@ import { CATALOGUES, type Catalogue, type Language } from './catalogue.ts'
 
 interface ProgressState {
   readonly at: 'starting' | 'checking' | 'looking' | 'restoring' | 'logging' | 'handing' | 'laying' | 'keeping'
+  /** The image that is restored, where a computer has several. */
+  readonly of?: string
   /** From 0 to 1. */
   readonly done?: number
   readonly secondsLeft?: number
@@ -88,7 +90,7 @@ function paragraphsOf(state: ScreenState, words: Catalogue, width: number): stri
     case 'menu':
       return menu(state.mayStart, words)
     default:
-      return [words[state.at], ...progress(state, words, width)]
+      return [words[state.at], ...(state.of === undefined ? [] : [state.of]), ...progress(state, words, width)]
   }
 }
 

@@ -135,6 +135,7 @@ describe('laying out a disk', () => {
     await runTool('sgdisk', ['-n', '1:2048:4095', device])
     const before = await holds(device)
     expect(before).toContain('GPT')
+    await runTool('mke2fs', ['-q', '-F', '-t', 'ext4', '-E', `offset=${plan.partitions[3]!.offset}`, device, '2048k'])
     const begins: (string | undefined)[] = []
     for (let writes = 0; ; writes++) {
       power.writes = writes
@@ -147,7 +148,11 @@ describe('laying out a disk', () => {
       expect(failure).toMatchObject({ code: 'DISK_IO' })
     }
     // Before the first write the disk is what it was, after the last one it is complete.
-    expect(begins).toEqual([before, ...Array.from({ length: 5 }, () => undefined), 'GPT with 4 partitions: vfat, ext4'])
+    expect(begins).toEqual([
+      before,
+      ...Array.from({ length: 13 }, () => undefined),
+      'GPT with 4 partitions: vfat, ext4',
+    ])
     await expectComplete(device, plan)
     const last = power.flushed.slice(-4)
     expect(last).toEqual([expect.stringMatching(/^write [1-9]/), 'flush', 'write 0', 'flush'])

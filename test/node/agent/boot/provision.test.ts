@@ -6,6 +6,7 @@ import { provision } from '../../../../node/agent/boot/provision.ts'
 import type { AgentEvent } from '../../../../node/agent/machine/events.ts'
 import { contentOf } from '../../../../node/disk/blank-disk.ts'
 import { openDevice } from '../../../../node/disk/file-device.ts'
+import type { MachineConfig } from '../../../../node/state/machine-config.ts'
 import { digestFromHex } from '../../../../protocol/digest.ts'
 import { Lab } from '../../../../tools/lab/local-lab.ts'
 import { Random } from '../../../../tools/lab/random.ts'
@@ -23,6 +24,8 @@ describe('a bare machine', () => {
     lab = await Lab.open()
     await writeFile(lab.path('model.img'), new Random(7).bytes(2 * MIB))
     await lab.serve('master', ['seed', lab.path('model.img'), '--image', 'root'])
+    await writeFile(lab.path('win.img'), new Random(8).bytes(MIB))
+    await lab.ok('master', ['seed', lab.path('win.img'), '--image', 'school/win'])
     siteId = String((await lab.ok('master', ['machines'])).siteId)
   }, 60_000)
   afterAll(() => lab.close())
@@ -54,9 +57,9 @@ describe('a bare machine', () => {
     return { path, run, holds, waits: waits.promise }
   }
 
-  const setLayout = async (): Promise<void> => {
+  const setLayout = async (more = ''): Promise<void> => {
     const partition = '[[partition]]\nimage = "root"\ntype = "root"\nsize = "2M"\ngrow = true\n'
-    await writeFile(lab.path('layout.toml'), `esp = "128M"\nstate = "32M"\n${partition}`)
+    await writeFile(lab.path('layout.toml'), `esp = "128M"\nstate = "32M"\n${partition}${more}`)
     await lab.ok('master', ['layout', 'set', lab.path('layout.toml')])
   }
 
@@ -99,6 +102,32 @@ describe('a bare machine', () => {
     })
     expect(await runTool('debugfs', ['-R', 'stat /identity.pem', state])).toContain('Mode:  0600')
     expect(await runTool('debugfs', ['-R', 'ls /trust', state])).toContain('CURRENT')
+  })
+
+  it('of several images has a state for each, and is one machine of the site', async (context) => {
+    await setLayout(
+      '[[partition]]\nlabel = "home"\ntype = "home"\nsize = "1M"\n[[partition]]\nimage = "school/win"\nsystem = true\ntype = "windows"\nsize = "1M"\n',
+    )
+    const { path, run, waits } = await bare(context, 200)
+    const provisioned = run()
+    await lab.ok('master', ['approve', '--code', await waits, '--as', 'pc2'])
+    await provisioned
+    const { partitions } = JSON.parse(await runTool('sfdisk', ['--json', path])).partitiontable as {
+      partitions: { uuid: string; name: string }[]
+    }
+    expect(partitions.map(({ name }) => name)).toEqual(['lab-esp', 'lab-state', 'root', 'home', 'school/win'])
+    const place = ['--offset', String(129 * MIB), '--sizelimit', String(32 * MIB)]
+    const state = (await runTool('losetup', ['--find', '--show', '--read-only', ...place, path])).trim()
+    onTestFinished(async () => void (await runTool('losetup', ['--detach', state])))
+    const config = async (folder: string): Promise<MachineConfig> =>
+      JSON.parse(await runTool('debugfs', ['-R', `cat ${folder}/machine.json`, state])) as MachineConfig
+    const { id } = await config('')
+    const uuid = partitions[4]!.uuid.toLowerCase()
+    expect(await config('/partitions/5')).toMatchObject({
+      ...{ id, name: 'pc2', image: 'school/win', disk: `${path}p5`, partOf: '../..', system: true },
+      diskIdentity: { kind: 'partition', size: MIB, facts: { partitionNumber: '5', partition: uuid } },
+    })
+    expect(await runTool('debugfs', ['-R', 'ls /partitions', state])).not.toMatch(/\b[34]\b +\(/)
   })
 
   it('whose disk holds something is laid out only if the approval says that it may be wiped', async (context) => {

@@ -1,0 +1,239 @@
+import assert from 'node:assert/strict'
+import { copyFile, mkdir, open, readFile, writeFile } from 'node:fs/promises'
+import type { KernelFiles } from '../../tools/boot/build-agent.ts'
+import { whichProgram } from '../../tools/boot/build-tool.ts'
+import { makeEfiImage } from '../../tools/boot/efi-image.ts'
+import { FileTree } from '../../tools/boot/file-tree.ts'
+import { addModules } from '../../tools/boot/kernel-modules.ts'
+import type { Lab } from '../../tools/lab/local-lab.ts'
+import type { Random } from '../../tools/lab/random.ts'
+import { runTool } from '../../tools/lab/run-tool.ts'
+import { waiting } from './bare-scenario.ts'
+import { copyRange, makeAgent, makeSystem } from './boot-scenario.ts'
+import { VirtualMachine, type VirtualMachineOptions } from './virtual-machine.ts'
+
+const MIB = 1024 ** 2
+const OVMF = '/usr/share/OVMF'
+/** Firmware, drivers, a network and libp2p under emulation, on a machine that does other things. */
+const DEADLINE_MS = 900_000
+const ESP_MIB = 320
+const STATE_MIB = 64
+
+interface Room {
+  readonly kernel: KernelFiles
+  readonly lab: Lab
+}
+
+/** A partition of the layout, as its file says it. */
+interface Part {
+  readonly label: string
+  readonly mib: number
+  readonly more: string
+}
+
+const HEAD = `esp = "${ESP_MIB}M"\nstate = "${STATE_MIB}M"\nagent = "agent"\n`
+const ROOT: Part = { label: 'root', mib: 48, more: 'image = "root"\ntype = "root"\n' }
+const TOOLS: Part = { label: 'tools', mib: 4, more: 'image = "tools"\ntype = "linux"\n' }
+const LOADER: Part = { label: 'win-esp', mib: 64, more: 'image = "school/win-esp"\ntype = "esp"\n' }
+const WINDOWS: Part = { label: 'Windows', mib: 16, more: 'image = "school/windows"\nsystem = true\ntype = "windows"\n' }
+const HOME: Part = { label: 'home', mib: 8, more: 'grow = true\ntype = "home"\n' }
+
+/** A system that is not Linux: an EFI program that says how its partition begins, and dirties it. */
+const OTHER_INIT = `#!/bin/busybox sh
+export PATH=/bin:/sbin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+modprobe -a virtio_pci virtio_blk nvme
+until grep -qx PARTNAME=Windows /sys/class/block/*/uevent 2>/dev/null; do sleep 0.1; done
+device=/dev/$(basename "$(dirname "$(grep -lx PARTNAME=Windows /sys/class/block/*/uevent)")")
+echo
+echo "@@ {\\"event\\":\\"windows\\",\\"device\\":\\"$device\\",\\"begins\\":\\"$(head -c 8 "$device" | tail -c 5)\\"}"
+dd if=/dev/urandom of="$device" bs=64k count=16 2>/dev/null
+sync
+poweroff -f
+`
+
+/** A master that publishes these images and an agent, a layout of partitions, and a machine with a bare disk. */
+async function diskRoom({ kernel, lab }: Room, random: Random, config = '') {
+  const image = lab.path('root.img')
+  await makeSystem(image, lab.dir, random)
+  await lab.serve('master', ['seed', image, '--image', 'root'])
+  const port = /\d+$/.exec(lab.address('master')!)![0]
+  // QEMU leads this address to the host’s loopback interface.
+  const file = lab.path('agent.toml')
+  await writeFile(file, `[boot]\nmaster = ["/ip4/10.0.2.2/tcp/${port}"]\n${config}`)
+  const commandLine = 'console=tty0 console=ttyS0'
+  const agent = await makeAgent(lab, kernel, { machine: 'master', config: file, commandLine })
+  const path = (name: string): string => agent.files.find((one) => one.path.endsWith(name))!.path
+  await lab.ok('master', ['seed', path('agent.efi'), '--image', 'agent'])
+  return { lab, kernel, image, initramfs: path('agent.img') }
+}
+
+type DiskRoom = Awaited<ReturnType<typeof diskRoom>>
+
+async function setLayout(lab: Lab, parts: readonly Part[]): Promise<void> {
+  const tables = parts.map(({ label, mib, more }) => `[[partition]]\nlabel = "${label}"\nsize = "${mib}M"\n${more}`)
+  await writeFile(lab.path('layout.toml'), `${HEAD}${tables.join('')}`)
+  await lab.ok('master', ['layout', 'set', lab.path('layout.toml')])
+}
+
+/** A machine with one disk; `network` tells whether its cable is in. `bare`: the emulator starts the agent, as a network would. */
+async function machineOf(
+  { lab, kernel, initramfs }: DiskRoom,
+  { mib, sectorBytes }: { readonly mib: number; readonly sectorBytes?: number },
+) {
+  const disk = lab.path(`disk-${mib}-${sectorBytes ?? 512}.img`)
+  await using file = await open(disk, 'w')
+  await file.truncate(mib * MIB)
+  const variables = `${disk}.variables`
+  await copyFile(`${OVMF}/OVMF_VARS_4M.fd`, variables)
+  const firmware = [
+    ...['-drive', `if=pflash,format=raw,unit=0,readonly=on,file=${OVMF}/OVMF_CODE_4M.fd`],
+    ...['-drive', `if=pflash,format=raw,unit=1,file=${variables}`],
+  ]
+  const nvme = sectorBytes === undefined ? {} : { nvme: sectorBytes }
+  const front = `${disk}.front`
+  const common = { ...nvme, front, memory: 768, tell: { step: 'idle' }, drives: [`file=${disk},format=raw`], firmware }
+  const network = ['-netdev', 'user,id=lan', '-device', 'virtio-net-pci,netdev=lan,romfile=']
+  const start = (more: Partial<VirtualMachineOptions>): VirtualMachine => VirtualMachine.start({ ...common, ...more })
+  return {
+    disk,
+    bare: () => start({ kernel, initramfs, network }),
+    start: (cable: 'in' | 'out') => start(cable === 'in' ? { network } : {}),
+  }
+}
+
+type TestMachine = Awaited<ReturnType<typeof machineOf>>
+
+/** The parts of a disk are compared from here on. */
+async function partition(disk: string, label: string): Promise<{ readonly at: number; readonly size: number }> {
+  const { partitiontable: table } = JSON.parse(await runTool('sfdisk', ['--json', disk])) as {
+    partitiontable: { sectorsize?: number; partitions: { name: string; start: number; size: number }[] }
+  }
+  const found = table.partitions.find(({ name }) => name === label)
+  assert.ok(found, `there is no partition ${label}`)
+  const sectorBytes = table.sectorsize ?? 512
+  return { at: found.start * sectorBytes, size: found.size * sectorBytes }
+}
+
+async function assertHolds(lab: Lab, disk: string, label: string, image: string): Promise<void> {
+  const expected = await readFile(image)
+  const { at } = await partition(disk, label)
+  await copyRange(disk, at, lab.path('now.img'), expected.byteLength)
+  assert.ok(expected.equals(await readFile(lab.path('now.img'))), `${label} is its image`)
+}
+
+/** The images of the second system, and of data. */
+async function makeImages({ lab, kernel }: DiskRoom, random: Random) {
+  const tree = new FileTree()
+  for (const folder of ['/proc', '/sys', '/dev']) tree.folder(folder)
+  await tree.program('/bin/busybox', await whichProgram('busybox'))
+  const applets = ['mount', 'grep', 'sleep', 'basename', 'dirname', 'head', 'tail', 'dd', 'sync', 'poweroff']
+  for (const name of [...applets, 'modprobe']) tree.link(`/sbin/${name}`, '/bin/busybox')
+  tree.write('/init', OTHER_INIT, 0o755)
+  await addModules(tree, { folder: kernel.modules, names: ['virtio_pci', 'virtio_blk', 'nvme', 'ext4'] })
+  const [initramfs, program] = [lab.path('other.cpio'), lab.path('other.efi')]
+  await writeFile(initramfs, tree.pack())
+  const parts = { kernel: kernel.image, initramfs, commandLine: 'console=ttyS0 quiet', release: 'ID=other\n' }
+  await mkdir(lab.path('work'))
+  await makeEfiImage(program, parts, { work: lab.path('work'), signing: undefined })
+  const loader = lab.path('loader.img')
+  await runTool('mkfs.vfat', ['-C', loader, String(LOADER.mib * 1024)])
+  for (const folder of ['EFI', 'EFI/Microsoft', 'EFI/Microsoft/Boot'])
+    await runTool('mmd', ['-i', loader, `::${folder}`])
+  await runTool('mcopy', ['-i', loader, program, '::EFI/Microsoft/Boot/bootmgfw.efi'])
+  const windows = lab.path('windows.img')
+  const content = random.bytes(WINDOWS.mib * MIB)
+  // How a partition of NTFS begins.
+  Buffer.from(content.buffer, content.byteOffset).write('\u00ebR\u0090NTFS    ', 'latin1')
+  await writeFile(windows, content)
+  const tools = lab.path('tools.img')
+  await runTool('mke2fs', ['-q', '-t', 'ext4', '-F', tools, `${TOOLS.mib * 1024}k`])
+  for (const [name, image] of [
+    ['tools', tools],
+    ['school/win-esp', loader],
+    ['school/windows', windows],
+  ] as const)
+    await lab.ok('master', ['seed', image, '--image', name])
+  return { tools, loader, windows }
+}
+
+/** A bare machine is let in, and starts its system. */
+async function provisioned(room: DiskRoom, machine: TestMachine, name: string): Promise<VirtualMachine> {
+  const guest = machine.bare()
+  await room.lab.ok('master', ['approve', '--code', await waiting(room.lab), '--as', name])
+  return guest
+}
+
+/**
+ * One machine with two systems, a partition that is restored at every boot, and one that nobody restores: all are made and filled, each is
+ * restored when it has to be, the person at the machine chooses, and the receipts tell of each image.
+ */
+export async function severalScenario(parts: Room, random: Random): Promise<string> {
+  const entry = 'entry = \'\\EFI\\Microsoft\\Boot\\bootmgfw.efi\'\nchoice-wait = "20s"\n'
+  const room = await diskRoom(parts, random, entry)
+  const { lab, image } = room
+  const { tools, loader, windows } = await makeImages(room, random)
+  await setLayout(lab, [ROOT, TOOLS, LOADER, WINDOWS, HOME])
+  const machine = await machineOf(room, { mib: 640 })
+  const { disk } = machine
+  const first = await provisioned(room, machine, 'pc1')
+  for (const text of ['Which system is to start?', 'tools', 'school/win-esp', 'school/windows'])
+    await first.shown(text, DEADLINE_MS)
+  const up = await first.event('up', DEADLINE_MS)
+  await first.ended()
+  const all = [
+    ['root', image],
+    ['tools', tools],
+    ['win-esp', loader],
+    ['Windows', windows],
+  ] as const
+  for (const [label, content] of all) await assertHolds(lab, disk, label, content)
+  assert.match(await runTool('sgdisk', ['-v', disk]), /No problems found/)
+  const home = await partition(disk, 'home')
+  assert.equal(home.size, (640 - 2 - ESP_MIB - STATE_MIB - 48 - 4 - 64 - 16) * MIB)
+
+  const windowsStarts = async (cable: 'in' | 'out'): Promise<void> => {
+    const agent = machine.start(cable)
+    await agent.shown('"lab-mesh agent A"', DEADLINE_MS)
+    await agent.shown('2  school/windows', DEADLINE_MS)
+    await agent.press('2')
+    await agent.ended()
+    for (const [label, content] of all.slice(1)) await assertHolds(lab, disk, label, content)
+    // The machine restarts here; this emulator ends at that.
+    const other = machine.start(cable)
+    const { begins } = await other.event('windows', DEADLINE_MS)
+    await other.ended()
+    assert.equal(begins, 'NTFS ')
+  }
+  await windowsStarts('out')
+  await using file = await open(disk, 'r+')
+  const { at } = await partition(disk, 'tools')
+  await file.write(random.bytes(MIB), 0, MIB, at + MIB)
+  await windowsStarts('in')
+  const last = machine.start('out')
+  const { said } = await last.event('up', DEADLINE_MS)
+  await last.ended()
+  assert.match(String(said), /^root release 1: 0 blocks restored/)
+  for (const [label, content] of all.slice(0, 3)) await assertHolds(lab, disk, label, content)
+  await assert.rejects(assertHolds(lab, disk, 'Windows', windows))
+
+  const receipts = await receiptsOn(lab, disk)
+  assert.deepEqual([...new Set(receipts)].sort(), ['root', 'school/win-esp', 'school/windows', 'tools'])
+  return `4 images on one disk: up ${up.seconds} s after the kernel; the second system chosen twice, by BootNext; ${receipts.length} receipts: ${receipts.join(', ')}`
+}
+
+/** Images of the receipts of a machine that is switched off, the oldest first. */
+async function receiptsOn(lab: Lab, disk: string): Promise<string[]> {
+  const { at, size } = await partition(disk, 'lab-state')
+  await copyRange(disk, at, lab.path('state.img'), size)
+  await runTool('e2fsck', ['-f', '-p', lab.path('state.img')]).catch(() => undefined)
+  await mkdir(lab.path('pc-state'), { recursive: true })
+  await runTool('debugfs', ['-R', `rdump / ${lab.path('pc-state')}`, lab.path('state.img')])
+  const { receipts } = (await lab.ok('pc-state', ['receipts'])) as unknown as {
+    receipts: { number: number; image: string; verified: boolean }[]
+  }
+  assert.ok(receipts.every(({ verified }) => verified))
+  return receipts.sort((a, b) => a.number - b.number).map(({ image }) => image)
+}

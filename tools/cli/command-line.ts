@@ -11,6 +11,7 @@ import { systemLimit } from '../../node/disk/system-limit.ts'
 import { EXIT, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { withCommonOptions } from './command.ts'
 import { applyConfig } from './config/apply-config.ts'
+import { addTopics, describeExitCodes, EXIT_CODES_TOPIC, HELP } from './help.ts'
 import { Output } from './output.ts'
 import { VERSION } from './version.ts'
 
@@ -54,7 +55,9 @@ export async function makeProgram(
     .version(VERSION)
     // Usage errors are printed by whoever runs it, like every other error.
     .configureOutput({ outputError: () => undefined })
+    .configureHelp(HELP)
     .exitOverride()
+  addTopics(program)
   for (const { command } of await Promise.all(names.map((name) => COMMANDS[name]()))) {
     program.addCommand(inherit(command(), program))
   }
@@ -75,6 +78,10 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     new Output({ json, quiet: true }).unexpected(error)
     process.exit(EXIT.unexpected)
   })
+  if (args[0] === 'help' && args[1] === EXIT_CODES_TOPIC) {
+    process.stdout.write(`${describeExitCodes()}\n`)
+    return
+  }
   // The command that is meant is among the named ones. If none is named, all are loaded to list them.
   const named = (Object.keys(COMMANDS) as CommandName[]).filter((name) => args.includes(name))
   const program = await makeProgram(named.length > 0 ? named : undefined)

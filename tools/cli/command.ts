@@ -33,6 +33,8 @@ export interface Context {
   readonly command: Command
 }
 
+/** Heading of the options that every command has, in the help. */
+export const COMMON_GROUP = 'Options of every command:'
 const DEFAULT_STATE = '/var/lib/lab-mesh'
 
 /**
@@ -40,17 +42,22 @@ const DEFAULT_STATE = '/var/lib/lab-mesh'
  * command has them for its help. Options about the network mean nothing to commands that do not use it.
  */
 export function withCommonOptions(command: Command): Command {
+  const options = [
+    new Option('--state <dir>', 'state directory of this machine')
+      .env('MESH_STATE')
+      .default(DEFAULT_STATE, DEFAULT_STATE),
+    new Option('--config <file>', 'configuration file (default: /etc/lab-mesh/mesh.toml, if there is one)').env(
+      'MESH_CONFIG',
+    ),
+    new Option('--json', 'events as JSON lines; the last line is the result').default(false),
+    new Option('--quiet', 'only the result and errors').default(false),
+    new Option('--listen <multiaddr>', 'address to listen on, such as /ip4/0.0.0.0/tcp/7433 (repeatable)')
+      .argParser(collect)
+      .default([]),
+    new Option('--no-mdns', 'do not look for peers by multicast DNS'),
+  ]
+  for (const option of options) command.addOption(option.helpGroup(COMMON_GROUP))
   return command
-    .addOption(new Option('--state <dir>', 'state directory of this machine').env('MESH_STATE').default(DEFAULT_STATE))
-    .addOption(
-      new Option('--config <file>', 'configuration file (default: /etc/lab-mesh/mesh.toml, if there is one)').env(
-        'MESH_CONFIG',
-      ),
-    )
-    .option('--json', 'events as JSON lines; the last line is the result', false)
-    .option('--quiet', 'only the result and errors', false)
-    .option('--listen <multiaddr>', 'address to listen on, such as /ip4/0.0.0.0/tcp/7433 (repeatable)', collect, [])
-    .option('--no-mdns', 'do not look for peers by multicast DNS')
 }
 
 function collect(value: string, before: string[]): string[] {

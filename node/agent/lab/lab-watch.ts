@@ -62,7 +62,7 @@ export class LabWatch {
   async #lookAt(ids: readonly string[]): Promise<void> {
     const { machine, ask } = this.#options
     const answers = await ask(ids, { op: 'state' })
-    const shelf = sightingsOf(machine.state)
+    const shelf = sightingsOf(machine.home)
     const now = performance.now()
     for (const answer of answers) {
       if (!('reply' in answer)) continue

@@ -106,10 +106,10 @@ async function gatherFacts(
 ): Promise<LabFacts> {
   const machine = await Machine.read(stateDir, configured)
   try {
-    const { state, trust, config } = machine
+    const { home, trust, config } = machine
     const view = trust.view()
     const sightings = new Map<string, Sighting>()
-    for await (const [id, sighting] of sightingsOf(state).iterator()) sightings.set(id, sighting)
+    for await (const [id, sighting] of sightingsOf(home).iterator()) sightings.set(id, sighting)
     for (const [id, sighting] of live.told) sightings.set(id, sighting)
     const own = await describeSelf(machine, version)
     sightings.set(config.id, { at: new Date(live.now).toISOString(), state: own })
@@ -118,7 +118,7 @@ async function gatherFacts(
       members: view.members,
       sightings,
       states: live.states,
-      receipts: judgeTimes(await new ReceiptArchive(state).list(memberName)),
+      receipts: judgeTimes(await new ReceiptArchive(home).list(memberName)),
       wentBack: await listWentBack(machine),
       newest: (image) => view.newest(image)?.release,
       metadataExpires: view.expires,

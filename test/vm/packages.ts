@@ -25,6 +25,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   xorriso: 'xorriso',
   'grub-mkimage': 'grub-common',
   mcopy: 'mtools',
+  ntfscp: 'ntfs-3g',
   ip: 'iproute2',
   dnsmasq: 'dnsmasq-base',
 }

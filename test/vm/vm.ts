@@ -17,10 +17,11 @@ import { installPackages } from './packages.ts'
 import { pxeScenario } from './pxe-scenario.ts'
 import { secureBootScenario } from './secureboot-scenario.ts'
 import { VirtualMachine, type VirtualMachineOptions } from './virtual-machine.ts'
+import { windowsScenario } from './windows-scenario.ts'
 
 /**
- * `npm run vm [-- --seed N --runs N --quick] [nbd] [era] [boot] [bare] [several] [secureboot] [pxe]`: the slow suite. A real kernel (Debian's, emulated by QEMU, so that
- * it runs everywhere) uses a disk until the plug is pulled; then the write log must know of every change. `--quick`: only the first half of `boot`.
+ * `npm run vm [-- --seed N --runs N --quick] [SCENARIO…]`: the slow suite, or the scenarios of it that are named (SCENARIOS). A real kernel (Debian's, emulated by
+ * QEMU, so that it runs everywhere) uses a disk until the plug is pulled; then the write log must know of every change. `--quick`: only the first half of `boot`.
  */
 const ROOT = join(import.meta.dirname, '../..')
 const { values, positionals } = parseArgs({
@@ -41,6 +42,7 @@ const SCENARIOS: Readonly<Record<string, (parts: Guest & { lab: Lab }, random: R
   secureboot: ({ kernel, lab }) => secureBootScenario({ kernel, lab }),
   several: ({ kernel, lab }, random) => severalScenario({ kernel, lab }, random),
   pxe: ({ kernel, lab }, random) => pxeScenario({ kernel, lab }, random),
+  windows: ({ kernel, lab }, random) => windowsScenario({ kernel, lab }, random),
 }
 const wanted = positionals.length === 0 ? Object.keys(SCENARIOS) : positionals
 const seconds = (since: number): string => `${((performance.now() - since) / 1000).toFixed(1)} s`

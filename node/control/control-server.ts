@@ -1,6 +1,6 @@
 /**
  * The folder node/control lets two commands of one machine talk: `mesh invite` asks the `mesh seed` that runs, for example.
- * - `control-server` answers on a socket in the state directory; only the owner of the directory can open it.
+ * - `control-server` answers calls (`control-call`) on a socket in the state directory; only the owner of the directory can open it.
  * - `control-client` calls a method there; faults come back with their code.
  */
 
@@ -11,7 +11,8 @@ import { readDocument } from '../../protocol/document.ts'
 import { isMeshError, MeshError } from '../../protocol/errors.ts'
 import { isRecord, object, optional, text } from '../../protocol/json-shape.ts'
 import { listenInPlace } from '../state/socket-place.ts'
-import { CONTROL_BEAT_MS, CONTROL_DEADLINE_MS, MAX_CONTROL_BYTES } from './limits.ts'
+import { ControlCall } from './control-call.ts'
+import { MAX_CONTROL_CONNECTIONS, MAX_CONTROL_WAITING_BYTES, TURN_AWAY_MS } from './limits.ts'
 
 /** A method of a running command: takes and returns plain JSON values. */
 export type ControlMethod = (params: Readonly<Record<string, unknown>>) => Promise<unknown>
@@ -28,7 +29,7 @@ type FindMethod = (name: string) => Promise<ControlMethod | undefined>
 export class ControlServer {
   readonly #server: Server
   readonly #release: () => Promise<void>
-  readonly #sockets = new Set<Socket>()
+  readonly #calls = new Set<ControlCall>()
 
   private constructor(server: Server, release: () => Promise<void>) {
     this.#server = server
@@ -47,31 +48,39 @@ export class ControlServer {
   }
 
   async close(): Promise<void> {
-    for (const socket of this.#sockets) socket.destroy()
+    for (const call of this.#calls) call.drop()
     await new Promise<void>((resolve) => this.#server.close(() => resolve()))
     await this.#release()
   }
 
   #accept(socket: Socket, find: FindMethod): void {
-    this.#sockets.add(socket)
-    socket.on('close', () => this.#sockets.delete(socket))
-    // A caller may go away without its answer.
-    socket.on('error', () => socket.destroy())
-    socket.setTimeout(CONTROL_DEADLINE_MS, () => socket.destroy())
-    let text = ''
-    socket.setEncoding('utf8').on('data', (chunk: string) => {
-      text += chunk
-      const end = text.indexOf('\n')
-      if (end === -1 && text.length > MAX_CONTROL_BYTES) socket.destroy()
-      if (end === -1) return
-      socket.removeAllListeners('data')
-      const beat = setInterval(() => socket.write(' '), CONTROL_BEAT_MS)
-      socket.on('close', () => clearInterval(beat))
-      void answer(text.slice(0, end), find).then((reply) => {
-        clearInterval(beat)
-        socket.end(`${JSON.stringify(reply)}\n`)
-      })
+    if (this.#calls.size >= MAX_CONTROL_CONNECTIONS && !this.#dropIdlest()) {
+      turnAway(socket)
+      return
+    }
+    const call = new ControlCall(socket, {
+      answer: async (line) => encodeReply(await answer(line, find)),
+      onProgress: () => this.#noteProgress(call),
     })
+    this.#calls.add(call)
+    socket.on('close', () => this.#calls.delete(call))
+  }
+
+  /** Whoever has just sent or taken anything goes last. Those whom everybody waits for the longest make room. */
+  #noteProgress(call: ControlCall): void {
+    if (!this.#calls.delete(call)) return
+    this.#calls.add(call)
+    const waitingBytes = (): number => this.#calls.values().reduce((sum, { bytes }) => sum + bytes, 0)
+    while (waitingBytes() > MAX_CONTROL_WAITING_BYTES && this.#dropIdlest());
+  }
+
+  /** Disconnects the caller that has been waited for the longest; false if each is being answered. */
+  #dropIdlest(): boolean {
+    const idlest = this.#calls.values().find((call) => !call.isAnswering)
+    if (idlest === undefined) return false
+    this.#calls.delete(idlest)
+    idlest.drop()
+    return true
   }
 }
 
@@ -100,6 +109,23 @@ async function answer(line: string, find: FindMethod): Promise<unknown> {
     return { result: (await method(params)) ?? null }
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error)
-    return { error: { code: isMeshError(error) ? error.code : 'UNEXPECTED', message } }
+    return refusal(isMeshError(error) ? error.code : 'UNEXPECTED', message)
   }
+}
+
+/** What a caller has sent is read, since closing over unread bytes would tear the answer down. */
+function turnAway(socket: Socket): void {
+  const late = setTimeout(() => socket.destroy(), TURN_AWAY_MS)
+  socket.on('error', () => undefined).on('close', () => clearTimeout(late))
+  socket
+    .resume()
+    .end(encodeReply(refusal('STATE_BUSY', `${MAX_CONTROL_CONNECTIONS} other commands are being answered`)))
+}
+
+function refusal(code: string, message: string): object {
+  return { error: { code, message } }
+}
+
+function encodeReply(reply: unknown): string {
+  return `${JSON.stringify(reply)}\n`
 }

@@ -21,13 +21,22 @@ export class BufferPool {
     return kept
   }
 
-  /** Gives back what {@link take} returned. */
+  /** Gives back what {@link take} returned. Nobody uses it any more. */
   give(buffer: Buffer): void {
     const size = buffer.byteLength
-    if (size < MIN_KEPT_BYTES || this.#kept + size > NBD_POOL_BYTES) return
+    if (size < MIN_KEPT_BYTES) return
+    if (this.#kept + size > NBD_POOL_BYTES) {
+      freeNow(buffer)
+      return
+    }
     this.#kept += size
     const free = this.#free.get(size)
     if (free === undefined) this.#free.set(size, [buffer])
     else free.push(buffer)
   }
+}
+
+/** Frees memory at once. Several buffers of 32 MiB would wait for the garbage collector otherwise. */
+function freeNow({ buffer }: Buffer): void {
+  if (buffer instanceof ArrayBuffer) buffer.transfer(0)
 }

@@ -18,6 +18,11 @@ export class ByteReader {
   #wanted: Wanted | undefined
   #ended = false
 
+  /** Bytes that nobody has asked for yet. */
+  get byteLength(): number {
+    return this.#bytes
+  }
+
   push(chunk: Buffer): void {
     this.#chunks.push(chunk)
     this.#bytes += chunk.byteLength

@@ -12,7 +12,7 @@ type WritePiece = (offset: number, data: Uint8Array) => DoneSoon
 export class IncomingWrite {
   readonly request: NbdRequest
   readonly #write: WritePiece
-  readonly #onDone: (incoming: IncomingWrite) => void
+  readonly #onDone: (incoming: IncomingWrite, bytes: number) => void
   #received = 0
   /** The beginning of a page that comes in two chunks. */
   #page: Buffer | undefined
@@ -21,8 +21,8 @@ export class IncomingWrite {
   #failed = false
   #error: unknown
 
-  /** `onDone` is called whenever the last piece under way is written. Pieces that are written at once do not count. */
-  constructor(request: NbdRequest, write: WritePiece, onDone: (incoming: IncomingWrite) => void) {
+  /** `onDone` is called whenever a piece of so many bytes is written. Pieces that are written at once do not count. */
+  constructor(request: NbdRequest, write: WritePiece, onDone: (incoming: IncomingWrite, bytes: number) => void) {
     this.request = request
     this.#write = write
     this.#onDone = onDone
@@ -83,18 +83,18 @@ export class IncomingWrite {
       if (writing === undefined) return
       this.#pending++
       writing.then(
-        () => this.#passed(),
-        (error: unknown) => this.#passed({ error }),
+        () => this.#passed(bytes.byteLength),
+        (error: unknown) => this.#passed(bytes.byteLength, { error }),
       )
     } catch (error) {
       this.#fail(error)
     }
   }
 
-  #passed(failure?: { error: unknown }): void {
+  #passed(bytes: number, failure?: { error: unknown }): void {
     if (failure !== undefined) this.#fail(failure.error)
     this.#pending--
-    this.#onDone(this)
+    this.#onDone(this, bytes)
   }
 
   #fail(error: unknown): void {

@@ -9,6 +9,7 @@ import {
 } from './nbd-protocol.ts'
 import type { NbdRequest } from './nbd-request.ts'
 
+const SECTOR_BYTES = 512
 const DATA_HEADER_BYTES = CHUNK_HEADER_BYTES + 8
 
 /** Bytes in front of the data of an answered read. */
@@ -52,6 +53,11 @@ export function statusChunk(request: NbdRequest, id: number, extents: readonly E
   let at = chunk.writeUInt32BE(id, CHUNK_HEADER_BYTES)
   for (const { length, flags } of extents) at = chunk.writeUInt32BE(flags, chunk.writeUInt32BE(length, at))
   return chunk
+}
+
+/** Bytes of the longest status chunk that tells of `length` bytes in at most `most` extents, each of a sector or more. */
+export function mostStatusBytes(length: number, most: number): number {
+  return CHUNK_HEADER_BYTES + 4 + 8 * Math.min(most, Math.ceil(length / SECTOR_BYTES) + 1)
 }
 
 function writeSimple(into: Buffer, { cookieHigh, cookieLow }: NbdRequest, error: number): void {

@@ -2,17 +2,20 @@
  * The folder node/nbd is both ends of the NBD protocol (https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md).
  * - Server: `nbd-listen` opens the socket, `nbd-connection` is one client, `handshake` agrees with it on an `NbdExport`, and
  *   `transmission` then serves its requests: `nbd-request` reads them, `nbd-reply` answers, `incoming-write` takes their data.
+ *   `shared-room` bounds what all clients together have in memory.
  * - Client: `nbd-client` connects by `client-handshake`, reads answers by `client-replies`; `nbd-device` makes a disk of it.
  * - Both: `nbd-protocol` has the numbers, `nbd-uri` the addresses, `limits` what one side may ask of the other.
  */
 
 import { once } from 'node:events'
-import { createServer, type Server } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
 import { BufferPool } from './buffer-pool.ts'
-import { NBD_MAX_CONNECTIONS } from './limits.ts'
+import { NBD_MAX_CONNECTIONS, NBD_STALL_MS } from './limits.ts'
 import { NbdConnection } from './nbd-connection.ts'
 import type { NbdExport } from './nbd-export.ts'
 import { listenAt, type NbdAddress } from './nbd-listen.ts'
+import { SharedRoom } from './shared-room.ts'
+import type { Shared } from './transmission.ts'
 
 interface NbdServerOptions {
   /**
@@ -32,7 +35,10 @@ interface NbdServerOptions {
 export class NbdServer {
   readonly #server: Server
   readonly #options: NbdServerOptions
-  readonly #pool = new BufferPool()
+  readonly #shared: Shared = { pool: new BufferPool(), room: new SharedRoom(() => this.#dropStalled()) }
+  /** Clients that hold a place. */
+  readonly #clients = new Set<NbdConnection>()
+  /** Those, and clients that gave way and have something under way. */
   readonly #connections = new Set<NbdConnection>()
   #numbered = 0
   #closed: Promise<void> | undefined
@@ -40,19 +46,9 @@ export class NbdServer {
   private constructor(server: Server, options: NbdServerOptions) {
     this.#server = server
     this.#options = options
-    server.maxConnections = NBD_MAX_CONNECTIONS
-    server.on('connection', (socket) => {
-      if (this.#closed !== undefined) return socket.destroy()
-      const client = `client ${++this.#numbered}`
-      const onFault = (error: unknown): void => this.#fault(client, error)
-      const connection = new NbdConnection(socket, { exports: options.exports, pool: this.#pool, onFault })
-      this.#connections.add(connection)
-      void connection.ended.then(() => this.#connections.delete(connection))
-      return undefined
-    })
+    server.on('connection', (socket) => this.#accept(socket))
     // Clients that are connected are served on.
     server.on('error', (error) => this.#fault('a new client', error))
-    server.on('drop', () => this.#fault('a new client', new Error(`refused, as ${NBD_MAX_CONNECTIONS} are connected`)))
   }
 
   /** Errors: PORT_TAKEN, NBD_ADDRESS_INVALID. */
@@ -84,6 +80,50 @@ export class NbdServer {
     this.#server.close()
     await Promise.all([...this.#connections].map((connection) => connection.close()))
     await closed
+  }
+
+  #accept(socket: Socket): void {
+    if (this.#closed !== undefined || !this.#makePlace()) {
+      socket.destroy()
+      return
+    }
+    const client = `client ${++this.#numbered}`
+    const onFault = (error: unknown): void => this.#fault(client, error)
+    const connection = new NbdConnection(socket, { exports: this.#options.exports, shared: this.#shared, onFault })
+    this.#clients.add(connection)
+    this.#connections.add(connection)
+    void connection.ended.then(() => {
+      this.#clients.delete(connection)
+      this.#connections.delete(connection)
+    })
+  }
+
+  /** Whether there is a place for a new client. If all are taken, the idlest one gives way. */
+  #makePlace(): boolean {
+    if (this.#clients.size < NBD_MAX_CONNECTIONS) return true
+    const idle = [...this.#clients].filter((client) => client.mayGiveWay)
+    if (idle.length === 0) {
+      this.#fault('a new client', new Error(`refused, as ${NBD_MAX_CONNECTIONS} are connected, and none is idle`))
+      return false
+    }
+    const idlest = idle.reduce((one, other) => (other.isIdlerThan(one) ? other : one))
+    this.#drop(
+      idlest,
+      `gives way to a new client: ${NBD_MAX_CONNECTIONS} are connected, and this one was idle the longest`,
+    )
+    return true
+  }
+
+  /** Somebody waits for room: who does not take answers goes. */
+  #dropStalled(): void {
+    for (const client of this.#clients)
+      if (client.isStalled)
+        this.#drop(client, `takes no answers for ${NBD_STALL_MS / 1000} s, and others need the room`)
+  }
+
+  #drop(client: NbdConnection, reason: string): void {
+    this.#clients.delete(client)
+    client.drop(reason)
   }
 
   #fault(client: string, error: unknown): void {

@@ -8,22 +8,32 @@ import {
   NBD_MAX_EXTENTS,
   NBD_MAX_PIECES_UNDER_WAY,
   NBD_MAX_REQUESTS_UNDER_WAY,
+  NBD_OWN_BYTES,
 } from './limits.ts'
 import { COMMAND, COMMAND_FLAG, NBD_ERROR, REQUEST_BYTES } from './nbd-protocol.ts'
-import { errorChunk, readHeaderBytes, simpleReply, statusChunk, writeReadHeader } from './nbd-reply.ts'
+import { errorChunk, mostStatusBytes, readHeaderBytes, simpleReply, statusChunk, writeReadHeader } from './nbd-reply.ts'
 import { carriesData, checkRequest, isChange, type NbdRequest, parseRequest } from './nbd-request.ts'
+import type { RoomWaiter, SharedRoom } from './shared-room.ts'
 
 /** What becomes of requests that were received and not begun: they are served, refused (ESHUTDOWN), or forgotten. */
 export type Farewell = 'serve' | 'refuse' | 'forget'
 
+/** What the connections of one server share. */
+export interface Shared {
+  readonly pool: BufferPool
+  readonly room: SharedRoom
+}
+
 /**
  * Serves one connection after the handshake: requests in, replies out, in any order. Requests under way are limited in
- * number and bytes; replies that wait for a slow reader count. At the limit the socket is not read.
+ * number and bytes, of this connection and of all together; replies that wait for a slow reader count. At the limit the
+ * socket is not read.
  */
 export class Transmission {
   readonly #socket: Socket
   readonly #agreement: Agreement
   readonly #pool: BufferPool
+  readonly #room: SharedRoom
   readonly #onFault: (error: unknown) => void
   /** The beginning of a request header that comes in two chunks. */
   readonly #header = Buffer.alloc(REQUEST_BYTES)
@@ -35,8 +45,18 @@ export class Transmission {
   readonly #queue: NbdRequest[] = []
   /** Requests that were begun and whose answer has not left. */
   #requests = 0
-  /** Bytes of their data in memory. */
+  /** Bytes of their data, here or coming in. */
   #bytes = 0
+  /** Bytes in memory for them: answers, and pieces of writes. */
+  #held = 0
+  /** The place in the line for shared room of the first request of the queue. */
+  #waiter: RoomWaiter | undefined
+  /** Answers that the client has not taken. */
+  #untaken = 0
+  /** Bytes of answers that the client has taken. */
+  #taken = 0
+  #progressAt = performance.now()
+  #asked = false
   /** Pieces of writes that threads are writing. */
   #pieces = 0
   /** Whether a thread is writing a part of the chunk that came in last. */
@@ -46,11 +66,33 @@ export class Transmission {
   readonly #finished = Promise.withResolvers<void>()
 
   /** `onFault`: told of errors of the export. */
-  constructor(socket: Socket, agreement: Agreement, pool: BufferPool, onFault: (error: unknown) => void) {
+  constructor(socket: Socket, agreement: Agreement, { pool, room }: Shared, onFault: (error: unknown) => void) {
     this.#socket = socket
     this.#agreement = agreement
     this.#pool = pool
+    this.#room = room
     this.#onFault = onFault
+  }
+
+  /** Whether the client has asked for anything yet. */
+  get asked(): boolean {
+    return this.#asked
+  }
+
+  /** When the client last sent or took anything; the clock of performance.now(). */
+  get progressAt(): number {
+    return this.#progressAt
+  }
+
+  /** Whether nothing is under way. */
+  get isIdle(): boolean {
+    return this.#requests === 0 && this.#queue.length === 0
+  }
+
+  /** Whether all that is under way waits for the client: to take answers, or to send the rest of a write. */
+  get waitsForClient(): boolean {
+    const sending = this.#incoming !== undefined && this.#incoming.pending === 0 ? 1 : 0
+    return this.#requests === this.#untaken + sending && (this.#queue.length === 0 || this.#untaken > 0)
   }
 
   /**
@@ -59,6 +101,7 @@ export class Transmission {
    */
   push(chunk: Buffer): boolean {
     this.#kept = false
+    this.#progressAt = performance.now()
     // Answers to what comes in together leave together.
     this.#socket.cork()
     try {
@@ -88,6 +131,7 @@ export class Transmission {
       for (const request of this.#queue.splice(0)) {
         if (farewell === 'refuse') this.#refuse(request, NBD_ERROR.shutdown)
       }
+      this.#leaveLine()
     }
     this.#checkFinished()
   }
@@ -109,6 +153,7 @@ export class Transmission {
 
   #begin(request: NbdRequest): void {
     const { command, length } = request
+    this.#asked = true
     if (command === COMMAND.disconnect) {
       this.finish('serve')
       return
@@ -119,7 +164,7 @@ export class Transmission {
       else this.#refuse(request, error)
     } else if (command === COMMAND.write) {
       this.#beginWrite(request)
-    } else if (this.#queue.length > 0 || !this.#hasRoom(request)) {
+    } else if (this.#queue.length > 0 || !this.#hasRoom(request) || !this.#hasShared(request)) {
       this.#queue.push(request)
       this.#socket.pause()
     } else this.#run(request)
@@ -149,12 +194,12 @@ export class Transmission {
   #beginWrite(request: NbdRequest): void {
     if (!this.#hasRoom(request)) this.#socket.pause()
     this.#requests++
-    this.#bytes += costOf(request)
+    this.#bytes += this.#costOf(request)
     const { export: served } = this.#agreement
     this.#incoming = new IncomingWrite(
       request,
       (offset, data) => this.#writePiece(offset, data),
-      (incoming) => this.#pieceDone(incoming),
+      (incoming, bytes) => this.#pieceDone(incoming, bytes),
     )
     try {
       served.announceWrite(request.offset, request.length)
@@ -167,12 +212,19 @@ export class Transmission {
     const writing = this.#agreement.export.write(offset, data)
     if (writing === undefined) return undefined
     this.#kept = true
-    if (++this.#pieces >= NBD_MAX_PIECES_UNDER_WAY) this.#socket.pause()
+    this.#pieces++
+    this.#hold(data.byteLength)
+    if (!this.#mayWriteMore) this.#socket.pause()
     return writing
   }
 
-  #pieceDone(incoming: IncomingWrite): void {
+  get #mayWriteMore(): boolean {
+    return this.#pieces < NBD_MAX_PIECES_UNDER_WAY && (this.#held <= NBD_OWN_BYTES || !this.#room.isFull)
+  }
+
+  #pieceDone(incoming: IncomingWrite, bytes: number): void {
     this.#pieces--
+    this.#hold(-bytes)
     if (incoming.pending === 0) {
       if (incoming.complete) this.#endWrite(incoming)
       // The client left in the middle of this write.
@@ -195,26 +247,66 @@ export class Transmission {
     else this.#endChange(request)
   }
 
+  /** Whether this connection may have one more request under way. */
   #hasRoom(request: NbdRequest): boolean {
     if (this.#requests === 0) return true
-    return this.#requests < NBD_MAX_REQUESTS_UNDER_WAY && this.#bytes + costOf(request) <= NBD_MAX_BYTES_UNDER_WAY
+    return this.#requests < NBD_MAX_REQUESTS_UNDER_WAY && this.#bytes + this.#costOf(request) <= NBD_MAX_BYTES_UNDER_WAY
+  }
+
+  /** Whether there is room for the answer beside those of other connections. If not, this connection gets in line. */
+  #hasShared(request: NbdRequest): boolean {
+    const bytes = beyondOwn(this.#held + this.#costOf(request)) - beyondOwn(this.#held)
+    if (bytes === 0) {
+      this.#leaveLine()
+      return true
+    }
+    if (this.#waiter !== undefined) this.#waiter.bytes = bytes
+    else if (this.#room.hasFor(bytes)) return true
+    else {
+      this.#waiter = { bytes, taken: this.#taken, begin: () => this.#beginFirst() }
+      this.#room.wait(this.#waiter)
+    }
+    return false
+  }
+
+  /** It is this connection's turn. */
+  #beginFirst(): void {
+    this.#waiter = undefined
+    this.#run(this.#queue.shift()!)
+    this.#proceed()
+  }
+
+  #leaveLine(): void {
+    const waiter = this.#waiter
+    this.#waiter = undefined
+    if (waiter !== undefined) this.#room.leave(waiter)
+  }
+
+  /** Notes bytes that are in memory from now on, or no more. */
+  #hold(change: number): void {
+    const before = beyondOwn(this.#held)
+    this.#held += change
+    const shared = beyondOwn(this.#held) - before
+    if (shared !== 0) this.#room.change(shared)
   }
 
   /** Notes that the answer has left, or that nobody waits for it any more. */
   #done(request: NbdRequest): void {
     this.#requests--
-    this.#bytes -= costOf(request)
+    this.#bytes -= this.#costOf(request)
+    if (request.command !== COMMAND.write) this.#hold(-this.#costOf(request))
     this.#proceed()
     this.#checkFinished()
   }
 
   /** Begins requests that waited for room. */
   #proceed(): void {
-    while (this.#queue.length > 0 && this.#hasRoom(this.#queue[0]!)) this.#run(this.#queue.shift()!)
+    while (this.#queue.length > 0 && this.#hasRoom(this.#queue[0]!) && this.#hasShared(this.#queue[0]!))
+      this.#run(this.#queue.shift()!)
     if (
       this.#queue.length === 0 &&
       this.#requests < NBD_MAX_REQUESTS_UNDER_WAY &&
-      this.#pieces < NBD_MAX_PIECES_UNDER_WAY &&
+      this.#mayWriteMore &&
       this.#socket.isPaused()
     )
       this.#socket.resume()
@@ -226,7 +318,8 @@ export class Transmission {
 
   #run(request: NbdRequest): void {
     this.#requests++
-    this.#bytes += costOf(request)
+    this.#bytes += this.#costOf(request)
+    this.#hold(this.#costOf(request))
     if (request.command === COMMAND.read) this.#read(request)
     else if (request.command === COMMAND.blockStatus) this.#blockStatus(request)
     else
@@ -296,14 +389,27 @@ export class Transmission {
   }
 
   #send(bytes: Uint8Array, request: NbdRequest, pooled?: Buffer): void {
-    this.#socket.write(bytes, () => {
+    this.#untaken++
+    this.#socket.write(bytes, (error) => {
+      this.#untaken--
+      if (error == null) {
+        this.#taken += bytes.byteLength
+        this.#progressAt = performance.now()
+      }
       if (pooled !== undefined) this.#pool.give(pooled)
       this.#done(request)
     })
   }
+
+  /** Bytes of data that a request may keep in memory. */
+  #costOf({ command, length, flags }: NbdRequest): number {
+    if (command !== COMMAND.blockStatus) return carriesData(command) ? length : 0
+    const most = (flags & COMMAND_FLAG.reqOne) !== 0 ? 1 : NBD_MAX_EXTENTS
+    return length === 0 ? 0 : this.#agreement.contexts.length * mostStatusBytes(length, most)
+  }
 }
 
-/** Bytes of data that a request may keep in memory. */
-function costOf({ command, length }: NbdRequest): number {
-  return carriesData(command) ? length : 0
+/** Bytes that count as shared, of those that a connection has in memory. */
+function beyondOwn(bytes: number): number {
+  return Math.max(0, bytes - NBD_OWN_BYTES)
 }

@@ -11,13 +11,16 @@ import { NODE_FLAGS } from '../../tools/lab/node-flags.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { dirty, joinMachine, startMaster } from '../support/fixtures.ts'
 import { ATTACKS } from './attacks.ts'
+import { tryLocally } from './local.ts'
+import { residentMib } from './resident.ts'
 
-const HELP = `npm run hostile -- [--attack WORDS] [--sources] [--blocks N] [--seed S] [--json]
+const HELP = `npm run hostile -- [--attack WORDS] [--local] [--sources] [--blocks N] [--seed S] [--json]
 
 Restores a machine in a lab of a master, two lab machines and one hostile member, once for each attack, and
 compares time and memory with the same lab when the hostile member is honest.
 
   --attack WORDS only attacks whose name holds these words
+  --local        only attacks by programs of the same machine, on the sockets of mesh up and mesh monitor
   --sources      no honest machine but the master has the image
   --blocks N     blocks of 64 KiB of the image (default 1024)
   --seed S       the same seed gives the same image and the same changes (default: a random one, printed)
@@ -39,6 +42,7 @@ const { values } = parseArgs({
     attack: { type: 'string', default: '' },
     blocks: { type: 'string', default: '1024' },
     seed: { type: 'string', default: String(randomInt(2 ** 31)) },
+    local: { type: 'boolean', default: false },
     sources: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -52,7 +56,7 @@ const blocks = Number(values.blocks)
 const GOOD = values.sources ? [] : ['good1', 'good2']
 const SERVING = ['master', ...GOOD]
 const random = new Random(Number(values.seed))
-const names = Object.keys(ATTACKS).filter((name) => name.includes(values.attack))
+const names = values.local ? [] : Object.keys(ATTACKS).filter((name) => name.includes(values.attack))
 
 /** What became of one restore, and of the machines around it. */
 interface Trial {
@@ -72,10 +76,20 @@ interface Trial {
 if (!values.json) console.log(`hostile members: seed ${values.seed}`)
 const build = spawnSync(process.execPath, [join(import.meta.dirname, '../../tools/build.ts')], { stdio: 'inherit' })
 if (build.status !== 0) process.exit(1)
-const lab = await Lab.open({ entry: join(import.meta.dirname, '../../dist/mesh.js') })
+const entry = join(import.meta.dirname, '../../dist/mesh.js')
+let lab = await Lab.open({ entry })
 const serving = new Map<string, MeshProcess>()
 let image: Buffer
 try {
+  if (names.length > 0) await tryMembers()
+  await lab.close()
+  lab = await Lab.open({ entry })
+  if (!(await tryLocally(lab, values.attack, random))) process.exitCode = 1
+} finally {
+  await lab.close()
+}
+
+async function tryMembers(): Promise<void> {
   await setUp()
   const honest = await lab.serve('evil', ['up'])
   const baselines = [await trial('nobody is hostile'), await trial('nobody is hostile')]
@@ -87,8 +101,6 @@ try {
     if (!values.json) console.log(lineOf(trials.at(-1)!, baseline))
   }
   report(baseline, trials)
-} finally {
-  await lab.close()
 }
 
 async function setUp(): Promise<void> {
@@ -163,12 +175,6 @@ async function memory(): Promise<number[]> {
 
 function growth(before: readonly number[], after: readonly number[]): number {
   return Math.max(...after.map((mib, i) => mib - before[i]!))
-}
-
-/** Resident memory now (VmRSS of proc_pid_status(5)). */
-async function residentMib(pid: number | undefined): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '')
-  return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024
 }
 
 function faultsOf(trial: Trial, baseline: Trial): string[] {

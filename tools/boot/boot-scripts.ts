@@ -152,7 +152,7 @@ for pass in 1 2 3; do load 'pci:*bc02*' 'pci:v00001AF4*' 'virtio:d00000001*' 'us
 for place in /sys/class/net/*/device; do
   card=$(basename "$(dirname "$place")")
   ip link set "$card" up
-  udhcpc -q -f -n -i "$card" -t 20 -T 2 -s /lib/mesh/lease >/dev/null 2>&1 &
+  udhcpc -q -f -i "$card" -T 2 -t 20 -A 2 -s /lib/mesh/lease >/dev/null 2>&1 &
 done
 wait
 `

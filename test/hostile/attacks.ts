@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Stream } from '@libp2p/interface'
 import type { FrameStream } from '../../node/net/frame-stream.ts'
 import {
   EXCHANGE_PROTOCOL,
@@ -189,6 +190,22 @@ const SERVERS: Readonly<Record<string, Attack>> = {
       },
       { hello: { held: [{ root: digestOf(Buffer.from('other')), size: 65536 * 64, blockSize: 65536 }] } },
     ),
+  'announces a payload of 4 GiB': (evil) =>
+    evil.raw((stream) => sendRaw(stream, Buffer.from([0, 0, 0, 8, 255, 255, 255, 255]))),
+  'announces a block, and sends a byte of it a second': (evil) =>
+    evil.raw(async (stream, right) => {
+      for (const byte of right) {
+        sendRaw(stream, Buffer.from([byte]))
+        await sleep(1_000)
+      }
+    }),
+  'sends a block 1 KiB a second': (evil) =>
+    evil.raw(async (stream, right) => {
+      for (let at = 0; at < right.byteLength; at += 1024) {
+        sendRaw(stream, right.subarray(at, at + 1024))
+        await sleep(1_000)
+      }
+    }),
   'ends the stream after each hello': async (evil) => {
     await evil.host.handle(EXCHANGE_PROTOCOL, async (stream) => {
       await stream.messages().next()
@@ -268,9 +285,38 @@ const CLIENTS: Readonly<Record<string, Attack>> = {
     for (const protocol of [EXCHANGE_PROTOCOL, METADATA_PROTOCOL, JOIN_PROTOCOL, OPERATE_PROTOCOL])
       evil.attack(protocol, (open) => forEver(() => open().catch(() => sleep(10))))
   },
-  'has 100 connections to everybody': async (evil) => {
-    for (let i = 0; i < 100; i++) await evil.another()
+  'has 300 connections to everybody': async (evil) => {
+    void (async () => {
+      for (let i = 0; i < 300; i++) await evil.another()
+    })()
   },
+  'breaks the protocol 171 times': async (evil) => {
+    evil.attack(EXCHANGE_PROTOCOL, async (open) => {
+      for (let i = 0; i < 171; i++) {
+        const stream = await open()
+        await stream.send(evil.hello())
+        await stream.send({ type: 'missing', ids: [1] })
+        await sleep(10)
+      }
+    })
+  },
+  'asks for everything, and calls it back': (evil) =>
+    asking(evil, async (stream) => {
+      for (let id = 1; ; id += 64) {
+        await stream.send({ type: 'want', requests: evil.wants(id, 64), packFrom: 0 })
+        await stream.send({ type: 'cancel', ids: Array.from({ length: 64 }, (_, i) => id + i) })
+      }
+    }),
+  'lets 300 strangers connect, and say nothing': async (evil) => {
+    void (async () => {
+      for (let i = 0; i < 300; i++) await evil.stranger()
+    })()
+  },
+}
+
+/** Bytes that are no message. */
+function sendRaw(stream: Stream, bytes: Uint8Array): void {
+  if (stream.writeStatus === 'writable') stream.send(bytes)
 }
 
 async function asking(

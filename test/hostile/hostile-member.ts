@@ -1,4 +1,12 @@
+import { generateKeyPairSync } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { noise } from '@chainsafe/libp2p-noise'
+import { privateKeyFromRaw } from '@libp2p/crypto/keys'
+import type { Stream } from '@libp2p/interface'
+import { tcp } from '@libp2p/tcp'
+import { yamux } from '@libp2p/yamux'
+import { multiaddr } from '@multiformats/multiaddr'
+import { createLibp2p } from 'libp2p'
 import { Machine } from '../../node/agent/machine/machine.ts'
 import { startHost } from '../../node/agent/mesh/start-host.ts'
 import { openDevice } from '../../node/disk/file-device.ts'
@@ -8,6 +16,7 @@ import type { FrameStream } from '../../node/net/frame-stream.ts'
 import { MeshHost } from '../../node/net/host.ts'
 import { EXCHANGE_PROTOCOL } from '../../protocol/constants.ts'
 import { type Digest, digestOf } from '../../protocol/digest.ts'
+import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
 import type { HeldImage, WantRequest } from '../../protocol/message-parts.ts'
 import type { Message } from '../../protocol/messages.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
@@ -25,8 +34,17 @@ export class HostileMember {
   /** Where the others are, by peer id. */
   readonly #targets: ReadonlyMap<string, string>
   #digests: Digest[] = []
+  readonly #address: string
+  /** How the member connects, if not by its own node. */
+  #connect: ((peerId: string, address: string) => Promise<void>) | undefined
 
-  private constructor(machine: Machine, host: MeshHost, disk: ImageDisk, targets: ReadonlyMap<string, string>) {
+  private constructor(
+    machine: Machine,
+    { host, address }: { readonly host: MeshHost; readonly address: string },
+    disk: ImageDisk,
+    targets: ReadonlyMap<string, string>,
+  ) {
+    this.#address = address
     this.machine = machine
     this.host = host
     this.#disk = disk
@@ -47,7 +65,8 @@ export class HostileMember {
     const device = await openDevice(machine.diskPath, { writable: false })
     const disk = new ImageDisk(device, machine.manifest())
     const options = { listen: [address], mdns: false, admitsStrangers: () => true, report: () => undefined }
-    const member = new HostileMember(machine, await startHost(machine, options), disk, byId)
+    const host = await startHost(machine, options)
+    const member = new HostileMember(machine, { host, address }, disk, byId)
     for (let i = 0; i < member.blockCount; i++) member.#digests.push(digestOf(await member.block(i)))
     return member
   }
@@ -63,6 +82,54 @@ export class HostileMember {
     const host = await MeshHost.start({ key, listen: [], gate: { admits: () => true } })
     await this.#keepConnected(host)
     return host
+  }
+
+  /** Somebody with a key that no member has, connected to all who let it in. */
+  async stranger(): Promise<void> {
+    const publicKey = generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' })
+    const [seed, raw] = [Buffer.from(publicKey.d!, 'base64url'), Buffer.from(publicKey.x!, 'base64url')]
+    const host = await MeshHost.start({ key: { seed, publicKey: raw }, listen: [], gate: { admits: () => true } })
+    await this.#keepConnected(host)
+  }
+
+  /**
+   * Serves the exchange with bytes instead of messages: says hello and that it holds everything, then calls `answer` for each request, with
+   * the bytes of a right answer. Another libp2p node takes the place of the member's own.
+   */
+  async raw(answer: (stream: Stream, right: Uint8Array) => void | Promise<void>): Promise<void> {
+    await this.host.stop()
+    const { seed, publicKey } = await this.machine.key()
+    const node = await createLibp2p({
+      privateKey: privateKeyFromRaw(Buffer.concat([seed, publicKey])),
+      addresses: { listen: [this.#address] },
+      transports: [tcp()],
+      connectionEncrypters: [noise()],
+      streamMuxers: [yamux()],
+    })
+    await node.handle(EXCHANGE_PROTOCOL, (stream) => {
+      const decoder = new FrameDecoder()
+      stream.addEventListener('message', ({ data }) => {
+        for (const message of decoder.push(data.subarray())) void this.#answerRaw(stream, message, answer)
+      })
+    })
+    this.#connect = async (peerId, address) => {
+      await node.dial(multiaddr(`${address}/p2p/${peerId}`))
+    }
+  }
+
+  async #answerRaw(
+    stream: Stream,
+    message: Message,
+    answer: (stream: Stream, right: Uint8Array) => void | Promise<void>,
+  ): Promise<void> {
+    const frame = (one: Message): Uint8Array => Buffer.concat([...encodeFrame(one)])
+    if (message.type === 'hello') stream.send(Buffer.concat([frame(this.hello()), frame(this.haveAll())]))
+    else if (message.type === 'want')
+      for (const { id, index } of message.requests) {
+        const payload = await this.block(index)
+        const right = { type: 'block', id, zeros: new Uint8Array(), payload, coding: 0, packedUs: 0 } as const
+        await answer(stream, frame(right))
+      }
   }
 
   get blockCount(): number {
@@ -134,11 +201,10 @@ export class HostileMember {
 
   /** A victim listens only while it restores, so everybody is tried again and again. Resolves when all were tried once. */
   async #keepConnected(host: MeshHost): Promise<void> {
-    const connect = async ([peerId, address]: readonly [string, string]): Promise<void> =>
-      host.connect(peerId, [address]).then(
-        () => undefined,
-        () => undefined,
-      )
+    const own = host === this.host ? this.#connect : undefined
+    const connect = async ([peerId, address]: readonly [string, string]): Promise<void> => {
+      await (own?.(peerId, address) ?? host.connect(peerId, [address])).catch(() => undefined)
+    }
     await Promise.all([...this.#targets].map(connect))
     for (const target of this.#targets)
       void (async () => {

@@ -1,6 +1,7 @@
 import type { Message } from '../../../protocol/messages.ts'
 import { SESSION_CREDIT_BYTES } from '../limits.ts'
 import {
+  ASK_BEYOND_PER_UNIT,
   ASK_BURST,
   ASK_IDS_PER_UNIT,
   ASK_PER_SECOND,
@@ -46,9 +47,12 @@ export class ClientAccount {
     return this.#spend(costOf(message), now) >= 0
   }
 
-  /** Takes what it costs to refuse so many requests. Returns false if that is more than there is. */
-  refuse(requests: number, now: number): boolean {
-    return this.#spend(requests / ASK_IDS_PER_UNIT, now) >= 0
+  /**
+   * Takes what it costs to refuse so many requests, those among them that are `beyond` the credit, which an honest client never is. Returns
+   * false if that is more than there is.
+   */
+  refuse(requests: number, beyond: number, now: number): boolean {
+    return this.#spend((requests - beyond) / ASK_IDS_PER_UNIT + beyond / ASK_BEYOND_PER_UNIT, now) >= 0
   }
 
   /** Takes what a search of `digests` costs. Returns for how many milliseconds it has to wait. */

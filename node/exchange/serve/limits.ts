@@ -51,8 +51,9 @@ export const SERVE_PLACE_IDLE_MS = 200
  */
 export const ASK_BURST = 20_000
 export const ASK_PER_SECOND = 1_000
-/** Requests that are refused or called back, runs of blocks, and digests to be looked up, that one unit is good for. */
+/** Requests that are refused or called back, those among them that are beyond the credit, runs of blocks, and digests to be looked up, that one unit is good for. */
 export const ASK_IDS_PER_UNIT = 64
+export const ASK_BEYOND_PER_UNIT = 8
 export const ASK_RUNS_PER_UNIT = 256
 export const FIND_DIGESTS_PER_UNIT = 256
 /** Members that come, or are found, within so short a time are told of in one message. */

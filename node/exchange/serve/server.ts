@@ -320,6 +320,7 @@ class ServerSession {
   /** Resolves when the client has taken what it was refused: one that asks and reads nothing fills no memory. */
   async #want(requests: readonly WantRequest[], packFrom: number): Promise<void> {
     const busy: number[] = []
+    let beyond = 0
     let retryAfterMs = BUSY_RETRY_MIN_MS
     const account = this.#account
     for (const request of requests) {
@@ -328,6 +329,7 @@ class ServerSession {
       const busyMs = this.#scheduler.admit(this.peerId, account.openBytes)
       if (busyMs > 0 || !account.hasCredit(cost)) {
         retryAfterMs = Math.max(retryAfterMs, busyMs)
+        if (busyMs === 0) beyond++
         busy.push(request.id)
       } else {
         account.openBytes += cost
@@ -335,7 +337,7 @@ class ServerSession {
       }
     }
     if (busy.length === 0) return
-    if (!account.refuse(busy.length, now(this.#options))) throw this.#excess()
+    if (!account.refuse(busy.length, beyond, now(this.#options))) throw this.#excess()
     await this.#send({ type: 'busy', ids: busy, retryAfterMs })
   }
 

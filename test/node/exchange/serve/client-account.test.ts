@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { SESSION_CREDIT_BYTES } from '../../../../node/exchange/limits.ts'
 import { ClientAccount } from '../../../../node/exchange/serve/client-account.ts'
 import {
+  ASK_BEYOND_PER_UNIT,
   ASK_BURST,
   ASK_IDS_PER_UNIT,
   ASK_PER_SECOND,
@@ -24,8 +25,8 @@ describe('the account of a client', () => {
     for (let i = 0; i < ASK_BURST; i++) expect(account.take(cancel, 0)).toBe(true)
     expect(account.take(cancel, 0)).toBe(false)
     expect(account.take(cancel, 2_000)).toBe(true)
-    expect(account.refuse((2 * ASK_PER_SECOND - 3) * ASK_IDS_PER_UNIT, 2_000)).toBe(true)
-    expect(account.refuse(2 * ASK_IDS_PER_UNIT, 2_000)).toBe(false)
+    expect(account.refuse((2 * ASK_PER_SECOND - 3) * ASK_IDS_PER_UNIT, 0, 2_000)).toBe(true)
+    expect(account.refuse(2 * ASK_BEYOND_PER_UNIT, 2 * ASK_BEYOND_PER_UNIT, 2_000)).toBe(false)
   })
 
   it('lets requests that are answered cost nothing', () => {

@@ -8,8 +8,10 @@ import { literal, natural, object, optional, type Shaped, text } from '../../../
 import { fsyncDirectory, writeFileAtomic } from '../../state/atomic-file.ts'
 import { readStored } from '../../state/stored-document.ts'
 import { siteLayout } from '../../trust/site-layout.ts'
+import type { TrustView } from '../../trust/trusted-view.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
+import { ownDisk } from '../machine/own-disk.ts'
 import { fetchImage } from '../restore/fetch-image.ts'
 import { runBootTool } from './boot-tool.ts'
 import { type AgentSlot, currentSlot, type EspPlace, slotPath, withFirmware } from './firmware.ts'
@@ -28,7 +30,9 @@ const isKept = object(keptShape)
 type KeptAgent = Shaped<typeof keptShape>
 
 /** Options of {@link keepAgent}. */
-interface KeepAgentOptions extends AgentOptions {
+export interface KeepAgentOptions extends AgentOptions {
+  /** What the site says, as a restore has just proven it. Without it all of that is proven again. */
+  readonly view?: TrustView | undefined
   /** Where the EFI system partition is mounted meanwhile. */
   readonly place: string
   readonly bringUp: () => Promise<void>
@@ -46,13 +50,13 @@ interface KeepAgentOptions extends AgentOptions {
  * after any of them the machine is started as it was before.
  */
 export async function keepAgent(options: KeepAgentOptions): Promise<KeptAgent | undefined> {
-  const { trust, config } = await Machine.look(options.stateDir)
-  const view = trust.view()
+  const { stateDir, configured } = options
+  const view = options.view ?? (await Machine.look(stateDir)).trust.view()
   if (view.layout === undefined) return undefined
   const { agent: image } = siteLayout(view)
   const newest = image === undefined ? undefined : view.newest(image)
   if (image === undefined || newest === undefined) return undefined
-  const keeper = new Keeper(options, config.disk ?? '')
+  const keeper = new Keeper(options, await ownDisk(stateDir, configured))
   const before = await keeper.settled()
   const root = toHex(newest.root)
   if (before?.image === image && [before.root, before.tried?.root, before.failed].includes(root)) return before

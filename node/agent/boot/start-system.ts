@@ -13,6 +13,7 @@ import { byteOffset } from '../../../protocol/units.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import { fileSystemOf, MAGIC_BYTES } from '../../disk/file-system-magic.ts'
 import type { RestoreResult } from '../../restore/restore-result.ts'
+import type { TrustView } from '../../trust/trusted-view.ts'
 import { readLogConfig } from '../log/log-config.ts'
 import { recordLogDoubt } from '../log/log-doubt.ts'
 import { monitorEra } from '../log/monitor-era.ts'
@@ -51,6 +52,8 @@ export interface StartSystemOptions extends AgentOptions {
   readonly about?: (image: string) => void
   /** Brings the network up; called only if something has to be fetched. */
   readonly bringUp: () => Promise<void>
+  /** Called with what the site says, once a disk is restored; `stateDir`: of which one. */
+  readonly trusted?: (view: TrustView, stateDir: string) => void
 }
 
 /** What is mounted, or what the firmware starts next, and what the restore did. */

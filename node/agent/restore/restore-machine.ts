@@ -12,6 +12,7 @@ import { HashPool } from '../../disk/hash-pool.ts'
 import type { RestoreResult } from '../../restore/restore-result.ts'
 import type { ServingConfig } from '../../state/machine-config.ts'
 import { TreeStore } from '../../store/tree-store.ts'
+import type { TrustView } from '../../trust/trusted-view.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
 import { logLockFile } from '../../writelog/log-lock.ts'
 import { statusMethods } from '../answer/status.ts'
@@ -51,6 +52,8 @@ interface RestoreMachineOptions extends AgentOptions {
   readonly bringUp?: () => Promise<void>
   /** Called with what became of the hooks. */
   readonly hooked?: (report: HooksReport) => void
+  /** Called at the end with what the site says, as far as this machine has heard by then; `stateDir`: whose word it is. */
+  readonly trusted?: (view: TrustView, stateDir: string) => void
 }
 
 /**
@@ -83,6 +86,7 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
       throw error
     },
   )
+  options.trusted?.(machine.trust.view(), options.stateDir)
   await runHooks(machine, { ...options, report })
   if (lingerMs !== undefined) await network.linger(manifest, lingerMs)
   return receipt

@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AgentNetwork } from '../../../node/agent/boot/agent-network.ts'
-import { keepAgent } from '../../../node/agent/boot/keep-agent.ts'
+import { type KeepAgentOptions, keepAgent } from '../../../node/agent/boot/keep-agent.ts'
 import {
   type StartedSystem,
   type StartSystemOptions,
@@ -116,16 +116,17 @@ function waysToStart(
 ): WaysToStart {
   let chosen = agent.stateDir
   let hasChosen = false
+  const bringUp = (): Promise<void> => {
+    screen.show({ at: 'looking' })
+    return network.bringUp()
+  }
   const siteId = toHex(digestOf(readFileSync(join(AGENT_CONFIG, '1.root.json'))))
   const start = async (): Promise<StartSystemOptions> => ({
     ...systemOf(chosen, await disksOf(agent, options), agent, options, (image) => screen.about(image)),
     siteId,
     era: options.era ?? (await eraOf(chosen)),
     root: SYSTEM_ROOT,
-    bringUp: () => {
-      screen.show({ at: 'looking' })
-      return network.bringUp()
-    },
+    bringUp,
   })
   const place = new StatePlace()
   const mounted = async (): Promise<void> => note(`state partition: ${await place.mounted()}`)
@@ -143,8 +144,12 @@ function waysToStart(
     chosen = stateDirs[await chooseSystem({ stateDirs, byDefault, waitMs, keys, screen, signal })] ?? chosen
     hasChosen = true
     screen.show({ at: 'checking' })
-    const started = await startSystem(await start())
-    await keepOwnAgent({ ...(await start()), stateDir: agent.stateDir }, screen)
+    let view: KeepAgentOptions['view']
+    const trusted: StartSystemOptions['trusted'] = (seen, stateDir) => {
+      if (stateDir === agent.stateDir) view = seen
+    }
+    const started = await startSystem({ ...(await start()), trusted })
+    await keepOwnAgent({ ...agent, bringUp, view }, screen)
     return started
   }
   const unverified = async (why: unknown): Promise<StartedSystem> => {
@@ -234,7 +239,10 @@ async function untilStarted(
 }
 
 /** Without the newest agent on its disk the machine starts as it was started this time. */
-async function keepOwnAgent(options: StartSystemOptions, screen: BootScreen): Promise<void> {
+async function keepOwnAgent(
+  options: AgentOptions & Pick<KeepAgentOptions, 'bringUp' | 'view'>,
+  screen: BootScreen,
+): Promise<void> {
   try {
     const fetching = (): void => screen.show({ at: 'keeping' })
     const report = (event: AgentEvent): void => {

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { runBootTool } from '../../../../node/agent/boot/boot-tool.ts'
 import { currentSlot, parseBootMenu, slotEntries } from '../../../../node/agent/boot/firmware.ts'
 import { findEsp, keepAgent } from '../../../../node/agent/boot/keep-agent.ts'
+import { Machine } from '../../../../node/agent/machine/machine.ts'
 import { fetchImage } from '../../../../node/agent/restore/fetch-image.ts'
 import { Lab } from '../../../../tools/lab/local-lab.ts'
 import { Random } from '../../../../tools/lab/random.ts'
@@ -63,6 +64,9 @@ describe('the agent on a machine’s own disk', () => {
       fetching: () => fetching++,
     }
     expect(await keepAgent(options)).toBeUndefined()
+    // Of a restore that has just proven it, and then nothing is read: there is no such directory.
+    const { trust } = await Machine.look(lab.path('pc'))
+    expect(await keepAgent({ ...options, view: trust.view(), stateDir: lab.path('none') })).toBeUndefined()
     const layout = (more: string) =>
       `esp = "128M"\nstate = "32M"\n${more}[[partition]]\nimage = "root"\ntype = "root"\nsize = "2M"\n`
     await writeFile(lab.path('layout.toml'), layout('agent = "agent"\n'))

@@ -162,6 +162,11 @@ const FAULTS = {
     advice:
       'Run as a user who may write there, or give another --state directory. If its file system is read-only, look at `dmesg`, then `mount -o remount,rw`.',
   },
+  STATE_UNSAFE: {
+    exit: EXIT.state,
+    advice:
+      'Run as the user that it belongs to. If nobody else can have changed it, give it to this user: `chown -R --no-dereference root DIRECTORY`. Otherwise move it away, and let the machine join again.',
+  },
   STATE_CORRUPT: {
     exit: EXIT.state,
     advice:

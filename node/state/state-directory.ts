@@ -1,6 +1,7 @@
 /**
  * The folder node/state is what a machine remembers from one boot to the next, in one directory.
  * - `state-directory` opens the directory, holds it for one process (`directory-lock`), and has a database for small values.
+ * - `guard-directory` sees to it that only the owner can look into it.
  * - `machine-config` is what the machine was told to be; `shelf` is a named part of the database; `stored-document` reads a
  *   file of the directory.
  * - `socket-place` is where a socket of the directory is, which not every file system can hold.
@@ -16,6 +17,7 @@ import { errnoOf, isMeshError, MeshError } from '../../protocol/errors.ts'
 import { natural, object, text as textOf } from '../../protocol/json-shape.ts'
 import { storageError, writeFileAtomic } from './atomic-file.ts'
 import { copyDatabase } from './database-copy.ts'
+import { guardDirectory } from './guard-directory.ts'
 import { isMachineConfig, type MachineConfig } from './machine-config.ts'
 import { makePath } from './make-path.ts'
 import { Shelf } from './shelf.ts'
@@ -35,6 +37,8 @@ export class StateDirectory {
   readonly #database: Level<string, string> | undefined
   readonly #copy: CopiedDatabase | undefined
   readonly #values: StoredValues | undefined
+  /** What of this directory was open to other users until now, in sentences. */
+  readonly wasOpen: readonly string[]
   #machine: MachineConfig | undefined
 
   private constructor(
@@ -42,8 +46,10 @@ export class StateDirectory {
     database: Level<string, string> | undefined,
     values: StoredValues | undefined,
     machine: MachineConfig | undefined,
+    wasOpen: readonly string[],
     copy?: CopiedDatabase,
   ) {
+    this.wasOpen = wasOpen
     this.directory = directory
     this.#database = database
     this.#values = values
@@ -55,8 +61,8 @@ export class StateDirectory {
    * Opens a state directory. `create` makes one of a missing or empty directory. `readOnly` takes no lock and opens no
    * database; shelves can then be read if `values` says how. `orCopy`: where nothing can be written (a file system that is read-only,
    * or full), a copy of the database is opened, and {@link unwritable} says so; nothing that is changed then is kept. The format is
-   * checked before anything is changed. Errors: STATE_MISSING, STATE_IN_USE (naming the
-   * holder), FORMAT_NEWER, STATE_CORRUPT, STATE_UNWRITABLE, DISK_FULL.
+   * checked before anything is changed, and so is whose the directory is; what was open to others is closed ({@link wasOpen}). Errors:
+   * STATE_MISSING, STATE_UNSAFE, STATE_IN_USE (naming the holder), FORMAT_NEWER, STATE_CORRUPT, STATE_UNWRITABLE, DISK_FULL.
    */
   static async open(
     path: string,
@@ -71,12 +77,13 @@ export class StateDirectory {
     const directory = resolve(path)
     await checkFormat(directory, options.create)
     const machine = await readMachine(directory)
-    if (options.readOnly === true) return new StateDirectory(directory, undefined, options.values, machine)
+    if (options.readOnly === true) return new StateDirectory(directory, undefined, options.values, machine, [])
+    const wasOpen = await guardDirectory(directory)
     const database = await openDatabase(directory, join(directory, 'db')).catch((fault: unknown) => fault)
     if (!(database instanceof Level)) {
       const copy = options.orCopy === true ? await openCopy(directory, database) : undefined
       if (copy === undefined) throw database
-      return new StateDirectory(directory, copy.database, ownValues(copy.database), machine, copy)
+      return new StateDirectory(directory, copy.database, ownValues(copy.database), machine, wasOpen, copy)
     }
     try {
       const holder = { pid: process.pid, command: options.command ?? process.argv.slice(2, 3).join('') }
@@ -89,7 +96,7 @@ export class StateDirectory {
         throw fault
       }
     }
-    return new StateDirectory(directory, database, ownValues(database), machine)
+    return new StateDirectory(directory, database, ownValues(database), machine, wasOpen)
   }
 
   path(...parts: string[]): string {

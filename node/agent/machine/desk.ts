@@ -40,6 +40,7 @@ export class Desk {
   static async open(options: DeskOptions): Promise<Desk> {
     const desk = new Desk(options)
     const { state, report } = options
+    for (const text of state.wasOpen) report({ type: 'warning', text })
     desk.answer({ methods: { work: async () => desk.work(), ...askedValues(state.values) } })
     try {
       desk.#server = await ControlServer.listen(state.directory, (name) => desk.#find(name))

@@ -33,8 +33,8 @@ async function gptUuid(
   return /[^0-]/.test(guid) ? guid : undefined
 }
 
-/** The first three fields are little-endian. */
-function guidText(bytes: Buffer): string {
+/** A GUID as it stands in a table, whose first three fields are little-endian; in small letters. */
+export function guidText(bytes: Buffer): string {
   const swapped = Buffer.from([3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15].map((i) => bytes[i]!))
   return swapped.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
 }

@@ -23,6 +23,8 @@ export interface PlannedPartition extends Partition {
   readonly image?: string
   /** See {@link LayoutPartition}. */
   readonly system?: boolean
+  /** The bits of its entry that have meanings of their own, hexadecimal, if there are any. */
+  readonly attributes?: string
 }
 
 /** What a disk is to become. */

@@ -21,7 +21,12 @@ export function command(): Command {
   const show = withCommonOptions(new Command('show'))
     .description('the layout that this machine knows of')
     .action(action(runShow))
-  return layout.addCommand(set).addCommand(show)
+  const propose = withCommonOptions(new Command('propose'))
+    .description('print a layout file that gives other disks the partitions of this one, with their GUIDs')
+    .argument('<disk>', 'the whole disk of the model, such as /dev/sda; it is only read')
+    .addHelpText('after', '\nExample:\n  mesh layout propose /dev/sda >layout.toml')
+    .action(action(runPropose))
+  return layout.addCommand(set).addCommand(show).addCommand(propose)
 }
 
 async function runSet(context: Context, _options: object, file: string): Promise<void> {
@@ -30,6 +35,15 @@ async function runSet(context: Context, _options: object, file: string): Promise
   const layout = await readLayoutFile(file)
   const set = await setLayout(context.stateDir, layout)
   context.output.result(set, `Signed. Disks of bare machines are laid out so from now on:\n${tableOf(layout)}`)
+}
+
+async function runPropose(context: Context, _options: object, disk: string): Promise<void> {
+  const { proposeLayout } = await import('../layout-proposal.ts')
+  const { partitionNode } = await import('../../../node/agent/boot/lay-out-disk.ts')
+  const { text, images } = await proposeLayout(disk)
+  const seeds = images.map(({ number, image }) => `# mesh seed ${partitionNode(disk, number)} --image ${image}\n`)
+  const how = '# Publish the partitions, each in a terminal of its own, then sign this file with `mesh layout set`:\n'
+  context.output.result({ event: 'layout-proposed', text, images }, `${how}${seeds.join('')}\n${text.trimEnd()}`)
 }
 
 async function runShow(context: Context): Promise<void> {

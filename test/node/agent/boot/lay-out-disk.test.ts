@@ -150,7 +150,7 @@ describe('laying out a disk', () => {
     // Before the first write the disk is what it was, after the last one it is complete.
     expect(begins).toEqual([
       before,
-      ...Array.from({ length: 13 }, () => undefined),
+      ...Array.from({ length: 14 }, () => undefined),
       'GPT with 4 partitions: vfat, ext4',
     ])
     await expectComplete(device, plan)

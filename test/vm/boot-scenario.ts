@@ -20,7 +20,7 @@ const MIB = 1024 ** 2
 export const ROOT_BYTES = 48 * MIB
 const [ESP_BYTES, STATE_BYTES] = [7 * MIB, 64 * MIB]
 /** A firmware, a kernel, a program of 110 MB and a journal under emulation, on a machine that does other things. */
-const START_DEADLINE_MS = 240_000
+const START_DEADLINE_MS = 400_000
 /** A restore waits up to 45 s for a network whose link is new. */
 const HELD_DEADLINE_MS = 300_000
 

@@ -4,7 +4,7 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import type { KernelFiles } from '../../tools/boot/build-agent.ts'
 import { runTool } from '../../tools/lab/run-tool.ts'
-import { runApt } from './packages.ts'
+import { runApt, Unavailable } from './packages.ts'
 
 /** Debian's kernel, unpacked and not installed. Downloads the one that linux-image-amd64 stands for, once; it is kept in the user's cache folder. */
 export async function fetchKernel(): Promise<KernelFiles> {
@@ -27,7 +27,8 @@ async function unpackKernel(cache: string): Promise<string> {
   // Lists that are old name packages that the mirror has no more.
   await runApt(['update', '-q'])
   const name = await newestKernel()
-  if (name === undefined) throw new Error('no mirror in the lists of apt has the Debian package linux-image-amd64')
+  if (name === undefined)
+    throw new Unavailable('no mirror in the lists of apt has the Debian package linux-image-amd64')
   const work = await mkdtemp(join(cache, 'new-'))
   try {
     console.log(`downloading ${name}`)

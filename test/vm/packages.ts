@@ -41,6 +41,9 @@ const FILES: Readonly<Record<string, string>> = {
   '/usr/lib/ipxe/qemu/pxe-virtio.rom': 'ipxe-qemu',
 }
 
+/** A Debian package cannot be had on this machine. */
+export class Unavailable extends Error {}
+
 /** Installs what is missing, as root on Debian; elsewhere fails and says what is to be installed. */
 export async function installPackages(): Promise<void> {
   const missing = new Set<string>()
@@ -53,7 +56,7 @@ export async function installPackages(): Promise<void> {
     await runApt(['install', '-y', '-q', '--no-install-recommends', ...missing])
   } catch (error) {
     const said = error instanceof Error ? error.message : String(error)
-    throw new Error(`install these Debian packages first: ${[...missing].join(', ')}\n${said}`, { cause: error })
+    throw new Unavailable(`install these Debian packages first: ${[...missing].join(', ')}\n${said}`, { cause: error })
   }
 }
 
@@ -71,5 +74,5 @@ export async function runApt(args: readonly string[], cwd?: string): Promise<voi
       said = `${said}${String(text)}`.slice(-APT_KEPT)
     })
   const [code] = await once(child, 'close')
-  if (code !== 0) throw new Error(`apt-get ${args.join(' ')} ended with ${code}:\n${said.trim()}`)
+  if (code !== 0) throw new Unavailable(`apt-get ${args.join(' ')} ended with ${code}:\n${said.trim()}`)
 }

@@ -14,6 +14,8 @@ const MARK = '@@ '
 /** A guest that has not begun by then hangs before its first program, as an emulated one does now and then. */
 const BOOT_DEADLINE_MS = 60_000
 const BOOT_TRIES = 3
+/** So does one that has shown nothing at all by then, on a machine that does other things. */
+const SILENT_MS = 150_000
 /** Longest time for any one thing in a guest, which is emulated and slow. */
 const EVENT_DEADLINE_MS = 120_000
 const KEPT_LINES = 60
@@ -48,13 +50,19 @@ export interface VirtualMachineOptions {
 /** A guest that is emulated, not accelerated, so that it runs everywhere; whoever ends us ends it, too. */
 export class VirtualMachine {
   static readonly #running = new Set<VirtualMachine>()
-  readonly #child: ChildProcess
+  readonly #command: readonly string[]
+  #child: ChildProcess
   readonly #lines: string[] = []
   /** All that was shown, for whoever waits for a line among many. */
   readonly #shown: string[] = []
   readonly #events: GuestEvent[] = []
-  readonly #exited: Promise<void>
+  readonly #exited = Promise.withResolvers<void>()
   readonly #front: string | undefined
+  /** Firmware may be silent for long. */
+  readonly #showsSoon: boolean
+  #tries = 1
+  #hasShown = false
+  #isKilled = false
   #ended = false
   #wake: () => void = () => undefined
 
@@ -111,29 +119,43 @@ export class VirtualMachine {
       ]),
       ...network,
     ]
-    const [program = '', ...rest] = [...through, 'qemu-system-x86_64', ...args]
-    this.#child = spawn(program, rest, { stdio: ['ignore', 'pipe', 'pipe'] })
+    this.#showsSoon = kernel !== undefined
+    this.#command = [...through, 'qemu-system-x86_64', ...args]
+    this.#child = this.#switchOn()
     VirtualMachine.#running.add(this)
-    for (const stream of [this.#child.stdout!, this.#child.stderr!])
+  }
+
+  /** Starts QEMU. A guest that has shown nothing at all has done nothing, and is started again. */
+  #switchOn(): ChildProcess {
+    const [program = '', ...args] = this.#command
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    for (const stream of [child.stdout, child.stderr])
       createInterface({ input: stream }).on('line', (line) => this.#take(line))
-    this.#exited = new Promise((resolve) => {
-      const end = (): void => {
-        VirtualMachine.#running.delete(this)
-        this.#ended = true
-        this.#wake()
-        resolve()
+    let isStill = false
+    const timer = setTimeout(() => {
+      if (!this.#showsSoon || this.#hasShown || this.#tries === BOOT_TRIES) return
+      isStill = true
+      child.kill('SIGKILL')
+    }, SILENT_MS)
+    child.once('error', (error) => this.#take(error.message))
+    child.once('close', () => {
+      clearTimeout(timer)
+      if (isStill && !this.#isKilled) {
+        console.log(`    start ${this.#tries++} came to nothing: the guest showed nothing for ${SILENT_MS / 1000} s`)
+        this.#child = this.#switchOn()
+        return
       }
-      this.#child.once('error', (error) => {
-        this.#lines.push(error.message)
-        end()
-      })
-      this.#child.once('close', end)
+      VirtualMachine.#running.delete(this)
+      this.#ended = true
+      this.#wake()
+      this.#exited.resolve()
     })
+    return child
   }
 
   /** For a signal handler: ends every guest at once. */
   static killAll(): void {
-    for (const machine of VirtualMachine.#running) machine.#child.kill('SIGKILL')
+    for (const machine of VirtualMachine.#running) machine.#end()
   }
 
   /** The next event of this name, in the order in which they came. An event `failed`, or the guest's end, is an error. */
@@ -189,16 +211,22 @@ export class VirtualMachine {
 
   /** As if the plug were pulled. */
   async kill(): Promise<void> {
-    this.#child.kill('SIGKILL')
-    await this.#exited
+    this.#end()
+    await this.#exited.promise
   }
 
   /** Waits until the guest has switched itself off. */
   async ended(): Promise<void> {
-    await this.#exited
+    await this.#exited.promise
+  }
+
+  #end(): void {
+    this.#isKilled = true
+    this.#child.kill('SIGKILL')
   }
 
   #take(line: string): void {
+    this.#hasShown = true
     // The console ends lines with a carriage return, and the kernel may write in the middle of one.
     const text = line.replace(/\r$/, '')
     const at = text.indexOf(MARK)

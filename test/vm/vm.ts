@@ -13,7 +13,7 @@ import { eraScenario } from './era-scenario.ts'
 import { buildInitramfs } from './initramfs.ts'
 import { fetchKernel } from './kernel.ts'
 import { nbdScenario } from './nbd-scenario.ts'
-import { installPackages } from './packages.ts'
+import { installPackages, Unavailable } from './packages.ts'
 import { pxeScenario } from './pxe-scenario.ts'
 import { secureBootScenario } from './secureboot-scenario.ts'
 import { VirtualMachine, type VirtualMachineOptions } from './virtual-machine.ts'
@@ -21,7 +21,8 @@ import { windowsScenario } from './windows-scenario.ts'
 
 /**
  * `npm run vm [-- --seed N --runs N --quick] [SCENARIO…]`: the slow suite, or the scenarios of it that are named (SCENARIOS). A real kernel (Debian's, emulated by
- * QEMU, so that it runs everywhere) uses a disk until the plug is pulled; then the write log must know of every change. `--quick`: only the first half of `boot`.
+ * QEMU, so that it runs everywhere) uses a disk until the plug is pulled; then the write log must know of every change. `--quick`: only the first half of `boot`,
+ * which is skipped where packages cannot be installed.
  */
 const ROOT = join(import.meta.dirname, '../..')
 const { values, positionals } = parseArgs({
@@ -51,6 +52,7 @@ const begun = performance.now()
 const work = await mkdtemp(join(tmpdir(), 'mesh-vm-'))
 const labs = new Set<Lab>()
 let counts = { passed: 0, failed: 0 }
+let skipped = 0
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void stop(signal))
 try {
   await installPackages()
@@ -63,11 +65,13 @@ try {
     for (const name of wanted) await runScenario(name, firstSeed + run, { kernel, initramfs })
 } catch (error) {
   console.error(error instanceof Error ? error.message : String(error))
+  skipped = values.quick && error instanceof Unavailable ? wanted.length : 0
 } finally {
   await rm(work, { recursive: true, force: true })
 }
-console.log(`${counts.passed} passed, ${counts.failed} failed in ${seconds(begun)}`)
-process.exitCode = counts.failed === 0 && counts.passed > 0 ? 0 : 1
+if (skipped > 0) console.log('SKIPPED: no machine was started in QEMU, because of the packages above')
+console.log(`${counts.passed} passed, ${counts.failed} failed, ${skipped} skipped in ${seconds(begun)}`)
+process.exitCode = counts.failed === 0 && counts.passed + skipped > 0 ? 0 : 1
 
 async function runScenario(name: string, seed: number, parts: Guest): Promise<void> {
   console.log(`--- ${name}, seed ${seed} (repeat with npm run vm -- --seed ${seed} ${name})`)

@@ -45,7 +45,7 @@ export class Conduct {
   banned(): BannedMember[] {
     const { machine, ledger } = this.#options
     return ledger.banned().map(({ id, until, reason }) => {
-      return { name: machine.nameOf(id), until: new Date(until).toISOString(), reason: withoutId(id, reason) }
+      return { name: machine.nameOf(id), until: new Date(until).toISOString(), reason }
     })
   }
 
@@ -54,12 +54,7 @@ export class Conduct {
     const { machine, report } = this.#options
     if (!machine.isMember(peerId)) return
     const name = machine.nameOf(peerId)
-    const text = `${name} ${withoutId(peerId, reason)}; it is not asked again before ${formatTime(until)}`
+    const text = `${name} ${reason}; it is not asked again before ${formatTime(until)}`
     report({ type: 'warning', text })
   }
-}
-
-/** The faults of streams name the peer by its id. */
-function withoutId(peerId: string, reason: string): string {
-  return reason.startsWith(peerId) ? reason.slice(peerId.length).trim() : reason
 }

@@ -67,10 +67,15 @@ export class Sessions<Ticket> {
     session?.abort(new MeshError('PEERS_UNREACHABLE', `${peerId} was disconnected`))
   }
 
-  /** Removes a peer, and does not add it again as long as it is banned. `reason`: the rest of a sentence that begins with its name. */
-  ban(peerId: string, offence: 'wrong' | 'violation', reason: string): void {
+  /**
+   * Removes a peer, and does not add it again as long as it is banned. `why`: the rest of a sentence that begins with its name; or a sentence that begins with its
+   * id, or says what is wrong with a document.
+   */
+  ban(peerId: string, offence: 'wrong' | 'violation', why: string): void {
     const { ledger, onBan } = this.#options
     if (ledger.isRefused(peerId) || (offence === 'wrong' && ledger.isBanned(peerId))) return
+    const isBegun = why.startsWith(peerId) || offence === 'wrong'
+    const reason = isBegun ? why.replace(peerId, '').trim() : `broke the protocol: ${why}`
     const until = ledger.ban(peerId, offence, reason)
     this.remove(peerId)
     onBan?.(peerId, reason, until)

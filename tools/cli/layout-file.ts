@@ -10,8 +10,8 @@ import {
 } from '../../protocol/disk-layout.ts'
 import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { isRecord } from '../../protocol/json-shape.ts'
+import { nearestWord } from '../../protocol/nearest-word.ts'
 import { isParseError, lineOf } from './config/config-file.ts'
-import { nearestWord } from './config/nearest-word.ts'
 import { MAX_CONFIG_BYTES } from './limits.ts'
 import { parseSize } from './parse.ts'
 

@@ -11,6 +11,7 @@ import { parseKeyCode } from '../../protocol/key-code.ts'
 import { isImageName } from '../../protocol/manifest.ts'
 import { isMachineName, isPlaceName } from '../../protocol/names.ts'
 import { parseUplinkRule } from '../../protocol/uplink-rule.ts'
+import { type CsvStyle, localCsv } from './csv.ts'
 import { MIN_RATE_BITS, MIN_UPLOAD_BITS } from './limits.ts'
 import { LANGUAGES, type Language } from './screen/catalogue.ts'
 
@@ -43,19 +44,31 @@ export function parseWarning(text: string): number {
   return ms
 }
 
-/** Reads `2026-11-01` (its beginning, by the local clock) or `3d` (ago); Unix milliseconds. */
+/** Reads `2026-11-01` or `1.11.2026` (its beginning, by the local clock) or `3d` (ago); Unix milliseconds. */
 export function parseSince(text: string): number {
-  const parts = /^(\d{4})-(\d{2})-(\d{2})$/.exec(text)
-  if (parts === null) {
+  const parts =
+    /^(\d{4})-(\d{2})-(\d{2})$/.exec(text)?.slice(1) ?? /^(\d{1,2})\.(\d{1,2})\.(\d{4})$/.exec(text)?.slice(1).reverse()
+  if (parts === undefined) {
     if (/^\d+[smhd]$/.test(text)) return Date.now() - parseDuration(text)
-    throw new InvalidArgumentError('Give a day such as 2026-11-01, or a time such as 3d.')
+    // 11/12/2026 is one day in France, and another one in the United States.
+    throw new InvalidArgumentError('Give a day such as 2026-11-01 or 1.11.2026, or a time such as 3d.')
   }
-  const [year, month, day] = parts.slice(1).map(Number) as [number, number, number]
+  const [year, month, day] = parts.map(Number) as [number, number, number]
   const time = new Date(year, month - 1, day)
   // `Date` takes 30 February for 2 March.
   if (time.getFullYear() !== year || time.getMonth() !== month - 1 || time.getDate() !== day)
     throw new InvalidArgumentError(`There is no day ${text}. Give a day such as 2026-11-01, or a time such as 3d.`)
   return time.getTime()
+}
+
+/** Reads the language of a spreadsheet, such as `de-DE`. */
+export function parseCsvStyle(text: string): CsvStyle {
+  try {
+    return localCsv(text)
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause
+    throw new InvalidArgumentError('Give a language such as de-DE, fr-FR or en-GB.')
+  }
 }
 
 /** Reads `65536`, `64K`, `64KiB` or `1G`; bytes. */

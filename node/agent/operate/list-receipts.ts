@@ -1,4 +1,6 @@
+import { MeshError } from '../../../protocol/errors.ts'
 import { sameName } from '../../../protocol/names.ts'
+import { nearestWord } from '../../../protocol/nearest-word.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { type ListedReceipt, ReceiptArchive } from '../receipts/receipt-archive.ts'
@@ -25,11 +27,12 @@ interface Receipts {
   readonly wentBack: readonly WentBack[]
 }
 
-/** `mesh receipts`: what this machine has of its own, and on the master and operators' machines of all the others. */
+/** `mesh receipts`: what this machine has of its own, and on the master and operators' machines of all the others. Errors: NOT_A_MEMBER. */
 export async function receipts(options: ReceiptsOptions): Promise<Receipts> {
   if (options.now) await gatherNow(options)
   const machine = await Machine.read(options.stateDir)
-  const [found, wentBack] = await readAll(machine).finally(() => machine.close())
+  const [found, wentBack, members] = await readAll(machine).finally(() => machine.close())
+  if (options.machine !== undefined) assertKnown(options.machine, [...found.flatMap(namesOf), ...members])
   const isShown = ({ machine }: WentBack): boolean =>
     options.machine === undefined || sameName(machine, options.machine)
   const receipts = judgeTimes(found).filter((one) => isWanted(one, options))
@@ -49,14 +52,26 @@ async function gatherNow(options: ReceiptsOptions): Promise<void> {
   }
 }
 
-async function readAll(machine: Machine): Promise<[ListedReceipt[], WentBack[]]> {
-  const memberName = (id: string): string | undefined => machine.trust.view().memberById(id)?.name
-  return [await new ReceiptArchive(machine.home).list(memberName), await listWentBack(machine)]
+async function readAll(machine: Machine): Promise<[ListedReceipt[], WentBack[], string[]]> {
+  const view = machine.trust.view()
+  const memberName = (id: string): string | undefined => view.memberById(id)?.name
+  const receipts = await new ReceiptArchive(machine.home).list(memberName)
+  return [receipts, await listWentBack(machine), view.members.map(({ name }) => name)]
+}
+
+/** The present name of the machine, and that of then. */
+const namesOf = ({ machine, named = machine }: ListedReceipt): string[] => [machine, named]
+
+/** Errors: NOT_A_MEMBER. */
+function assertKnown(name: string, known: readonly string[]): void {
+  if (known.some((one) => sameName(one, name))) return
+  const near = nearestWord(name, known)
+  const hint = near === undefined ? '' : `; did you mean ${near}?`
+  throw new MeshError('NOT_A_MEMBER', `no machine named ${name} is or was a member${hint}`)
 }
 
 /** A restore of which nobody knows when it was may have been since then. */
 function isWanted(receipt: TimedReceipt, { machine, since }: ReceiptsOptions): boolean {
-  const names = [receipt.machine, receipt.named ?? receipt.machine]
-  if (machine !== undefined && !names.some((name) => sameName(name, machine))) return false
+  if (machine !== undefined && !namesOf(receipt).some((name) => sameName(name, machine))) return false
   return since === undefined || (listedAt(receipt) ?? since) >= since
 }

@@ -1,9 +1,9 @@
 import { writeFile } from 'node:fs/promises'
 import { describe, expect, it } from 'vitest'
 import { MeshError } from '../../../protocol/errors.ts'
+import { nearestWord } from '../../../protocol/nearest-word.ts'
 import { parseConfig, readConfigFile } from '../../../tools/cli/config/config-file.ts'
 import { CONFIG_KEYS, CONFIG_NAMES } from '../../../tools/cli/config/config-keys.ts'
-import { nearestWord } from '../../../tools/cli/config/nearest-word.ts'
 import { MAX_CONFIG_BYTES } from '../../../tools/cli/limits.ts'
 import { useTempDir } from '../../support/temp-dir.ts'
 

@@ -3,15 +3,15 @@ import { listedAt, type TimedReceipt } from '../../../node/agent/receipts/receip
 import { describeWentBack, type WentBack } from '../../../node/agent/receipts/went-back.ts'
 import { formatTime } from '../../../protocol/local-time.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
-import { formatCsv } from '../csv.ts'
+import { type CsvCell, type CsvStyle, formatCsv, PLAIN_CSV } from '../csv.ts'
 import { formatBytes, formatSeconds, formatTable } from '../format.ts'
-import { parseSince } from '../parse.ts'
+import { parseCsvStyle, parseSince } from '../parse.ts'
 
 interface Options {
   since?: number
   machine?: string
   now: boolean
-  csv: boolean
+  csv?: true | CsvStyle
 }
 
 /** `mesh receipts`: its options, the part of the agent that they call, and how the result is printed. */
@@ -21,8 +21,15 @@ export function command(): Command {
     .option('--since <when>', 'only restores since then: 2026-11-01, or 3d for the last three days', parseSince)
     .option('--machine <name>', 'only those of one machine')
     .option('--now', 'fetch first what the other machines have (else it is what was gathered so far)', false)
-    .option('--csv', 'as CSV, for spreadsheets', false)
-    .addHelpText('after', '\nExamples:\n  mesh receipts --since 1d\n  mesh receipts --now --csv > november.csv')
+    .option(
+      '--csv [language]',
+      'as CSV; with a language such as de-DE as spreadsheets of that language read it',
+      parseCsvStyle,
+    )
+    .addHelpText(
+      'after',
+      '\nExamples:\n  mesh receipts --since 1d\n  mesh receipts --now --csv > november.csv\n  mesh receipts --csv de-DE > november.csv',
+    )
     .action(action(run))
 }
 
@@ -35,7 +42,9 @@ async function run(context: Context, options: Options): Promise<void> {
     ...(since === undefined ? {} : { since }),
     ...(machine === undefined ? {} : { machine }),
   })
-  if (options.csv && !context.output.json) process.stdout.write(describeCsv(result.receipts))
+  const { csv } = options
+  if (csv !== undefined && !context.output.json)
+    process.stdout.write(describeCsv(result.receipts, csv === true ? PLAIN_CSV : csv))
   else context.output.result(result, [describe(result.receipts), ...result.wentBack.map(describeNoticed)].join('\n'))
 }
 
@@ -83,11 +92,11 @@ function outcomeOf({ verified, failure, result, clockWrong, startedAt, named, go
   return parts.join(', ')
 }
 
-const COLUMNS: readonly (readonly [string, (receipt: TimedReceipt) => string | number | null | undefined])[] = [
+const COLUMNS: readonly (readonly [string, (receipt: TimedReceipt) => CsvCell | null | undefined])[] = [
   ['machine', (it) => it.machine],
   ['number', (it) => it.number],
-  ['began', (it) => formatTime(it.startedAt)],
-  ['received', (it) => (it.receivedAt === undefined ? '' : formatTime(it.receivedAt))],
+  ['began', (it) => ({ time: Date.parse(it.startedAt) })],
+  ['received', (it) => (it.receivedAt === undefined ? '' : { time: Date.parse(it.receivedAt) })],
   ['clock', (it) => (it.clockWrong === true ? 'wrong' : '')],
   ['seconds', (it) => it.ms / 1000],
   ['image', (it) => it.image],
@@ -118,7 +127,7 @@ const COLUMNS: readonly (readonly [string, (receipt: TimedReceipt) => string | n
   ['member', (it) => (it.gone === true ? 'no' : '')],
 ]
 
-function describeCsv(receipts: readonly TimedReceipt[]): string {
+function describeCsv(receipts: readonly TimedReceipt[], style: CsvStyle): string {
   const rows = receipts.map((receipt) => COLUMNS.map(([, value]) => value(receipt) ?? ''))
-  return formatCsv([COLUMNS.map(([name]) => name), ...rows])
+  return formatCsv([COLUMNS.map(([name]) => name), ...rows], style)
 }

@@ -2,9 +2,9 @@ import { readFile } from 'node:fs/promises'
 import { InvalidArgumentError } from 'commander'
 import type { AST, ParseError } from 'toml-eslint-parser'
 import { errnoOf, MeshError } from '../../../protocol/errors.ts'
+import { nearestWord } from '../../../protocol/nearest-word.ts'
 import { MAX_CONFIG_BYTES } from '../limits.ts'
 import { CONFIG_KEYS, CONFIG_NAMES, type ConfigKind, type ConfigName, type ConfigValues } from './config-keys.ts'
-import { nearestWord } from './nearest-word.ts'
 
 /** One key that a file sets. */
 export interface ConfigEntry {

@@ -13,6 +13,7 @@ import { eraScenario } from './era-scenario.ts'
 import { buildInitramfs } from './initramfs.ts'
 import { fetchKernel } from './kernel.ts'
 import { nbdScenario } from './nbd-scenario.ts'
+import { networkScenario } from './network-scenario.ts'
 import { installPackages, Unavailable } from './packages.ts'
 import { pxeScenario } from './pxe-scenario.ts'
 import { secureBootScenario } from './secureboot-scenario.ts'
@@ -43,6 +44,7 @@ const SCENARIOS: Readonly<Record<string, (parts: Guest & { lab: Lab }, random: R
   secureboot: ({ kernel, lab }) => secureBootScenario({ kernel, lab }),
   several: ({ kernel, lab }, random) => severalScenario({ kernel, lab }, random),
   pxe: ({ kernel, lab }, random) => pxeScenario({ kernel, lab }, random),
+  network: ({ kernel, lab }, random) => networkScenario({ kernel, lab }, random),
   windows: ({ kernel, lab }, random) => windowsScenario({ kernel, lab }, random),
 }
 const wanted = positionals.length === 0 ? Object.keys(SCENARIOS) : positionals

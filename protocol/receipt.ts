@@ -71,6 +71,22 @@ const record = {
   /** Why it failed; null if it did not. */
   failure: nullable(object({ code: shortText, message: shortText })),
   result: nullable(object(result)),
+  /** Who cost this machine time, how often and by what; absent: nobody, or it is not told. `reason`: of what it was banned for last. */
+  offenders: optional(
+    list(
+      object({
+        id: shortText,
+        name: shortText,
+        wrong: natural(),
+        violation: natural(),
+        silent: natural(),
+        slow: natural(),
+        busy: natural(),
+        reason: optional(shortText),
+      }),
+      MAX_RECEIPT_PEERS,
+    ),
+  ),
 }
 
 /**

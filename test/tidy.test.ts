@@ -60,7 +60,15 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   'node/exchange/uplink': ['protocol', 'node/exchange'],
   'node/exchange/serve': ['protocol', 'node/exchange', 'node/net', 'node/store'],
   'node/exchange/ask': ['protocol', 'node/exchange', 'node/exchange/uplink', 'node/net'],
-  'node/restore': ['protocol', 'node/disk', 'node/store', 'node/writelog', 'node/trust', 'node/exchange/ask'],
+  'node/restore': [
+    'protocol',
+    'node/disk',
+    'node/store',
+    'node/writelog',
+    'node/trust',
+    'node/exchange',
+    'node/exchange/ask',
+  ],
   ...rooms({
     machine: [],
     log: ['machine'],

@@ -14,6 +14,8 @@ export const HAND_OVER_TICK_MS = 50
 export const BAN_MS = 10 * 60 * 1000
 /** What a peer did wrong is forgiven after this time, and no ban is longer. */
 export const LEDGER_MS = 24 * 3600 * 1000
+/** A peer that cost others time less often than this within LEDGER_MS is trusted like any other. */
+export const DOUBT_OFFENCES = 3
 /** First pause before a broken session, or a peer that could not be dialled, is tried again; each next pause is twice as long. */
 export const RETRY_MIN_MS = 500
 /** Longest pause before a broken session, or a peer that could not be dialled, is tried again. */

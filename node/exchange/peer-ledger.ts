@@ -1,4 +1,4 @@
-import { BAN_MS, LEDGER_MS } from './limits.ts'
+import { BAN_MS, DOUBT_OFFENCES, LEDGER_MS } from './limits.ts'
 
 /**
  * What a peer does that costs others time: it sends wrong content, breaks the protocol, is silent, delivers next to nothing, or puts off
@@ -22,6 +22,19 @@ interface PeerRecord {
   readonly reason?: string
 }
 
+/** What a peer did of each kind, of those that did anything. */
+export type Offender = Record<Offence, number> & Pick<PeerRecord, 'id' | 'reason'>
+
+/** What is remembered of a peer when the process has ended. Times in Unix ms. */
+export interface PastConduct {
+  /** When it last cost others time, or was heard of. */
+  readonly at: number
+  /** How often it cost others time. */
+  readonly offences: number
+  readonly bans: number
+  readonly banned?: Ban
+}
+
 /** A peer that is not asked for a while, nor let in if it broke the protocol. Times in Unix ms. */
 interface Ban {
   readonly until: number
@@ -34,6 +47,9 @@ export class PeerLedger {
   readonly #records = new Map<string, PeerRecord>()
   readonly #bans = new Map<string, Ban>()
   readonly #banCounts = new Map<string, number>()
+  /** Offences of earlier processes. */
+  readonly #past = new Map<string, number>()
+  readonly #offendedAt = new Map<string, number>()
   readonly #now: () => number
 
   /** `now`: Unix ms. */
@@ -64,6 +80,7 @@ export class PeerLedger {
 
   /** Counts what costs time. */
   count(id: string, offence: Offence): void {
+    this.#offendedAt.set(id, this.#now())
     this.#update(id, { offences: { ...this.of(id).offences, [offence]: this.times(id, offence) + 1 } })
   }
 
@@ -99,9 +116,57 @@ export class PeerLedger {
     })
   }
 
+  /** Peers that cost others time since this process began. */
+  offenders(): Offender[] {
+    return this.all().flatMap(({ id, offences, reason }) => {
+      if (Object.keys(offences).length === 0) return []
+      const none = { wrong: 0, violation: 0, silent: 0, slow: 0, busy: 0 }
+      return [{ id, ...none, ...offences, ...(reason === undefined ? {} : { reason }) }]
+    })
+  }
+
+  /**
+   * Whether a peer is asked only for what no better one has: it was silent, or it has cost others time twice as often as the middle one of
+   * the other peers that are known.
+   */
+  isDoubtful(id: string): boolean {
+    if (this.#now() - (this.#offendedAt.get(id) ?? 0) >= LEDGER_MS) return false
+    if (this.times(id, 'silent') > 0) return true
+    const own = this.#offencesOf(id)
+    if (own < DOUBT_OFFENCES) return false
+    const others = [...new Set([...this.#records.keys(), ...this.#past.keys()])].filter((other) => other !== id)
+    const counts = others.map((other) => this.#offencesOf(other)).toSorted((a, b) => a - b)
+    return own > 2 * (counts[Math.floor(counts.length / 2)] ?? 0)
+  }
+
+  /** Begins with what an earlier process has remembered of a peer, unless that is a day old. Returns whether it was of use. */
+  recall(id: string, { at, offences, bans, banned }: PastConduct): boolean {
+    const ageMs = this.#now() - at
+    if (ageMs < 0 || ageMs >= LEDGER_MS) return false
+    this.#past.set(id, offences)
+    this.#offendedAt.set(id, at)
+    this.#banCounts.set(id, bans)
+    if (banned !== undefined) this.#bans.set(id, { ...banned, until: Math.min(banned.until, at + LEDGER_MS) })
+    return true
+  }
+
+  /** What the next process is to remember, by peer id: of peers that did anything in this one. */
+  remembered(): [string, PastConduct][] {
+    return this.all().map(({ id }) => {
+      const banned = this.#banOf(id)
+      const bans = this.#banCounts.get(id) ?? 0
+      const past = { at: this.#offendedAt.get(id) ?? this.#now(), offences: this.#offencesOf(id), bans }
+      return [id, banned === undefined ? past : { ...past, banned }]
+    })
+  }
+
   /** Records of all peers that did something. */
   all(): readonly PeerRecord[] {
     return [...this.#records.values()]
+  }
+
+  #offencesOf(id: string): number {
+    return Object.values(this.of(id).offences).reduce((sum, times) => sum + times, this.#past.get(id) ?? 0)
   }
 
   #banOf(id: string): Ban | undefined {

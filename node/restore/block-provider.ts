@@ -8,7 +8,7 @@ import type { FetchedBlock } from '../exchange/ask/fetch-request.ts'
 import { MAX_LOCATIONS_PER_DIGEST } from '../store/limits.ts'
 import type { LocationIndex } from '../store/location-index.ts'
 import type { TreeFile } from '../store/tree-file.ts'
-import type { BlockFetcher } from './block-fetcher.ts'
+import type { BlockFetcher, PeerRecords } from './block-fetcher.ts'
 import type { DirtyBlocks } from './dirty-blocks.ts'
 import { REPEATS_WORTH_BYTES, RESTORE_BATCH_BYTES } from './limits.ts'
 import { RepeatedBlocks } from './repeated-blocks.ts'
@@ -89,8 +89,8 @@ export class BlockProvider {
   }
 
   /** Records of the peers that were asked, if any were. */
-  ledger(): readonly { readonly id: string; readonly bad: number }[] {
-    return this.#fetcher?.ledger.all() ?? []
+  get ledger(): PeerRecords | undefined {
+    return this.#fetcher?.ledger
   }
 
   /**

@@ -1,3 +1,4 @@
+import type { Offender } from '../exchange/peer-ledger.ts'
 import type { LogSource, LogState } from '../writelog/write-log.ts'
 
 /**
@@ -46,6 +47,8 @@ export interface RestoreResult {
     /** Wrong blocks it delivered; the peer was banned. */
     readonly bad: number
   }[]
+  /** Who cost this machine time since its command began, how often and by what; `reason`: of what it was banned for last. */
+  readonly offenders: readonly (Offender & { readonly name: string })[]
   readonly log: {
     readonly source: LogSource
     readonly state: LogState['state']

@@ -82,6 +82,7 @@ export class RestoreTally {
         received: this.providers.reduce((bytes, it) => bytes + it.bytesReceived, received),
       },
       peers: this.#peers(),
+      offenders: this.#offenders(),
       log: {
         source: log.source,
         ...this.#judgement(),
@@ -112,6 +113,13 @@ export class RestoreTally {
     return sum
   }
 
+  #offenders(): RestoreResult['offenders'] {
+    const { nameOf } = this.#facts.names
+    // All parts of a restore have one ledger.
+    const ledger = this.providers.map((provider) => provider.ledger).find((one) => one !== undefined)
+    return (ledger?.offenders() ?? []).map((one) => ({ ...one, name: nameOf(one.id) }))
+  }
+
   #peers(): Peer[] {
     const { nameOf } = this.#facts.names
     const peers = new Map<string, Peer>()
@@ -121,7 +129,7 @@ export class RestoreTally {
         const before = known(id)
         peers.set(id, { ...before, blocks: before.blocks + blocks, bytes: before.bytes + bytes })
       }
-      for (const { id, bad } of provider.ledger()) if (bad > 0) peers.set(id, { ...known(id), bad })
+      for (const { id, bad } of provider.ledger?.all() ?? []) if (bad > 0) peers.set(id, { ...known(id), bad })
     }
     return [...peers.values()]
   }

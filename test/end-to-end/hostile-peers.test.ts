@@ -48,6 +48,7 @@ describe('a restore among bad peers', () => {
       blocks: { fetched: number }
       bytes: { received: number }
       peers: { name: string; bad: number; blocks: number }[]
+      offenders: { name: string; wrong: number; reason: string }[]
     }
     expect(receipt.verified).toBe(true)
     expect((await readFile(lab.path('victim.img'))).equals(image)).toBe(true)
@@ -56,17 +57,6 @@ describe('a restore among bad peers', () => {
       warnings: outcome.events.filter((event) => event.event === 'warning').map((event) => String(event.text)),
     }
   }
-
-  it('bans and names a peer that sends wrong bytes', async () => {
-    await startEvil('lie')
-    const { receipt, warnings } = await restoreVictim()
-    const peer = receipt.peers.find(({ name }) => name === 'evil')
-    expect(peer).toMatchObject({ blocks: 0 })
-    expect(peer?.bad).toBeGreaterThan(0)
-    expect(receipt.peers.filter(({ name }) => name !== 'evil').every(({ bad }) => bad === 0)).toBe(true)
-    expect(warnings.some((text) => /evil sent wrong bytes for block \d+; it is not asked again/.test(text))).toBe(true)
-    expect(receipt.blocks.fetched).toBe(BLOCKS)
-  })
 
   it('asks others for what a stalled peer was asked for', async () => {
     await startEvil('stall')
@@ -109,5 +99,23 @@ describe('a restore among bad peers', () => {
     expect((await restoreVictim()).receipt).toMatchObject({ release: 2 })
     // And it stays: the older release is not accepted from anybody any more.
     expect(await lab.ok('victim', ['status'])).toMatchObject({ release: 2 })
+  })
+
+  it('bans and names a peer that sends wrong bytes', async () => {
+    await startEvil('lie')
+    const { receipt, warnings } = await restoreVictim()
+    const peer = receipt.peers.find(({ name }) => name === 'evil')
+    expect(peer).toMatchObject({ blocks: 0 })
+    expect(peer?.bad).toBeGreaterThan(0)
+    expect(receipt.peers.filter(({ name }) => name !== 'evil').every(({ bad }) => bad === 0)).toBe(true)
+    expect(warnings.some((text) => /evil sent wrong bytes for block \d+; it is not asked again/.test(text))).toBe(true)
+    expect(receipt.blocks.fetched).toBe(BLOCKS)
+    expect(receipt.offenders).toMatchObject([
+      { name: 'evil', wrong: 1, reason: expect.stringMatching(/^sent wrong bytes/) },
+    ])
+    // The next command of the machine remembers it.
+    const next = await restoreVictim()
+    expect(next.receipt.peers.some(({ name }) => name === 'evil')).toBe(false)
+    expect(next.receipt.offenders).toEqual([])
   })
 })

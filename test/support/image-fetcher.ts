@@ -6,7 +6,7 @@ import { granuleOf } from '../../protocol/granules.ts'
 
 /** Gives what is asked for of an image, and tells as a swarm does when the rest of a block is not what it should be. */
 export class ImageFetcher implements BlockFetcher {
-  readonly ledger = { all: () => [] }
+  readonly ledger = { all: () => [], offenders: () => [] }
   received = 0
   readonly #image: Buffer
 

@@ -6,7 +6,7 @@ import { granuleOf, wantedBytes } from '../../protocol/granules.ts'
 
 /** Gives blocks of an image, or wanted granules of them, as a swarm does, and fails after `limit` blocks. */
 export class ImageFetcher implements BlockFetcher {
-  readonly ledger = { all: () => [] }
+  readonly ledger = { all: () => [], offenders: () => [] }
   readonly #image: Buffer
   #left: number
 

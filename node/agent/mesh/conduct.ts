@@ -1,6 +1,11 @@
+import { MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
+import { isMeshError } from '../../../protocol/errors.ts'
+import { anyText, type Check, natural, object, optional, truth } from '../../../protocol/json-shape.ts'
 import { formatTime } from '../../../protocol/local-time.ts'
-import type { PeerLedger } from '../../exchange/peer-ledger.ts'
+import type { Offender, PastConduct, PeerLedger } from '../../exchange/peer-ledger.ts'
 import type { ClientFigures } from '../../exchange/serve/server.ts'
+import type { Shelf } from '../../state/shelf.ts'
+import { storedDocument } from '../../state/stored-document.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 
@@ -25,7 +30,7 @@ interface ConductOptions {
   readonly report: (event: AgentEvent) => void
 }
 
-/** How other members behave to this machine, for people: by name, and in words. */
+/** How other members behave to this machine: told to people by name and in words, and remembered for a day. */
 export class Conduct {
   readonly #options: ConductOptions
 
@@ -49,6 +54,32 @@ export class Conduct {
     })
   }
 
+  /** Members that cost this machine time since its command began. */
+  offenders(): (Offender & { readonly name: string })[] {
+    const { machine, ledger } = this.#options
+    return ledger.offenders().map((one) => ({ ...one, name: machine.nameOf(one.id) }))
+  }
+
+  /** Begins with what earlier commands of this machine have remembered. What cannot be read is done without. */
+  async recall(): Promise<void> {
+    const { machine, ledger } = this.#options
+    const shelf = shelfOf(machine)
+    try {
+      for await (const [peerId, past] of shelf.iterator())
+        if (!machine.isMember(peerId) || !ledger.recall(peerId, past)) await shelf.del(peerId)
+    } catch (error) {
+      if (!isMeshError(error)) throw error
+    }
+  }
+
+  /** Remembers for the next command. */
+  async remember(): Promise<void> {
+    const { machine, ledger } = this.#options
+    const shelf = shelfOf(machine)
+    for (const [peerId, past] of ledger.remembered())
+      if (machine.isMember(peerId)) await shelf.put(peerId, past).catch(() => undefined)
+  }
+
   /** A peer was banned until then, Unix ms. A stranger makes a new key for each time that it is told of. */
   tellBan(peerId: string, reason: string, until: number): void {
     const { machine, report } = this.#options
@@ -57,4 +88,16 @@ export class Conduct {
     const text = `${name} ${reason}; it is not asked again before ${formatTime(until)}`
     report({ type: 'warning', text })
   }
+}
+
+const isPast: Check<PastConduct> = object({
+  at: natural(),
+  offences: natural(),
+  bans: natural(),
+  banned: optional(object({ until: natural(), refused: truth, reason: anyText(MAX_TEXT_BYTES) })),
+})
+
+/** How peers behaved lately, by peer id. */
+function shelfOf(machine: Machine): Shelf<PastConduct> {
+  return machine.state.shelf('conduct', storedDocument('how a peer behaved', isPast))
 }

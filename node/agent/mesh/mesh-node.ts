@@ -326,6 +326,7 @@ export class MeshNode {
     this.swarm.close()
     this.#server.close()
     await this.#host.stop()
+    await this.conduct.remember()
   }
 
   async #begin(enrolment: MeshNodeOptions['enrolment']): Promise<void> {
@@ -371,6 +372,7 @@ export class MeshNode {
     host.network.onChange(() => this.#networkChanged())
     this.#told = this.addresses().join()
     this.cards.seen(this.peerId, trust.view().memberById(this.peerId), this.#running.mac, true)
+    await this.conduct.recall()
     await this.#dialer.start()
   }
 

@@ -12,13 +12,20 @@ import { newestNumber } from './receipt-floor.ts'
 export async function keepReceipt(machine: Machine, restored: RestoreResult): Promise<void> {
   const { image, release, root, verified, startedAt, seconds } = restored
   const ms = Math.round(seconds * 1000)
-  await keep(machine, { image, release, root, verified, startedAt, ms, failure: null, result: resultOf(restored) })
+  const facts = { image, release, root, verified, startedAt, ms, failure: null, result: resultOf(restored) }
+  await keep(machine, { ...facts, ...toldOf(restored.offenders) })
 }
 
 /** Signs and keeps, durably, that a restore failed, and why. Errors: DISK_FULL. */
 export async function keepFailure(
   machine: Machine,
-  restore: { startedAt: number; ms: number; image?: string | undefined; release?: number | undefined },
+  restore: {
+    startedAt: number
+    ms: number
+    image?: string | undefined
+    release?: number | undefined
+    offenders?: RestoreResult['offenders'] | undefined
+  },
   thrown: unknown,
 ): Promise<void> {
   const error = systemLimit(thrown) ?? thrown
@@ -31,6 +38,7 @@ export async function keepFailure(
     ms,
     failure: { code: isMeshError(error) ? error.code : 'UNEXPECTED', message },
     result: null,
+    ...toldOf(restore.offenders ?? []),
   })
 }
 
@@ -53,6 +61,15 @@ function resultOf({ blocks, bytes, peers, log, beyondImage }: RestoreResult): Re
   const { missed = null, movedFrom = null } = log
   const most = peers.toSorted((a, b) => b.bad - a.bad || b.blocks - a.blocks).slice(0, MAX_RECEIPT_PEERS)
   return { blocks, bytes, peers: most, log: { ...log, missed, movedFrom }, beyondImage }
+}
+
+/** A receipt has room for so many: those that broke rules, then those that did most. */
+function toldOf(offenders: RestoreResult['offenders']): Pick<Receipt, 'offenders'> {
+  if (offenders.length === 0) return {}
+  const faults = ({ wrong, violation }: (typeof offenders)[number]): number => wrong + violation
+  const delays = ({ silent, slow, busy }: (typeof offenders)[number]): number => silent + slow + busy
+  const worst = offenders.toSorted((a, b) => faults(b) - faults(a) || delays(b) - delays(a))
+  return { offenders: worst.slice(0, MAX_RECEIPT_PEERS) }
 }
 
 /** What a restore that failed was to bring, as far as that is known. */

@@ -80,7 +80,8 @@ export async function restoreMachine(options: RestoreMachineOptions): Promise<Re
       // What is wrong is told in any case.
       const ms = Math.round(performance.now() - begun)
       if (unwritable !== undefined) throw error
-      await keepFailure(machine, { image, release, startedAt, ms }, error).catch((reason: Error) =>
+      const offenders = network.node?.conduct.offenders()
+      await keepFailure(machine, { image, release, startedAt, ms, offenders }, error).catch((reason: Error) =>
         report({ type: 'warning', text: `this failure is not recorded: ${reason.message}` }),
       )
       throw error

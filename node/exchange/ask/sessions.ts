@@ -95,7 +95,7 @@ export class Sessions<Ticket> {
           events,
           now,
           imageOf,
-          doubtful: ledger.times(peerId, 'silent') > 0,
+          doubtful: ledger.isDoubtful(peerId),
         })
         if (!this.#isWelcome(peerId, entry)) {
           session.abort(new MeshError('PEERS_UNREACHABLE', `${peerId} was disconnected`))

@@ -74,7 +74,7 @@ describe('restore', () => {
   /** Gives blocks of the image, as a swarm would; `limit` makes it fail after so many. */
   class ImageFetcher implements BlockFetcher {
     readonly asked: number[] = []
-    readonly ledger = { all: () => [] }
+    readonly ledger = { all: () => [], offenders: () => [] }
     readonly #limit: number
 
     constructor(limit = Number.POSITIVE_INFINITY) {
@@ -353,7 +353,7 @@ describe('restore', () => {
     const stored = await readFile(trees.pathOf(manifest))
     let pages = 0
     const fetcher: BlockFetcher = {
-      ledger: { all: () => [] },
+      ledger: { all: () => [], offenders: () => [] },
       async *fetch(request) {
         for (const index of request.wanted.values()) {
           if (pages === 1) {

@@ -23,7 +23,7 @@ const random = new Random(testSeed('tree fetch'))
 
 /** Gives pages of a tree, and remembers which. */
 class PageFetcher implements BlockFetcher {
-  readonly ledger = { all: () => [] }
+  readonly ledger = { all: () => [], offenders: () => [] }
   readonly given: string[] = []
   readonly #tree: TreeFile
 

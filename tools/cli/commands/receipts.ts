@@ -4,6 +4,7 @@ import { describeWentBack, type WentBack } from '../../../node/agent/receipts/we
 import { formatTime } from '../../../protocol/local-time.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { type CsvCell, type CsvStyle, formatCsv, PLAIN_CSV } from '../csv.ts'
+import { describeOffenders } from '../describe-offenders.ts'
 import { formatBytes, formatSeconds, formatTable } from '../format.ts'
 import { parseCsvStyle, parseSince } from '../parse.ts'
 
@@ -74,7 +75,7 @@ function describeNoticed({ machine, number, at }: WentBack): string {
   return `warning: ${describeWentBack({ machine, number })} (noticed ${formatTime(at)})`
 }
 
-function outcomeOf({ verified, failure, result, clockWrong, startedAt, named, gone }: TimedReceipt): string {
+function outcomeOf({ verified, failure, result, offenders, clockWrong, startedAt, named, gone }: TimedReceipt): string {
   const parts = [verified ? 'verified' : 'NOT verified']
   if (named !== undefined) parts.push(`named ${named} then`)
   if (gone === true) parts.push('no member any more')
@@ -87,6 +88,8 @@ function outcomeOf({ verified, failure, result, clockWrong, startedAt, named, go
   if (beyond > 0) parts.push(`${formatBytes(beyond)} behind the image`)
   const bad = (result?.peers ?? []).filter((peer) => peer.bad > 0)
   if (bad.length > 0) parts.push(`wrong blocks from ${bad.map(({ name }) => name).join(', ')}`)
+  const lost = describeOffenders(offenders)
+  if (lost !== '') parts.push(lost)
   if (clockWrong === true)
     parts.push(`its clock is wrong (${formatTime(startedAt)}), so the time is when the receipt came here`)
   return parts.join(', ')

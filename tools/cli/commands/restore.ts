@@ -3,6 +3,7 @@ import type { HooksReport } from '../../../node/agent/machine/hooks.ts'
 import { LINGER_MS } from '../../../node/agent/offer/limits.ts'
 import type { RestoreResult } from '../../../node/restore/restore-result.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
+import { describeOffenders } from '../describe-offenders.ts'
 import { formatBytes, formatSeconds, formatTable } from '../format.ts'
 import { type HookFlags, hooksOf, withHookOptions } from '../hook-options.ts'
 import { parseCount, parseDuration, parseImage } from '../parse.ts'
@@ -96,5 +97,6 @@ function describe(receipt: RestoreResult): string {
     ])
     lines.push(formatTable([['from', 'blocks', 'received', 'wrong'], ...rows]))
   }
+  if (receipt.offenders.length > 0) lines.push(`time was lost: ${describeOffenders(receipt.offenders)}`)
   return lines.join('\n')
 }

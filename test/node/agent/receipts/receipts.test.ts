@@ -54,6 +54,10 @@ const RESULT: RestoreResult = {
     bytes: i,
     bad: i === 3 ? 1 : 0,
   })),
+  offenders: [
+    { id: 'id9', name: 'pc9', wrong: 0, violation: 0, silent: 2, slow: 0, busy: 0 },
+    { id: 'id3', name: 'pc3', wrong: 1, violation: 0, silent: 0, slow: 0, busy: 0, reason: 'sent wrong bytes' },
+  ],
   log: { source: 'scan', state: 'unknown', reason: 'line\nbreak \u001b[2J', witness: 'none', missed: 7, movedFrom: 2 },
   seconds: 1.2345,
   machine: 'pc1',
@@ -155,6 +159,7 @@ describe('a signed receipt', () => {
     })
     expect(staged! + copied! + counts.local + counts.zero + counts.fetched).toBe(counts.dirty)
     expect(first?.result?.peers).toHaveLength(64)
+    expect(first?.offenders?.map(({ name }) => name)).toEqual(['pc3', 'pc9'])
     expect(first?.result?.peers.slice(0, 2).map(({ name }) => name)).toEqual(['pc3', 'pc69'])
     const startedAt = Date.parse('2026-11-02T22:00:00.000Z')
     await keepFailure(

@@ -31,9 +31,10 @@ read -r up idle </proc/uptime
 device=$(grep -v ^rootfs /proc/mounts | grep ' / ' | cut -d ' ' -f 1)
 said=$(dmesg | grep 'blocks restored' | tail -n 1 | sed 's/.*mesh: //')
 agent=$(dmesg | grep 'mesh: the .*agent' | tail -n 1 | sed 's/.*mesh: //' | tr -d '"\\\\')
+partition=$(dmesg | grep 'mesh: state partition' | tail -n 1 | sed 's/.*partition: //')
 state=no; [ -e /var/lib/lab-mesh/machine.json ] && state=yes
 echo
-echo "@@ {\\"event\\":\\"up\\",\\"seconds\\":$up,\\"device\\":\\"$device\\",\\"said\\":\\"$said\\",\\"state\\":\\"$state\\",\\"agent\\":\\"$agent\\"}"
+echo "@@ {\\"event\\":\\"up\\",\\"seconds\\":$up,\\"device\\":\\"$device\\",\\"said\\":\\"$said\\",\\"state\\":\\"$state\\",\\"agent\\":\\"$agent\\",\\"partition\\":\\"$partition\\"}"
 case "$(cat /proc/cmdline)" in
 *mesh.step=write*)
   mount -o remount,rw / || mount -o remount,rw "$device" /
@@ -242,7 +243,7 @@ export async function makeSystem(
   await writeFile(join(root, 'sbin/init'), SYSTEM_INIT)
   await chmod(join(root, 'sbin/init'), 0o755)
   await writeFile(join(root, 'etc/filler'), random.bytes(fillerBytes))
-  await runTool('mke2fs', ['-q', '-t', 'ext4', '-d', root, '-F', image, `${bytes / 1024}k`])
+  await runTool('mke2fs', ['-q', '-t', 'ext4', '-b', '4096', '-d', root, '-F', image, `${bytes / 1024}k`])
 }
 
 /** The agent of the lab's site; `config`: path of the machines' configuration file. */

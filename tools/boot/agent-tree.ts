@@ -22,7 +22,7 @@ import { FileTree } from './file-tree.ts'
 const ADDON = 'classic-level.node'
 
 /** Programs that busybox does not have, or not as well. era_invalidate and era_restore are names of pdata_tools. */
-const PROGRAMS = ['dmsetup', 'losetup', 'blockdev', 'mke2fs', 'mkfs.vfat', 'efibootmgr'] as const
+const PROGRAMS = ['dmsetup', 'losetup', 'blockdev', 'mke2fs', 'e2fsck', 'mkfs.vfat', 'efibootmgr'] as const
 const ERA_NAMES = ['era_invalidate', 'era_restore', 'era_dump']
 
 /** What the scripts and mesh call of busybox. modprobe stands where the kernel looks for it. */
@@ -41,6 +41,7 @@ const APPLETS = [
     'udhcpc',
     'umount',
     'modprobe',
+    'od',
     'insmod',
     'arping',
     'loadfont',

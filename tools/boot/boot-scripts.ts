@@ -10,6 +10,9 @@ export const STATE_PIPE = '/run/lab-mesh/state'
 /** What that script says of a machine that has no state partition: it is bare. */
 export const NO_STATE = `no partition is named ${STATE_LABEL}`
 
+/** What it adds if the file system had to be repaired. */
+export const REPAIRED = ', repaired'
+
 /** Script that looks for the state partition and mounts it. */
 export const DISKS_PROGRAM = '/lib/mesh/disks'
 
@@ -94,6 +97,17 @@ for file in /sys/bus/virtio/devices/*/modalias; do
   esac
 done
 quick crc32c_generic ext4 loop dm_era
+# The journal is replayed by mounting. A check takes longer, and is for what the kernel has found wrong, now or before: the second bit of the
+# superblock's state.
+mount_state() {
+  flags=$(od -A n -t u2 -j 1082 -N 2 "$device" 2>/dev/null)
+  if [ $((\${flags:-0} & 2)) = 0 ]; then
+    said=$(mount -t ext4 -o noatime "$device" ${AGENT_STATE} 2>&1) && said="mounted $device" && return
+  fi
+  e2fsck -f -p "$device" >/dev/kmsg 2>&1
+  [ $? -lt 4 ] || e2fsck -f -y "$device" >/dev/kmsg 2>&1
+  said=$(mount -t ext4 -o noatime "$device" ${AGENT_STATE} 2>&1) && said="mounted $device${REPAIRED}"
+}
 tries=0
 read -r begun rest </proc/uptime
 now=$begun
@@ -103,7 +117,7 @@ while [ $((\${now%.*} - \${begun%.*})) -lt 30 ]; do
   *uevent*uevent*) echo "several partitions are named ${STATE_LABEL}" >${STATE_PIPE}; exit ;;
   *uevent)
     device=/dev/$(basename "$(dirname "$found")")
-    said=$(mount -t ext4 -o noatime "$device" ${AGENT_STATE} 2>&1) && said="mounted $device"
+    mount_state
     echo "$said" >${STATE_PIPE}
     exit
     ;;

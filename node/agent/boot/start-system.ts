@@ -13,6 +13,7 @@ import { byteOffset } from '../../../protocol/units.ts'
 import { openDevice } from '../../disk/file-device.ts'
 import { fileSystemOf, MAGIC_BYTES } from '../../disk/file-system-magic.ts'
 import type { RestoreResult } from '../../restore/restore-result.ts'
+import { StateDirectory } from '../../state/state-directory.ts'
 import type { TrustView } from '../../trust/trusted-view.ts'
 import { readLogConfig } from '../log/log-config.ts'
 import { recordLogDoubt } from '../log/log-doubt.ts'
@@ -20,7 +21,7 @@ import { monitorEra } from '../log/monitor-era.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { ownDisk, requireOwnDisk } from '../machine/own-disk.ts'
-import type { MachineDisk } from '../machine/parts.ts'
+import { type MachineDisk, partDirectories } from '../machine/parts.ts'
 import { rememberedMachine } from '../machine/remembered-machine.ts'
 import { keepFailure } from '../receipts/own-receipts.ts'
 import { restoreMachine } from '../restore/restore-machine.ts'
@@ -125,6 +126,14 @@ async function elsewhere(options: StartSystemOptions): Promise<BootEntry | undef
   if (LINUX_ROOTS.has((await typeOf(disk)) ?? '')) return undefined
   await doubtLogs([stateDir, ...others], options)
   return bootNext({ entry, ...(variables === undefined ? {} : { variables }) })
+}
+
+/** The file system of the state was repaired: what the logs say may be older than what was written. Errors: those of the state directories. */
+export async function doubtRepaired(stateDir: string): Promise<void> {
+  for (const directory of [stateDir, ...(await partDirectories(stateDir))]) {
+    const state = await StateDirectory.open(directory, { create: false })
+    await recordLogDoubt(state, 'the file system of the state directory was repaired').finally(() => state.close())
+  }
 }
 
 /** A system that is started now can write to the disks of these machines, past their logs. */

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { AgentNetwork } from '../../../node/agent/boot/agent-network.ts'
 import { type KeepAgentOptions, keepAgent } from '../../../node/agent/boot/keep-agent.ts'
 import {
+  doubtRepaired,
   type StartedSystem,
   type StartSystemOptions,
   startSystem,
@@ -16,7 +17,14 @@ import type { AgentOptions } from '../../../node/agent/machine/options.ts'
 import { type MachineDisk, machineDisks } from '../../../node/agent/machine/parts.ts'
 import { digestOf, toHex } from '../../../protocol/digest.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
-import { AGENT_CONFIG, HANDOVER_FILE, MENU_FILE, NETWORK_SCRIPT, SYSTEM_ROOT } from '../../boot/boot-scripts.ts'
+import {
+  AGENT_CONFIG,
+  HANDOVER_FILE,
+  MENU_FILE,
+  NETWORK_SCRIPT,
+  REPAIRED,
+  SYSTEM_ROOT,
+} from '../../boot/boot-scripts.ts'
 import { WIDE_CHARACTERS } from '../../boot/console-glyphs.ts'
 import type { Context } from '../command.ts'
 import { BootScreen, kernelConsoles } from '../screen/boot-screen.ts'
@@ -129,18 +137,17 @@ function waysToStart(
     bringUp,
   })
   const place = new StatePlace()
-  const mounted = async (): Promise<void> => note(`state partition: ${await place.mounted()}`)
   const attempt = async (): Promise<StartedSystem> => {
-    await mounted().catch(async (error: unknown) => {
+    await mountState(place, agent).catch(async (error: unknown) => {
       if (!place.isBare) throw error
       const { bootDisk: disk, master = [] } = options
       await provisionBare({ ...agent, siteId, master, disk, network, screen })
-      await mounted()
+      await mountState(place, agent)
     })
     const { choiceWait: waitMs, defaultSystem } = options
     const stateDirs = (await disksOf(agent, options)).filter((one) => one.isSystem).map((one) => one.stateDir)
-    const before = stateDirs.indexOf(chosen)
-    const byDefault = hasChosen ? before : Math.min(defaultSystem, stateDirs.length) - 1
+    // What was chosen before a failure is the default after it.
+    const byDefault = hasChosen ? stateDirs.indexOf(chosen) : Math.min(defaultSystem, stateDirs.length) - 1
     chosen = stateDirs[await chooseSystem({ stateDirs, byDefault, waitMs, keys, screen, signal })] ?? chosen
     hasChosen = true
     screen.show({ at: 'checking' })
@@ -158,6 +165,12 @@ function waysToStart(
     return started
   }
   return { attempt, unverified, isBare: () => place.isBare }
+}
+
+async function mountState(place: StatePlace, { stateDir }: AgentOptions): Promise<void> {
+  const said = await place.mounted()
+  note(`state partition: ${said}`)
+  if (said.endsWith(REPAIRED)) await doubtRepaired(stateDir)
 }
 
 /** The managed disks of this computer. A second machine on it restores its own disk, when it is chosen. */

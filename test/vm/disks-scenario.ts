@@ -1,5 +1,10 @@
 import assert from 'node:assert/strict'
 import { copyFile, mkdir, open, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { readerOf } from '../../node/disk/disk-content.ts'
+import { openDevice } from '../../node/disk/file-device.ts'
+import { readPlan } from '../../node/disk/gpt-table.ts'
+import type { PlannedPartition } from '../../node/disk/plan-disk.ts'
 import type { KernelFiles } from '../../tools/boot/build-agent.ts'
 import { whichProgram } from '../../tools/boot/build-tool.ts'
 import { makeEfiImage } from '../../tools/boot/efi-image.ts'
@@ -101,6 +106,8 @@ async function machineOf(
     disk,
     bare: () => start({ kernel, initramfs, network }),
     start: (cable: 'in' | 'out') => start(cable === 'in' ? { network } : {}),
+    /** It starts again by itself. */
+    startAndAgain: () => start({ network, restarts: true }),
   }
 }
 
@@ -108,13 +115,22 @@ type TestMachine = Awaited<ReturnType<typeof machineOf>>
 
 /** The parts of a disk are compared from here on. */
 async function partition(disk: string, label: string): Promise<{ readonly at: number; readonly size: number }> {
-  const { partitiontable: table } = JSON.parse(await runTool('sfdisk', ['--json', disk])) as {
-    partitiontable: { sectorsize?: number; partitions: { name: string; start: number; size: number }[] }
-  }
-  const found = table.partitions.find(({ name }) => name === label)
+  const found = (await partitions(disk)).find((one) => one.label === label)
   assert.ok(found, `there is no partition ${label}`)
-  const sectorBytes = table.sectorsize ?? 512
-  return { at: found.start * sectorBytes, size: found.size * sectorBytes }
+  return { at: found.offset, size: found.size }
+}
+
+async function partitions(disk: string): Promise<readonly PlannedPartition[]> {
+  const device = await openDevice(disk, { writable: false })
+  try {
+    for (const sectorBytes of [512, 4096]) {
+      const found = await readPlan(readerOf(device), { size: device.size, sectorBytes }, new Map())
+      if (found !== undefined) return found.plan.partitions
+    }
+    throw new Error(`${disk} has no table`)
+  } finally {
+    await device.close()
+  }
 }
 
 async function assertHolds(lab: Lab, disk: string, label: string, image: string): Promise<void> {
@@ -149,7 +165,7 @@ async function makeImages({ lab, kernel }: DiskRoom, random: Random) {
   Buffer.from(content.buffer, content.byteOffset).write('\u00ebR\u0090NTFS    ', 'latin1')
   await writeFile(windows, content)
   const tools = lab.path('tools.img')
-  await runTool('mke2fs', ['-q', '-t', 'ext4', '-F', tools, `${TOOLS.mib * 1024}k`])
+  await runTool('mke2fs', ['-q', '-t', 'ext4', '-b', '4096', '-F', tools, `${TOOLS.mib * 1024}k`])
   for (const [name, image] of [
     ['tools', tools],
     ['school/win-esp', loader],
@@ -224,16 +240,144 @@ export async function severalScenario(parts: Room, random: Random): Promise<stri
   return `4 images on one disk: up ${up.seconds} s after the kernel; the second system chosen twice, by BootNext; ${receipts.length} receipts: ${receipts.join(', ')}`
 }
 
+/**
+ * A machine whose disk is NVMe with sectors of 4096 bytes. Its site signs another layout: a partition more for an image, and one for none. The
+ * partition that is restored anyway is cut for them. Meanwhile its state file system is damaged, and repaired. A layout that would move a partition is refused.
+ */
+export async function layoutScenario(parts: Room, random: Random): Promise<string> {
+  const room = await diskRoom(parts, random)
+  const { lab, image } = room
+  const tools = lab.path('tools.img')
+  await runTool('mke2fs', ['-q', '-t', 'ext4', '-b', '4096', '-F', tools, `${TOOLS.mib * 1024}k`])
+  await lab.ok('master', ['seed', tools, '--image', 'tools'])
+  await setLayout(lab, [{ ...ROOT, more: `${ROOT.more}grow = true\n` }])
+  const machine = await machineOf(room, { mib: 640, sectorBytes: 4096 })
+  const { disk } = machine
+  const first = await provisioned(room, machine, 'pc1')
+  const { device, seconds } = await first.event('up', DEADLINE_MS)
+  await first.ended()
+  assert.equal(device, '/dev/mapper/lab')
+  await assertHolds(lab, disk, 'root', image)
+
+  /** A restore that has to fetch hears of what was signed. It looks at the whole disk, because its state was repaired. */
+  const hear = async (layout: readonly Part[]): Promise<void> => {
+    await setLayout(lab, layout)
+    await damageState(lab, disk)
+    await dirty(disk, 'root', random)
+    const guest = machine.start('in')
+    const up = await guest.event('up', DEADLINE_MS)
+    await guest.ended()
+    assert.match(String(up.said), /[1-9]\d* fetched$/)
+    assert.equal(up.partition, 'mounted /dev/nvme0n1p2, repaired')
+    await assertHolds(lab, disk, 'root', image)
+  }
+  await hear([ROOT, TOOLS, HOME])
+  const changing = machine.startAndAgain()
+  await changing.shown('Preparing the disk', DEADLINE_MS)
+  await changing.event('up', DEADLINE_MS)
+  await changing.ended()
+  const sizes = async (): Promise<string> =>
+    (await partitions(disk)).map(({ label, size }) => `${label} ${size / MIB}`).join(', ')
+  const expected = `lab-esp ${ESP_MIB}, lab-state ${STATE_MIB}, root 48, tools 4, home ${640 - 2 - ESP_MIB - STATE_MIB - 52}`
+  assert.equal(await sizes(), expected)
+  for (const [label, content] of [
+    ['root', image],
+    ['tools', tools],
+  ] as const)
+    await assertHolds(lab, disk, label, content)
+
+  await hear([ROOT, { ...TOOLS, mib: 8 }, HOME])
+  const refusing = machine.start('out')
+  await refusing.event('up', DEADLINE_MS)
+  await refusing.ended()
+  assert.equal(await sizes(), expected)
+  const { refused } = await lab.ok(await stateOf(lab, disk), ['layout', 'show'])
+  assert.equal(refused, `tools has ${4 * MIB} bytes and can have ${4 * MIB}, and the layout wants ${8 * MIB}`)
+  return `up ${seconds} s after the kernel; the disk became ${expected} MiB; refused: ${refused}`
+}
+
+/**
+ * A disk that is smaller than the layout: the screen says so, and nothing is written. A disk that holds something unknown: the screen says what,
+ * nothing is written until somebody says that it may be wiped, then it is laid out.
+ */
+export async function wrongDiskScenario(parts: Room, random: Random): Promise<string> {
+  const room = await diskRoom(parts, random)
+  const { lab, image } = room
+  await setLayout(lab, [{ ...ROOT, more: `${ROOT.more}grow = true\n` }])
+  const needed = (2 + ESP_MIB + STATE_MIB + ROOT.mib) * MIB
+
+  const small = await machineOf(room, { mib: 400 })
+  const tooSmall = await provisioned(room, small, 'pc1')
+  const screen = await tooSmall.shown('Code: DISK_TOO_SMALL', DEADLINE_MS)
+  await takePicture(tooSmall, 'disk-too-small')
+  await tooSmall.kill()
+  assert.match(flat(screen), new RegExp(`/dev/vda has ${400 * MIB} bytes, the layout of the site needs ${needed}`))
+  assert.ok(
+    (await readFile(small.disk)).every((byte) => byte === 0),
+    'nothing was written',
+  )
+  assert.deepEqual((await lab.ok('master', ['peers'])).peers, [])
+
+  const foreign = await machineOf(room, { mib: 448 })
+  await runTool('mke2fs', ['-q', '-t', 'ext4', '-F', '-L', 'thesis', foreign.disk])
+  const before = await readFile(foreign.disk)
+  const asking = foreign.bare()
+  const code = await waiting(lab)
+  await lab.ok('master', ['approve', '--all', '--ttl', '2h'])
+  const why = await asking.shown('holds ext4', DEADLINE_MS)
+  await takePicture(asking, 'foreign-disk')
+  assert.ok(before.equals(await readFile(foreign.disk)), 'nothing was written')
+  await lab.ok('master', ['approve', '--code', code, '--as', 'pc2', '--wipe'])
+  await asking.event('up', DEADLINE_MS)
+  await asking.ended()
+  await assertHolds(lab, foreign.disk, 'root', image)
+  return `smaller: ${/Details:.*?needs \d+/.exec(flat(screen))?.[0]}; foreign: ${/Details:.*?wiped/.exec(flat(why))?.[0]}; then laid out`
+}
+
+/** The lines of a screen as one. */
+const flat = (screen: string): string => screen.replaceAll(/\s+/g, ' ')
+
+/** Of the screen, for people: into the folder that MESH_VM_SCREENS names. */
+async function takePicture(guest: VirtualMachine, name: string): Promise<void> {
+  const folder = process.env.MESH_VM_SCREENS
+  if (folder !== undefined) await guest.picture(join(folder, `${name}.png`))
+}
+
+/** Bytes in a partition are not what they were, behind everybody's back. */
+async function dirty(disk: string, label: string, random: Random): Promise<void> {
+  const { at } = await partition(disk, label)
+  await using file = await open(disk, 'r+')
+  await file.write(random.bytes(64 * 1024), 0, 64 * 1024, at)
+}
+
+/** The kernel has found the file system of the state wrong, and it is. */
+async function damageState(lab: Lab, disk: string): Promise<void> {
+  const { at, size } = await partition(disk, 'lab-state')
+  const file = lab.path('damaged.img')
+  await copyRange(disk, at, file, size)
+  for (const request of ['ssv state 2', 'sif /identity.pem links_count 7', 'ssv free_blocks_count 1'])
+    await runTool('debugfs', ['-w', '-R', request, file])
+  await using whole = await open(disk, 'r+')
+  const content = await readFile(file)
+  await whole.write(content, 0, content.byteLength, at)
+}
+
 /** Images of the receipts of a machine that is switched off, the oldest first. */
 async function receiptsOn(lab: Lab, disk: string): Promise<string[]> {
-  const { at, size } = await partition(disk, 'lab-state')
-  await copyRange(disk, at, lab.path('state.img'), size)
-  await runTool('e2fsck', ['-f', '-p', lab.path('state.img')]).catch(() => undefined)
-  await mkdir(lab.path('pc-state'), { recursive: true })
-  await runTool('debugfs', ['-R', `rdump / ${lab.path('pc-state')}`, lab.path('state.img')])
-  const { receipts } = (await lab.ok('pc-state', ['receipts'])) as unknown as {
+  const { receipts } = (await lab.ok(await stateOf(lab, disk), ['receipts'])) as unknown as {
     receipts: { number: number; image: string; verified: boolean }[]
   }
   assert.ok(receipts.every(({ verified }) => verified))
   return receipts.sort((a, b) => a.number - b.number).map(({ image }) => image)
+}
+
+/** A copy of the state directory of a machine that is switched off; its name in the lab. */
+async function stateOf(lab: Lab, disk: string): Promise<string> {
+  const { at, size } = await partition(disk, 'lab-state')
+  await copyRange(disk, at, lab.path('state.img'), size)
+  // Replays the journal.
+  await runTool('e2fsck', ['-f', '-p', lab.path('state.img')]).catch(() => undefined)
+  await mkdir(lab.path('pc-state'), { recursive: true })
+  await runTool('debugfs', ['-R', `rdump / ${lab.path('pc-state')}`, lab.path('state.img')])
+  return 'pc-state'
 }

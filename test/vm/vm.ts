@@ -8,7 +8,7 @@ import { Lab } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { bareScenario } from './bare-scenario.ts'
 import { bootScenario } from './boot-scenario.ts'
-import { severalScenario } from './disks-scenario.ts'
+import { layoutScenario, severalScenario, wrongDiskScenario } from './disks-scenario.ts'
 import { eraScenario } from './era-scenario.ts'
 import { buildInitramfs } from './initramfs.ts'
 import { fetchKernel } from './kernel.ts'
@@ -42,6 +42,8 @@ const SCENARIOS: Readonly<Record<string, (parts: Guest & { lab: Lab }, random: R
   bare: ({ kernel, lab }, random) => bareScenario({ kernel, lab }, random),
   boot: ({ kernel, lab }, random) => bootScenario({ kernel, lab, full: !values.quick }, random),
   secureboot: ({ kernel, lab }) => secureBootScenario({ kernel, lab }),
+  disks: ({ kernel, lab }, random) => wrongDiskScenario({ kernel, lab }, random),
+  layout: ({ kernel, lab }, random) => layoutScenario({ kernel, lab }, random),
   several: ({ kernel, lab }, random) => severalScenario({ kernel, lab }, random),
   pxe: ({ kernel, lab }, random) => pxeScenario({ kernel, lab }, random),
   network: ({ kernel, lab }, random) => networkScenario({ kernel, lab }, random),

@@ -12,3 +12,5 @@ export const BOOT_TOOL_DEADLINE_MS = 5 * 60 * 1000
 /** Time for the kernel to show the partitions of a disk that was laid out. */
 export const PARTITIONS_WAIT_MS = 20_000
 export const PARTITIONS_TICK_MS = 50
+/** A disk that does not have its new table after so many starts will not have it after more. */
+export const LAYOUT_TRIES = 3

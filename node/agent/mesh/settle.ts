@@ -45,7 +45,7 @@ export interface DiskToLayOut {
 }
 
 /** A partition that is to be restored. */
-interface TargetPartition {
+export interface TargetPartition {
   readonly number: number
   readonly image: string
   /** People choose whether it is started. */
@@ -169,15 +169,15 @@ export async function settle(
   })
 }
 
-/** Makes the state directories of the further partitions of a machine that has settled. */
+/** Makes the state directories of the further partitions of a machine that has settled, or writes down there what has changed. */
 export async function settleParts(state: StateDirectory, parts: readonly TargetPartition[]): Promise<void> {
-  const { serving: _, reset: __, ...machine } = state.machine!
+  const { serving: _, reset: __, beside: ___, ...machine } = state.machine!
   for (const { number, image, isSystem, disk, identity } of parts) {
     const directory = partDirectory(state.directory, number)
     const part = await StateDirectory.open(directory, { create: true })
     const partOf = relative(directory, state.directory)
     await part
-      .saveMachine({ ...machine, image, disk, diskIdentity: identity, partOf, system: isSystem })
+      .saveMachine({ ...machine, ...part.machine, image, disk, diskIdentity: identity, partOf, system: isSystem })
       .finally(() => part.close())
   }
 }

@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AgentNetwork } from '../../../node/agent/boot/agent-network.ts'
+import { followLayout } from '../../../node/agent/boot/follow-layout.ts'
 import { type KeepAgentOptions, keepAgent } from '../../../node/agent/boot/keep-agent.ts'
 import {
   doubtRepaired,
@@ -144,6 +145,7 @@ function waysToStart(
       await provisionBare({ ...agent, siteId, master, disk, network, screen })
       await mountState(place, agent)
     })
+    if (await followLayout(agent)) await restartLaidOut(screen)
     const { choiceWait: waitMs, defaultSystem } = options
     const stateDirs = (await disksOf(agent, options)).filter((one) => one.isSystem).map((one) => one.stateDir)
     // What was chosen before a failure is the default after it.
@@ -207,6 +209,13 @@ async function restart({ next }: StartedSystem, screen: BootScreen): Promise<nev
   await screen.close()
   await powerMachine('reboot')
   throw new MeshError('BOOT_NO_SYSTEM', 'the computer was not restarted')
+}
+
+/** The kernel sees a table that has changed when it starts. */
+async function restartLaidOut(screen: BootScreen): Promise<never> {
+  screen.show({ at: 'laying' })
+  await powerMachine('reboot')
+  throw new MeshError('LAYOUT_FAILED', 'the disk has a new layout, and the computer was not restarted')
 }
 
 /** What a failure looks like, on the screen. */

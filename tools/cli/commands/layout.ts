@@ -48,8 +48,14 @@ async function runPropose(context: Context, _options: object, disk: string): Pro
 
 async function runShow(context: Context): Promise<void> {
   const { knownLayout } = await import('../../../node/agent/release/publish-layout.ts')
+  const { layoutRefusal } = await import('../../../node/agent/boot/follow-layout.ts')
   const layout = await knownLayout(context.stateDir)
-  context.output.result({ event: 'layout', ...layout }, tableOf(layout))
+  const refused = await layoutRefusal(context.stateDir)
+  const why = refused === undefined ? '' : `\nThe disk of this machine does not follow it: ${refused}`
+  context.output.result(
+    { event: 'layout', ...layout, ...(refused === undefined ? {} : { refused }) },
+    `${tableOf(layout)}${why}`,
+  )
 }
 
 function holdsOf({ image, system = false, grow }: LayoutPartition, isFirst: boolean): string {

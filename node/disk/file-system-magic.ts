@@ -40,6 +40,17 @@ export function fileSystemOf(head: Buffer): string | undefined {
   return found?.name ?? extOf(head) ?? (isFat(head) ? 'vfat' : undefined)
 }
 
+/**
+ * Bytes of the smallest piece in which a file system is read and written, as its first MAGIC_BYTES say: a disk with larger sectors cannot have it.
+ * Undefined of those that fit every disk, or that are not known.
+ */
+export function smallestPiece(head: Buffer): number | undefined {
+  const name = fileSystemOf(head)
+  if (name?.startsWith('ext') === true) return 1024 << head.readUInt32LE(1024 + 24)
+  if (name === 'xfs') return head.readUInt16BE(102)
+  return name === 'vfat' || name === 'ntfs' ? head.readUInt16LE(11) : undefined
+}
+
 function extOf(head: Buffer): string | undefined {
   const at = 1024
   if (head.byteLength < at + 1024 || head.readUInt16LE(at + 0x38) !== 0xef53) return undefined

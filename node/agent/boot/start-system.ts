@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { byteOffset } from '../../../protocol/units.ts'
 import { openDevice } from '../../disk/file-device.ts'
-import { fileSystemOf, MAGIC_BYTES } from '../../disk/file-system-magic.ts'
+import { fileSystemOf, MAGIC_BYTES, smallestPiece } from '../../disk/file-system-magic.ts'
 import type { RestoreResult } from '../../restore/restore-result.ts'
 import { StateDirectory } from '../../state/state-directory.ts'
 import type { TrustView } from '../../trust/trusted-view.ts'
@@ -217,12 +217,16 @@ async function mountRoot(device: string, { root }: Pick<StartSystemOptions, 'roo
   throw new MeshError('BOOT_NO_SYSTEM', `the file system of ${device} has no /sbin/init`)
 }
 
+/** Errors: DISK_SECTORS if no system could read it from this disk. */
 async function typeOf(path: string): Promise<string | undefined> {
   const device = await openDevice(path, { writable: false })
   try {
     const head = Buffer.alloc(Math.min(MAGIC_BYTES, device.size))
     await device.read(byteOffset(0), head)
-    return fileSystemOf(head)
+    const [type, piece, { sectorSize = 512 }] = [fileSystemOf(head), smallestPiece(head), device]
+    if (piece === undefined || piece >= sectorSize) return type
+    const text = `${path} has sectors of ${sectorSize} bytes, and the ${type} of the image is in pieces of ${piece}; make the model’s file system on a disk with such sectors, or with mke2fs -b ${sectorSize}`
+    throw new MeshError('DISK_SECTORS', text)
   } finally {
     await device.close()
   }

@@ -44,10 +44,13 @@ export class Stage {
   static async open(directory: string, blockSize: number): Promise<Stage> {
     try {
       await mkdir(directory, { recursive: true, mode: 0o700 })
-      const blocks = await open(join(directory, 'blocks'), READ_WRITE, 0o600)
-      const index = await open(join(directory, 'index'), READ_WRITE, 0o600)
+      await using files = new AsyncDisposableStack()
+      const blocks = files.use(await open(join(directory, 'blocks'), READ_WRITE, 0o600))
+      const index = files.use(await open(join(directory, 'index'), READ_WRITE, 0o600))
       const stage = new Stage(directory, blocks, index, blockSize)
       await stage.#load()
+      // The stage closes them from now on.
+      files.move()
       return stage
     } catch (error) {
       throw storageError(error, directory)

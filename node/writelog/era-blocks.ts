@@ -23,7 +23,8 @@ export function parseEraBlocks(xml: string): RangeSet {
       )
     const [, block, begin, until] = found
     const run: Run = block === undefined ? [Number(begin), Number(until)] : [Number(block), Number(block) + 1]
-    if (run[0] >= run[1]) throw new MeshError('ERA_FAILED', `era_invalidate printed the range ${run[0]} to ${run[1]}`)
+    if (run[0] >= run[1] || !Number.isSafeInteger(run[1]))
+      throw new MeshError('ERA_FAILED', `era_invalidate printed the range ${run[0]} to ${run[1]}`)
     runs.push(run)
   }
   return RangeSet.from(runs)

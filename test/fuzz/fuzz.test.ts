@@ -1,0 +1,29 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { fuzz } from './fuzzer.ts'
+import { TARGETS } from './targets.ts'
+
+const FOUND = join(import.meta.dirname, '../fixtures/fuzz')
+/** Always the same inputs: `npm run fuzz` looks for new ones. */
+const SEED = 14
+const INPUTS = 1_000
+
+describe.each(TARGETS)('the decoder of $name', { timeout: 120_000 }, (target) => {
+  it('keeps its promises for changed encodings', async () => {
+    const { findings, inputs } = await fuzz(target, { seed: SEED, more: (tried) => tried < INPUTS })
+    expect(findings.map(({ why, input }) => `${why}\n${input.toString('hex')}`)).toEqual([])
+    expect(inputs).toBeGreaterThanOrEqual(INPUTS)
+  })
+
+  it('keeps them for all that has broken one before', async () => {
+    await target.seeds()
+    const folder = join(FOUND, target.name)
+    const found = existsSync(folder) ? readdirSync(folder).map((name) => readFileSync(join(folder, name))) : []
+    const { findings } = await fuzz(
+      { ...target, seeds: () => found, takesSeeds: false },
+      { seed: SEED, more: () => false },
+    )
+    expect(findings.map(({ why }) => why)).toEqual([])
+  })
+})

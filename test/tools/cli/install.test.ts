@@ -47,6 +47,15 @@ describe.skipIf(!hasSystemd)('systemd', () => {
     expect(stdout + stderr).toBe('')
   })
 
+  it.each(Object.entries(VARIANTS))('finds little that mesh up may do for %s', async (_, variant) => {
+    const root = await temporaryDirectory()
+    const units = meshUnits({ ...FACTS, ...variant }).filter(({ name }) => name === 'mesh-up.service')
+    await installUnits(root, units, { dryRun: false })
+    const path = join(root, 'etc/systemd/system/mesh-up.service')
+    // It fails above 3.0.
+    await promisify(execFile)('systemd-analyze', ['security', '--offline=true', '--no-pager', '--threshold=30', path])
+  })
+
   it('finds what is wrong, so that the test above can fail', async () => {
     const root = await temporaryDirectory()
     const [unit] = meshUnits(FACTS)

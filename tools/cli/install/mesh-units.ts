@@ -153,7 +153,7 @@ function upUnit(facts: UnitFacts): UnitFile {
       `Nice=${nice}`,
       'IOSchedulingClass=best-effort',
       'IOSchedulingPriority=7',
-      ...HARDENING,
+      ...upSandbox(facts),
     ],
     Install: ['WantedBy=multi-user.target'],
   })
@@ -176,6 +176,36 @@ const HARDENING = [
   'LockPersonality=yes',
   'RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK',
 ]
+
+/**
+ * What `mesh up` may do besides: it reads disks and writes to its state directory. It runs as root, since the state directory is
+ * root's: `mesh restore` uses it, too. Of root's rights few are left. CAP_DAC_READ_SEARCH reads image files of other users, CAP_SYS_BOOT is for commands that
+ * reset the machine, CAP_SYS_ADMIN asks dm-era. The group tty writes warnings on the terminals of users. A state directory that names no monitor
+ * may get one by hand.
+ */
+function upSandbox({ state, monitor }: UnitFacts): string[] {
+  const asksEra = monitor === undefined || 'era' in monitor
+  const rights = ['CAP_DAC_READ_SEARCH', 'CAP_NET_BIND_SERVICE', 'CAP_SYS_BOOT', ...(asksEra ? ['CAP_SYS_ADMIN'] : [])]
+  return [
+    ...HARDENING.filter((line) => !line.startsWith('ProtectSystem=')),
+    'ProtectSystem=strict',
+    'ProtectHome=read-only',
+    `ReadWritePaths=-${pathWord(state)} -/run`,
+    'PrivateMounts=yes',
+    `CapabilityBoundingSet=${rights.join(' ')}`,
+    'SupplementaryGroups=tty',
+    'ProtectKernelModules=yes',
+    'ProtectKernelLogs=yes',
+    'ProtectHostname=yes',
+    'RestrictNamespaces=yes',
+    'KeyringMode=private',
+    'UMask=0077',
+    'SystemCallArchitectures=native',
+    'SystemCallFilter=@system-service',
+    'SystemCallFilter=~@privileged',
+    'SystemCallErrorNumber=EPERM',
+  ]
+}
 
 function rollUnits(facts: UnitFacts, { group, window }: NonNullable<UnitFacts['roll']>): UnitFile[] {
   return [

@@ -259,11 +259,12 @@ export async function layoutScenario(parts: Room, random: Random): Promise<strin
   assert.equal(device, '/dev/mapper/lab')
   await assertHolds(lab, disk, 'root', image)
 
+  let heard = 0
   /** A restore that has to fetch hears of what was signed. It looks at the whole disk, because its state was repaired. */
   const hear = async (layout: readonly Part[]): Promise<void> => {
     await setLayout(lab, layout)
     await damageState(lab, disk)
-    await dirty(disk, 'root', random)
+    await dirty(disk, 'root', { image, place: heard++, random })
     const guest = machine.start('in')
     const up = await guest.event('up', DEADLINE_MS)
     await guest.ended()
@@ -343,11 +344,21 @@ async function takePicture(guest: VirtualMachine, name: string): Promise<void> {
   if (folder !== undefined) await guest.picture(join(folder, `${name}.png`))
 }
 
-/** Bytes in a partition are not what they were, behind everybody's back. */
-async function dirty(disk: string, label: string, random: Random): Promise<void> {
+const BLOCK = 64 * 1024
+
+/** A block of a partition is not what it was, behind everybody's back. What was dirty at one `place` before comes from the stage. */
+async function dirty(
+  disk: string,
+  label: string,
+  { image, place, random }: { readonly image: string; readonly place: number; readonly random: Random },
+): Promise<void> {
+  const content = await readFile(image)
+  // Blocks of zeros need nobody.
+  const blocks = Array.from({ length: content.byteLength / BLOCK }, (_, block) => block)
+  const filled = blocks.filter((block) => content[block * BLOCK] !== 0)
   const { at } = await partition(disk, label)
   await using file = await open(disk, 'r+')
-  await file.write(random.bytes(64 * 1024), 0, 64 * 1024, at)
+  await file.write(random.bytes(BLOCK), 0, BLOCK, at + filled[place]! * BLOCK)
 }
 
 /** The kernel has found the file system of the state wrong, and it is. */

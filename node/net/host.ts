@@ -10,6 +10,7 @@ import { announced } from './announced.ts'
 import { batchedNoise } from './batched-noise.ts'
 import { type DialAddress, dialAddress } from './dial-address.ts'
 import { dialSequence } from './dial-sequence.ts'
+import { dialable, onLink } from './dialable.ts'
 import { Discovery, type DiscoveryListener } from './discovery.ts'
 import { type FrameStream, Libp2pFrameStream } from './frame-stream.ts'
 import { connectionGater, type Gate } from './gate.ts'
@@ -72,7 +73,8 @@ export class MeshHost {
     this.network = new NetworkWatch()
     const found: DiscoveryListener = (peerId, addresses) => {
       // Anybody on the subnet can answer; only who may be connected is worth remembering.
-      if (gate.admits(peerId)) for (const listener of this.#discovered) listener(peerId, addresses)
+      if (!gate.admits(peerId)) return
+      for (const listener of this.#discovered) listener(peerId, onLink(addresses, this.network.addresses))
     }
     const common = { peerId: this.peerId, addresses: () => this.addresses(), watch: this.network, found, warn }
     this.#discovery = mdnsTag === undefined ? undefined : new Discovery({ serviceTag: mdnsTag, ...common })
@@ -116,6 +118,11 @@ export class MeshHost {
   addresses(): string[] {
     this.network.look()
     return announced(this.#listen, this.#node.getMultiaddrs().map(withoutPeerId), this.network.addresses)
+  }
+
+  /** Which of the addresses that another machine tells of may be dialled. */
+  dialable(addresses: readonly string[]): string[] {
+    return dialable(addresses, this.network.addresses, this.addresses())
   }
 
   /**

@@ -4,7 +4,14 @@ import type { PeerAddresses } from '../../../protocol/message-parts.ts'
 import { RETRY_MAX_MS, RETRY_MIN_MS } from '../../exchange/limits.ts'
 import { dialOrder } from '../../net/dial-rule.ts'
 import type { Dialled } from '../../net/host.ts'
-import { DIAL_TICK_MS, MAX_PARALLEL_DIALS, WRONG_ADDRESS_MS } from './limits.ts'
+import {
+  DIAL_TICK_MS,
+  MAX_HEARSAY,
+  MAX_PARALLEL_DIALS,
+  MEMBER_DIALS_BURST,
+  MEMBER_DIALS_PER_MINUTE,
+  WRONG_ADDRESS_MS,
+} from './limits.ts'
 
 /** Where addresses are remembered between runs: by peer id. */
 interface AddressShelf {
@@ -13,7 +20,14 @@ interface AddressShelf {
 }
 
 interface Target {
+  /** Those that the peer itself told of, or where it answered. */
   addresses: readonly string[]
+  /** Those that somebody else told of. */
+  hearsay: readonly string[]
+  /** How often an address became known. */
+  news: number
+  /** Addresses that may be dialled now, and since when more have been granted. */
+  allowance: { left: number; at: number }
   /** The one that it answered at last. */
   worked?: string | undefined
   /** Addresses where somebody else answered, and when. */
@@ -72,7 +86,23 @@ export class Dialer {
     this.#tick()
   }
 
-  /** Addresses of a peer became known. Of too many the oldest are forgotten. Returns whether any is new. */
+  /**
+   * Somebody else, or multicast DNS, told of addresses of a peer. They are dialled after those of the peer itself, and written down only once
+   * they have worked. Returns whether any is new.
+   */
+  hear(peerId: string, addresses: readonly string[]): boolean {
+    const target = this.#targets.get(peerId) ?? newTarget([])
+    const known = [...target.addresses, ...target.hearsay]
+    const news = addresses.filter((address) => !known.includes(address) && !this.#isWrong(target, address))
+    if (news.length === 0) return false
+    target.hearsay = [...new Set([...news, ...target.hearsay])].slice(0, MAX_HEARSAY)
+    this.#renew(target)
+    this.#targets.set(peerId, target)
+    this.#tick()
+    return true
+  }
+
+  /** A peer told of its own addresses. Of too many the oldest are forgotten. Returns whether any is new. */
   learn(peerId: string, addresses: readonly string[]): boolean {
     const target = this.#targets.get(peerId)
     const known = target?.addresses ?? []
@@ -113,9 +143,29 @@ export class Dialer {
 
   #set(peerId: string, all: readonly string[]): void {
     const addresses = all.slice(0, MAX_ADDRESSES_PER_PEER)
-    const { worked, wrong } = this.#targets.get(peerId) ?? {}
-    this.#targets.set(peerId, newTarget(addresses, worked, wrong))
+    const target = this.#targets.get(peerId) ?? newTarget(addresses)
+    target.addresses = addresses
+    target.hearsay = target.hearsay.filter((address) => !addresses.includes(address))
+    this.#renew(target)
+    this.#targets.set(peerId, target)
     this.#keep(peerId, addresses)
+  }
+
+  /** There is an address that was not tried yet. */
+  #renew(target: Target): void {
+    target.news++
+    target.failed = false
+    target.nextAt = 0
+    target.pauseMs = RETRY_MIN_MS
+  }
+
+  /** How many addresses of a peer may be dialled now. */
+  #mayDial({ allowance }: Target): number {
+    const now = this.#now()
+    const more = ((now - allowance.at) * MEMBER_DIALS_PER_MINUTE) / 60_000
+    allowance.left = Math.min(MEMBER_DIALS_BURST, allowance.left + more)
+    allowance.at = now
+    return Math.floor(allowance.left)
   }
 
   /** Losing an address costs only time, so nobody waits for this. */
@@ -133,7 +183,8 @@ export class Dialer {
     if (this.#timer === undefined) return
     const now = this.#now()
     const due = [...this.#targets].filter(
-      ([peerId, target]) => !this.#dialing.has(peerId) && target.nextAt <= now && this.#isWanted(peerId),
+      ([peerId, target]) =>
+        !this.#dialing.has(peerId) && target.nextAt <= now && this.#isWanted(peerId) && this.#mayDial(target) > 0,
     )
     const hasRoom = (rank: number): boolean =>
       this.#dials() < MAX_PARALLEL_DIALS && this.#dials(rank) < this.#room(rank)
@@ -150,19 +201,24 @@ export class Dialer {
 
   async #dial(peerId: string, target: Target): Promise<void> {
     this.#dialing.set(peerId, this.#rank(peerId))
+    const { news } = target
     try {
-      const { address, wrong } = await this.#connect(peerId, target.addresses, target.worked)
+      const addresses = [...target.addresses, ...target.hearsay].slice(0, this.#mayDial(target))
+      target.allowance.left -= addresses.length
+      const { address, wrong } = await this.#connect(peerId, addresses, target.worked)
       target.worked = address ?? target.worked
       target.pauseMs = RETRY_MIN_MS
       this.#tidy(peerId, target, wrong)
     } catch (error) {
-      target.failed = true
       // Off, or it does not know us as a member yet: tried again later, ever less often.
-      target.pauseMs = Math.min(target.pauseMs * 2, RETRY_MAX_MS)
+      if (target.news === news) {
+        target.failed = true
+        target.pauseMs = Math.min(target.pauseMs * 2, RETRY_MAX_MS)
+      }
       const wrong = isMeshError(error) ? error.detail?.wrong : undefined
       if (Array.isArray(wrong)) this.#tidy(peerId, target, wrong)
     } finally {
-      target.nextAt = this.#now() + target.pauseMs
+      if (target.news === news) target.nextAt = this.#now() + target.pauseMs
       this.#dialing.delete(peerId)
     }
   }
@@ -170,6 +226,9 @@ export class Dialer {
   /** The address that worked goes before the others; those of somebody else are dropped. */
   #tidy(peerId: string, target: Target, wrong: readonly string[]): void {
     for (const address of wrong) target.wrong.set(address, this.#now())
+    // As many as a peer may have.
+    for (const [address] of [...target.wrong].slice(0, -2 * MAX_ADDRESSES_PER_PEER)) target.wrong.delete(address)
+    target.hearsay = target.hearsay.filter((address) => address !== target.worked && !wrong.includes(address))
     const rest = target.addresses.filter((address) => address !== target.worked && !wrong.includes(address))
     const addresses = target.worked === undefined ? rest : [target.worked, ...rest]
     if (addresses.join() === target.addresses.join()) return
@@ -179,6 +238,16 @@ export class Dialer {
 }
 
 /** A peer that was not tried yet at these addresses. The first was put first because it had worked. */
-function newTarget(addresses: readonly string[], worked = addresses[0], wrong = new Map<string, number>()): Target {
-  return { addresses, worked, wrong, failed: false, nextAt: 0, pauseMs: RETRY_MIN_MS }
+function newTarget(addresses: readonly string[]): Target {
+  return {
+    addresses,
+    hearsay: [],
+    news: 0,
+    allowance: { left: MEMBER_DIALS_BURST, at: 0 },
+    worked: addresses[0],
+    wrong: new Map(),
+    failed: false,
+    nextAt: 0,
+    pauseMs: RETRY_MIN_MS,
+  }
 }

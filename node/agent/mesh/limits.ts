@@ -2,6 +2,11 @@
 
 /** Peers dialled at the same time. A switched-off peer holds its place until its dial times out. */
 export const MAX_PARALLEL_DIALS = 16
+/** Addresses of one member that others, or multicast DNS, tell of, and that were not seen to work: the last ones. */
+export const MAX_HEARSAY = 4
+/** Addresses of one member that are dialled at once, and each minute, whoever tells of them. */
+export const MEMBER_DIALS_BURST = 64
+export const MEMBER_DIALS_PER_MINUTE = 120
 /** Pause between two looks at the list of peers to dial. */
 export const DIAL_TICK_MS = 250
 /** An address of a peer where somebody else answered is not tried again for so long, whoever tells of it. */

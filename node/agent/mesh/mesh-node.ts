@@ -183,7 +183,7 @@ export class MeshNode {
           this.link.works()
           void this.#sync.heard(peerId, versions)
         },
-        onPeers: (list) => this.#learnPeers(list),
+        onPeers: (peerId, list) => this.#learnPeers(peerId, list),
         onBan: (peerId, reason, until) => {
           void this.#host.disconnect(peerId)
           this.conduct.tellBan(peerId, reason, until)
@@ -366,7 +366,7 @@ export class MeshNode {
     host.onDiscover((peerId, addresses) => {
       if (peerId === this.peerId) this.identities.seen(addresses, this.addresses())
       // A stranger that the gate admits is not dialled, and anybody can make ids up.
-      else if (this.#machine.isMember(peerId)) this.#learn(peerId, addresses)
+      else if (this.#machine.isMember(peerId)) this.#hear(peerId, addresses)
     })
     trust.onChange(() => this.#trustChanged())
     host.network.onChange(() => this.#networkChanged())
@@ -458,15 +458,22 @@ export class MeshNode {
     return this.#neighbourhood.everyNear((peerId) => !this.swarm.hasSession(peerId) && this.#dialer.hasGivenUp(peerId))
   }
 
-  #learnPeers(list: readonly PeerAddresses[]): void {
+  #learnPeers(from: string, list: readonly PeerAddresses[]): void {
     for (const { id, addresses } of list) {
       // Who is no member, or not known as one yet, is not remembered: anybody can make ids up, and a new member dials others.
-      if (id !== this.#host.peerId && this.#machine.isMember(id)) this.#learn(id, addresses)
+      if (id === this.#host.peerId || !this.#machine.isMember(id)) continue
+      if (id === from) this.#learn(id, addresses)
+      else this.#hear(id, addresses)
     }
   }
 
+  /** Somebody else, or multicast DNS, says where a member is. */
+  #hear(peerId: string, addresses: readonly string[]): void {
+    this.#dialer.hear(peerId, this.#host.dialable(addresses))
+  }
+
   #learn(peerId: string, addresses: readonly string[]): void {
-    if (this.#dialer.learn(peerId, addresses)) this.#server.peersChanged()
+    if (this.#dialer.learn(peerId, this.#host.dialable(addresses))) this.#server.peersChanged()
   }
 
   #reachablePeers(): PeerAddresses[] {

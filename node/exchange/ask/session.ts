@@ -27,7 +27,7 @@ export interface SessionEvents<Ticket> {
   /** The peer holds other images than before. */
   holds(session: PeerSession<Ticket>): void
   versions(peerId: string, versions: MetadataVersions): void
-  peers(list: readonly PeerAddresses[]): void
+  peers(peerId: string, list: readonly PeerAddresses[]): void
   /** What all peers together send, bytes per second. */
   totalRate(): number
 }
@@ -118,7 +118,7 @@ export class PeerSession<Ticket> {
       const session = new PeerSession(stream, replies, hello, parts)
       const { events } = parts
       events.versions(stream.peerId, hello.metadata)
-      events.peers([{ id: stream.peerId, addresses: hello.addresses }])
+      events.peers(stream.peerId, [{ id: stream.peerId, addresses: hello.addresses }])
       return session
     } catch (error) {
       stream.abort(error instanceof Error ? error : new Error(String(error)))
@@ -324,7 +324,7 @@ export class PeerSession<Ticket> {
         this.#events.versions(this.peerId, message.metadata)
         break
       case 'peers':
-        this.#events.peers(message.peers)
+        this.#events.peers(this.peerId, message.peers)
         break
       default:
         throw this.#violation(`${message.type} from a server`)

@@ -29,8 +29,8 @@ export interface SwarmEvents {
   readonly onReceived: (peerId: string, level: number, bytes: number) => void
   /** A peer said which versions of the site's metadata it has. */
   readonly onVersions: (peerId: string, versions: MetadataVersions) => void
-  /** A peer said where members of the site can be reached. */
-  readonly onPeers: (list: readonly PeerAddresses[]) => void
+  /** A peer said where members of the site can be reached, itself or others. */
+  readonly onPeers: (peerId: string, list: readonly PeerAddresses[]) => void
   /** A peer is not asked again until then, Unix ms; `reason` is the rest of a sentence that begins with its name, or with its id. */
   readonly onBan: (peerId: string, reason: string, until: number) => void
 }

@@ -298,7 +298,7 @@ export class Swarm {
       this.#pump()
     },
     versions: (peerId: string, versions: MetadataVersions) => this.#reports.onVersions?.(peerId, versions),
-    peers: (list: readonly PeerAddresses[]) => this.#reports.onPeers?.(list),
+    peers: (peerId: string, list: readonly PeerAddresses[]) => this.#reports.onPeers?.(peerId, list),
     totalRate: () => this.#sessions.all().reduce((sum, { openBytes, rate }) => sum + (openBytes > 0 ? rate : 0), 0),
   }
 

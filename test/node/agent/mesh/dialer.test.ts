@@ -1,7 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { Dialer } from '../../../../node/agent/mesh/dialer.ts'
-import { MAX_PARALLEL_DIALS, WRONG_ADDRESS_MS } from '../../../../node/agent/mesh/limits.ts'
+import {
+  MAX_HEARSAY,
+  MAX_PARALLEL_DIALS,
+  MEMBER_DIALS_BURST,
+  WRONG_ADDRESS_MS,
+} from '../../../../node/agent/mesh/limits.ts'
 import { MeshError } from '../../../../protocol/errors.ts'
 
 const FAR = 1
@@ -115,6 +120,41 @@ describe('Dialer', () => {
     dialer.learn('pc1', ['c'])
     await sleep(1)
     expect(dials).toBe(2)
+    dialer.stop()
+  })
+
+  it('dials what others tell of last, writes it down once it has worked, and bounds the dials of a member', async () => {
+    const kept = new Map<string, readonly string[]>()
+    const dials: (readonly string[])[] = []
+    let now = 0
+    const dialer = new Dialer({
+      shelf: { put: async (peerId, addresses) => void kept.set(peerId, addresses), iterator: nothing },
+      connect: async (_peerId, addresses) => {
+        dials.push(addresses)
+        if (addresses.includes('right')) return { address: 'right', wrong: [] }
+        throw new MeshError('PEERS_UNREACHABLE', 'off')
+      },
+      isWanted: () => true,
+      rank: () => 0,
+      room: () => Number.POSITIVE_INFINITY,
+      now: () => now,
+    })
+    await dialer.start()
+    dialer.learn('pc1', ['own'])
+    await sleep(1)
+    for (let i = 0; i < 1000; i++) {
+      dialer.hear('pc1', [`made up ${i}`])
+      await Promise.resolve()
+    }
+    await sleep(1)
+    expect(dials.at(-1)?.[0]).toBe('own')
+    expect(Math.max(...dials.map(({ length }) => length))).toBeLessThanOrEqual(1 + MAX_HEARSAY)
+    expect(dials.flat().length).toBeLessThanOrEqual(MEMBER_DIALS_BURST)
+    expect(kept.get('pc1')).toEqual(['own'])
+    now += 60_000
+    dialer.hear('pc1', ['right'])
+    await sleep(1)
+    expect(kept.get('pc1')).toEqual(['right', 'own'])
     dialer.stop()
   })
 })

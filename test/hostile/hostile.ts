@@ -17,7 +17,7 @@ import { residentMib } from './resident.ts'
 const HELP = `npm run hostile -- [--attack WORDS] [--local] [--sources] [--blocks N] [--rest S] [--seed S] [--json]
 
 Restores a machine in a lab of a master, a lab machine and one hostile member, once for each attack, and compares
-time, memory and open files with the same lab when the hostile member is honest.
+time, memory and open files with the same lab without the hostile member.
 
   --attack WORDS only attacks whose name holds these words
   --local        only attacks by programs of the same machine, on the sockets of mesh up and mesh monitor
@@ -150,14 +150,10 @@ async function joinRestored(name: string): Promise<void> {
   await lab.ok(name, ['restore'])
 }
 
-/** The middle one of several trials with one more honest member. */
+/** The middle one of several trials without the hostile member. */
 async function measureBaseline(): Promise<Trial> {
-  await joinRestored('honest')
-  await hearOfMembers()
-  const honest = await lab.serve('honest', ['up', ...LINK])
   const trials: Trial[] = []
-  for (let i = 0; i < BASELINES; i++) trials.push(await trial('nobody is hostile', 'honest', await taken()))
-  await honest.stop()
+  for (let i = 0; i < BASELINES; i++) trials.push(await trial('nobody is hostile', 'nobody', await taken()))
   return trials.toSorted((a, b) => a.seconds - b.seconds)[Math.floor(BASELINES / 2)]!
 }
 

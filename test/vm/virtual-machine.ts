@@ -18,6 +18,8 @@ const BOOT_TRIES = 3
 const SILENT_MS = 150_000
 /** Longest time for any one thing in a guest, which is emulated and slow. */
 const EVENT_DEADLINE_MS = 120_000
+/** A kernel on a busy computer panics if it finds that its timer has not ticked for a moment, unless it is told not to look. */
+const KERNEL = 'quiet panic=-1 no_timer_check'
 const KEPT_LINES = 60
 /** A kernel that says all it has to say needs some thousand. */
 const SEARCHED_LINES = 20_000
@@ -111,7 +113,7 @@ export class VirtualMachine {
       ...firmware,
       ...(kernel === undefined || initramfs === undefined
         ? []
-        : ['-kernel', kernel.image, '-initrd', initramfs, '-append', `${consoles} quiet panic=-1 ${told.join(' ')}`]),
+        : ['-kernel', kernel.image, '-initrd', initramfs, '-append', `${KERNEL} ${consoles} ${told.join(' ')}`]),
       // With serial numbers, by which a write log knows its disk after a reboot.
       ...drives.flatMap((drive, i) => [
         ...['-drive', `${drive},if=none,id=disk${i},discard=unmap`],

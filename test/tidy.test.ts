@@ -84,7 +84,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     restore: ['machine', 'log', 'mesh', 'offer', 'receipts', 'answer'],
     boot: ['machine', 'log', 'mesh', 'receipts', 'restore'],
     roll: ['machine', 'operate'],
-    run: ['machine', 'log', 'mesh', 'receipts', 'offer', 'stage', 'release', 'operate', 'answer'],
+    run: ['machine', 'log', 'site', 'mesh', 'receipts', 'offer', 'stage', 'release', 'operate', 'answer'],
   }),
   'tools/boot': ['protocol', 'node/state'],
   // It looks at addresses and ports of this machine.

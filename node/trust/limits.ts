@@ -18,6 +18,8 @@ export const PROOF_BYTES = 16
 export const MAX_SEALED_BYTES = 128 * 1024 * 1024
 /** Characters of a passphrase: four words of a list, or twelve random letters. */
 export const MIN_PASSPHRASE_CHARACTERS = 12
+/** Keys of one role: people who each have one. */
+export const MAX_ROLE_KEYS = 16
 /** Versions that a master skips when another one has signed with its keys: more than the other one can have signed meanwhile. */
 export const FORK_STEP = 1000
 /** Bytes of the number that a master signs with, so that another one made from its copy is noticed. */

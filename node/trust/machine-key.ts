@@ -49,7 +49,8 @@ export function rawPublicKey(key: KeyObject): Uint8Array {
   return Buffer.from(createPublicKey(key).export({ format: 'jwk' }).x ?? '', 'base64url')
 }
 
-function machineKeyOf(key: KeyObject): MachineKey {
+/** The key by which this machine, or whoever vouches for it, is known as a peer. */
+export function machineKeyOf(key: KeyObject): MachineKey {
   const seed = Buffer.from(key.export({ format: 'jwk' }).d ?? '', 'base64url')
   const publicKey = rawPublicKey(key)
   return { seed, publicKey, id: peerIdOf(publicKey) }

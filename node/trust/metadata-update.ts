@@ -1,5 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { Metadata, MetadataKind } from '@tufjs/models'
 import { type Fetcher, Updater } from 'tuf-js'
 import tufErrors from 'tuf-js/dist/error.js'
 import { MAX_METADATA_FILE_BYTES, MAX_TEXT_BYTES } from '../../protocol/constants.ts'
@@ -9,7 +10,17 @@ import { errnoOf, MeshError } from '../../protocol/errors.ts'
 import { object, text } from '../../protocol/json-shape.ts'
 import { formatTime } from '../../protocol/local-time.ts'
 import { storageError } from '../state/atomic-file.ts'
-import { loadRoles, MEMBERS_TARGET, removeUnnamedTargets, targetDigest, targetsOf } from './trusted-view.ts'
+import {
+  loadRoles,
+  MEMBERS_TARGET,
+  type PrefixRole,
+  parseMetadata,
+  prefixPath,
+  prefixRoles,
+  removeUnnamedTargets,
+  targetDigest,
+  targetsOf,
+} from './trusted-view.ts'
 
 /** Fetches one metadata file by its name on the wire; undefined if the peer has no such file. */
 export type FetchMetadata = (name: string) => Promise<Uint8Array | undefined>
@@ -36,6 +47,7 @@ export async function updateMetadata(
     const updater = new Updater({ metadataDir: scratch, metadataBaseUrl: BASE_URL, fetcher: files })
     await updater.refresh()
     if ((await updater.getTargetInfo(MEMBERS_TARGET)) === undefined) throw new Error('no member list is signed')
+    for (const role of await delegatedRoles(scratch)) await updater.getTargetInfo(prefixPath(role).replaceAll('*', '0'))
     // tuf-js keeps only the newest root. Peers that trust an older root need all roots in between.
     for (const [name, bytes] of files.received) if (ROOT_FILE.test(name)) await writeFile(join(scratch, name), bytes)
     const roles = await loadRoles(scratch)
@@ -48,6 +60,17 @@ export async function updateMetadata(
     if (files.failure !== undefined) throw files.failure
     throw await refusal(error, scratch, files, options)
   }
+}
+
+/** The roles to which the metadata that tuf-js has checked delegate images. tuf-js fetches one when it looks for a path of that role. */
+async function delegatedRoles(scratch: string): Promise<PrefixRole[]> {
+  const [targets, snapshot] = await Promise.all(
+    ['targets.json', 'snapshot.json'].map((name) => readFile(join(scratch, name))),
+  )
+  return prefixRoles(
+    Metadata.fromJSON(MetadataKind.Targets, parseMetadata(targets!)).signed,
+    Metadata.fromJSON(MetadataKind.Snapshot, parseMetadata(snapshot!)).signed,
+  )
 }
 
 async function fetchTarget(directory: string, length: number, digest: string, files: PeerFiles): Promise<void> {
@@ -107,7 +130,7 @@ class PeerFiles implements Fetcher {
 /** How tuf-js words these faults. The whole text is matched, because other messages hold text of the peer. */
 const WRAPPED = /^Unable to load (?:snapshot metadata|targets) error Error: (.*)$/s
 const UNWRITTEN = /^Failed to persist metadata .* error: Error: (E[A-Z0-9]+):/
-const EXPIRED = /^(?:Final )?(root|timestamp|snapshot|targets|members)\.json is expired$/
+const EXPIRED = /^(?:Final )?(root|timestamp|snapshot|targets|members|images-[a-z0-9-]+)\.json is expired$/
 const OLDER = /^New (?:timestamp version|snapshot version|version) .* is less than current version [^ ]+$/s
 
 async function refusal(

@@ -23,7 +23,7 @@ export interface SiteKey {
 }
 
 /** Which keys a role has, and how many of them must sign. */
-interface RoleKeys {
+export interface RoleKeys {
   readonly keys: readonly Key[]
   readonly threshold: number
 }

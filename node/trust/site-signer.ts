@@ -7,19 +7,22 @@ import { type DiskLayout, encodeLayout } from '../../protocol/disk-layout.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { decodeManifest, encodeManifest, type Manifest } from '../../protocol/manifest.ts'
 import { findName, sameName } from '../../protocol/names.ts'
+import { delegatePrefix, endDelegation, giveKeys, type KeyChanges, signRoot } from './key-change.ts'
 import { FORK_STEP } from './limits.ts'
 import { type MasterTerm, newTerm, readTerm, writeTerm } from './master-term.ts'
 import { decodeMembers, encodeMembers, type Member } from './members.ts'
 import { addTarget, base, LIFE_MS, writeRole } from './sign-role.ts'
-import { keysOf, type SiteKey, SiteKeys, type SiteRole } from './site-keys.ts'
+import { keysOf, type RoleKeys, type SiteKey, SiteKeys, type SiteRole } from './site-keys.ts'
 import type { TrustStore } from './trust-store.ts'
 import {
+  isPrefixRole,
   LAYOUT_FIELD,
   loadRoles,
   loadView,
   MEMBERS_ROLE,
   MEMBERS_TARGET,
   manifestTarget,
+  type PrefixRole,
   removeUnnamedTargets,
   type SignedRoles,
   TERM_FIELD,
@@ -80,6 +83,29 @@ export class SiteSigner {
   }
 
   /**
+   * Hands the site to a member, by the keys of the root: roles get other keys, that member becomes the master, and the masters before are
+   * removed; with versions far above those in force. All of it is one generation. Errors: SITE_KEY_MISSING, DISK_FULL.
+   */
+  static async takeOver(
+    options: Omit<SignerOptions, 'over'>,
+    { id, changes, dryRun }: { readonly id: string; readonly changes: KeyChanges; readonly dryRun: boolean },
+  ): Promise<void> {
+    const signer = new SiteSigner({ ...options, over: true })
+    await signer.#change(async (scratch, roles) => {
+      const { members, removed } = options.trust.view()
+      const at = new Date(signer.#now()).toISOString()
+      const gone = members.filter((member) => member.role === 'master' && member.id !== id)
+      const left = members.filter((member) => !gone.includes(member))
+      const list = left.map((member): Member => (member.id === id ? { ...member, role: 'master' } : member))
+      const out = gone.map(({ id: key, name }) => ({ id: key, name, at }))
+      roles.members.signed.addTarget(
+        await addTarget(scratch, MEMBERS_TARGET, encodeMembers(list, [...removed, ...out])),
+      )
+      return [MEMBERS_ROLE, ...giveKeys(roles, changes)]
+    }, dryRun)
+  }
+
+  /**
    * Why this master does not sign now: another one signs for the site, or this one was put back from a backup and has not begun yet;
    * METADATA_FORKED. Undefined if it signs.
    */
@@ -98,10 +124,11 @@ export class SiteSigner {
     return new SiteSigner({ trust, keysDir, now, over: true }).#change(async () => [])
   }
 
-  /** Errors: SITE_KEY_MISSING if a role cannot be signed by the keys that are here. */
-  async assertSigns(role: SiteRole): Promise<void> {
-    const keys = await SiteKeys.load(this.#keysDir, this.#given)
-    keys.signers(role, keysOf(await this.#trust.roles(), role))
+  /** Errors: SITE_KEY_MISSING if releases of an image cannot be signed by the keys that are here. */
+  async assertPublishes(image: string): Promise<void> {
+    const [keys, roles] = [await SiteKeys.load(this.#keysDir, this.#given), await this.#trust.roles()]
+    const role = publisherOf(manifestTarget(image, 1), roles, keys)
+    keys.signers(role, keysOf(roles, role))
   }
 
   /**
@@ -115,8 +142,10 @@ export class SiteSigner {
       const newest = this.#trust.view().newest(manifest.image)?.release ?? 0
       assert(manifest.release > newest, `release ${manifest.release} of ${manifest.image} is not new`)
       const target = await addTarget(scratch, manifestTarget(manifest.image, manifest.release), bytes)
-      roles.targets.signed.addTarget(target)
-      return ['targets']
+      const role = publisherOf(target.path, roles, await SiteKeys.load(this.#keysDir, this.#given))
+      const signing = isPrefixRole(role) ? roles.delegated.get(role)! : roles.targets
+      signing.signed.addTarget(target)
+      return [role]
     })
   }
 
@@ -189,20 +218,58 @@ export class SiteSigner {
   }
 
   /**
+   * Gives roles other keys. A root is signed by as many of the keys before as had to sign, and of the new ones; what the other roles
+   * have signed is signed anew. All of it is one generation. `dryRun`: all is signed and proven, and nothing kept. Errors:
+   * SITE_KEY_MISSING, METADATA_FORKED, DISK_FULL.
+   */
+  async setKeys(changes: KeyChanges, { dryRun = false }: { readonly dryRun?: boolean } = {}): Promise<void> {
+    await this.#change(async (_scratch, roles) => giveKeys(roles, changes), dryRun)
+  }
+
+  /**
+   * Delegates the images of a prefix to these keys, in place of others that they were delegated to; undefined: takes them back. Errors: as
+   * {@link setKeys}, USAGE if there is nothing to take back.
+   */
+  async delegate(
+    role: PrefixRole,
+    given: RoleKeys | undefined,
+    { dryRun = false }: { readonly dryRun?: boolean } = {},
+  ): Promise<void> {
+    await this.#change(
+      async (_scratch, roles) =>
+        given === undefined ? endDelegation(roles, role) : delegatePrefix(roles, role, given, this.#now()),
+      dryRun,
+    )
+  }
+
+  /** Signs a role anew, valid from now on for its whole life. Errors: as {@link setKeys}. */
+  async resign(role: SiteRole | PrefixRole, { dryRun = false }: { readonly dryRun?: boolean } = {}): Promise<void> {
+    await this.#change(async () => [role], dryRun)
+  }
+
+  /**
    * Changes roles in the next generation. `edit` returns the changed roles, if any. Snapshot and timestamp follow every
    * change.
    */
   async #change(
-    edit: (scratch: string, roles: SignedRoles) => Promise<readonly SiteRole[] | undefined>,
+    edit: (scratch: string, roles: SignedRoles) => Promise<readonly (SiteRole | PrefixRole)[] | undefined>,
+    dryRun = false,
   ): Promise<boolean> {
     const made = await this.#trust.change(async (scratch) => {
       const keys = await SiteKeys.load(this.#keysDir, this.#given)
       const roles = await loadRoles(scratch)
+      const before = keysOf(roles, 'root')!
+      const own = await readTerm(this.#keysDir)
+      const why = this.#over ? undefined : whyNot(own, roles)
+      if (why !== undefined) throw why
       const changed = await edit(scratch, roles)
       if (changed === undefined) return undefined
-      const term = await this.#term(roles)
+      if (changed.includes('root'))
+        await signRoot(scratch, roles.root, { keys, before, after: keysOf(roles, 'root')!, now: this.#now() })
       const { meta } = roles.snapshot.signed
       for (const role of TARGETS_ROLES.filter((one) => changed.includes(one) || this.#follows(one, roles, keys)))
+        meta[`${role}.json`] = await this.#signTargets(scratch, role, roles, keys)
+      for (const role of changed.filter(isPrefixRole))
         meta[`${role}.json`] = await this.#signTargets(scratch, role, roles, keys)
       const snapshot = new Snapshot({
         ...this.#next('snapshot', roles),
@@ -210,6 +277,8 @@ export class SiteSigner {
         unrecognizedFields: roles.snapshot.signed.unrecognizedFields,
       })
       const snapshotMeta = await writeRole(scratch, 'snapshot', snapshot, signersOf('snapshot', roles, keys))
+      // Whatever key is missing is known by now.
+      const term = this.#over ? await this.#newTerm(own, dryRun) : own.term
       const timestamp = new Timestamp({
         ...this.#next('timestamp', roles),
         snapshotMeta,
@@ -221,23 +290,18 @@ export class SiteSigner {
       await writeRole(scratch, 'timestamp', timestamp, signersOf('timestamp', roles, keys))
       await removeUnnamedTargets(scratch, roles)
       // The generation is proven, as every machine will prove it, before it is in force.
-      return loadView(scratch)
+      const view = await loadView(scratch)
+      return dryRun ? undefined : view
     })
     const term = await readTerm(this.#keysDir)
     if (made && term.claims) await writeTerm(this.#keysDir, { ...term, claims: false })
     return made
   }
 
-  /** The term to sign in. Whoever signs over another one begins a new term, which is durable before anything is signed in it. */
-  async #term(roles: SignedRoles): Promise<string | undefined> {
-    const own = await readTerm(this.#keysDir)
-    const why = whyNot(own, roles)
-    if (!this.#over) {
-      if (why !== undefined) throw why
-      return own.term
-    }
+  /** Whoever signs over another master begins a new term, which is durable before anything is signed in it. */
+  async #newTerm(own: MasterTerm, dryRun: boolean): Promise<string | undefined> {
     const next = own.claims ? own : newTerm()
-    await writeTerm(this.#keysDir, next)
+    if (!dryRun) await writeTerm(this.#keysDir, next)
     return next.term
   }
 
@@ -247,10 +311,10 @@ export class SiteSigner {
     return (this.#over || isTooLong) && keys.canSign(keysOf(roles, role))
   }
 
-  #signTargets(scratch: string, role: TargetsRole, roles: SignedRoles, keys: SiteKeys): Promise<MetaFile> {
-    const { signed } = roles[role]
+  #signTargets(scratch: string, role: TargetsRole | PrefixRole, roles: SignedRoles, keys: SiteKeys): Promise<MetaFile> {
+    const signed = isPrefixRole(role) ? signedOf(role, roles) : roles[role].signed
     const next = new Targets({
-      ...this.#next(role, roles),
+      ...this.#base(isPrefixRole(role) ? 'targets' : role, signed.version),
       targets: signed.targets,
       ...delegationsOf(signed),
       // What a later version has added stays.
@@ -260,7 +324,11 @@ export class SiteSigner {
   }
 
   #next(role: SiteRole, roles: SignedRoles): ReturnType<typeof base> {
-    return base(role, roles[role].signed.version + (this.#over ? FORK_STEP : 1), this.#now())
+    return this.#base(role, roles[role].signed.version)
+  }
+
+  #base(role: SiteRole, version: number): ReturnType<typeof base> {
+    return base(role, version + (this.#over ? FORK_STEP : 1), this.#now())
   }
 }
 
@@ -272,7 +340,21 @@ function whyNot({ term, claims }: MasterTerm, { timestamp }: SignedRoles): MeshE
   return new MeshError('METADATA_FORKED', text)
 }
 
-function signersOf(role: SiteRole, roles: SignedRoles, keys: SiteKeys): SiteKey[] {
+/** Errors: USAGE if nothing is delegated to that role. */
+function signedOf(role: PrefixRole, { delegated }: SignedRoles): Targets {
+  const metadata = delegated.get(role)
+  if (metadata === undefined) throw new MeshError('USAGE', `the site delegates no images to the role ${role}`)
+  return metadata.signed
+}
+
+/** Which role signs a release: the one that its images were delegated to, if its keys are here, else targets. */
+function publisherOf(path: string, roles: SignedRoles, keys: SiteKeys): 'targets' | PrefixRole {
+  const given = roles.targets.signed.delegations?.roles ?? {}
+  const role = [...roles.delegated.keys()].find((one) => given[one]?.isDelegatedPath(path) === true)
+  return role !== undefined && keys.canSign(keysOf(roles, role)) ? role : 'targets'
+}
+
+function signersOf(role: SiteRole | PrefixRole, roles: SignedRoles, keys: SiteKeys): SiteKey[] {
   return keys.signers(role, keysOf(roles, role))
 }
 

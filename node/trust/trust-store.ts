@@ -3,7 +3,9 @@
  * snapshot and timestamp, and one more that signs the member list.
  * - `trust-store` is the metadata in force, `trusted-view` what they say, `generations` how they lie on the disk.
  * - `metadata-update` takes newer metadata from a peer; `verified-manifest` is a release that only a check can make.
- * - `site-signer` is the master's pen; `members` is the list it signs; `invitations` let machines into the list.
+ * - `site-signer` is the master's pen, with `site-keys` and `key-change`; `create-site` makes the first metadata; `master-term` tells two masters apart.
+ * - `members` is the list it signs; `invitations` and `approvals` let machines into the list, `removals` keep keys out of it.
+ * - `sealed-file` is what a passphrase protects: a backup, or a key (`key-file`).
  * - `machine-key` is the key of this machine, which signs receipts and proves who it is.
  */
 
@@ -170,10 +172,10 @@ export class TrustStore {
 
   /**
    * Bytes of a metadata file under its name on the wire: `N.root.json`, `timestamp.json`, `N.snapshot.json`,
-   * `N.targets.json`, `N.members.json`, `targets/SHA256`. Undefined for any other name and for versions not in force.
+   * `N.targets.json`, `N.members.json`, `N.images-PREFIX.json`, `targets/SHA256`. Undefined for any other name and for versions not in force.
    */
   async file(name: string): Promise<Uint8Array | undefined> {
-    const versioned = /^(\d{1,10})\.(snapshot|targets|members)\.json$/.exec(name)
+    const versioned = /^(\d{1,10})\.(snapshot|targets|members|images-[a-z0-9-]{1,40})\.json$/.exec(name)
     if (versioned === null && !/^(\d{1,10}\.root\.json|timestamp\.json|targets\/[0-9a-f]{64})$/.test(name))
       return undefined
     const file = versioned === null ? name : `${versioned[2]}.json`

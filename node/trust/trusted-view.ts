@@ -39,6 +39,24 @@ export function manifestTarget(image: string, release: number): string {
   return `images/${image}/${release}.json`
 }
 
+/** Role to which targets delegate the images whose names begin with a prefix: `images-school-a` those of `school-a/`. */
+export type PrefixRole = `images-${string}`
+
+/** The beginning of image names that can be delegated: `school-a`. */
+function isImagePrefix(text: string): boolean {
+  return /^[a-z0-9][a-z0-9-]{0,39}$/.test(text)
+}
+
+/** Whether a role signs images of a prefix. */
+export function isPrefixRole(role: string): role is PrefixRole {
+  return role.startsWith('images-') && isImagePrefix(role.slice('images-'.length))
+}
+
+/** The target paths of a prefix, as The Update Framework writes them: `images/school-a/win11/3.json` is one. */
+export function prefixPath(role: PrefixRole): string {
+  return `images/${role.slice('images-'.length)}/*/*.json`
+}
+
 /** What one generation of the trusted metadata says. Immutable. */
 export interface TrustView {
   readonly siteId: Digest
@@ -68,6 +86,8 @@ export interface SignedRoles {
   readonly snapshot: Metadata<Snapshot>
   readonly targets: Metadata<Targets>
   readonly members: Metadata<Targets>
+  /** The roles to which targets delegate images; each has signed something. */
+  readonly delegated: ReadonlyMap<PrefixRole, Metadata<Targets>>
 }
 
 /**
@@ -79,7 +99,7 @@ export interface SignedRoles {
 export async function loadView(generation: string): Promise<TrustView> {
   const roles = await loadRoles(generation)
   const manifests = new Map<string, VerifiedManifest[]>()
-  for (const target of Object.values(roles.targets.signed.targets)) {
+  for (const target of releaseTargets(roles)) {
     const manifest = await provenTarget(generation, target, (bytes) => {
       const { path } = target
       const decoded = decodeManifest(bytes)
@@ -123,7 +143,9 @@ class LoadedView implements TrustView {
     this.versions = { root: roles.root.signed.version, timestamp: roles.timestamp.signed.version }
     this.members = members
     this.removed = removed
-    this.expires = Math.min(...Object.values(roles).map((role) => Date.parse(role.signed.expires)))
+    const { root, timestamp, snapshot, targets, delegated } = roles
+    const all = [root, timestamp, snapshot, targets, roles.members, ...delegated.values()]
+    this.expires = Math.min(...all.map((role) => Date.parse(role.signed.expires)))
     this.layout = roles.targets.signed.unrecognizedFields[LAYOUT_FIELD]
     this.#byId = new Map(members.map((member) => [member.id, member]))
     this.#manifests = manifests
@@ -164,14 +186,17 @@ export async function loadRoles(generation: string): Promise<SignedRoles> {
   const timestamp = await proven(generation, 'timestamp.json', (bytes) => readTimestamp(root, bytes))
   const snapshot = await proven(generation, 'snapshot.json', (bytes) => {
     const { version } = named(timestamp.signed.snapshotMeta, bytes)
-    const metadata = Metadata.fromJSON(MetadataKind.Snapshot, parse(bytes))
+    const metadata = Metadata.fromJSON(MetadataKind.Snapshot, parseMetadata(bytes))
     root.verifyDelegate(MetadataKind.Snapshot, metadata)
     requireVersion(metadata, version)
     return metadata
   })
   const targets = await loadTargetsRole(generation, snapshot, root, MetadataKind.Targets)
   const members = await loadTargetsRole(generation, snapshot, targets, MEMBERS_ROLE)
-  return { root, timestamp, snapshot, targets, members }
+  const delegated = new Map<PrefixRole, Metadata<Targets>>()
+  for (const role of prefixRoles(targets.signed, snapshot.signed))
+    delegated.set(role, await loadTargetsRole(generation, snapshot, targets, role))
+  return { root, timestamp, snapshot, targets, members, delegated }
 }
 
 /**
@@ -189,14 +214,32 @@ export async function contradicts(generation: string, bytes: Uint8Array): Promis
 }
 
 function readTimestamp(root: Metadata<Root>, bytes: Buffer): Metadata<Timestamp> {
-  const metadata = Metadata.fromJSON(MetadataKind.Timestamp, parse(bytes))
+  const metadata = Metadata.fromJSON(MetadataKind.Timestamp, parseMetadata(bytes))
   root.verifyDelegate(MetadataKind.Timestamp, metadata)
   return metadata
 }
 
+/** The roles to which targets delegate images, and of which the snapshot names metadata. */
+export function prefixRoles({ delegations }: Targets, { meta }: Snapshot): PrefixRole[] {
+  return Object.keys(delegations?.roles ?? {}).flatMap((role) =>
+    isPrefixRole(role) && meta[`${role}.json`] !== undefined ? [role] : [],
+  )
+}
+
+/** The manifests that are signed. What targets sign themselves goes first; a role signs nothing beyond the paths that it was given. */
+function releaseTargets({ targets, delegated }: Pick<SignedRoles, 'targets' | 'delegated'>): readonly TargetFile[] {
+  const byPath = new Map(Object.values(targets.signed.targets).map((target) => [target.path, target]))
+  for (const [role, { signed }] of delegated) {
+    const given = targets.signed.delegations?.roles?.[role]
+    for (const target of Object.values(signed.targets))
+      if (!byPath.has(target.path) && given?.isDelegatedPath(target.path) === true) byPath.set(target.path, target)
+  }
+  return [...byPath.values()]
+}
+
 /** What a generation keeps under `targets/`: every manifest and the member list. */
 export function targetsOf(roles: SignedRoles): readonly TargetFile[] {
-  return [...Object.values(roles.targets.signed.targets), memberList(roles.members)]
+  return [...releaseTargets(roles), memberList(roles.members)]
 }
 
 /** Removes targets that no role names any more, such as earlier member lists: they would pile up in every generation. */
@@ -229,7 +272,7 @@ async function loadRootChain(generation: string): Promise<Metadata<Root>> {
   for (let version = 1; version <= Math.max(1, ...versions); version++) {
     const before = root
     root = await proven(generation, `${version}.root.json`, (bytes) => {
-      const next = Metadata.fromJSON(MetadataKind.Root, parse(bytes))
+      const next = Metadata.fromJSON(MetadataKind.Root, parseMetadata(bytes))
       before?.verifyDelegate(MetadataKind.Root, next)
       next.verifyDelegate(MetadataKind.Root, next)
       requireVersion(next, version)
@@ -251,7 +294,7 @@ function loadTargetsRole(
 ): Promise<Metadata<Targets>> {
   return proven(generation, `${role}.json`, (bytes) => {
     const { version } = named(snapshot.signed.meta[`${role}.json`], bytes)
-    const metadata = Metadata.fromJSON(MetadataKind.Targets, parse(bytes))
+    const metadata = Metadata.fromJSON(MetadataKind.Targets, parseMetadata(bytes))
     delegator.verifyDelegate(role, metadata)
     requireVersion(metadata, version)
     for (const target of Object.values(metadata.signed.targets)) {
@@ -309,6 +352,7 @@ type Json = Parameters<typeof Metadata.fromJSON>[1]
 /** The rest is looked at by the TUF library, which skips what it does not know. */
 const isJson: Check<Json> = (value): value is Json => isRecord(value)
 
-function parse(bytes: Buffer): Json {
+/** The JSON of a role, for the TUF library. Throws if it is none. */
+export function parseMetadata(bytes: Buffer): Json {
   return readJson('the metadata', isJson, bytes)
 }

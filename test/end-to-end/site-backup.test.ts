@@ -1,12 +1,17 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { closeSync, constants, openSync } from 'node:fs'
 import { copyFile, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type ErrorCode, EXIT } from '../../protocol/errors.ts'
 import { Lab, type MeshEvent } from '../../tools/lab/local-lab.ts'
+import { NODE_FLAGS } from '../../tools/lab/node-flags.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { dirty, joinMachine, startMaster } from '../support/fixtures.ts'
+import { openPseudoTerminal } from '../support/pseudo-terminal.ts'
 import { testSeed } from '../support/seed.ts'
 
+const MESH = join(import.meta.dirname, '../../tools/mesh.ts')
 const BLOCKS = 8
 const WAIT_MS = 120_000
 const PASSPHRASE = 'correct horse battery staple'
@@ -120,6 +125,43 @@ describe('a master in one sealed file', { timeout: 3 * WAIT_MS }, () => {
     expect(await lab.ok('master2', ['invite'])).toMatchObject({ event: 'invitation' })
     await lab.stop('master2')
     await fails('master', ['seed', lab.path('model.img'), '--once'], 'METADATA_FORKED', EXIT.trust)
+    // Somebody says that the old one stays after all.
+    await lab.serve('master', ['seed', lab.path('model.img'), '--force'])
+    await lab.invite('master')
+    const new2 = await lab.serve('master2', ['up'])
+    expect(
+      await new2.when(({ event, text }) => event === 'warning' && /another master/.test(String(text))),
+    ).toBeDefined()
+    await fails('master2', ['invite'], 'METADATA_FORKED', EXIT.trust)
+    for (const machine of ['master', 'master2']) await lab.stop(machine)
+  })
+
+  it('asks for the passphrase on the terminal, twice, and shows nothing of it', async () => {
+    const terminal = await openPseudoTerminal()
+    const fd = openSync(terminal.path, constants.O_RDWR | constants.O_NOCTTY)
+    const args = ['site', 'backup', lab.path('stick', 'typed'), '--state', lab.path('master')]
+    const start = (): ChildProcess =>
+      spawn(process.execPath, [...NODE_FLAGS, MESH, ...args], { stdio: [fd, 'ignore', fd] })
+    const ended = (child: ChildProcess): Promise<number | null> => new Promise((resolve) => child.on('close', resolve))
+    const first = start()
+    await terminal.shows('Passphrase for the backup')
+    terminal.type(`${PASSPHRASE}x\u007f\r`)
+    await terminal.shows('once more')
+    terminal.type('something else\r')
+    expect(await ended(first)).toBe(EXIT.usage)
+    const from = terminal.shown().length
+    const second = start()
+    for (const prompt of ['Passphrase for the backup', 'once more']) {
+      await terminal.shows(prompt, from)
+      terminal.type(`${PASSPHRASE}\r`)
+    }
+    expect(await ended(second)).toBe(0)
+    const third = start()
+    expect(await ended(third)).toBe(EXIT.usage)
+    expect(terminal.shown()).not.toContain('staple')
+    closeSync(fd)
+    const restore = ['site', 'restore', lab.path('stick', 'typed'), '--dry-run', ...passphrase()]
+    expect(await lab.ok('master9', restore)).toMatchObject({ site: 'lab' })
   })
 
   it('is begun again if it was cut short', async () => {

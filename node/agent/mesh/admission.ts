@@ -23,7 +23,7 @@ interface AdmissionOptions {
   /** Peer id of the master. */
   readonly master: string
   /** The key of the site that vouches for the master: the one of its timestamps. */
-  readonly voucher: SigningKey
+  readonly voucher: () => SigningKey
   readonly site: string
   /** Throws why nobody is enrolled now, if that is so. */
   readonly mayEnrol: () => void
@@ -75,7 +75,7 @@ export class Admission {
       throw new MeshError('TOKEN_OTHER_SITE', `this master serves another site, ${site}`)
     const { facts } = request
     if (facts === undefined) {
-      const proof = proveMaster({ siteId: trust.siteId, master, machine: id }, voucher)
+      const proof = proveMaster({ siteId: trust.siteId, master, machine: id }, voucher())
       return { type: 'enrol-reply', state: 'proven', proof }
     }
     if (!isMachineName(facts.name) || facts.mac.length === 0 || !facts.mac.every(isMacAddress))

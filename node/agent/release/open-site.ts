@@ -62,6 +62,6 @@ async function createMaster(
   await createSite({ keysDir: state.path('keys'), trustDir, master })
   const { siteId } = await TrustStore.open(trustDir)
   await state.saveMachine({ site, siteId: toHex(siteId), name, id, role: 'master', listen })
-  const text = `created site ${site}; keep a copy of ${state.directory} in a safe place: without it nobody can publish again`
+  const text = `created site ${site}; run \`mesh site backup FILE\` and keep that file in a safe place: without it nobody can publish again if this computer breaks`
   report({ type: 'note', text })
 }

@@ -18,6 +18,7 @@ import { openDevice } from '../../disk/file-device.ts'
 import type { KnownDisk } from '../../disk/known-disk.ts'
 import { preservedBlocks, sameContent } from '../../store/build-tree.ts'
 import { TreeStore } from '../../store/tree-store.ts'
+import { lentKeys } from '../../trust/key-file.ts'
 import { SiteSigner } from '../../trust/site-signer.ts'
 import { EARLIEST_CLOCK_MS } from '../../trust/trust-store.ts'
 import type { VerifiedManifest } from '../../trust/verified-manifest.ts'
@@ -84,7 +85,7 @@ export async function publishRelease(
   { size, listen, said, report, signal, mayPublish }: PublishContext,
 ): Promise<PublishedRelease> {
   const begun = performance.now()
-  const keys = { keysDir: machine.state.path('keys'), trust: machine.trust }
+  const keys = { keysDir: machine.state.path('keys'), trust: machine.trust, given: lentKeys(request.lent) }
   const fork = said.fork ?? (await (await SiteSigner.open(keys)).superseded())
   if (fork !== undefined && !request.force) throw fork
   // Another machine has signed with the keys of this one: a release is signed in any case, which goes before what that one signed.
@@ -96,7 +97,7 @@ export async function publishRelease(
   const { image, before, blockSize } = plan
   mayPublish?.(image)
   const signer = await SiteSigner.open({ ...keys, over })
-  await warnOfMissingKey(signer, report)
+  await warnOfMissingKey(signer, image, report)
   const trees = new TreeStore(await machine.state.subdirectory('trees'))
   const copyTo = request.copy ? await copyPath(machine.state, image) : undefined
   const { force, label } = request
@@ -126,8 +127,8 @@ export async function publishRelease(
 }
 
 /** Hashing may take an hour, so that is told before. A disk that is unchanged needs no key. */
-async function warnOfMissingKey(signer: SiteSigner, report: (event: AgentEvent) => void): Promise<void> {
-  await signer.assertSigns('targets').catch((error: unknown) => {
+async function warnOfMissingKey(signer: SiteSigner, image: string, report: (event: AgentEvent) => void): Promise<void> {
+  await signer.assertPublishes(image).catch((error: unknown) => {
     if (!isMeshError(error, 'SITE_KEY_MISSING')) throw error
     report({ type: 'warning', text: `a release cannot be signed here: ${error.message}` })
   })

@@ -25,6 +25,8 @@ export interface ReleaseRequest {
   readonly acceptNewDisk?: boolean
   /** Remark for people. */
   readonly label?: string
+  /** Private keys, as text, that sign besides those on the master. */
+  readonly lent?: readonly string[]
 }
 
 /** What the next release is to be, before its disk is read. */

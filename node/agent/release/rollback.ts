@@ -57,6 +57,8 @@ interface RollbackRequest {
   readonly force: boolean
   /** Publish nothing, only say what would change. */
   readonly dryRun: boolean
+  /** Private keys, as text, that sign besides those on the master. */
+  readonly lent?: readonly string[]
 }
 
 /** What a command of another version tells of a change must be this. */

@@ -108,9 +108,10 @@ export async function refuse(stateDir: string, who: Pick<ApproveOptions, 'name' 
 export async function setLayout(
   stateDir: string,
   layout: DiskLayout,
+  lent: readonly string[],
 ): Promise<{ event: 'layout-set'; version: number }> {
   await requireMaster(stateDir)
-  return callControl(stateDir, 'layout', isLayoutSet, { layout: encodeLayout(layout) })
+  return callControl(stateDir, 'layout', isLayoutSet, { layout: encodeLayout(layout), lent })
 }
 
 /** Result of `mesh invite`. */

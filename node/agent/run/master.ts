@@ -6,9 +6,11 @@ import { encodeJoinToken } from '../../../protocol/join-token.ts'
 import { findName, isPlaceName } from '../../../protocol/names.ts'
 import { APPROVAL, ApprovalBook } from '../../trust/approvals.ts'
 import { INVITATION, InvitationBook } from '../../trust/invitations.ts'
-import { loadOrCreateMachineKey, type MachineKey } from '../../trust/machine-key.ts'
+import { lentKeys } from '../../trust/key-file.ts'
+import { type MachineKey, machineKeyOf } from '../../trust/machine-key.ts'
 import type { Member, Place } from '../../trust/members.ts'
 import { REMOVAL, RemovalBook } from '../../trust/removals.ts'
+import { keysOf, SiteKeys } from '../../trust/site-keys.ts'
 import { SiteSigner } from '../../trust/site-signer.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
@@ -20,6 +22,7 @@ import type { MeshNode, MeshNodeOptions } from '../mesh/mesh-node.ts'
 import type { HeldRelease } from '../offer/open-source.ts'
 import { publishLayout } from '../release/publish-layout.ts'
 import { publishEarlier, rollbackRequest } from '../release/rollback.ts'
+import { changeKeys } from '../site/change-keys.ts'
 import { type AdmissionDesk, approve, listMachines, refuse } from './admission-desk.ts'
 import type { Invited } from './ask-running.ts'
 import { describeInvitation, type Invitations, REVOKE, type Revoked } from './invitation-desk.ts'
@@ -42,6 +45,8 @@ export class Master {
   readonly #signer: SiteSigner
   readonly #invitations: InvitationBook
   readonly #removals: RemovalBook
+  /** The key that vouches for this master: one of the timestamps. */
+  #voucher: MachineKey
   readonly #report: (event: AgentEvent) => void
   #node: Pick<MeshNode, 'fork' | 'connectedMembers'> | undefined
   /** That another master signs for the site since, or that this one has not begun; METADATA_FORKED. */
@@ -59,6 +64,7 @@ export class Master {
   ) {
     this.#machine = machine
     this.#signer = signer
+    this.#voucher = voucher
     this.#removals = removals
     this.#invitations = invitations
     this.approvals = approvals
@@ -68,7 +74,13 @@ export class Master {
     const mayEnrol = (): void => this.assertOnlyOne()
     const isConnected = (id: string): boolean => this.#node?.connectedMembers().some((one) => one.id === id) === true
     const common = { trust, signer, removals, site: config.site, mayEnrol, joined }
-    this.admission = new Admission({ ...common, approvals, voucher, master: config.id, isConnected })
+    this.admission = new Admission({
+      ...common,
+      approvals,
+      voucher: () => this.#voucher,
+      master: config.id,
+      isConnected,
+    })
     const enrolment = new Enrolment({ ...common, invitations, admission: this.admission })
     this.enrolment = {
       isGuest: (peerId) => enrolment.isGuest(peerId),
@@ -83,8 +95,7 @@ export class Master {
     const invitations = await InvitationBook.load(state.shelf('invitations', INVITATION))
     const approvals = await ApprovalBook.load(state.shelf('approvals', APPROVAL))
     const removals = await RemovalBook.load(state.shelf('removed', REMOVAL), trust)
-    // The signer has found it to be one of the site's.
-    const voucher = await loadOrCreateMachineKey(state.path('keys', 'timestamp.pem'))
+    const voucher = await voucherOf(machine)
     const master = new Master(machine, { signer, invitations, approvals, removals, voucher }, report)
     await master.#lookForOther()
     return master
@@ -92,7 +103,9 @@ export class Master {
 
   /** Renews the metadata, now and every RENEW_TICK_MS until the stack ends. */
   async renewNowAndThen(stack: AsyncDisposableStack): Promise<void> {
-    stack.defer(this.#machine.trust.onChange(() => void this.#lookForOther()))
+    stack.defer(this.#machine.trust.onChange(() => void this.#look()))
+    // What was published meanwhile may have settled who signs.
+    await this.#look()
     if (this.#superseded === undefined) await this.#signer.renew()
     const timer = setInterval(() => void this.#renew(), RENEW_TICK_MS)
     stack.adopt(timer, clearInterval)
@@ -140,7 +153,7 @@ export class Master {
   /** Signs how the disks of bare machines are laid out. Errors: METADATA_FORKED, and those of {@link publishLayout}. */
   async layout(params: Params): ReturnType<typeof publishLayout> {
     this.assertOnlyOne()
-    return publishLayout(params, { trust: this.#machine.trust, signer: this.#signer })
+    return publishLayout(params, { trust: this.#machine.trust, signer: await this.#signerWith(params) })
   }
 
   /** Publishes an earlier release again. Errors: those of {@link publishEarlier}. */
@@ -149,7 +162,7 @@ export class Master {
     const request = rollbackRequest(params)
     const { image = this.#machine.config.image } = request
     const source = held.find(({ manifest }) => manifest.image === image)?.source
-    return publishEarlier(request, { machine: this.#machine, signer: this.#signer, node, source })
+    return publishEarlier(request, { machine: this.#machine, signer: await this.#signerWith(params), node, source })
   }
 
   /** The invitations that are remembered, and who has joined by them. */
@@ -194,6 +207,18 @@ export class Master {
     }
   }
 
+  /** The signer, with the keys that another command of this computer lends. Errors: USAGE, and those of the keys. */
+  async #signerWith({ lent }: Params): Promise<SiteSigner> {
+    const { trust, state } = this.#machine
+    return SiteSigner.open({ keysDir: state.path('keys'), trust, given: lentKeys(lent) })
+  }
+
+  /** What may be otherwise after a change of the metadata. */
+  async #look(): Promise<void> {
+    await this.#lookForOther()
+    this.#voucher = await voucherOf(this.#machine).catch(() => this.#voucher)
+  }
+
   /** Notices whether another master signs for the site since this one was put back, or this one was copied. */
   async #lookForOther(): Promise<void> {
     const before = this.#superseded
@@ -225,6 +250,10 @@ export function masterMethods(
       invite: async (params) => required().invite(node, params),
       invitations: async () => required().invitations(),
       revoke: async (params) => required().revoke(params),
+      'site-keys': async (params) => {
+        required().assertOnlyOne()
+        return changeKeys(machine, params)
+      },
       remove: async ({ name }) => required().remove(String(name)),
       rollback: async (params) => required().rollback(node, held(), params),
       layout: async (params) => required().layout(params),
@@ -233,6 +262,13 @@ export function masterMethods(
       refuse: async (params) => refuse(admissionOf(required(), machine), params),
     },
   }
+}
+
+/** Errors: SITE_KEY_MISSING, and those of the keys. */
+async function voucherOf({ trust, state }: Machine): Promise<MachineKey> {
+  const keys = await SiteKeys.load(state.path('keys'))
+  const [own] = keys.signers('timestamp', keysOf(await trust.roles(), 'timestamp'))
+  return machineKeyOf(own!.privateKey)
 }
 
 function admissionOf(master: Master, { trust, config }: Machine): AdmissionDesk {

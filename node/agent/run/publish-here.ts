@@ -14,6 +14,7 @@ import {
   truth,
 } from '../../../protocol/json-shape.ts'
 import { callControl } from '../../control/control-client.ts'
+import { isLent } from '../../trust/key-file.ts'
 import type { AgentEvent, Published, ReleaseChange } from '../machine/events.ts'
 import { MAX_PATH_BYTES } from '../machine/limits.ts'
 import type { Machine } from '../machine/machine.ts'
@@ -38,6 +39,7 @@ const isRequest = object({
   force: truth,
   acceptNewDisk: optional(truth),
   label: optional(anyText(MAX_TEXT_BYTES)),
+  lent: optional(isLent),
 })
 
 /** What a running master has published for another command. */
@@ -128,8 +130,8 @@ export async function publishThere(
 ): Promise<Published | undefined> {
   const work = await askWork(stateDir)
   if (work === undefined || !isServer(work)) return undefined
-  const { disk, image, blockSize, preserve, copy, force, acceptNewDisk, label } = request
-  const params = { disk, image, blockSize, preserve, copy, force, acceptNewDisk, label }
+  const { disk, image, blockSize, preserve, copy, force, acceptNewDisk, label, lent } = request
+  const params = { disk, image, blockSize, preserve, copy, force, acceptNewDisk, label, lent }
   const ended = new AbortController()
   const watching = tellProgress(stateDir, report, ended.signal)
   try {

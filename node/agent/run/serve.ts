@@ -21,6 +21,7 @@ import { limitNode, spareUser, stepBack } from '../offer/serving-limits.ts'
 import { answerOperators } from '../operate/answer-operators.ts'
 import { operatorMethods } from '../operate/operator-methods.ts'
 import { heardOfReceipt } from '../receipts/receipt-floor.ts'
+import { siteMethods } from '../site/carry-metadata.ts'
 import { Stager } from '../stage/stager.ts'
 import { Master, masterMethods } from './master.ts'
 import { publishMethods } from './publish-here.ts'
@@ -67,6 +68,7 @@ export async function serve(machine: Machine, prepare: Prepare, options: ServeOp
     ),
     operatorMethods({ machine, node, held, report }, stack),
     masterMethods(master, { machine, node, held }),
+    siteMethods(machine),
     publishMethods({ machine, node, disks, ready: ready.promise, report, signal }),
     statusMethods({ machine, node: () => node, held, staging, inUse: () => use.inUse }),
   ])

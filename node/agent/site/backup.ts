@@ -1,4 +1,4 @@
-import { access, readdir, readFile, rm } from 'node:fs/promises'
+import { readdir, readFile, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { MAX_ADDRESSES_PER_PEER, MAX_MEMBERS, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
@@ -19,6 +19,7 @@ import { holdState } from '../machine/hold-state.ts'
 import { Machine } from '../machine/machine.ts'
 import { notMaster } from '../machine/require-master.ts'
 import { addressesOf } from '../mesh/addresses.ts'
+import { assertNew } from './assert-new.ts'
 import { MAX_BACKUP_FILES, MAX_REMOVALS } from './limits.ts'
 
 /** What a backup holds, inside of its seal. Invitations are left out: what was taken back would be valid again. */
@@ -131,14 +132,6 @@ async function filesOf(state: StateDirectory): Promise<BackupContent['files']> {
     if (!Array.isArray(files)) throw files
     return files
   }
-}
-
-async function assertNew(file: string): Promise<void> {
-  const isThere = await access(file).then(
-    () => true,
-    () => false,
-  )
-  if (isThere) throw new MeshError('USAGE', `${file} is there already; give another name`)
 }
 
 /** Result of `mesh site restore`. */

@@ -6,3 +6,5 @@ export const SOON_PART = 1 / 4
 export const MAX_BACKUP_FILES = 262_144
 /** Keys that were ever removed from a site. */
 export const MAX_REMOVALS = 262_144
+/** Images that an answer about the site names. */
+export const MAX_IMAGES_TOLD = 4096

@@ -1,20 +1,21 @@
 /**
  * The room `site`: the keys of the site.
  * show-site says who signs what, until when, and what is to be done about it. backup writes a master into one sealed file, and makes one of it.
+ * change-keys gives roles other keys, take-over makes another machine the master, and carry-metadata carries what is signed by stick.
  */
 
 import { toHex } from '../../../protocol/digest.ts'
 import type { Role } from '../../trust/members.ts'
 import { LIFE_MS } from '../../trust/sign-role.ts'
 import { keysOf, SITE_ROLES, SiteKeys, type SiteRole } from '../../trust/site-keys.ts'
-import type { SignedRoles } from '../../trust/trusted-view.ts'
+import { isPrefixRole, type PrefixRole, type SignedRoles } from '../../trust/trusted-view.ts'
 import { Machine } from '../machine/machine.ts'
 import type { ConfiguredMachine } from '../machine/options.ts'
 import { SOON_PART } from './limits.ts'
 
 /** One role of the signed metadata. */
 interface RoleShown {
-  readonly role: SiteRole
+  readonly role: SiteRole | PrefixRole
   /** What it signs, in a few words. */
   readonly signs: string
   readonly version: number
@@ -60,7 +61,7 @@ export async function showSite(stateDir: string, configured?: ConfiguredMachine,
   try {
     const { trust, state, config } = machine
     const [roles, keys] = [await trust.roles(), await SiteKeys.load(state.path('keys'))]
-    const shown = SITE_ROLES.map((role) => describeRole(role, roles, keys, now))
+    const shown = [...SITE_ROLES, ...roles.delegated.keys()].map((role) => describeRole(role, roles, keys, now))
     const named = new Set(shown.flatMap((role) => role.keys.map(({ id }) => id)))
     const { members } = trust.view()
     return {
@@ -80,13 +81,15 @@ export async function showSite(stateDir: string, configured?: ConfiguredMachine,
   }
 }
 
-function describeRole(role: SiteRole, roles: SignedRoles, keys: SiteKeys, now: number): RoleShown {
-  const { version, expires } = roles[role].signed
+function describeRole(role: SiteRole | PrefixRole, roles: SignedRoles, keys: SiteKeys, now: number): RoleShown {
+  const { version, expires } = isPrefixRole(role) ? roles.delegated.get(role)!.signed : roles[role].signed
   const { keys: named, threshold } = keysOf(roles, role)!
   const leftMs = Date.parse(expires) - now
-  const state = leftMs <= 0 ? 'expired' : leftMs < LIFE_MS[role] * SOON_PART ? 'soon' : 'valid'
+  const state =
+    leftMs <= 0 ? 'expired' : leftMs < LIFE_MS[isPrefixRole(role) ? 'targets' : role] * SOON_PART ? 'soon' : 'valid'
   const shown = named.map(({ keyID: id }) => ({ id, here: keys.stored.includes(id) }))
-  return { role, signs: SIGNS[role], version, expires, state, threshold, keys: shown }
+  const signs = isPrefixRole(role) ? `releases of ${role.slice('images-'.length)}/…` : SIGNS[role]
+  return { role, signs, version, expires, state, threshold, keys: shown }
 }
 
 function adviceOn(shown: readonly RoleShown[], isMaster: boolean): string[] {
@@ -95,7 +98,8 @@ function adviceOn(shown: readonly RoleShown[], isMaster: boolean): string[] {
     const what = `what the ${role} role has signed ${state === 'expired' ? 'has expired' : 'expires soon'}`
     if (!isMaster) return `${what}: start the master of the site, which signs it anew`
     const isHere = keys.filter(({ here }) => here).length >= threshold
-    if (isHere && role !== 'root') return `${what}: start \`mesh up\` here, which signs it anew by itself`
-    return `${what}: keys of that role are needed, ${isHere ? 'which are here' : 'which are elsewhere'}`
+    if (isHere && role !== 'root' && !isPrefixRole(role))
+      return `${what}: start \`mesh up\` here, which signs it anew by itself`
+    return `${what}: \`mesh site renew ${role}${isHere ? '' : ' --key FILE'}\``
   })
 }

@@ -87,7 +87,7 @@ describe('SiteSigner', () => {
     await signer.addMember(MEMBER)
     expect(await codeOf(signer.publish(makeManifest()))).toBe('SITE_KEY_MISSING')
     const again = await SiteSigner.open({ keysDir: dir('offline', 'keys'), trust })
-    expect(await codeOf(again.assertSigns('targets'))).toBe('SITE_KEY_MISSING')
+    expect(await codeOf(again.assertPublishes('win'))).toBe('SITE_KEY_MISSING')
     await again.removeMember('pc1')
     expect(trust.view().members).toHaveLength(1)
   })

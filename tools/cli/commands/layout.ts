@@ -9,11 +9,12 @@ import {
 } from '../../../protocol/disk-layout.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatTable } from '../format.ts'
+import { type KeyFlags, lentBy, withKeyOptions } from '../key-options.ts'
 
 /** `mesh layout`: its commands, the parts of the agent that they call, and how the results are printed. */
 export function command(): Command {
   const layout = new Command('layout').description('how the disks of bare machines are laid out')
-  const set = withCommonOptions(new Command('set'))
+  const set = withKeyOptions(withCommonOptions(new Command('set')))
     .description('sign the layout of a file; `mesh seed` or `mesh up` must be running here, on the master')
     .argument('<file>', 'the layout (TOML)')
     .addHelpText('after', '\nExample:\n  mesh layout set layout.toml')
@@ -29,11 +30,11 @@ export function command(): Command {
   return layout.addCommand(set).addCommand(show).addCommand(propose)
 }
 
-async function runSet(context: Context, _options: object, file: string): Promise<void> {
+async function runSet(context: Context, flags: KeyFlags, file: string): Promise<void> {
   const { readLayoutFile } = await import('../layout-file.ts')
   const { setLayout } = await import('../../../node/agent/run/ask-running.ts')
   const layout = await readLayoutFile(file)
-  const set = await setLayout(context.stateDir, layout)
+  const set = await setLayout(context.stateDir, layout, await lentBy(context, flags))
   context.output.result(set, `Signed. Disks of bare machines are laid out so from now on:\n${tableOf(layout)}`)
 }
 

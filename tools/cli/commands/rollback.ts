@@ -1,9 +1,10 @@
 import { Command } from 'commander'
 import { describeChange } from '../change-text.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
+import { type KeyFlags, lentBy, withKeyOptions } from '../key-options.ts'
 import { parseCount, parseImage } from '../parse.ts'
 
-interface Options {
+interface Options extends KeyFlags {
   image?: string
   label?: string
   force: boolean
@@ -12,7 +13,7 @@ interface Options {
 
 /** `mesh rollback`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
-  return withCommonOptions(new Command('rollback'))
+  return withKeyOptions(withCommonOptions(new Command('rollback')))
     .description(
       'publish the content of an earlier release as the next one; `mesh seed` or `mesh up` must be running here, on the master',
     )
@@ -36,6 +37,7 @@ async function run(context: Context, options: Options, release: number): Promise
     release,
     force,
     dryRun,
+    lent: await lentBy(context, options),
     ...(image === undefined ? {} : { image }),
     ...(label === undefined ? {} : { label }),
   })

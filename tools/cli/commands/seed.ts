@@ -2,11 +2,12 @@ import { Command } from 'commander'
 import { MeshError } from '../../../protocol/errors.ts'
 import { action, type Context, withCommonOptions } from '../command.ts'
 import { formatBytes, formatSeconds } from '../format.ts'
+import { type KeyFlags, lentBy, withKeyOptions } from '../key-options.ts'
 import { parseImage, parseMachine, parsePlace, parseRange, parseSize } from '../parse.ts'
 import { type ResetFlags, resetOf, withResetOptions } from '../reset-options.ts'
 import { type ServingFlags, servingOf, withServingOptions } from '../serving-options.ts'
 
-interface Options extends ServingFlags, ResetFlags {
+interface Options extends ServingFlags, ResetFlags, KeyFlags {
   image?: string
   blockSize?: number
   preserve: { offset: number; length: number }[]
@@ -22,7 +23,7 @@ interface Options extends ServingFlags, ResetFlags {
 
 /** `mesh seed`: its options, the part of the agent that they call, and how the result is printed. */
 export function command(): Command {
-  return withResetOptions(withServingOptions(withCommonOptions(new Command('seed'))))
+  return withKeyOptions(withResetOptions(withServingOptions(withCommonOptions(new Command('seed')))))
     .description('publish the content of a disk as the next release, then serve it')
     .argument('[disk]', 'block device or image file (default: that of the configuration file)')
     .option(
@@ -58,6 +59,7 @@ async function run(context: Context, options: Options, given?: string): Promise<
   const published = await seed({
     ...agent,
     ...options,
+    lent: await lentBy(context, options),
     serving: servingOf(options),
     reset: resetOf(options),
     disk,

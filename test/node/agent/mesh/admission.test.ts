@@ -42,7 +42,7 @@ describe('Admission', () => {
     const connected = new Set<string>()
     const admission = new Admission({
       ...{ trust, signer, approvals, removals, master: 'id-master', site: 'lab', mayEnrol: () => undefined },
-      voucher: { seed: Buffer.alloc(32, 1), publicKey: Buffer.alloc(32, 1) },
+      voucher: () => ({ seed: Buffer.alloc(32, 1), publicKey: Buffer.alloc(32, 1) }),
       isConnected: (id) => connected.has(id),
       joined: () => undefined,
     })

@@ -3,6 +3,10 @@ import { MAX_ADDRESSES_PER_PEER } from '../../protocol/constants.ts'
 
 /** Bytes that go into one Ethernet frame. */
 const MAX_PACKET_BYTES = 1_400
+/** Bytes of the header of DNS, and the least that a question and a record take: the name of the root has one byte. */
+const HEADER_BYTES = 12
+const MIN_QUESTION_BYTES = 5
+const MIN_RECORD_BYTES = 11
 const TTL_SECONDS = 120
 const ADDRESS = 'dnsaddr='
 
@@ -63,9 +67,21 @@ export function decodeMdns(serviceTag: string, data: Buffer): MdnsMessage | unde
 }
 
 function decodePacket(data: Buffer): ReturnType<typeof decode> | undefined {
+  if (!holdsWhatItCounts(data)) return undefined
   try {
     return decode(data)
   } catch {
     return undefined
   }
+}
+
+/**
+ * Whether a packet is long enough for as many questions and records as its header counts (RFC 1035, section 4.1). The library reads
+ * behind the end: 19 bytes that count 131,000 records took 40 MiB and 100 ms.
+ */
+function holdsWhatItCounts(data: Buffer): boolean {
+  if (data.byteLength < HEADER_BYTES) return false
+  const [questions, ...records] = [4, 6, 8, 10].map((at) => data.readUInt16BE(at))
+  const counted = records.reduce((sum, count) => sum + count * MIN_RECORD_BYTES, questions! * MIN_QUESTION_BYTES)
+  return HEADER_BYTES + counted <= data.byteLength
 }

@@ -1,9 +1,11 @@
-import { encode } from 'dns-packet'
-import { describe, expect, it } from 'vitest'
+import { decode, encode } from 'dns-packet'
+import { describe, expect, it, vi } from 'vitest'
 import { decodeMdns, encodeAnswer, encodeQuestion } from '../../../node/net/mdns-message.ts'
 
 const TAG = 'mesh-0000aaaa.local'
 const ID = '12D3KooWGZoD6x5RxQjMnifReZRqtfgNm3VYR5jQab6jmYWE3pT1'
+
+vi.mock('dns-packet', { spy: true })
 
 describe('messages of multicast DNS', () => {
   it('ask and answer', () => {
@@ -26,6 +28,14 @@ describe('messages of multicast DNS', () => {
     expect(decodeMdns(TAG, Buffer.alloc(100, 0xff))).toBeUndefined()
     expect(decodeMdns(TAG, Buffer.alloc(0))).toBeUndefined()
     expect(decodeMdns(TAG, Buffer.from(encodeAnswer(TAG, 'abc', ID, [])))).toBeUndefined()
+  })
+
+  it('that count more records than they hold are not read', () => {
+    // The library would read 131,000 records behind the end: 40 MiB and 100 ms for 19 bytes.
+    const packet = Buffer.from('0000840000000003ffffff000000105f6d6573682d2d31', 'hex')
+    vi.mocked(decode).mockClear()
+    expect(decodeMdns(TAG, packet)).toBeUndefined()
+    expect(decode).not.toHaveBeenCalled()
   })
 
   it('are read as libp2p writes them, with the texts among the additional records', () => {

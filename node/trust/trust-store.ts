@@ -27,7 +27,7 @@ export const EARLIEST_CLOCK_MS = Date.parse('2026-01-01T00:00:00Z')
 
 /** Times that a refresh starts again because the peer's own metadata changed meanwhile: a whole lab may be joining. */
 const MAX_REFRESH_TRIES = 20
-/** Times that an opening starts again because another process made the next generation. */
+/** Times that a reading starts again because another process made the next generation. */
 const MAX_OPEN_TRIES = 5
 
 const isVersioned = object({ signed: object({ version: natural() }) })
@@ -70,16 +70,10 @@ export class TrustStore {
    * file.
    */
   static async open(directory: string, options: TrustStoreOptions = {}): Promise<TrustStore> {
-    for (let tries = MAX_OPEN_TRIES; ; tries--) {
-      const generation = await currentGeneration(directory)
-      if (generation === undefined) throw new MeshError('STATE_CORRUPT', `${directory} holds no trusted metadata`)
-      try {
-        return new TrustStore(directory, generation, await loadView(generation), options)
-      } catch (error) {
-        // A reader without the lock may find its generation gone, because the holder of the lock made the next one.
-        if (tries === 1 || (await currentGeneration(directory)) === generation) throw error
-      }
-    }
+    return ofCurrent(
+      directory,
+      async (generation) => new TrustStore(directory, generation, await loadView(generation), options),
+    )
   }
 
   /**
@@ -120,7 +114,7 @@ export class TrustStore {
 
   /** The roles in force, read and proven again. Errors: STATE_CORRUPT. */
   roles(): Promise<SignedRoles> {
-    return this.#inTurn(() => loadRoles(this.#generation))
+    return this.#inTurn(() => ofCurrent(this.#directory, loadRoles))
   }
 
   /**
@@ -242,6 +236,22 @@ export class TrustStore {
     const turn = this.#changing.then(run)
     this.#changing = turn.catch(() => undefined)
     return turn
+  }
+}
+
+/**
+ * Reads the generation in force. A reader without the lock may find it gone, because the holder of the lock made the next one: then it
+ * reads that. Errors: STATE_CORRUPT, and those of `read`.
+ */
+async function ofCurrent<T>(directory: string, read: (generation: string) => Promise<T>): Promise<T> {
+  for (let tries = MAX_OPEN_TRIES; ; tries--) {
+    const generation = await currentGeneration(directory)
+    if (generation === undefined) throw new MeshError('STATE_CORRUPT', `${directory} holds no trusted metadata`)
+    try {
+      return await read(generation)
+    } catch (error) {
+      if (tries === 1 || (await currentGeneration(directory)) === generation) throw error
+    }
   }
 }
 

@@ -86,6 +86,13 @@ describe('images of a prefix that are delegated', () => {
     expect([newest('win'), newest(IMAGE)]).toEqual([1, 1])
   })
 
+  it('are told to a reader also after the metadata that it has opened are gone', async () => {
+    const reader = await TrustStore.open(join(here, 'trust'))
+    const own = await signerOf(key)
+    for (const release of [1, 2]) await own.publish(makeManifest({ image: IMAGE, release }))
+    expect((await reader.roles()).delegated.get(ROLE)?.signed.targets).toHaveProperty([`images/${IMAGE}/2.json`])
+  })
+
   it('are taken back with all that was published, or given to another key', async () => {
     await (await signerOf(key)).publish(makeManifest({ image: IMAGE }))
     const next = makeSiteKey()

@@ -41,8 +41,19 @@ export const LAYOUT_UNIT_BYTES = 1024 ** 2
 /** Names of the partitions that every layout has. */
 export const ESP_LABEL = 'lab-esp'
 export const STATE_LABEL = 'lab-state'
+export const BIOS_LABEL = 'lab-bios'
 /** Types of partitions: UEFI Specification 2.10 and https://uapi-group.org/specifications/specs/discoverable_partitions_specification. */
 export const ESP_TYPE = 'c12a7328-f81f-11d2-ba4b-00a0c93ec93b'
+/** Of the partition that holds a loader for BIOS (GNU GRUB Manual, “BIOS installation”). */
+export const BIOS_TYPE = '21686148-6449-6e6f-744e-656564454649'
+/** Its number is the last of a table, so that those of the others do not depend on it. */
+export const BIOS_PARTITION_NUMBER = 128
+/** Where it begins: behind a header and two places for entries, 66 sectors. It ends with the first {@link LAYOUT_UNIT_BYTES}. */
+export const BIOS_PARTITION_OFFSET = 64 * 1024
+/** Size of the sectors that a BIOS can start from. */
+export const BIOS_SECTOR_BYTES = 512
+/** What the first sector has for a program of BIOS, before the partition table of the MBR. */
+export const BIOS_CODE_BYTES = 440
 /** Types that have a name; those of Microsoft are on https://learn.microsoft.com/windows-hardware/manufacture/desktop/configure-uefigpt-based-hard-drive-partitions. */
 export const PARTITION_TYPES = {
   root: '4f68bce3-e8cd-4db1-96e7-fbcaf984b709',
@@ -116,7 +127,7 @@ export function decodeLayout(value: unknown): DiskLayout {
     if (twice !== undefined) throw wrong(`two partitions have the ${what} ${twice}`)
   }
   unique('image', [...(agent === undefined ? [] : [agent]), ...partitions.flatMap(({ image }) => image ?? [])])
-  unique('label', [ESP_LABEL, STATE_LABEL, ...partitions.map(({ label }) => label)])
+  unique('label', [ESP_LABEL, STATE_LABEL, BIOS_LABEL, ...partitions.map(({ label }) => label)])
   unique(
     'GUID',
     partitions.flatMap(({ uuid }) => uuid ?? []),

@@ -1,4 +1,5 @@
 import {
+  BIOS_LABEL,
   type DiskLayout,
   ESP_LABEL,
   ESP_TYPE,
@@ -153,14 +154,15 @@ function place(
         : Math.min(last.size, grows && isCuttable ? needed : most)
   let offset = last.offset + bytes
   const rest = end - offset - least
-  let number = Math.max(...partitions.map((one) => one.number))
+  let number = Math.max(...partitions.filter(({ label }) => label !== BIOS_LABEL).map((one) => one.number))
   const placed = added.map(({ grow, ...one }): PlannedPartition => {
     const place = { offset, size: one.size + (grow ? rest : 0) }
     offset += place.size
     number += 1
     return { uuid: newGuid(), ...one, ...place, number }
   })
-  return { partitions: [...partitions.map((one) => (one === last ? { ...one, size: bytes } : one)), ...placed] }
+  const all = [...partitions.map((one) => (one === last ? { ...one, size: bytes } : one)), ...placed]
+  return { partitions: all.toSorted((a, b) => a.number - b.number) }
 }
 
 function differences(before: DiskPlan, after: DiskPlan): string[] {

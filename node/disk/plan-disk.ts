@@ -1,5 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import {
+  BIOS_LABEL,
+  BIOS_PARTITION_NUMBER,
+  BIOS_PARTITION_OFFSET,
+  BIOS_SECTOR_BYTES,
+  BIOS_TYPE,
   type DiskLayout,
   ESP_LABEL,
   ESP_TYPE,
@@ -19,7 +24,7 @@ export interface PlannedPartition extends Partition {
   /** GUIDs in small letters. */
   readonly type: string
   readonly uuid: string
-  /** The image that it is for; absent: ESP, state, or a partition that is only made. */
+  /** The image that it is for; absent: ESP, state, the loader for BIOS, or a partition that is only made. */
   readonly image?: string
   /** See {@link LayoutPartition}. */
   readonly system?: boolean
@@ -64,5 +69,12 @@ export function planDisk(
     offset += bytes
     return { uuid: randomUUID(), ...rest, number: at + 1, ...place }
   })
+  if (sectorBytes === BIOS_SECTOR_BYTES) partitions.push(biosPartition())
   return { guid: layout.uuid ?? randomUUID(), size, sectorBytes, partitions }
+}
+
+/** In the first unit, behind the table. */
+function biosPartition(): PlannedPartition {
+  const place = { offset: BIOS_PARTITION_OFFSET, size: LAYOUT_UNIT_BYTES - BIOS_PARTITION_OFFSET }
+  return { number: BIOS_PARTITION_NUMBER, label: BIOS_LABEL, type: BIOS_TYPE, uuid: randomUUID(), ...place }
 }

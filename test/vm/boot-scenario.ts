@@ -31,10 +31,11 @@ read -r up idle </proc/uptime
 device=$(grep -v ^rootfs /proc/mounts | grep ' / ' | cut -d ' ' -f 1)
 said=$(dmesg | grep 'blocks restored' | tail -n 1 | sed 's/.*mesh: //')
 agent=$(dmesg | grep 'mesh: the .*agent' | tail -n 1 | sed 's/.*mesh: //' | tr -d '"\\\\')
+slot=$(sed -n 's/.*mesh.slot=\\([ab]\\).*/\\1/p' /proc/cmdline)
 partition=$(dmesg | grep 'mesh: state partition' | tail -n 1 | sed 's/.*partition: //')
 state=no; [ -e /var/lib/lab-mesh/machine.json ] && state=yes
 echo
-echo "@@ {\\"event\\":\\"up\\",\\"seconds\\":$up,\\"device\\":\\"$device\\",\\"said\\":\\"$said\\",\\"state\\":\\"$state\\",\\"agent\\":\\"$agent\\",\\"partition\\":\\"$partition\\"}"
+echo "@@ {\\"event\\":\\"up\\",\\"seconds\\":$up,\\"device\\":\\"$device\\",\\"said\\":\\"$said\\",\\"state\\":\\"$state\\",\\"agent\\":\\"$agent\\",\\"partition\\":\\"$partition\\",\\"slot\\":\\"$slot\\"}"
 case "$(cat /proc/cmdline)" in
 *mesh.step=write*)
   mount -o remount,rw / || mount -o remount,rw "$device" /
@@ -255,9 +256,10 @@ export async function makeAgent(
     readonly config?: string
     readonly commandLine?: string
     readonly menu?: string
+    readonly diskImage?: boolean
   } = {},
 ): Promise<BuiltAgent> {
-  const { machine = 'pc', config, commandLine = '', menu } = options
+  const { machine = 'pc', config, commandLine = '', menu, diskImage = false } = options
   return buildAgent({
     site: await siteOf(lab.path(machine)),
     ...(config === undefined ? {} : { config }),
@@ -270,7 +272,7 @@ export async function makeAgent(
     firmware: '/nonexistent',
     commandLine,
     level: 3,
-    diskImage: false,
+    diskImage,
   })
 }
 

@@ -13,7 +13,7 @@ import { addModules } from '../../tools/boot/kernel-modules.ts'
 import type { Lab } from '../../tools/lab/local-lab.ts'
 import type { Random } from '../../tools/lab/random.ts'
 import { runTool } from '../../tools/lab/run-tool.ts'
-import { waiting } from './bare-scenario.ts'
+import { waiting } from './bare-machine.ts'
 import { copyRange, makeAgent, makeSystem } from './boot-scenario.ts'
 import { VirtualMachine, type VirtualMachineOptions } from './virtual-machine.ts'
 

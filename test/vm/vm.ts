@@ -6,12 +6,13 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { Lab } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
-import { bareScenario } from './bare-scenario.ts'
+import { bareScenario, MEDIA } from './bare-scenario.ts'
 import { bootScenario } from './boot-scenario.ts'
 import { layoutScenario, severalScenario, wrongDiskScenario } from './disks-scenario.ts'
 import { eraScenario } from './era-scenario.ts'
 import { buildInitramfs } from './initramfs.ts'
 import { fetchKernel } from './kernel.ts'
+import { loaderScenario } from './loader-scenario.ts'
 import { nbdScenario } from './nbd-scenario.ts'
 import { networkScenario } from './network-scenario.ts'
 import { installPackages, Unavailable } from './packages.ts'
@@ -22,7 +23,7 @@ import { windowsScenario } from './windows-scenario.ts'
 
 /**
  * `npm run vm [-- --seed N --runs N --quick] [SCENARIO…]`: the slow suite, or the scenarios of it that are named (SCENARIOS). A real kernel (Debian's, emulated by
- * QEMU, so that it runs everywhere) uses a disk until the plug is pulled; then the write log must know of every change. `--quick`: only the first half of `boot`,
+ * QEMU, so that it runs everywhere) uses a disk until the plug is pulled; then the write log must know of every change. `--quick`: only the first half of `bare` and of `boot`,
  * which is skipped where packages cannot be installed.
  */
 const ROOT = join(import.meta.dirname, '../..')
@@ -39,8 +40,15 @@ type Guest = Required<Pick<VirtualMachineOptions, 'kernel' | 'initramfs'>>
 const SCENARIOS: Readonly<Record<string, (parts: Guest & { lab: Lab }, random: Random) => Promise<string>>> = {
   nbd: nbdScenario,
   era: (parts, random) => eraScenario(parts, parts.lab.dir, random),
-  bare: ({ kernel, lab }, random) => bareScenario({ kernel, lab }, random),
+  ...Object.fromEntries(
+    MEDIA.map((medium) => [
+      `bare-${medium}`,
+      ({ kernel, lab }: Guest & { lab: Lab }, random: Random) =>
+        bareScenario({ kernel, lab, full: !values.quick }, random, medium),
+    ]),
+  ),
   boot: ({ kernel, lab }, random) => bootScenario({ kernel, lab, full: !values.quick }, random),
+  loader: ({ kernel, lab }) => loaderScenario({ kernel, lab }),
   secureboot: ({ kernel, lab }) => secureBootScenario({ kernel, lab }),
   disks: ({ kernel, lab }, random) => wrongDiskScenario({ kernel, lab }, random),
   layout: ({ kernel, lab }, random) => layoutScenario({ kernel, lab }, random),
@@ -49,7 +57,9 @@ const SCENARIOS: Readonly<Record<string, (parts: Guest & { lab: Lab }, random: R
   network: ({ kernel, lab }, random) => networkScenario({ kernel, lab }, random),
   windows: ({ kernel, lab }, random) => windowsScenario({ kernel, lab }, random),
 }
-const wanted = positionals.length === 0 ? Object.keys(SCENARIOS) : positionals
+const wanted = Object.keys(SCENARIOS).filter(
+  (name) => positionals.length === 0 || positionals.some((part) => name === part || name.startsWith(`${part}-`)),
+)
 const seconds = (since: number): string => `${((performance.now() - since) / 1000).toFixed(1)} s`
 
 const begun = performance.now()

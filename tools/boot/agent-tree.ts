@@ -5,8 +5,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MeshError } from '../../protocol/errors.ts'
 import { makeSnapshot } from './agent-snapshot.ts'
+import { makeBiosLoader } from './bios-loader.ts'
 import {
   AGENT_SNAPSHOT,
+  BIOS_LOADER,
   DISKS_PROGRAM,
   DISKS_SCRIPT,
   DRIVERS_SCRIPT,
@@ -73,6 +75,19 @@ export async function addBootProgram(tree: FileTree, bundle: string, nodeFlags: 
   tree.write(DISKS_PROGRAM, DISKS_SCRIPT, 0o755)
   tree.write(NETWORK_SCRIPT, NETWORK_SCRIPT_TEXT, 0o755)
   tree.write('/lib/mesh/lease', LEASE_SCRIPT, 0o755)
+  await addBiosLoader(tree)
+}
+
+/** What the agent puts on disks, so that a BIOS starts it from there. */
+async function addBiosLoader(tree: FileTree): Promise<void> {
+  const work = await mkdtemp(join(tmpdir(), 'mesh-bios-'))
+  try {
+    const { code, core } = await makeBiosLoader(work)
+    tree.write(BIOS_LOADER.code, code)
+    tree.write(BIOS_LOADER.core, core)
+  } finally {
+    await rm(work, { recursive: true, force: true })
+  }
 }
 
 async function addBusybox(tree: FileTree): Promise<void> {

@@ -31,6 +31,9 @@ export const MENU_FILE = `${AGENT_CONFIG}/menu`
 /** What the agent’s program has in memory when it is loaded; Node starts it from there. */
 export const AGENT_SNAPSHOT = '/mesh/agent.snapshot'
 
+/** What the agent puts on a disk for BIOS. */
+export const BIOS_LOADER = { code: '/lib/mesh/bios/code.img', core: '/lib/mesh/bios/core.img' } as const
+
 /** Script that brings up the network cards and asks for addresses. */
 export const NETWORK_SCRIPT = '/lib/mesh/network'
 

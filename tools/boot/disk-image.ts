@@ -1,10 +1,10 @@
 import { mkdir, stat, truncate, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { GRUB_FOLDER } from './bios-loader.ts'
 import { packagedFile, runBuildTool, whichProgram } from './build-tool.ts'
 import type { EfiParts } from './efi-image.ts'
 import { BUILD_EPOCH_SECONDS } from './limits.ts'
 
-const GRUB = '/usr/lib/grub/i386-pc'
 /** What GRUB needs to read the image and to start Linux. */
 const GRUB_MODULES = ['biosdisk', 'iso9660', 'part_gpt', 'part_msdos', 'linux', 'normal', 'configfile', 'echo']
 const MIB = 1024 ** 2
@@ -16,7 +16,7 @@ const SLACK_BYTES = 4 * MIB
  * stands in an EFI system partition. Errors: TOOL_MISSING, BOOT_BUILD_FAILED.
  */
 export async function makeDiskImage(target: string, parts: EfiParts & { efi: string }, work: string): Promise<void> {
-  const grub = await packagedFile(join(GRUB, 'boot_hybrid.img'), 'grub-pc-bin')
+  const grub = await packagedFile(join(GRUB_FOLDER, 'boot_hybrid.img'), 'grub-pc-bin')
   const root = join(work, 'iso')
   await mkdir(join(root, 'boot/grub'), { recursive: true })
   const config = `set timeout=0\nmenuentry mesh {\n  linux /vmlinuz ${parts.commandLine}\n  initrd /agent.img\n}\n`
@@ -26,7 +26,7 @@ export async function makeDiskImage(target: string, parts: EfiParts & { efi: str
     '-O',
     'i386-pc-eltorito',
     '-d',
-    GRUB,
+    GRUB_FOLDER,
     '-p',
     '/boot/grub',
     '-o',

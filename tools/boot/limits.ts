@@ -8,6 +8,8 @@ export const BUILD_TOOL_OUTPUT_BYTES = 16 * 1024 ** 2
 export const DEFAULT_LEVEL = 19
 /** Times of files in what is built, in seconds since 1970: 1980-01-01, the first that FAT knows. */
 export const BUILD_EPOCH_SECONDS = 315_532_800
+/** GRUB refuses to be larger, since it is loaded below the first MiB of memory. */
+export const MAX_BIOS_CORE_BYTES = 480 * 1024
 /** Files of an agent: kernel, initramfs, EFI program, image, script, and a few more in time to come. */
 export const MAX_AGENT_FILES = 16
 /** Glyphs of a font: the kernel's console has nine bits for one. */

@@ -56,6 +56,8 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   zsh: 'zsh',
   fish: 'fish',
   objcopy: 'binutils',
+  'grub-mkimage': 'grub-common',
+  '/usr/lib/grub/i386-pc/boot.img': 'grub-pc-bin',
   dnsmasq: 'dnsmasq-base',
   curl: 'curl',
   nft: 'nftables',

@@ -1,11 +1,9 @@
 import { access, readdir } from 'node:fs/promises'
+import { AGENT_SLOTS, type AgentSlot, slotPath } from '../../../protocol/agent-slots.ts'
 import { runBootTool } from './boot-tool.ts'
 
 /** Where Linux has the variables of the firmware. */
 const EFI_VARIABLES = '/sys/firmware/efi/efivars'
-
-/** The two places of the agent on the EFI system partition. */
-export type AgentSlot = 'a' | 'b'
 
 /** The EFI system partition, as the firmware is told of it. */
 export interface EspPlace {
@@ -30,12 +28,7 @@ export interface BootMenu {
   readonly next: string | undefined
 }
 
-/** Path of a slot, below the root of the EFI system partition. */
-export function slotPath(slot: AgentSlot): string {
-  return `EFI/mesh/agent-${slot}.efi`
-}
-
-/** The same as firmware writes it: `\EFI\mesh\agent-a.efi`. */
+/** Path of a slot, as firmware writes it: `\EFI\mesh\agent-a.efi`. */
 export function slotLoader(slot: AgentSlot): string {
   return `\\${slotPath(slot).replaceAll('/', '\\')}`
 }
@@ -113,7 +106,7 @@ export function slotEntries({ entries }: BootMenu, slot: AgentSlot): string[] {
 
 /** The slot of the agent that this start came from; undefined if it came from elsewhere. */
 export function currentSlot(menu: BootMenu): AgentSlot | undefined {
-  return (['a', 'b'] as const).find((slot) => slotEntries(menu, slot).includes(menu.current ?? ''))
+  return AGENT_SLOTS.find((slot) => slotEntries(menu, slot).includes(menu.current ?? ''))
 }
 
 /** What `efibootmgr -v` prints, of version 17 (`File(\…)`) or 18 (`\…`). */

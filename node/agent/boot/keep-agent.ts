@@ -1,8 +1,9 @@
-import { copyFile, mkdir, open, readdir, readFile, realpath, rename } from 'node:fs/promises'
+import { mkdir, readdir, readFile, realpath, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import { AGENT_SLOTS, factsPath, slotPath } from '../../../protocol/agent-slots.ts'
 import { MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
-import { ESP_LABEL } from '../../../protocol/disk-layout.ts'
+import { BIOS_LABEL, ESP_LABEL } from '../../../protocol/disk-layout.ts'
 import { errnoOf, MeshError } from '../../../protocol/errors.ts'
 import { literal, natural, object, optional, type Shaped, text } from '../../../protocol/json-shape.ts'
 import { fsyncDirectory, writeFileAtomic } from '../../state/atomic-file.ts'
@@ -13,10 +14,12 @@ import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { ownDisk } from '../machine/own-disk.ts'
 import { fetchImage } from '../restore/fetch-image.ts'
+import { type StartDisk, startAlways, startedSlot, startOnce } from './agent-start.ts'
 import { runBootTool } from './boot-tool.ts'
-import { type AgentSlot, currentSlot, type EspPlace, slotPath, withFirmware } from './firmware.ts'
+import type { EspPlace } from './firmware.ts'
+import { grubFacts } from './grub-facts.ts'
 
-const release = { slot: literal('a', 'b'), release: natural(), root: text(MAX_TEXT_BYTES) }
+const release = { slot: literal(...AGENT_SLOTS), release: natural(), root: text(MAX_TEXT_BYTES) }
 /** Which agent is on the disk: the file `agent.json` of the state directory. */
 const keptShape = {
   ...release,
@@ -46,8 +49,8 @@ export interface KeepAgentOptions extends AgentOptions {
  * Puts the newest agent of the site on the EFI system partition, if the layout of the site names one and it is not there yet. The first
  * one is started from then on, also where firmware looks by itself. A later one goes into the slot that is not in use, and is tried once. If
  * the next start comes from it, and comes as far as this, it stays; if that start comes from the old slot, the new one has failed and
- * is left alone. Returns what is there now; undefined if the site has none. Errors: those of {@link fetchImage}, BOOT_ENTRY_FAILED, BOOT_ESP_MISSING;
- * after any of them the machine is started as it was before.
+ * is left alone, as one is that is no agent. Returns what is there now; undefined if the site has none. Errors: those of {@link fetchImage},
+ * BOOT_ENTRY_FAILED, BOOT_ESP_MISSING; after any of them the machine is started as it was before.
  */
 export async function keepAgent(options: KeepAgentOptions): Promise<KeptAgent | undefined> {
   const { stateDir, configured } = options
@@ -80,9 +83,9 @@ class Keeper {
     const kept = await readKept(this.#file)
     if (kept?.tried === undefined) return kept
     const { tried, failed: _, ...before } = kept
-    const current = await withFirmware(async (firmware) => currentSlot(await firmware.menu()))
+    const current = await startedSlot()
     if (current === tried.slot) {
-      await this.#onEsp((folder, place) => promote(tried.slot, folder, place))
+      await this.#onEsp((disk) => startAlways(tried.slot, disk))
       return this.#keep({ ...tried, image: before.image })
     }
     // Somebody started it from elsewhere: the firmware may still try it.
@@ -94,22 +97,27 @@ class Keeper {
 
   /** Fetches the newest agent into the slot that is not in use. */
   async fetch(image: string, before: KeptAgent | undefined): Promise<KeptAgent> {
-    return this.#onEsp(async (folder, place) => {
-      const slot = before?.slot === 'a' ? 'b' : 'a'
-      const path = join(folder, slotPath(slot))
+    const inUse = before?.slot ?? (await startedSlot())
+    return this.#onEsp(async (disk) => {
+      const slot = inUse === 'a' ? 'b' : 'a'
+      const path = join(disk.folder, slotPath(slot))
       await mkdir(dirname(path), { recursive: true })
       const { release, root } = await fetchImage({ ...this.#options, image, target: `${path}.new` })
+      const fetched = { slot, release, root: toHex(root) } as const
+      const facts = await grubFacts(`${path}.new`)
+      if (facts === undefined) {
+        await rm(`${path}.new`)
+        const text = `release ${release} of image ${image} is no agent: mesh boot build makes agent.efi`
+        if (before === undefined) throw new MeshError('BOOT_ENTRY_FAILED', text)
+        this.#options.report({ type: 'warning', text })
+        return this.#keep({ ...before, failed: fetched.root })
+      }
       await rename(`${path}.new`, path)
       await fsyncDirectory(dirname(path))
-      const fetched = { slot, release, root: toHex(root) } as const
-      if (before !== undefined) {
-        const isTried = await withFirmware(async (firmware) => {
-          await firmware.startOnce(slot, place)
-          return true
-        })
-        if (isTried === true) return this.#keep({ ...before, tried: fetched })
-      }
-      await promote(slot, folder, place)
+      await writeFileAtomic(join(disk.folder, factsPath(slot)), facts)
+      if (before !== undefined && (await startOnce(slot, before.slot, disk)))
+        return this.#keep({ ...before, tried: fetched })
+      await startAlways(slot, disk)
       return this.#keep({ ...fetched, image })
     })
   }
@@ -119,23 +127,20 @@ class Keeper {
     return kept
   }
 
-  async #onEsp<T>(work: (folder: string, place: EspPlace) => Promise<T>): Promise<T> {
-    const { place } = this.#options
-    const esp = await findEsp(this.#system)
-    await mkdir(place, { recursive: true })
-    await runBootTool('mount', ['-t', 'vfat', '-o', 'umask=077', esp.node, place], 'BOOT_ESP_MISSING')
+  async #onEsp<T>(work: (disk: StartDisk) => Promise<T>): Promise<T> {
+    const { place: folder } = this.#options
+    const esp = await partitionBeside(this.#system, ESP_LABEL)
+    if (esp === undefined)
+      throw new MeshError('BOOT_ESP_MISSING', `there is no partition ${ESP_LABEL} beside ${this.#system}`)
+    const hasBiosLoader = (await partitionBeside(this.#system, BIOS_LABEL)) !== undefined
+    await mkdir(folder, { recursive: true })
+    await runBootTool('mount', ['-t', 'vfat', '-o', 'umask=077', esp.node, folder], 'BOOT_ESP_MISSING')
     try {
-      return await work(place, esp)
+      return await work({ folder, esp, hasBiosLoader })
     } finally {
-      await runBootTool('umount', [place])
+      await runBootTool('umount', [folder])
     }
   }
-}
-
-/** This slot is started from now on. */
-async function promote(slot: AgentSlot, folder: string, place: EspPlace): Promise<void> {
-  await asFallback(join(folder, slotPath(slot)), join(folder, 'EFI/BOOT'))
-  await withFirmware((firmware) => firmware.startFirst(slot, place))
 }
 
 async function readKept(file: string): Promise<KeptAgent | undefined> {
@@ -146,26 +151,19 @@ async function readKept(file: string): Promise<KeptAgent | undefined> {
   return json === undefined ? undefined : readStored(file, isKept, json)
 }
 
-/** Where firmware looks that has no entry: one that was reset, or a disk in another computer. */
-async function asFallback(agent: string, folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true })
-  const path = join(folder, 'BOOTX64.EFI')
-  await copyFile(agent, `${path}.new`)
-  await using copied = await open(`${path}.new`, 'r+')
-  await copied.sync()
-  await rename(`${path}.new`, path)
-  await fsyncDirectory(folder)
-}
-
-/** The EFI system partition beside the partition of the system. Errors: BOOT_ESP_MISSING. */
-export async function findEsp(system: string, sys = '/sys'): Promise<EspPlace & { readonly node: string }> {
+/** The partition with this name beside the partition of the system; undefined if there is none. */
+export async function partitionBeside(
+  system: string,
+  label: string,
+  sys = '/sys',
+): Promise<(EspPlace & { readonly node: string }) | undefined> {
   const own = join(sys, 'class/block', basename(system))
   const folder = dirname(await realpath(own).catch(() => own))
   for (const name of await readdir(folder).catch(() => [])) {
     const facts = await readFile(join(folder, name, 'uevent'), 'utf8').catch(() => '')
-    if (!facts.split('\n').includes(`PARTNAME=${ESP_LABEL}`)) continue
+    if (!facts.split('\n').includes(`PARTNAME=${label}`)) continue
     const number = Number(/^PARTN=(\d+)$/m.exec(facts)?.[1])
     return { node: `/dev/${name}`, disk: `/dev/${basename(folder)}`, number }
   }
-  throw new MeshError('BOOT_ESP_MISSING', `there is no partition ${ESP_LABEL} beside ${system}`)
+  return undefined
 }

@@ -1,6 +1,12 @@
 import { access } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ESP_LABEL, LAYOUT_UNIT_BYTES, STATE_LABEL } from '../../../protocol/disk-layout.ts'
+import {
+  BIOS_CODE_BYTES,
+  BIOS_LABEL,
+  ESP_LABEL,
+  LAYOUT_UNIT_BYTES,
+  STATE_LABEL,
+} from '../../../protocol/disk-layout.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import { byteOffset } from '../../../protocol/units.ts'
 import type { BlockDevice } from '../../disk/block-device.ts'
@@ -12,15 +18,29 @@ import type { DiskPlan, PlannedPartition } from '../../disk/plan-disk.ts'
 import { runBootTool } from './boot-tool.ts'
 import { PARTITIONS_TICK_MS, PARTITIONS_WAIT_MS } from './limits.ts'
 
+/** What a BIOS starts from a disk, in two parts that know of each other’s place. */
+export interface BiosLoader {
+  /** Program of the first sector: at most 440 bytes. */
+  readonly code: Uint8Array
+  /** What that program loads: the beginning of the partition for it. */
+  readonly core: Uint8Array
+}
+
 /**
- * Lays out a disk: destroys what it holds, makes the file systems of ESP and state, puts the folder `stateDir` into the state, and makes
- * the partition table. The first sector decides. It says that the disk is being laid out, until all else is durable; then one write of
- * that sector makes the disk complete. A power cut before it leaves a disk that counts as blank. Errors: LAYOUT_FAILED, DISK_IN_USE,
+ * Lays out a disk: destroys what it holds, makes the file systems of ESP and state, puts the folder `stateDir` into the state and the `loader` where a
+ * BIOS finds it, and makes the partition table. The first sector decides. It says that the disk is being laid out, until all else is durable; then one
+ * write of that sector makes the disk complete. A power cut before it leaves a disk that counts as blank. Errors: LAYOUT_FAILED, DISK_IN_USE,
  * DISK_MOUNTED, and those of the disk.
  */
-export async function layOutDisk(path: string, plan: DiskPlan, stateDir: string): Promise<void> {
+export async function layOutDisk(
+  path: string,
+  plan: DiskPlan,
+  { stateDir, loader }: { readonly stateDir: string; readonly loader: BiosLoader },
+): Promise<void> {
   const { partitions, sectorBytes } = plan
+  const bios = partitions.find(({ label }) => label === BIOS_LABEL)
   const table = gptTable(plan)
+  if (bios !== undefined) table.protectiveMbr.set(loader.code.subarray(0, BIOS_CODE_BYTES))
   await assertUnused(path, { to: 'write', force: false })
   await onDevice(path, async (device) => {
     await device.write(byteOffset(0), padded(LAYING_MARK, sectorBytes))
@@ -39,6 +59,7 @@ export async function layOutDisk(path: string, plan: DiskPlan, stateDir: string)
     await runBootTool('mke2fs', [...options, '-d', stateDir, state], 'LAYOUT_FAILED')
   })
   await onDevice(path, async (device) => {
+    if (bios !== undefined) await device.write(byteOffset(bios.offset), padded(loader.core, sectorBytes))
     await device.write(byteOffset(table.backupAt), table.backup)
     await device.write(byteOffset(table.entriesAt), table.entries)
     await device.write(byteOffset(sectorBytes), table.header)
@@ -51,7 +72,8 @@ export async function layOutDisk(path: string, plan: DiskPlan, stateDir: string)
 /** So that nobody takes what a partition held before for its file system. A restore writes to those of images. */
 async function blank(path: string, partitions: readonly PlannedPartition[]): Promise<void> {
   await onDevice(path, async (device) => {
-    for (const { offset, size } of partitions)
+    // That of the loader is within the first unit.
+    for (const { offset, size } of partitions.filter(({ label }) => label !== BIOS_LABEL))
       for (const at of [offset, offset + size - LAYOUT_UNIT_BYTES])
         await device.write(byteOffset(at), Buffer.alloc(LAYOUT_UNIT_BYTES))
     await device.flush()
@@ -110,10 +132,11 @@ async function asDevice(
   }
 }
 
-function padded(bytes: Buffer, length: number): Buffer {
-  const sector = Buffer.alloc(length)
-  bytes.copy(sector)
-  return sector
+/** Whole sectors. */
+function padded(bytes: Uint8Array, sectorBytes: number): Buffer {
+  const sectors = Buffer.alloc(Math.ceil(bytes.byteLength / sectorBytes) * sectorBytes)
+  sectors.set(bytes)
+  return sectors
 }
 
 function exists(path: string): Promise<boolean> {

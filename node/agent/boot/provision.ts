@@ -3,7 +3,7 @@ import type { Digest } from '../../../protocol/digest.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { type Enrolled, enrol } from '../mesh/enrol.ts'
 import type { BareDisk } from './bare-disk.ts'
-import { layOutDisk } from './lay-out-disk.ts'
+import { type BiosLoader, layOutDisk } from './lay-out-disk.ts'
 
 /** Options of provisioning a bare machine. */
 interface ProvisionOptions extends AgentOptions {
@@ -13,6 +13,7 @@ interface ProvisionOptions extends AgentOptions {
   /** Multiaddrs of the master, besides multicast DNS. */
   readonly master: readonly string[]
   readonly disk: BareDisk
+  readonly loader: BiosLoader
   /** Called when the machine is let in, before its disk is written to. What it puts into `stateDir` goes into the disk. */
   readonly laying: () => Promise<void>
 }
@@ -24,11 +25,11 @@ interface ProvisionOptions extends AgentOptions {
  * does not say that it may be wiped.
  */
 export async function provision(options: ProvisionOptions): Promise<Enrolled> {
-  const { disk, stateDir, laying } = options
+  const { disk, stateDir, loader, laying } = options
   const { path } = disk.disk
   const enrolled = await enrol({ ...options, disk: path, toLayOut: disk, force: false, newIdentity: false })
   await laying()
-  await layOutDisk(path, disk.plan, stateDir)
+  await layOutDisk(path, disk.plan, { stateDir, loader })
   await rm(stateDir, { recursive: true, force: true })
   return enrolled
 }

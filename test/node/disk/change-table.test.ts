@@ -100,11 +100,11 @@ describe('changing a table', () => {
       }
       return table.partitions.map(({ name }) => name)
     }
-    expect(await names()).toEqual(['lab-esp', 'lab-state', 'root', 'home'])
+    expect(await names()).toEqual(['lab-esp', 'lab-state', 'root', 'home', 'lab-bios'])
     device.bytes.fill(0xa5, 600, 700)
     device.bytes.fill(0, 512, 600)
     await writeFile(file, device.bytes)
-    expect(await names()).toEqual(['lab-esp', 'lab-state', 'root', 'home'])
+    expect(await names()).toEqual(['lab-esp', 'lab-state', 'root', 'home', 'lab-bios'])
   })
 })
 

@@ -3,7 +3,9 @@ import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
+import { efiParts } from '../../../node/agent/boot/efi-parts.ts'
 import { makeSnapshot } from '../../../tools/boot/agent-snapshot.ts'
+import { GRUB_FOLDER, makeBiosLoader } from '../../../tools/boot/bios-loader.ts'
 import { initScript } from '../../../tools/boot/boot-scripts.ts'
 import { findKernel } from '../../../tools/boot/build-agent.ts'
 import { packagedFile, runBuildTool, whichProgram } from '../../../tools/boot/build-tool.ts'
@@ -19,6 +21,8 @@ import { temporaryDirectory } from '../../support/temporary.ts'
 const STUB = '/usr/lib/systemd/boot/efi/linuxx64.efi.stub'
 const hasStub = (await hasTool('objcopy')) && (await readFile(STUB).catch(() => undefined)) !== undefined
 if (!hasStub) console.warn('SKIPPED: needs binutils and systemd-boot-efi')
+const hasGrub = (await hasTool('grub-mkimage')) && (await hasTool(`${GRUB_FOLDER}/boot.img`))
+if (!hasGrub) console.warn('SKIPPED: needs grub-common and grub-pc-bin')
 
 describe('making the agent', () => {
   it('names the Debian package of what is missing', async () => {
@@ -84,6 +88,25 @@ describe('making the agent', () => {
       await promisify(execFile)('objcopy', ['-O', 'binary', `--only-section=${section}`, join(work, 'one.efi'), out])
       expect((await readFile(out, 'utf8')).slice(0, content.length)).toBe(content)
     }
+    const found = (await efiParts(join(work, 'one.efi')))!
+    expect(found).toMatchObject({ linux: { size: 10 }, initrd: { size: 10_000 }, commandLine: 'quiet x=1' })
+    // GRUB reads whole sectors.
+    expect([found.linux.offset % 512, found.initrd.offset % 512]).toEqual([0, 0])
+    const { offset, size } = found.initrd
+    expect(made[0]!.subarray(offset, offset + size).equals(await readFile(initramfs))).toBe(true)
+    await writeFile(join(work, 'cut.efi'), made[0]!.subarray(0, offset + size - 1))
+    for (const name of ['cut.efi', 'kernel', 'cmdline']) expect(await efiParts(join(work, name))).toBeUndefined()
+  })
+
+  it.skipIf(!hasGrub)('makes a loader for BIOS that knows its place, the same each time', async () => {
+    const [one, other] = [await temporaryDirectory(), await temporaryDirectory()]
+    const { code, core } = await makeBiosLoader(one)
+    expect(code.byteLength).toBe(440)
+    // Sectors of 512 bytes: the first one loads that at 64 KiB, which loads the next ones.
+    expect([code.readBigUInt64LE(0x5c), core.readBigUInt64LE(0x1f4)]).toEqual([128n, 129n])
+    expect(core.readUInt16LE(0x1fc)).toBe(Math.ceil(core.byteLength / 512) - 1)
+    const again = await makeBiosLoader(other)
+    expect([again.code.equals(code), again.core.equals(core)]).toEqual([true, true])
   })
 
   it('is refused with a wrong level, and outside of the agent nothing runs', async () => {

@@ -1,4 +1,4 @@
-import { cp } from 'node:fs/promises'
+import { cp, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { AgentNetwork } from '../../../node/agent/boot/agent-network.ts'
 import { BareDisk } from '../../../node/agent/boot/bare-disk.ts'
@@ -6,6 +6,7 @@ import { showPartitions } from '../../../node/agent/boot/lay-out-disk.ts'
 import { provision } from '../../../node/agent/boot/provision.ts'
 import type { AgentOptions } from '../../../node/agent/machine/options.ts'
 import { digestFromHex } from '../../../protocol/digest.ts'
+import { BIOS_LOADER } from '../../boot/boot-scripts.ts'
 import type { BootScreen } from '../screen/boot-screen.ts'
 
 /** Where a bare machine keeps what it becomes, until its disk is laid out. */
@@ -33,6 +34,7 @@ export async function provisionBare(options: ProvisionBareOptions): Promise<void
     stateDir: BARE_STATE,
     siteId: digestFromHex(siteId)!,
     disk,
+    loader: { code: await readFile(BIOS_LOADER.code), core: await readFile(BIOS_LOADER.core) },
     laying: async () => {
       screen.show({ at: 'laying' })
       // The leases, which were written before there was a state.

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { runBootTool } from '../../../../node/agent/boot/boot-tool.ts'
 import { currentSlot, parseBootMenu, slotEntries } from '../../../../node/agent/boot/firmware.ts'
-import { findEsp, keepAgent } from '../../../../node/agent/boot/keep-agent.ts'
+import { keepAgent, partitionBeside } from '../../../../node/agent/boot/keep-agent.ts'
 import { Machine } from '../../../../node/agent/machine/machine.ts'
 import { fetchImage } from '../../../../node/agent/restore/fetch-image.ts'
 import { Lab } from '../../../../tools/lab/local-lab.ts'
@@ -92,8 +92,12 @@ describe('the agent on a machine’s own disk', () => {
       await writeFile(join(folder, 'uevent'), `DEVNAME=${part}\nPARTN=${part.at(-1)}\nPARTNAME=${name}\n`)
       await symlink(folder, join(sys, 'class/block', part))
     }
-    expect(await findEsp('/dev/vda3', sys)).toEqual({ node: '/dev/vda1', disk: '/dev/vda', number: 1 })
-    await expect(findEsp('/dev/vdb3', sys)).rejects.toMatchObject({ code: 'BOOT_ESP_MISSING' })
+    expect(await partitionBeside('/dev/vda3', 'lab-esp', sys)).toEqual({
+      node: '/dev/vda1',
+      disk: '/dev/vda',
+      number: 1,
+    })
+    expect(await partitionBeside('/dev/vdb3', 'lab-esp', sys)).toBeUndefined()
   })
 
   it('takes the place of entries of the firmware that have its name', async () => {

@@ -29,6 +29,7 @@ const LAYOUT: DiskLayout = {
   ],
 }
 const SIZE = 256 * MIB
+const LOADER = { code: Buffer.alloc(440, 'code'), core: Buffer.alloc(70_000, 'core') }
 /** Writes to the disk that still come through; the plug is pulled at the next one. */
 const power = vi.hoisted(() => ({ writes: Number.POSITIVE_INFINITY, flushed: [] as string[] }))
 
@@ -97,7 +98,7 @@ async function expectComplete(device: string, { partitions, sectorBytes }: DiskP
 describe('laying out a disk', () => {
   it.for([512, 4096])('makes what other programs read, on sectors of %i bytes', async (sectorBytes, context) => {
     const { device, plan, state } = await diskOf(context, sectorBytes)
-    await layOutDisk(device, plan, state)
+    await layOutDisk(device, plan, { stateDir: state, loader: LOADER })
     await expectComplete(device, plan)
     const said = String(await runTool('sfdisk', ['--verify', device]))
     expect(said).toContain('No errors detected')
@@ -114,8 +115,12 @@ describe('laying out a disk', () => {
         { at: 129 * MIB, bytes: 64 * MIB, type: PARTITION_TYPES.linux, name: 'lab-state' },
         { at: 193 * MIB, bytes: rest, type: PARTITION_TYPES.root, name: 'root' },
         { at: 193 * MIB + rest, bytes: 4 * MIB, type: PARTITION_TYPES.windows, name: 'Windows – ä' },
+        // No BIOS starts from other sectors.
+        ...(sectorBytes === 512
+          ? [{ at: 65_536, bytes: MIB - 65_536, type: '21686148-6449-6e6f-744e-656564454649', name: 'lab-bios' }]
+          : []),
       ].map(({ at, bytes, type, name }, i) => ({
-        node: partitionNode(device, i + 1),
+        node: partitionNode(device, plan.partitions[i]!.number),
         start: at / sectorBytes,
         size: bytes / sectorBytes,
         type: upper(type),
@@ -124,7 +129,13 @@ describe('laying out a disk', () => {
       })),
     )
     expect(plan.partitions[3]!.uuid).toBe('1b0f3f6c-4a3e-4b0f-9a3c-0d8a1f6e2c11')
-    expect(await holds(device)).toBe('GPT with 4 partitions: vfat, ext4')
+    expect(await holds(device)).toBe(`GPT with ${plan.partitions.length} partitions: vfat, ext4`)
+    const first = Buffer.alloc(65_536 + LOADER.core.byteLength)
+    await using file = await open(device)
+    await file.read(first, 0, first.byteLength, 0)
+    const isThere = sectorBytes === 512
+    expect(first.subarray(0, 440).equals(LOADER.code)).toBe(isThere)
+    expect(first.subarray(65_536).equals(LOADER.core)).toBe(isThere)
     // A loop device that was not attached for it shows no partitions.
     await expect(showPartitions(device, plan)).rejects.toMatchObject({ code: 'LAYOUT_FAILED' })
   })
@@ -139,7 +150,7 @@ describe('laying out a disk', () => {
     const begins: (string | undefined)[] = []
     for (let writes = 0; ; writes++) {
       power.writes = writes
-      const failure = await layOutDisk(device, plan, state).then(
+      const failure = await layOutDisk(device, plan, { stateDir: state, loader: LOADER }).then(
         () => undefined,
         (error: unknown) => error,
       )
@@ -150,8 +161,8 @@ describe('laying out a disk', () => {
     // Before the first write the disk is what it was, after the last one it is complete.
     expect(begins).toEqual([
       before,
-      ...Array.from({ length: 14 }, () => undefined),
-      'GPT with 4 partitions: vfat, ext4',
+      ...Array.from({ length: 15 }, () => undefined),
+      'GPT with 5 partitions: vfat, ext4',
     ])
     await expectComplete(device, plan)
     const last = power.flushed.slice(-4)
@@ -170,14 +181,14 @@ describe('laying out a disk', () => {
     for (const tool of ['mkfs.vfat', 'mke2fs', 'losetup']) {
       await writeFile(join(shims, tool), '#!/bin/sh\necho it is broken >&2\nexit 1\n')
       await chmod(join(shims, tool), 0o755)
-      const failed = layOutDisk(device, plan, state)
+      const failed = layOutDisk(device, plan, { stateDir: state, loader: LOADER })
       await expect(failed).rejects.toMatchObject({ code: 'LAYOUT_FAILED', exitCode: 3 })
       await expect(failed).rejects.toThrow(/it is broken/)
       await writeFile(join(shims, tool), `#!/bin/sh\nPATH=${PATH} exec ${tool} "$@"\n`)
       expect(await holds(device)).toBeUndefined()
       expect(await runTool('losetup', ['--associated', device])).toBe('')
     }
-    await layOutDisk(device, plan, state)
+    await layOutDisk(device, plan, { stateDir: state, loader: LOADER })
     await expectComplete(device, plan)
   })
 
@@ -190,7 +201,9 @@ describe('laying out a disk', () => {
       await mkdir(place)
       await orSkip(context, 'mount', [device, place])
       try {
-        await expect(layOutDisk(device, plan, state)).rejects.toMatchObject({ code: 'DISK_MOUNTED' })
+        await expect(layOutDisk(device, plan, { stateDir: state, loader: LOADER })).rejects.toMatchObject({
+          code: 'DISK_MOUNTED',
+        })
       } finally {
         await runTool('umount', [place])
       }

@@ -48,6 +48,7 @@ describe('a bare machine', () => {
         mdns: false,
         signal: stop.signal,
         report: (event: AgentEvent) => event.type === 'waiting' && event.why === '' && waits.resolve(event.code),
+        loader: { code: Buffer.alloc(0), core: Buffer.alloc(0) },
         laying: async () => undefined,
       })
     const holds = async (): Promise<string | undefined> => {
@@ -87,7 +88,7 @@ describe('a bare machine', () => {
     expect(name).toMatch(/^pc-[0-9a-f]{12}$|^[a-z0-9]/)
     await lab.ok('master', ['approve', '--code', code, '--as', 'pc1', '--group', 'room-1'])
     expect(await provisioned).toMatchObject({ event: 'enrolled', name: 'pc1', group: 'room-1', image: 'root' })
-    expect(await holds()).toContain('GPT with 3 partitions: vfat, ext4')
+    expect(await holds()).toContain('GPT with 4 partitions: vfat, ext4')
     const place = ['--offset', String(129 * MIB), '--sizelimit', String(32 * MIB)]
     const state = (await runTool('losetup', ['--find', '--show', '--read-only', ...place, path])).trim()
     onTestFinished(async () => void (await runTool('losetup', ['--detach', state])))
@@ -115,7 +116,14 @@ describe('a bare machine', () => {
     const { partitions } = JSON.parse(await runTool('sfdisk', ['--json', path])).partitiontable as {
       partitions: { uuid: string; name: string }[]
     }
-    expect(partitions.map(({ name }) => name)).toEqual(['lab-esp', 'lab-state', 'root', 'home', 'school/win'])
+    expect(partitions.map(({ name }) => name)).toEqual([
+      'lab-esp',
+      'lab-state',
+      'root',
+      'home',
+      'school/win',
+      'lab-bios',
+    ])
     const place = ['--offset', String(129 * MIB), '--sizelimit', String(32 * MIB)]
     const state = (await runTool('losetup', ['--find', '--show', '--read-only', ...place, path])).trim()
     onTestFinished(async () => void (await runTool('losetup', ['--detach', state])))
@@ -141,6 +149,6 @@ describe('a bare machine', () => {
     expect(await holds()).toBe('ext4')
     await lab.ok('master', ['approve', '--code', code, '--wipe'])
     expect(await running).toMatchObject({ mayWipe: true })
-    expect(await holds()).toContain('GPT with 3 partitions')
+    expect(await holds()).toContain('GPT with 4 partitions')
   })
 })

@@ -16,16 +16,8 @@ import { readLogConfig } from '../../../node/agent/log/log-config.ts'
 import type { AgentEvent } from '../../../node/agent/machine/events.ts'
 import type { AgentOptions } from '../../../node/agent/machine/options.ts'
 import { type MachineDisk, machineDisks } from '../../../node/agent/machine/parts.ts'
-import { digestOf, toHex } from '../../../protocol/digest.ts'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
-import {
-  AGENT_CONFIG,
-  HANDOVER_FILE,
-  MENU_FILE,
-  NETWORK_SCRIPT,
-  REPAIRED,
-  SYSTEM_ROOT,
-} from '../../boot/boot-scripts.ts'
+import { HANDOVER_FILE, MENU_FILE, NETWORK_SCRIPT, REPAIRED, SYSTEM_ROOT } from '../../boot/boot-scripts.ts'
 import { WIDE_CHARACTERS } from '../../boot/console-glyphs.ts'
 import type { Context } from '../command.ts'
 import { BootScreen, kernelConsoles } from '../screen/boot-screen.ts'
@@ -33,6 +25,7 @@ import type { Language } from '../screen/catalogue.ts'
 import { ConsoleKeys } from '../screen/console-keys.ts'
 import type { ScreenState } from '../screen/draw-screen.ts'
 import { KEEP_WAIT_MS, RETRY_SECONDS, UNVERIFIED_MS } from '../screen/limits.ts'
+import { agentSite } from './agent-site.ts'
 import { chooseSystem } from './choose-system.ts'
 import { type Decision, LocalMenu } from './local-menu.ts'
 import { menuFactsOr } from './menu-facts.ts'
@@ -129,16 +122,17 @@ function waysToStart(
     screen.show({ at: 'looking' })
     return network.bringUp()
   }
-  const siteId = toHex(digestOf(readFileSync(join(AGENT_CONFIG, '1.root.json'))))
   const start = async (): Promise<StartSystemOptions> => ({
     ...systemOf(chosen, await disksOf(agent, options), agent, options, (image) => screen.about(image)),
-    siteId,
+    siteId: await agentSite(),
     era: options.era ?? (await eraOf(chosen)),
     root: SYSTEM_ROOT,
     bringUp,
   })
   const place = new StatePlace()
   const attempt = async (): Promise<StartedSystem> => {
+    // A damaged agent does nothing to the machine.
+    const siteId = await agentSite()
     await mountState(place, agent).catch(async (error: unknown) => {
       if (!place.isBare) throw error
       const { bootDisk: disk, master = [] } = options

@@ -131,12 +131,11 @@ function waysToStart(
   })
   const place = new StatePlace()
   const attempt = async (): Promise<StartedSystem> => {
-    // A damaged agent does nothing to the machine.
-    const siteId = await agentSite()
+    const siteId = await agentSite() // a damaged agent does nothing to the machine
     await mountState(place, agent).catch(async (error: unknown) => {
       if (!place.isBare) throw error
-      const { bootDisk: disk, master = [] } = options
-      await provisionBare({ ...agent, siteId, master, disk, network, screen })
+      const { bootDisk, master = [] } = options
+      await provisionBare({ ...agent, siteId, master, disk: bootDisk, network, screen })
       await mountState(place, agent)
     })
     if (await followLayout(agent)) await restartLaidOut(screen)

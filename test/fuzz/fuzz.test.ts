@@ -1,13 +1,16 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import { fuzz } from './fuzzer.ts'
+import { removeFolder } from './state-targets.ts'
 import { TARGETS } from './targets.ts'
 
 const FOUND = join(import.meta.dirname, '../fixtures/fuzz')
 /** Always the same inputs: `npm run fuzz` looks for new ones. */
 const SEED = 14
 const INPUTS = 1_000
+
+afterAll(removeFolder)
 
 describe.each(TARGETS)('the decoder of $name', { timeout: 120_000 }, (target) => {
   it('keeps its promises for changed encodings', async () => {

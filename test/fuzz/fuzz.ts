@@ -6,6 +6,7 @@ import { digestOf, toHex } from '../../protocol/digest.ts'
 import { formatTable } from '../../tools/cli/format.ts'
 import { Coverage } from './coverage.ts'
 import { type Finding, fuzz } from './fuzzer.ts'
+import { removeFolder } from './state-targets.ts'
 import { TARGETS } from './targets.ts'
 
 const HELP = `npm run fuzz -- [--target WORDS] [--minutes M] [--seed S] [--keep DIR]
@@ -32,6 +33,7 @@ if (values.help) {
   process.stdout.write(HELP)
   process.exit(0)
 }
+process.on('exit', removeFolder)
 process.on('unhandledRejection', (error) => {
   console.log(error)
   process.exitCode = 1

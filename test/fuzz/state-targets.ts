@@ -18,14 +18,16 @@ function openFiles(): number {
 
 let made: string | undefined
 
-/** A folder for this process, removed at its end. */
+/** A folder for this process, until {@link removeFolder}. */
 function folder(): string {
-  if (made === undefined) {
-    const path = mkdtempSync(join(tmpdir(), 'mesh-fuzz-'))
-    process.on('exit', () => rmSync(path, { recursive: true, force: true }))
-    made = path
-  }
+  made ??= mkdtempSync(join(tmpdir(), 'mesh-fuzz-'))
   return made
+}
+
+/** Removes what the targets have written. */
+export function removeFolder(): void {
+  if (made !== undefined) rmSync(made, { recursive: true, force: true })
+  made = undefined
 }
 
 /** The index of a stage. Whatever it says, no content is taken that has another digest. */

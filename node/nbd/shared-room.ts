@@ -40,8 +40,10 @@ export class SharedRoom {
     if (change < 0) this.#serveLine()
   }
 
+  /** Gets in line: behind others who have taken answers, before those who never have. */
   wait(waiter: RoomWaiter): void {
-    this.#line.add(waiter)
+    const line = [...this.#line, waiter]
+    this.#line = new Set(line.toSorted((a, b) => Number(b.taken > 0) - Number(a.taken > 0)))
     this.#timer ??= setInterval(() => this.#tick(), NBD_STALL_MS).unref()
   }
 

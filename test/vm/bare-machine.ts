@@ -247,11 +247,12 @@ async function setLayout(lab: Lab): Promise<void> {
   await lab.ok('master', ['layout', 'set', lab.path('layout.toml')])
 }
 
-/** The code of the machine that waits. */
-export async function waiting(lab: Lab): Promise<string> {
+/** The code of the machine that waits; `holds`: what its disk holds. One that was switched off is listed for a while. */
+export async function waiting(lab: Lab, holds = ''): Promise<string> {
   const deadline = Date.now() + DEADLINE_MS
   while (Date.now() < deadline) {
-    const [one] = (await lab.ok('master', ['machines'])).machines as unknown as { code: string }[]
+    const machines = (await lab.ok('master', ['machines'])).machines as unknown as { code: string; holds: string }[]
+    const one = machines.find((machine) => machine.holds === holds)
     if (one !== undefined) return one.code
     await sleep(2000)
   }

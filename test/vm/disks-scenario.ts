@@ -323,7 +323,7 @@ export async function wrongDiskScenario(parts: Room, random: Random): Promise<st
   await runTool('mke2fs', ['-q', '-t', 'ext4', '-F', '-L', 'thesis', foreign.disk])
   const before = await readFile(foreign.disk)
   const asking = foreign.bare()
-  const code = await waiting(lab)
+  const code = await waiting(lab, 'ext4')
   await lab.ok('master', ['approve', '--all', '--ttl', '2h'])
   const why = await asking.shown('holds ext4', DEADLINE_MS)
   await takePicture(asking, 'foreign-disk')

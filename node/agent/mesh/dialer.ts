@@ -230,7 +230,8 @@ export class Dialer {
     for (const [address] of [...target.wrong].slice(0, -2 * MAX_ADDRESSES_PER_PEER)) target.wrong.delete(address)
     target.hearsay = target.hearsay.filter((address) => address !== target.worked && !wrong.includes(address))
     const rest = target.addresses.filter((address) => address !== target.worked && !wrong.includes(address))
-    const addresses = target.worked === undefined ? rest : [target.worked, ...rest]
+    const all = target.worked === undefined ? rest : [target.worked, ...rest]
+    const addresses = all.slice(0, MAX_ADDRESSES_PER_PEER)
     if (addresses.join() === target.addresses.join()) return
     target.addresses = addresses
     this.#keep(peerId, addresses)

@@ -155,6 +155,14 @@ describe('Dialer', () => {
     dialer.hear('pc1', ['right'])
     await sleep(1)
     expect(kept.get('pc1')).toEqual(['right', 'own'])
+    // A state directory with more could not be read.
+    dialer.learn(
+      'pc1',
+      Array.from({ length: 16 }, (_, i) => `own ${i}`),
+    )
+    dialer.hear('pc1', ['right'])
+    await sleep(1)
+    expect(kept.get('pc1')).toHaveLength(16)
     dialer.stop()
   })
 })

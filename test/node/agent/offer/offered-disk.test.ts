@@ -36,7 +36,7 @@ describe('the disk that a master offers', () => {
     const events: AgentEvent[] = []
     const machine = {
       config: { role: 'master' },
-      state: { path: (name: string) => dir(name) },
+      home: { path: (name: string) => dir(name) },
     } as unknown as OfferedDiskOptions['machine']
     const report = (event: AgentEvent): void => {
       events.push(event)

@@ -21,6 +21,8 @@ const ROOT_AT = STATE_AT + STATE_MIB * MIB
 /** Firmware, drivers, a network and libp2p under emulation, on a machine that does other things. */
 export const DEADLINE_MS = 900_000
 const UPDATE_TRIES = 4
+/** Machines of the room that hold the image. The master is spared as long as others have what is wanted. */
+export const HOLDERS = ['second', 'third'] as const
 const MEMORY_MIB = 1024
 
 /** From what a bare machine starts: by network, from a CD, from a USB stick, or as QEMU itself loads the agent. */
@@ -38,7 +40,7 @@ interface MachineDisk {
   readonly saved: () => Promise<string>
 }
 
-/** A machine that begins with a bare disk, in a room with a master that publishes a system, an agent and a layout, and a second machine. */
+/** A machine that begins with a bare disk, in a room with a master that publishes a system, an agent and a layout, and the HOLDERS. */
 export class BareMachine {
   readonly #lab: Lab
   readonly #kernel: KernelFiles
@@ -77,7 +79,7 @@ export class BareMachine {
       const agent = (name: string): string => built.files.find((file) => file.path.endsWith(name))!.path
       await lab.ok('master', ['seed', agent('agent.efi'), '--image', 'agent'])
       await setLayout(lab)
-      await addSecond(lab, room)
+      for (const [at, name] of HOLDERS.entries()) await addHolder(lab, room, { name, address: `10.77.0.${3 + at}/24` })
       return new BareMachine(parts, room, { medium, agent, disk: disk ?? (await fileDisk(lab)) })
     } catch (error) {
       await room.close()
@@ -226,16 +228,23 @@ export class BareMachine {
 }
 
 /** A machine of the room that holds the image, and serves it. */
-async function addSecond(lab: Lab, room: MachineRoom): Promise<void> {
-  await copyFile(lab.path('model.img'), lab.path('second.img'))
-  await room.add('second', '10.77.0.3/24')
+async function addHolder(
+  lab: Lab,
+  room: MachineRoom,
+  { name, address }: { readonly name: string; readonly address: string },
+): Promise<void> {
+  const disk = lab.path(`${name}.img`)
+  await copyFile(lab.path('model.img'), disk)
+  await room.add(name, address)
   const invited = await room.mesh('boss', 'master', 'invite').event('invitation')
-  const join = ['join', String(invited.token), '--disk', lab.path('second.img'), '--name', 'second', '--image', 'root']
-  for (const args of [join, ['restore']]) {
-    const { code, stderr } = await room.mesh('second', 'second', ...args).exited
+  for (const args of [
+    ['join', String(invited.token), '--disk', disk, '--name', name, '--image', 'root'],
+    ['restore'],
+  ]) {
+    const { code, stderr } = await room.mesh(name, name, ...args).exited
     assert.equal(code, 0, stderr)
   }
-  await room.mesh('second', 'second', 'up').event('listening')
+  await room.mesh(name, name, 'up').event('listening')
 }
 
 async function setLayout(lab: Lab): Promise<void> {

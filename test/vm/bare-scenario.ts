@@ -2,14 +2,14 @@ import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import type { Lab } from '../../tools/lab/local-lab.ts'
 import type { Random } from '../../tools/lab/random.ts'
-import { BareMachine, type BareParts, DEADLINE_MS, waiting } from './bare-machine.ts'
+import { BareMachine, type BareParts, DEADLINE_MS, HOLDERS, waiting } from './bare-machine.ts'
 
 /** The media of which each is a scenario. */
 export const MEDIA = ['pxe-bios', 'pxe-uefi', 'iso', 'usb'] as const
 
 /**
- * A machine with a bare disk is switched on with one of the media: it starts the agent, asks to be let in, is laid out, is restored from the master and a second
- * machine, gets the agent on its disk, and starts its system. At the next power-on it starts from its disk, without a network card. Started by
+ * A machine with a bare disk is switched on with one of the media: it starts the agent, asks to be let in, is laid out, is restored from two machines of
+ * the room, gets the agent on its disk, and starts its system. At the next power-on it starts from its disk, without a network card. Started by
  * network, it goes on: agents are published that do not start, and that start.
  */
 export async function bareScenario(
@@ -28,7 +28,7 @@ export async function bareScenario(
     told.push(`from its own disk, without a network card: up after ${seconds} s`)
     const peers = await machine.peersOfReceipts()
     console.log(`    ${JSON.stringify(peers)}`)
-    assert.deepEqual(Object.keys(peers).toSorted(), ['master', 'second'])
+    for (const holder of HOLDERS) assert.ok((peers[holder] ?? 0) > 0, `nothing came from ${holder}`)
     told.push(`blocks from ${JSON.stringify(peers)}`)
     if (isByNetwork && parts.full) told.push(await takeAgents(machine))
     return told.join('; ')

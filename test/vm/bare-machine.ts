@@ -3,7 +3,7 @@ import { copyFile, open, writeFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ERA_BLOCK_BYTES } from '../../node/writelog/limits.ts'
 import type { KernelFiles } from '../../tools/boot/build-agent.ts'
-import type { Lab } from '../../tools/lab/local-lab.ts'
+import type { Lab, MeshProcess } from '../../tools/lab/local-lab.ts'
 import type { Random } from '../../tools/lab/random.ts'
 import { runTool } from '../../tools/lab/run-tool.ts'
 import { copyRange, makeAgent, makeSystem, ROOT_BYTES } from './boot-scenario.ts'
@@ -49,13 +49,20 @@ export class BareMachine {
   /** Path of a file of the agent. */
   readonly #agent: (name: string) => string
   readonly #disk: MachineDisk
+  /** What the master runs. */
+  #master: MeshProcess
   #variables: FirmwareOptions | undefined
   #sessions = 0
 
   private constructor(
     { lab, kernel }: BareParts,
     room: MachineRoom,
-    own: { readonly medium: Medium; readonly agent: (name: string) => string; readonly disk: MachineDisk },
+    own: {
+      readonly medium: Medium
+      readonly agent: (name: string) => string
+      readonly disk: MachineDisk
+      readonly master: MeshProcess
+    },
   ) {
     this.#lab = lab
     this.#kernel = kernel
@@ -63,6 +70,7 @@ export class BareMachine {
     this.#medium = own.medium
     this.#agent = own.agent
     this.#disk = own.disk
+    this.#master = own.master
   }
 
   static async open(parts: BareParts, random: Random, medium: Medium, disk?: MachineDisk): Promise<BareMachine> {
@@ -80,7 +88,7 @@ export class BareMachine {
       await lab.ok('master', ['seed', agent('agent.efi'), '--image', 'agent'])
       await setLayout(lab)
       for (const [at, name] of HOLDERS.entries()) await addHolder(lab, room, { name, address: `10.77.0.${3 + at}/24` })
-      return new BareMachine(parts, room, { medium, agent, disk: disk ?? (await fileDisk(lab)) })
+      return new BareMachine(parts, room, { medium, agent, disk: disk ?? (await fileDisk(lab)), master: seeding })
     } catch (error) {
       await room.close()
       throw error
@@ -161,10 +169,15 @@ export class BareMachine {
     throw new Error('the machine did not hear of the new agent')
   }
 
-  /** Publishes an agent. */
+  /** Publishes an agent. The file must not change while the master serves it. */
   async publish(content: Uint8Array): Promise<void> {
+    await this.#master.stop()
     await writeFile(this.#agent('agent.efi'), content)
-    await this.#lab.ok('master', ['seed', this.#agent('agent.efi'), '--image', 'agent', '--force'])
+    const args = ['seed', this.#agent('agent.efi'), '--image', 'agent', '--once', '--force']
+    const { code, stderr } = await this.#room.mesh('boss', 'master', ...args).exited
+    assert.equal(code, 0, stderr)
+    this.#master = this.#room.mesh('boss', 'master', 'up')
+    await this.#master.event('listening')
   }
 
   /** A session that writes, until the plug is pulled. */

@@ -307,6 +307,17 @@ const CLIENTS: Readonly<Record<string, Attack>> = {
         await stream.send({ type: 'cancel', ids: Array.from({ length: 64 }, (_, i) => id + i) })
       }
     }),
+  'asks for everything, and ends each stream at once': (evil) =>
+    Promise.resolve(
+      evil.attack(EXCHANGE_PROTOCOL, (open) =>
+        forEver(async () => {
+          const { stream } = await evil.asClient(open)
+          for (let id = 1; id < 1000; id += 64)
+            await stream.send({ type: 'want', requests: evil.wants(id, 64), packFrom: 0 })
+          stream.abort(new Error('called back'))
+        }),
+      ),
+    ),
   'lets 300 strangers connect, and say nothing': async (evil) => {
     void (async () => {
       for (let i = 0; i < 300; i++) await evil.stranger()

@@ -1,11 +1,11 @@
 import type { Message } from '../../../protocol/messages.ts'
 import { SESSION_CREDIT_BYTES } from '../limits.ts'
 import {
-  ASK_BEYOND_PER_UNIT,
   ASK_BURST,
   ASK_IDS_PER_UNIT,
   ASK_PER_SECOND,
   ASK_RUNS_PER_UNIT,
+  ASK_WASTED_PER_UNIT,
   FIND_DIGESTS_PER_UNIT,
   SERVE_METER_MS,
 } from './limits.ts'
@@ -52,7 +52,12 @@ export class ClientAccount {
    * false if that is more than there is.
    */
   refuse(requests: number, beyond: number, now: number): boolean {
-    return this.#spend((requests - beyond) / ASK_IDS_PER_UNIT + beyond / ASK_BEYOND_PER_UNIT, now) >= 0
+    return this.#spend((requests - beyond) / ASK_IDS_PER_UNIT + beyond / ASK_WASTED_PER_UNIT, now) >= 0
+  }
+
+  /** Takes what the requests cost that waited when their stream ended. What is owed is paid by the next stream. */
+  abandon(requests: number, now: number): void {
+    this.#spend(requests / ASK_WASTED_PER_UNIT, now)
   }
 
   /** Takes what a search of `digests` costs. Returns for how many milliseconds it has to wait. */
@@ -74,7 +79,7 @@ export class ClientAccount {
 
 /** A `want` and a `find` are paid for by what becomes of them, too: a request that is taken on is bounded by the credit. */
 function costOf(message: Message): number {
-  if (message.type === 'cancel') return 1 + message.ids.length / ASK_IDS_PER_UNIT
+  if (message.type === 'cancel') return 1 + message.ids.length / ASK_WASTED_PER_UNIT
   if (message.type === 'fetching') return 1 + message.claimed.runCount / ASK_RUNS_PER_UNIT
   if (message.type === 'want') return message.requests.length === 0 ? 1 : 0
   return message.type === 'find' ? 0 : 1

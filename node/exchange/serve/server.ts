@@ -273,11 +273,10 @@ class ServerSession {
     } finally {
       clearTimeout(timer)
       this.#ended = true
-      this.#scheduler.remove(peerId, (request) => {
-        if (request.session !== this) return false
-        this.#account.openBytes -= request.cost
-        return true
-      })
+      this.#account.abandon(
+        this.#takeOut(() => true),
+        now(this.#options),
+      )
     }
   }
 
@@ -364,11 +363,19 @@ class ServerSession {
 
   #cancel(ids: readonly number[]): void {
     const cancelled = new Set(ids)
+    this.#takeOut(({ id }) => cancelled.has(id))
+  }
+
+  /** Takes requests of this stream that still wait out of the queue. Returns how many. */
+  #takeOut(isGone: (request: OpenRequest) => boolean): number {
+    let count = 0
     this.#scheduler.remove(this.peerId, (request) => {
-      if (request.session !== this || !cancelled.has(request.id)) return false
+      if (request.session !== this || !isGone(request)) return false
       this.#account.openBytes -= request.cost
+      count++
       return true
     })
+    return count
   }
 
   answer(request: OpenRequest, block: Uint8Array): void {

@@ -2,10 +2,10 @@ import { describe, expect, it } from 'vitest'
 import { SESSION_CREDIT_BYTES } from '../../../../node/exchange/limits.ts'
 import { ClientAccount } from '../../../../node/exchange/serve/client-account.ts'
 import {
-  ASK_BEYOND_PER_UNIT,
   ASK_BURST,
   ASK_IDS_PER_UNIT,
   ASK_PER_SECOND,
+  ASK_WASTED_PER_UNIT,
   FIND_DIGESTS_PER_UNIT,
 } from '../../../../node/exchange/serve/limits.ts'
 import type { Message } from '../../../../protocol/messages.ts'
@@ -26,7 +26,16 @@ describe('the account of a client', () => {
     expect(account.take(cancel, 0)).toBe(false)
     expect(account.take(cancel, 2_000)).toBe(true)
     expect(account.refuse((2 * ASK_PER_SECOND - 3) * ASK_IDS_PER_UNIT, 0, 2_000)).toBe(true)
-    expect(account.refuse(2 * ASK_BEYOND_PER_UNIT, 2 * ASK_BEYOND_PER_UNIT, 2_000)).toBe(false)
+    expect(account.refuse(2 * ASK_WASTED_PER_UNIT, 2 * ASK_WASTED_PER_UNIT, 2_000)).toBe(false)
+  })
+
+  it('counts each request that is called back, or is left when its stream ends, though no message says so', () => {
+    const account = new ClientAccount(0)
+    const ids = Array.from({ length: (ASK_BURST / 2 - 1) * ASK_WASTED_PER_UNIT }, (_, i) => i)
+    expect(account.take({ type: 'cancel', ids }, 0)).toBe(true)
+    account.abandon((ASK_BURST / 2) * ASK_WASTED_PER_UNIT, 0)
+    expect(account.take(cancel, 0)).toBe(false)
+    expect(account.take(cancel, 1_000)).toBe(true)
   })
 
   it('lets requests that are answered cost nothing', () => {

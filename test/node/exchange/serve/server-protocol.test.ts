@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { SESSION_CREDIT_BYTES } from '../../../../node/exchange/limits.ts'
-import { ASK_BURST } from '../../../../node/exchange/serve/limits.ts'
+import { ASK_BURST, ASK_WASTED_PER_UNIT } from '../../../../node/exchange/serve/limits.ts'
 import { ExchangeServer } from '../../../../node/exchange/serve/server.ts'
 import { digestOf } from '../../../../protocol/digest.ts'
 import type { Message } from '../../../../protocol/messages.ts'
@@ -74,5 +74,34 @@ describe('ExchangeServer', () => {
       for (let i = 0; i < (turn === 0 ? ASK_BURST : 1); i++) await client.send({ type: 'cancel', ids: [] })
       expect(await serving).toBe('PROTOCOL_VIOLATION')
     }
+  })
+
+  it('ends the next stream of a client that leaves its requests behind on each, without calling them back', async () => {
+    const strict = new ExchangeServer({
+      local: () => facts('server', [holding]),
+      holdings: () => [holding],
+      peers: () => [],
+      pace: { now: () => 0 },
+      // It never comes to an answer.
+      gate: { waitMs: () => 1_000, spend: () => undefined, sent: () => undefined },
+    })
+    const count = SESSION_CREDIT_BYTES / 4096
+    const digest = digestOf(blocks[0]!)
+    const requests = Array.from({ length: count }, (_, id) => {
+      return { id, digest, level: 0, index: 0, size: 4096, granules: new Uint8Array() }
+    })
+    const most = (ASK_BURST * ASK_WASTED_PER_UNIT) / count
+    let streams = 0
+    for (let code: string | undefined; code !== 'PROTOCOL_VIOLATION'; streams++) {
+      expect(streams).toBeLessThanOrEqual(most)
+      const [client, end] = streamPair('client', 'server')
+      const serving = codeOf(strict.serve(end))
+      await client.send(hello)
+      await client.send({ type: 'want', requests, packFrom: 0 })
+      await client.close()
+      code = await serving
+    }
+    expect(streams).toBeGreaterThan(most / 2)
+    strict.close()
   })
 })

@@ -323,6 +323,7 @@ export class MeshNode {
     this.#dialer.stop()
     this.strangers.stop()
     this.identities.stop()
+    this.#sync.stop()
     this.swarm.close()
     this.#server.close()
     await this.#host.stop()
@@ -339,13 +340,11 @@ export class MeshNode {
     const mayRead = (peerId: string): boolean => this.#machine.isRemoved(peerId) || enrolment?.isGuest(peerId) === true
     const metadata: ServeStream = (stream) =>
       serveMetadata(stream, trust, (bytes) => this.uplink.count(stream.peerId, 'out', 'metadata', bytes))
-    const membersMetadata = this.#membersOnly(metadata)
-    const roots = rootsOf(trust)
     await host.handle(METADATA_PROTOCOL, (stream) => {
       if (mayRead(stream.peerId)) return metadata(stream)
       // By them a machine that has no token finds out whether this is the master of its site.
       const isStranger = enrolment !== undefined && !this.#machine.isMember(stream.peerId)
-      return isStranger ? serveMetadata(stream, roots) : membersMetadata(stream)
+      return isStranger ? serveMetadata(stream, rootsOf(trust)) : this.#membersOnly(metadata)(stream)
     })
     if (enrolment !== undefined)
       await host.handle(JOIN_PROTOCOL, (stream) => enrolment.serve(stream, host.addressOf(stream.peerId)))
@@ -356,6 +355,7 @@ export class MeshNode {
     host.onDisconnect((peerId) => {
       this.strangers.gone(peerId)
       this.swarm.removePeer(peerId)
+      this.#sync.gone(peerId)
       this.#members.delete(peerId)
       if (this.#machine.isMember(peerId) && !this.#stopping) this.#tellPeer(peerId, false)
     })

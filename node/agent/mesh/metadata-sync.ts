@@ -79,6 +79,9 @@ export class MetadataSync {
   /** Peers whose claim came to nothing, and until when they are not believed. */
   readonly #doubted = new Map<string, { until: number; pauseMs: number }>()
   #running: Promise<void> = Promise.resolve()
+  /** For the first doubt that ends, of those whose peers claim newer metadata. */
+  #later: NodeJS.Timeout | undefined
+  #stopped = false
   /** That two machines sign for the site, if a peer has proven it; METADATA_FORKED. */
   fork: MeshError | undefined
 
@@ -121,10 +124,21 @@ export class MetadataSync {
     await this.#running
   }
 
+  /** A peer is not connected any more: what it claimed cannot be fetched from it. */
+  gone(peerId: string): void {
+    this.#claims.delete(peerId)
+  }
+
+  /** Asks nobody any more. */
+  stop(): void {
+    this.#stopped = true
+    clearTimeout(this.#later)
+  }
+
   async #run(): Promise<void> {
     for (;;) {
       const peerId = this.#newest()
-      if (peerId === undefined) return
+      if (peerId === undefined) return this.#askLater()
       this.#claims.delete(peerId)
       try {
         if (await this.#refreshFrom(peerId)) this.#doubted.delete(peerId)
@@ -139,6 +153,17 @@ export class MetadataSync {
         this.#warn(`metadata of ${this.#nameOf(peerId)} is not used: ${why}`)
       }
     }
+  }
+
+  /** A peer may say nothing more than what it said while it was doubted: it is asked when the doubt ends. */
+  #askLater(): void {
+    clearTimeout(this.#later)
+    const ends = [...this.#claims.keys()].flatMap((peerId) => this.#doubted.get(peerId)?.until ?? [])
+    if (ends.length === 0 || this.#stopped) return
+    const again = (): void => {
+      this.#running = this.#running.then(() => this.#run())
+    }
+    this.#later = setTimeout(again, Math.max(0, Math.min(...ends) - this.#now())).unref()
   }
 
   #refreshFrom(peerId: string): Promise<boolean> {

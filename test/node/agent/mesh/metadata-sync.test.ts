@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { MetadataSync, rootsOf, serveMetadata } from '../../../../node/agent/mesh/metadata-sync.ts'
+import { RETRY_MIN_MS } from '../../../../node/exchange/limits.ts'
 import type { FrameStream } from '../../../../node/net/frame-stream.ts'
 import { TrustStore } from '../../../../node/trust/trust-store.ts'
 import { streamPair } from '../../../fakes/frame-stream-pair.ts'
@@ -52,6 +53,39 @@ describe('MetadataSync', () => {
     expect(asked).toContain('honest')
     expect(machine.view().newest('win')?.release).toBe(1)
   })
+
+  it('asks a peer that said only once, while it was doubted, what it has, when the doubt ends', async () => {
+    const { signer, trust } = await makeSite(dir('doubted'))
+    const machine = await TrustStore.join(dir('doubting'), trust.siteId, (name) => trust.file(name))
+    const asked: number[] = []
+    const sync = new MetadataSync({
+      trust: machine,
+      open: async (peerId): Promise<FrameStream> => {
+        asked.push(performance.now())
+        const [client, server] = streamPair('machine', peerId)
+        serveMetadata(server, trust).catch(() => undefined)
+        return client
+      },
+      warn: () => undefined,
+      nameOf: (id) => id,
+    })
+    // A claim that comes to nothing: the peer is doubted for RETRY_MIN_MS.
+    await sync.heard('master', { root: 1, timestamp: 1_000_000 })
+    await signer.publish(makeManifest())
+    await sync.heard('master', trust.view().versions)
+    expect(machine.view().newest('win')).toBeUndefined()
+    await expect.poll(() => machine.view().newest('win')?.release, { timeout: 60_000 }).toBe(1)
+    expect(asked).toHaveLength(2)
+    // Who went away is not asked, and neither is anybody after the end.
+    for (const leave of [() => sync.gone('master'), () => sync.stop()]) {
+      for (const timestamp of [2_000_000, 3_000_000]) await sync.heard('master', { root: 1, timestamp })
+      const before = asked.length
+      leave()
+      await new Promise((resolve) => setTimeout(resolve, 4 * RETRY_MIN_MS))
+      expect(asked).toHaveLength(before)
+    }
+  })
+
   it('asks a peer that claims nothing, when it is told to, and takes no for an answer', async () => {
     const { signer, trust } = await makeSite(dir('polled'))
     const machine = await TrustStore.join(dir('polling'), trust.siteId, (name) => trust.file(name))

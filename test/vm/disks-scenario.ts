@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { copyFile, mkdir, open, readFile, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import { readerOf } from '../../node/disk/disk-content.ts'
 import { openDevice } from '../../node/disk/file-device.ts'
 import { readPlan } from '../../node/disk/gpt-table.ts'
@@ -15,6 +14,7 @@ import type { Random } from '../../tools/lab/random.ts'
 import { runTool } from '../../tools/lab/run-tool.ts'
 import { waiting } from './bare-machine.ts'
 import { copyRange, makeAgent, makeSystem } from './boot-scenario.ts'
+import { keepPicture } from './screens.ts'
 import { VirtualMachine, type VirtualMachineOptions } from './virtual-machine.ts'
 
 const MIB = 1024 ** 2
@@ -310,7 +310,7 @@ export async function wrongDiskScenario(parts: Room, random: Random): Promise<st
   const small = await machineOf(room, { mib: 400 })
   const tooSmall = await provisioned(room, small, 'pc1')
   const screen = await tooSmall.shown('Code: DISK_TOO_SMALL', DEADLINE_MS)
-  await takePicture(tooSmall, 'disk-too-small')
+  await keepPicture(tooSmall, 'disk-too-small')
   await tooSmall.kill()
   assert.match(flat(screen), new RegExp(`/dev/vda has ${400 * MIB} bytes, the layout of the site needs ${needed}`))
   assert.ok(
@@ -326,7 +326,7 @@ export async function wrongDiskScenario(parts: Room, random: Random): Promise<st
   const code = await waiting(lab, 'ext4')
   await lab.ok('master', ['approve', '--all', '--ttl', '2h'])
   const why = await asking.shown('holds ext4', DEADLINE_MS)
-  await takePicture(asking, 'foreign-disk')
+  await keepPicture(asking, 'foreign-disk')
   assert.ok(before.equals(await readFile(foreign.disk)), 'nothing was written')
   await lab.ok('master', ['approve', '--code', code, '--as', 'pc2', '--wipe'])
   await asking.event('up', DEADLINE_MS)
@@ -337,12 +337,6 @@ export async function wrongDiskScenario(parts: Room, random: Random): Promise<st
 
 /** The lines of a screen as one. */
 const flat = (screen: string): string => screen.replaceAll(/\s+/g, ' ')
-
-/** Of the screen, for people: into the folder that MESH_VM_SCREENS names. */
-async function takePicture(guest: VirtualMachine, name: string): Promise<void> {
-  const folder = process.env.MESH_VM_SCREENS
-  if (folder !== undefined) await guest.picture(join(folder, `${name}.png`))
-}
 
 const BLOCK = 64 * 1024
 

@@ -1,3 +1,4 @@
+import crypto from 'node:crypto'
 import { cp, rm } from 'node:fs/promises'
 import { isBuiltin } from 'node:module'
 import { join } from 'node:path'
@@ -19,6 +20,21 @@ const builtins: Plugin = {
       contents: `module.exports = process.getBuiltinModule(${JSON.stringify(path)})`,
       loader: 'js',
     }))
+  },
+}
+
+/**
+ * In the agent Node's cryptography is loaded when a part of it is used. A thread begins with what Node has loaded when the agent is built, and Node 24 aborts
+ * when such a thread loads its cryptography once more.
+ */
+const laterCrypto: Plugin = {
+  name: 'crypto',
+  setup: ({ onLoad }) => {
+    onLoad({ filter: /^(node:)?crypto$/, namespace: 'builtin' }, () => {
+      const parts = Object.getOwnPropertyNames(crypto)
+      const getters = parts.map((name) => `get ${name}() { return process.getBuiltinModule('node:crypto').${name} }`)
+      return { contents: `module.exports = { ${getters.join(', ')} }`, loader: 'js' }
+    })
   },
 }
 
@@ -72,7 +88,7 @@ const namesOf = (facts: BundleFacts): Record<string, string> =>
 async function bundleAgent(directory: string): Promise<void> {
   await build({
     absWorkingDir: ROOT,
-    plugins: [builtins, addonOfAgent],
+    plugins: [laterCrypto, builtins, addonOfAgent],
     entryPoints: ['tools/agent.ts', 'node/disk/hash-worker.ts'],
     outdir: join(directory, 'agent'),
     entryNames: '[name]',

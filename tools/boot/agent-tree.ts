@@ -38,7 +38,6 @@ const APPLETS = [
     'sleep',
     'switch_root',
     'sync',
-    'tail',
     'tr',
     'udhcpc',
     'umount',

@@ -71,9 +71,12 @@ if [ $code = 0 ] && read -r device < ${HANDOVER_FILE} && grep -q " ${SYSTEM_ROOT
   exec switch_root ${SYSTEM_ROOT} /sbin/init
 fi
 # Nothing below starts a system.
-cat /run/lab-mesh/errors >/dev/kmsg
 printf '\\n\\nmesh: the agent has ended with code %s; the system is not started.\\n' "$code"
-tail -n 5 /run/lab-mesh/errors
+# The kernel's log takes one line at a time, of no more than about 1000 bytes.
+while read -r line; do
+  printf '%s\\n' "$line"
+  printf '%.900s\\n' "$line" >/dev/kmsg
+done </run/lab-mesh/errors
 while :; do sleep 3600; done
 `
 }

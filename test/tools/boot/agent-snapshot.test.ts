@@ -3,6 +3,8 @@ import { appendFile, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { expect, it } from 'vitest'
+import { makeSnapshot } from '../../../tools/boot/agent-snapshot.ts'
+import { NODE_FLAGS } from '../../../tools/lab/node-flags.ts'
 import { makeBundle } from '../../../tools/make-bundle.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
@@ -35,4 +37,29 @@ it('asks nothing of the machine that builds the agent while it is loaded', { tim
   await writeFile(program, asking)
   await appendFile(program, content)
   expect(await asked()).toEqual(['Date.now', 'fs.existsSync', 'new Date', 'os.hostname', 'process.pid'])
+})
+
+it('can hash in threads once it is started', { timeout: 120_000 }, async () => {
+  const work = await temporaryDirectory()
+  await makeBundle({ directory: work })
+  const [program, blob] = [join(work, 'agent/agent.js'), join(work, 'snapshot')]
+  const request = { id: 1, scan: 1, path: program, offset: 0, length: 65536, blockSize: 65536 }
+  // It starts a thread instead of `mesh boot run`.
+  const hashes = `
+    const { startupSnapshot } = process.getBuiltinModule('node:v8')
+    const keep = startupSnapshot.setDeserializeMainFunction
+    startupSnapshot.setDeserializeMainFunction = () => keep(() => {
+      const { Worker } = process.getBuiltinModule('node:worker_threads')
+      const thread = new Worker(${JSON.stringify(join(work, 'agent/hash-worker.js'))}, { execArgv: [] })
+      thread.once('message', ({ digests }) => {
+        console.log(digests.length)
+        process.exit()
+      })
+      thread.postMessage(${JSON.stringify(request)})
+    });
+`
+  await writeFile(program, `${hashes}${await readFile(program, 'utf8')}`)
+  await makeSnapshot(blob, work, NODE_FLAGS)
+  const { stdout } = await promisify(execFile)(process.execPath, [...NODE_FLAGS, '--snapshot-blob', blob])
+  expect(stdout).toBe('32\n')
 })

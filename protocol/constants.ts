@@ -55,6 +55,12 @@ export const MAX_HELD_IMAGES = 64
 export const MAX_TEXT_BYTES = 1024
 /** Listen addresses one peer may tell of another. */
 export const MAX_ADDRESSES_PER_PEER = 16
+/** Bytes of the text with which a machine signs its addresses: 16 of 250 bytes each. */
+export const MAX_ADDRESS_RECORD_BYTES = 4 * 1024
+/** Addresses that a machine has signed count for so long: a machine that was off for the holidays signs anew when it starts. */
+export const ADDRESS_RECORD_MS = 30 * 24 * 3600 * 1000
+/** How far this clock may be behind the time of a token, a release, a receipt or of signed addresses before a machine refuses to go by it. */
+export const CLOCK_TOLERANCE_MS = 24 * 3600 * 1000
 /** Machines with one key that a hello tells of. */
 export const MAX_TWINS = 8
 /** Members of one site list. */

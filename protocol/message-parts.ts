@@ -1,4 +1,5 @@
 import {
+  MAX_ADDRESS_RECORD_BYTES,
   MAX_ADDRESSES_PER_PEER,
   MAX_BLOCK_SIZE_BYTES,
   MAX_GRANULE_CHECKS_BYTES,
@@ -48,10 +49,20 @@ export interface WantRequest {
   readonly checks?: Uint8Array | undefined
 }
 
+/** Addresses that a machine has signed itself, as it did (address-record.ts); whoever passes them on changes nothing. */
+export interface SignedAddresses {
+  /** JSON, at most MAX_ADDRESS_RECORD_BYTES. */
+  readonly text: string
+  /** Ed25519, in base64url. */
+  readonly signature: string
+}
+
 /** Where a member can be dialled: its peer id and multiaddrs, all of them text. */
 export interface PeerAddresses {
   readonly id: string
   readonly addresses: readonly string[]
+  /** What the member itself says. Absent if the sender has nothing signed by it, as of an earlier version. */
+  readonly record?: SignedAddresses | undefined
 }
 
 /** What a machine says of the run of mesh that speaks, so that two machines with one key are told apart. */
@@ -147,17 +158,33 @@ export function readRequest(r: WireReader): WantRequest {
 export function encodePeer(w: WireWriter, peer: PeerAddresses): void {
   w.text(1, peer.id)
   for (const address of peer.addresses) w.text(2, address)
+  if (peer.record !== undefined) w.group(3, peer.record, encodeSignedAddresses)
 }
 
 /** Reads where a member can be dialled. Errors: PROTOCOL_VIOLATION. */
 export function readPeer(r: WireReader): PeerAddresses {
   let id = ''
+  let record: SignedAddresses | undefined
   const addresses: string[] = []
   r.fields({
     1: () => (id = r.text()),
     2: () => limited(addresses, MAX_ADDRESSES_PER_PEER).push(r.text()),
+    3: () => (record = readSignedAddresses(r.nested())),
   })
-  return { id, addresses }
+  return record === undefined ? { id, addresses } : { id, addresses, record }
+}
+
+/** Writes addresses that a machine has signed. */
+export function encodeSignedAddresses(w: WireWriter, { text, signature }: SignedAddresses): void {
+  w.text(1, text)
+  w.text(2, signature)
+}
+
+/** Reads addresses that a machine has signed; nobody has looked at the signature. Errors: PROTOCOL_VIOLATION. */
+export function readSignedAddresses(r: WireReader): SignedAddresses {
+  let [text, signature] = ['', '']
+  r.fields({ 1: () => (text = r.text(MAX_ADDRESS_RECORD_BYTES)), 2: () => (signature = r.text()) })
+  return { text, signature }
 }
 
 /** Writes what a machine says of one run of mesh. */

@@ -24,6 +24,7 @@ import {
   encodePeer,
   encodeRequest,
   encodeRunning,
+  encodeSignedAddresses,
   encodeVersions,
   type HeldImage,
   type MetadataVersions,
@@ -33,7 +34,9 @@ import {
   readPeer,
   readRequest,
   readRunning,
+  readSignedAddresses,
   readVersions,
+  type SignedAddresses,
   type WantRequest,
 } from './message-parts.ts'
 import { RangeSet } from './ranges.ts'
@@ -62,6 +65,8 @@ export type Message =
       readonly running?: RunningNode | undefined
       /** All that run with the key of whoever this is said to, if there are several. */
       readonly twins?: readonly RunningNode[] | undefined
+      /** Its addresses once more, signed, for others to be told; absent from earlier versions. */
+      readonly record?: SignedAddresses | undefined
     }
   | { readonly type: 'have'; readonly root: Digest; readonly gained: RangeSet; readonly lost: RangeSet }
   | {
@@ -209,6 +214,7 @@ function encodeFields(w: WireWriter, m: Message): void {
       if (m.clock !== undefined) w.uint(9, m.clock)
       if (m.running !== undefined) w.group(10, m.running, encodeRunning)
       for (const twin of m.twins ?? []) w.group(11, twin, encodeRunning)
+      if (m.record !== undefined) w.group(12, m.record, encodeSignedAddresses)
       break
     case 'have':
       w.bytes(1, m.root)
@@ -302,6 +308,7 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
     let clock: number | undefined
     let running: RunningNode | undefined
     const twins: RunningNode[] = []
+    let record: SignedAddresses | undefined
     r.fields({
       1: () => (hello.versionMin = r.uint()),
       2: () => (hello.versionMax = r.uint()),
@@ -314,10 +321,11 @@ const DECODERS: { readonly [T in MessageType]: (r: WireReader, payload: Uint8Arr
       9: () => (clock = r.uint(Number.MAX_SAFE_INTEGER)),
       10: () => (running = readRunning(r.nested())),
       11: () => limited(twins, MAX_TWINS).push(readRunning(r.nested())),
+      12: () => (record = readSignedAddresses(r.nested())),
     })
     if (hello.versionMin < 1 || hello.versionMax < hello.versionMin) throw violation('hello names no protocol version')
     required(hello.siteId, 'hello without a site')
-    const told = { clock, running, twins: twins.length === 0 ? undefined : twins }
+    const told = { clock, running, twins: twins.length === 0 ? undefined : twins, record }
     return { type: 'hello', ...hello, metadata, held, addresses, ...given(told) }
   },
   have: (r) => {

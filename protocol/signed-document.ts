@@ -14,7 +14,7 @@ export interface SignedDocument {
 }
 
 /** What a document is, so that none can be taken for one of another kind. */
-type DocumentKind = 'roll' | 'receipt' | 'master'
+type DocumentKind = 'roll' | 'receipt' | 'master' | 'addresses'
 
 /** The raw Ed25519 key of a machine. */
 export interface SigningKey {

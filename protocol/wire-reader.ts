@@ -63,8 +63,8 @@ export class WireReader {
     return value
   }
 
-  text(): string {
-    return UTF8.decode(this.#view(MAX_TEXT_BYTES))
+  text(most = MAX_TEXT_BYTES): string {
+    return UTF8.decode(this.#view(most))
   }
 
   /** A message, or a packed list, within this one. */

@@ -1,6 +1,6 @@
 import { type Digest, sameBytes, toHex } from '../../protocol/digest.ts'
 import { MeshError } from '../../protocol/errors.ts'
-import type { HeldImage, MetadataVersions, RunningNode } from '../../protocol/message-parts.ts'
+import type { HeldImage, MetadataVersions, RunningNode, SignedAddresses } from '../../protocol/message-parts.ts'
 import type { Message } from '../../protocol/messages.ts'
 import { SESSION_CREDIT_BYTES } from './limits.ts'
 
@@ -21,6 +21,8 @@ export interface LocalFacts {
   readonly clock?: number
   readonly running?: RunningNode
   readonly twins?: readonly RunningNode[]
+  /** `addresses`, signed. */
+  readonly record?: SignedAddresses | undefined
 }
 
 /** The first message of each side. */

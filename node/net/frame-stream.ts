@@ -2,6 +2,7 @@ import type { Stream } from '@libp2p/interface'
 import { REQUEST_DEADLINE_MS } from '../../protocol/constants.ts'
 import { MeshError } from '../../protocol/errors.ts'
 import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
+import type { SignedAddresses } from '../../protocol/message-parts.ts'
 import type { Message } from '../../protocol/messages.ts'
 import { SEND_GATHER_BYTES, SERVED_BACKLOG_BYTES, STREAM_BACKLOG_BYTES, UNTAKEN_MS } from './limits.ts'
 
@@ -249,14 +250,18 @@ function weightOf(message: Message): number {
     case 'busy':
       return base + 16 * message.ids.length
     case 'hello':
-      return base + 256 * message.held.length + 1024 * message.addresses.length
+      return base + 256 * message.held.length + 1024 * message.addresses.length + recordWeight(message)
     case 'holds':
       return base + 256 * message.held.length
     case 'peers':
-      return base + message.peers.reduce((sum, { addresses }) => sum + 256 + textWeight(addresses), 0)
+      return base + message.peers.reduce((sum, peer) => sum + 256 + textWeight(peer.addresses) + recordWeight(peer), 0)
     default:
       return base
   }
+}
+
+function recordWeight({ record }: { readonly record?: SignedAddresses | undefined }): number {
+  return record === undefined ? 0 : 64 + textWeight([record.text, record.signature])
 }
 
 function textWeight(texts: readonly string[]): number {

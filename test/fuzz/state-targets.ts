@@ -6,8 +6,8 @@ import { join } from 'node:path'
 import { Stage } from '../../node/store/stage.ts'
 import { checkMaster, proveMaster } from '../../node/trust/master-proof.ts'
 import { digestOf } from '../../protocol/digest.ts'
+import { GOLDEN_KEY } from '../support/key-of.ts'
 import { makeSite } from '../support/site.ts'
-import { GOLDEN_KEY } from './golden-key.ts'
 import type { Target } from './target.ts'
 
 const BLOCK_BYTES = 65_536

@@ -15,7 +15,7 @@ import { readReceipt } from '../../protocol/receipt.ts'
 import { decodeRepeats, encodeRepeats } from '../../protocol/repeats.ts'
 import { readRoll } from '../../protocol/roll-document.ts'
 import { type SignedDocument, signDocument } from '../../protocol/signed-document.ts'
-import { GOLDEN_KEY } from './golden-key.ts'
+import { GOLDEN_KEY } from '../support/key-of.ts'
 import type { Target } from './target.ts'
 
 const VECTORS = join(import.meta.dirname, '../vectors')

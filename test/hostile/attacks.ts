@@ -2,7 +2,9 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Stream } from '@libp2p/interface'
 import type { FrameStream } from '../../node/net/frame-stream.ts'
+import { signAddresses } from '../../protocol/address-record.ts'
 import {
+  ADDRESS_RECORD_MS,
   EXCHANGE_PROTOCOL,
   JOIN_PROTOCOL,
   MAX_FINDS_PER_MESSAGE,
@@ -12,9 +14,10 @@ import {
   OPERATE_PROTOCOL,
 } from '../../protocol/constants.ts'
 import { digestOf } from '../../protocol/digest.ts'
-import type { WantRequest } from '../../protocol/message-parts.ts'
+import type { PeerAddresses, WantRequest } from '../../protocol/message-parts.ts'
 import type { Message } from '../../protocol/messages.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
+import type { SigningKey } from '../../protocol/signed-document.ts'
 import type { HostileMember } from './hostile-member.ts'
 
 /** What one hostile member does to all others. It goes on until its process ends. */
@@ -52,6 +55,13 @@ const serveRight =
     if (level > 0 || granules.byteLength > 0) await stream.send({ type: 'missing', ids: [id] })
     else await stream.send(block(id, await evil.block(index)))
   }
+
+/** 16 addresses of a member at which nobody listens. */
+function forged(id: string, key: SigningKey, at: number): PeerAddresses {
+  const port = (): number => 1024 + randomBytes(2).readUInt16BE() / 2
+  const addresses = Array.from({ length: 16 }, () => `/ip4/127.0.0.1/tcp/${Math.floor(port())}`)
+  return { id, addresses, record: signAddresses({ addresses, at }, key) }
+}
 
 /** Begins something on each connection that goes on beside the requests that come. */
 const beside =
@@ -157,6 +167,24 @@ const SERVERS: Readonly<Record<string, Attack>> = {
         100,
       ),
     }),
+  'signs addresses of other members, with its own key': (evil) =>
+    evil.serve(each(serveRight(evil)), {
+      begin: beside(async (stream) => {
+        const key = await evil.machine.key()
+        await stream.send({ type: 'peers', peers: evil.others().map((id) => forged(id, key, Date.now())) })
+      }, 100),
+    }),
+  'plays addresses again that members signed weeks ago': async (evil) => {
+    const keys = await evil.keysOfOthers()
+    const weeksAgo = Date.now() - ADDRESS_RECORD_MS / 2
+    await evil.serve(each(serveRight(evil)), {
+      begin: beside(
+        (stream) =>
+          stream.send({ type: 'peers', peers: [...keys].map(([id, key], i) => forged(id, key, weeksAgo + i)) }),
+        100,
+      ),
+    })
+  },
   'gains and loses everything, over and over': (evil) =>
     evil.serve(each(serveRight(evil)), {
       begin: beside(async (stream) => {

@@ -1,4 +1,5 @@
 import { generateKeyPairSync } from 'node:crypto'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { noise } from '@chainsafe/libp2p-noise'
 import { privateKeyFromRaw } from '@libp2p/crypto/keys'
@@ -14,12 +15,14 @@ import { ImageDisk } from '../../node/disk/image-disk.ts'
 import { type Hello, helloOf } from '../../node/exchange/local-facts.ts'
 import type { FrameStream } from '../../node/net/frame-stream.ts'
 import { MeshHost } from '../../node/net/host.ts'
+import { loadOrCreateMachineKey } from '../../node/trust/machine-key.ts'
 import { EXCHANGE_PROTOCOL } from '../../protocol/constants.ts'
 import { type Digest, digestOf } from '../../protocol/digest.ts'
 import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
 import type { HeldImage, WantRequest } from '../../protocol/message-parts.ts'
 import type { Message } from '../../protocol/messages.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
+import type { SigningKey } from '../../protocol/signed-document.ts'
 import { countBlocks } from '../../protocol/units.ts'
 
 const RECONNECT_MS = 100
@@ -130,6 +133,22 @@ export class HostileMember {
         const right = { type: 'block', id, zeros: new Uint8Array(), payload, coding: 0, packedUs: 0 } as const
         await answer(stream, frame(right))
       }
+  }
+
+  /** Peer ids of the members that it attacks. */
+  others(): string[] {
+    return [...this.#targets.keys()]
+  }
+
+  /** Their keys, from their state directories: what is signed with these, members might have signed long ago. */
+  async keysOfOthers(): Promise<Map<string, SigningKey>> {
+    const keys = new Map<string, SigningKey>()
+    const view = this.machine.trust.view()
+    for (const id of this.others()) {
+      const path = join(this.machine.home.directory, '..', view.memberById(id)!.name, 'identity.pem')
+      keys.set(id, await loadOrCreateMachineKey(path))
+    }
+    return keys
   }
 
   get blockCount(): number {

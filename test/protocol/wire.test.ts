@@ -39,6 +39,7 @@ const running = fc.record({
   mac: fc.array(fc.constantFrom('02:00:5e:10:00:01'), { maxLength: 2 }),
   addresses,
 })
+const record = fc.record({ text: fc.constantFrom('', '{"addresses":[],"at":1}'), signature: fc.constantFrom('', 'AA') })
 const payload = fc.uint8Array({ maxLength: 300 })
 const granules = fc.uint8Array({ maxLength: MAX_GRANULE_SET_BYTES })
 
@@ -65,9 +66,11 @@ const messages: fc.Arbitrary<Message> = fc.oneof(
     held: fc.array(held, { maxLength: 3 }),
     creditBytes: uint,
     addresses,
-    clock: fc.option(fc.maxSafeNat(), { nil: undefined }),
+    // A clock at the first millisecond of 1970 is one that does not tell.
+    clock: fc.option(fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }), { nil: undefined }),
     running: fc.option(running, { nil: undefined }),
     twins: fc.option(fc.array(running, { minLength: 1, maxLength: 3 }), { nil: undefined }),
+    record: fc.option(record, { nil: undefined }),
   }),
   fc.record({ type: fc.constant('have' as const), root: digest, gained: ranges, lost: ranges }),
   fc.record({
@@ -112,7 +115,9 @@ const messages: fc.Arbitrary<Message> = fc.oneof(
   fc.record({ type: fc.constant('holds' as const), held: fc.array(held, { maxLength: 3 }) }),
   fc.record({
     type: fc.constant('peers' as const),
-    peers: fc.array(fc.record({ id: name, addresses }), { maxLength: 3 }),
+    peers: fc.array(fc.record({ id: name, addresses, record }, { requiredKeys: ['id', 'addresses'] }), {
+      maxLength: 3,
+    }),
   }),
   fc.record({
     type: fc.constant('join-request' as const),

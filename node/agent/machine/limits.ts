@@ -1,7 +1,5 @@
-/** Limits of what a machine believes of its own clock, and of how commands share its state directory. */
+/** Limits of how commands share the state directory of a machine. */
 
-/** How far the clock may be behind the time of a token or of a release before a command refuses to go by it. */
-export const CLOCK_TOLERANCE_MS = 24 * 3600 * 1000
 /** Time that a command waits for the state directory while a command that only reads has it, or one that is about to end. */
 export const HOLD_WAIT_MS = 2_000
 /** Pause between two looks whether the state directory is free. */

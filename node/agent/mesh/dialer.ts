@@ -20,9 +20,9 @@ interface AddressShelf {
 }
 
 interface Target {
-  /** Those that the peer itself told of, or where it answered. */
+  /** Those that the peer itself told of or signed, or where it answered. */
   addresses: readonly string[]
-  /** Those that somebody else told of. */
+  /** Those that multicast DNS told of, which anybody can forge. */
   hearsay: readonly string[]
   /** How often an address became known. */
   news: number
@@ -87,8 +87,7 @@ export class Dialer {
   }
 
   /**
-   * Somebody else, or multicast DNS, told of addresses of a peer. They are dialled after those of the peer itself, and written down only once
-   * they have worked. Returns whether any is new.
+   * Multicast DNS told of addresses of a peer. They are dialled after those of the peer itself, and written down only once they have worked. Returns whether any is new.
    */
   hear(peerId: string, addresses: readonly string[]): boolean {
     const target = this.#targets.get(peerId) ?? newTarget([])
@@ -102,7 +101,7 @@ export class Dialer {
     return true
   }
 
-  /** A peer told of its own addresses. Of too many the oldest are forgotten. Returns whether any is new. */
+  /** A peer told of its own addresses, itself or by what it has signed. Of too many the oldest are forgotten. Returns whether any is new. */
   learn(peerId: string, addresses: readonly string[]): boolean {
     const target = this.#targets.get(peerId)
     const known = target?.addresses ?? []

@@ -2,7 +2,9 @@
 
 /** Peers dialled at the same time. A switched-off peer holds its place until its dial times out. */
 export const MAX_PARALLEL_DIALS = 16
-/** Addresses of one member that others, or multicast DNS, tell of, and that were not seen to work: the last ones. */
+/** A machine signs its addresses again after a day, though they are the same: they count for 30 days. */
+export const SIGN_ADDRESSES_AGAIN_MS = 24 * 3600 * 1000
+/** Addresses of one member that multicast DNS tells of, and that were not seen to work: the last ones. */
 export const MAX_HEARSAY = 4
 /** Addresses of one member that are dialled at once, and each minute, whoever tells of them. */
 export const MEMBER_DIALS_BURST = 64

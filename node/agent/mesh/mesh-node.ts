@@ -17,6 +17,7 @@ import {
 import { toHex } from '../../../protocol/digest.ts'
 import { MeshError } from '../../../protocol/errors.ts'
 import type { PeerAddresses, RunningNode } from '../../../protocol/message-parts.ts'
+import type { SigningKey } from '../../../protocol/signed-document.ts'
 import { Swarm } from '../../exchange/ask/swarm.ts'
 import { checkHello, helloOf, type LocalFacts } from '../../exchange/local-facts.ts'
 import type { ServeLimits } from '../../exchange/serve/serve-pace.ts'
@@ -34,6 +35,7 @@ import type { Holding } from '../../store/block-source.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { ServeStream } from '../machine/service-part.ts'
+import { AddressBook } from './address-book.ts'
 import { addressesOf } from './addresses.ts'
 import { CardWatch } from './card-watch.ts'
 import { Conduct } from './conduct.ts'
@@ -77,6 +79,7 @@ export class MeshNode {
   readonly #report: (event: AgentEvent) => void
   readonly #server: ExchangeServer
   readonly #dialer: Dialer
+  readonly #book: AddressBook
   /** What becomes of the network cards of this machine. */
   readonly link: LinkWatch
   readonly #neighbourhood: Neighbourhood
@@ -114,13 +117,15 @@ export class MeshNode {
       refuses: (peerId) => node?.swarm.ledger.isRefused(peerId) === true,
       broke: (peerId, reason) => node?.swarm.refuse(peerId, reason),
     })
-    node = new MeshNode(host, options, await describeRun(machine))
+    node = new MeshNode(host, options, { running: await describeRun(machine), key: await machine.key() })
     await node.#begin(enrolment)
     return node
   }
 
-  private constructor(host: MeshHost, options: MeshNodeOptions, running: RunningNode) {
+  private constructor(host: MeshHost, options: MeshNodeOptions, own: { running: RunningNode; key: SigningKey }) {
     const { machine, report } = options
+    const { running, key } = own
+    this.#book = new AddressBook(key)
     this.#running = running
     this.#host = host
     this.#machine = machine
@@ -183,7 +188,11 @@ export class MeshNode {
           this.link.works()
           void this.#sync.heard(peerId, versions)
         },
-        onPeers: (peerId, list) => this.#learnPeers(peerId, list),
+        onPeers: (_, list) => {
+          // A new member that is not known as one yet dials others itself.
+          const isKnown = (id: string): boolean => id !== this.peerId && this.#machine.isMember(id)
+          for (const { id, addresses } of this.#book.hearAll(list, isKnown)) this.#learn(id, addresses)
+        },
         onBan: (peerId, reason, until) => {
           void this.#host.disconnect(peerId)
           this.conduct.tellBan(peerId, reason, until)
@@ -204,7 +213,9 @@ export class MeshNode {
       gate: this.#gate,
       onFetching: (peerId, message) => this.swarm.heardFetching(peerId, message),
       onHello: (peerId, hello) => {
-        this.#learn(peerId, hello.addresses)
+        // What a peer says of itself it need not sign. What it signs is for others.
+        const isNew = hello.record !== undefined && this.#book.hear(peerId, hello.record) !== undefined
+        if (this.#learn(peerId, hello.addresses) || isNew) this.#server.peersChanged()
         this.identities.told(peerId, hello)
         this.#sawCards(peerId, hello.running)
         if (hello.clock !== undefined) this.#clocks.set(peerId, hello.clock - performance.now())
@@ -366,7 +377,7 @@ export class MeshNode {
     host.onDiscover((peerId, addresses) => {
       if (peerId === this.peerId) this.identities.seen(addresses, this.addresses())
       // A stranger that the gate admits is not dialled, and anybody can make ids up.
-      else if (this.#machine.isMember(peerId)) this.#hear(peerId, addresses)
+      else if (this.#machine.isMember(peerId)) this.#dialer.hear(peerId, this.#host.dialable(addresses))
     })
     trust.onChange(() => this.#trustChanged())
     host.network.onChange(() => this.#networkChanged())
@@ -396,7 +407,7 @@ export class MeshNode {
     for await (const message of stream.messages()) {
       const facts = this.#facts()
       checkHello(message, stream.peerId, facts)
-      await stream.send(helloOf({ ...facts, held: [], addresses: [] }))
+      await stream.send(helloOf({ ...facts, held: [], addresses: [], record: undefined }))
       return
     }
   }
@@ -421,6 +432,7 @@ export class MeshNode {
         if (!this.#members.has(peerId)) this.#memberUp(peerId)
       } else if (this.#members.delete(peerId)) void this.#host.disconnect(peerId)
     }
+    this.#book.keep((peerId) => this.#machine.isMember(peerId))
     this.swarm.imagesChanged()
     this.#server.announce()
     this.#dialer.retry()
@@ -458,39 +470,27 @@ export class MeshNode {
     return this.#neighbourhood.everyNear((peerId) => !this.swarm.hasSession(peerId) && this.#dialer.hasGivenUp(peerId))
   }
 
-  #learnPeers(from: string, list: readonly PeerAddresses[]): void {
-    for (const { id, addresses } of list) {
-      // Who is no member, or not known as one yet, is not remembered: anybody can make ids up, and a new member dials others.
-      if (id === this.#host.peerId || !this.#machine.isMember(id)) continue
-      if (id === from) this.#learn(id, addresses)
-      else this.#hear(id, addresses)
-    }
-  }
-
-  /** Somebody else, or multicast DNS, says where a member is. */
-  #hear(peerId: string, addresses: readonly string[]): void {
-    this.#dialer.hear(peerId, this.#host.dialable(addresses))
-  }
-
-  #learn(peerId: string, addresses: readonly string[]): void {
-    if (this.#dialer.learn(peerId, this.#host.dialable(addresses))) this.#server.peersChanged()
+  #learn(peerId: string, addresses: readonly string[]): boolean {
+    return this.#dialer.learn(peerId, this.#host.dialable(addresses))
   }
 
   #reachablePeers(): PeerAddresses[] {
     const connected = new Set(this.#host.connected())
     const known = this.#dialer.addresses().filter(({ id }) => connected.has(id))
-    return known.map(({ id, addresses }) => ({ id, addresses: tellable(addresses) }))
+    return known.map(({ id, addresses }) => this.#book.withRecord({ id, addresses: tellable(addresses) }))
   }
 
   #facts(): LocalFacts {
     const held = new Map(
       this.#holdings.map(({ root, size, blockSize }) => [toHex(root), { root, size, blockSize }] as const),
     )
+    const addresses = this.#host.addresses().slice(0, MAX_ADDRESSES_PER_PEER)
     return {
       siteId: this.#machine.trust.siteId,
       name: this.#machine.config.name,
       metadata: { ...this.#machine.trust.view().versions, head: this.#machine.trust.view().head },
-      addresses: this.#host.addresses().slice(0, MAX_ADDRESSES_PER_PEER),
+      addresses,
+      record: this.#book.own(addresses),
       held: [...held.values()],
       clock: Date.now(),
       running: this.#running,

@@ -1,5 +1,5 @@
+import { CLOCK_TOLERANCE_MS } from '../../../protocol/constants.ts'
 import { EARLIEST_CLOCK_MS } from '../../trust/trust-store.ts'
-import { CLOCK_TOLERANCE_MS } from '../machine/limits.ts'
 import type { ListedReceipt } from './receipt-archive.ts'
 
 /** A receipt, and the time that it is listed by. */

@@ -96,3 +96,5 @@ export const NEWS_PER_SECOND = 200
 /** Runs of blocks, and blocks, that one unit is good for. */
 export const NEWS_RUNS_PER_UNIT = 256
 export const NEWS_BLOCKS_PER_UNIT = 16 * 1024
+/** Units of one signed record of addresses: to verify a signature takes about 150 µs. 4096 members, told of at once, fit. */
+export const NEWS_UNITS_PER_RECORD = 4

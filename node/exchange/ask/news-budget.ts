@@ -1,5 +1,11 @@
 import type { Message } from '../../../protocol/messages.ts'
-import { NEWS_BLOCKS_PER_UNIT, NEWS_BURST, NEWS_PER_SECOND, NEWS_RUNS_PER_UNIT } from './limits.ts'
+import {
+  NEWS_BLOCKS_PER_UNIT,
+  NEWS_BURST,
+  NEWS_PER_SECOND,
+  NEWS_RUNS_PER_UNIT,
+  NEWS_UNITS_PER_RECORD,
+} from './limits.ts'
 
 /**
  * How much a server may tell a client that did not ask: a token bucket, in units of about 50 µs of work. What a server tells of a whole image
@@ -28,7 +34,8 @@ function costOf(message: Message): number {
     const runs = gained.runCount + lost.runCount
     return 1 + runs / NEWS_RUNS_PER_UNIT + (gained.count + lost.count) / NEWS_BLOCKS_PER_UNIT
   }
-  if (message.type === 'peers') return 1 + message.peers.length
+  if (message.type === 'peers')
+    return message.peers.reduce((sum, { record }) => sum + (record === undefined ? 1 : NEWS_UNITS_PER_RECORD), 1)
   if (message.type === 'holds') return 1 + message.held.length
   return 1
 }

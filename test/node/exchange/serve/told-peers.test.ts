@@ -114,6 +114,25 @@ describe('ExchangeServer, telling where members are', () => {
     expect(client.told.length).toBe(before + 1)
   })
 
+  it('tells again at once of a member that has signed its addresses, and as it has signed them', async () => {
+    const known = [peer(2)]
+    const server = makeServer(known)
+    const [client, end] = streamPair('peer 1', 'server')
+    void server.serve(end).catch(() => undefined)
+    const told: PeerAddresses[] = []
+    void (async () => {
+      for await (const message of client.messages()) if (message.type === 'peers') told.push(...message.peers)
+    })()
+    await client.send(hello)
+    await turns()
+    known[0] = { ...peer(2), record: { text: 'signed', signature: 'AA' } }
+    for (let i = 0; i < 2; i++) {
+      server.peersChanged()
+      await pass(PEERS_DELAY_MS)
+    }
+    expect(told).toEqual([peer(2), { ...peer(2), record: { text: 'signed', signature: 'AA' } }])
+  })
+
   it('takes little of a room of 30 that comes one after the other', async () => {
     const known: PeerAddresses[] = []
     const server = makeServer(known)

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import type { Level } from 'level'
 import { type DocumentShape, readDocument } from '../../protocol/document.ts'
+import { isMeshError, type MeshError } from '../../protocol/errors.ts'
 import type { KeyRange, StoredValues } from './stored-values.ts'
 
 /** A named part of the state database: documents of one kind, as JSON, each checked when it is read. */
@@ -10,32 +11,40 @@ export class Shelf<T> {
   readonly #document: DocumentShape<T>
   readonly #name: string
   readonly #failed: (error: unknown) => unknown
+  readonly #refused: ((fault: MeshError) => void) | undefined
 
-  /** `database`: where values are put; undefined if they are only read. `failed`: makes a fault of the world of what the database throws. */
+  /**
+   * `database`: where values are put; undefined if they are only read. `failed`: makes a fault of the world of what the database throws. `refused`: the
+   * documents only save work, so one that cannot be read is done without, and told of here.
+   */
   constructor(
     values: StoredValues,
     database: Level<string, string> | undefined,
     name: string,
     document: DocumentShape<T>,
     failed: (error: unknown) => unknown,
+    refused?: (fault: MeshError) => void,
   ) {
     this.#values = values
     this.#database = database
     this.#name = name
     this.#document = document
     this.#failed = failed
+    this.#refused = refused
   }
 
-  /** Errors: FORMAT_NEWER, and the document's `fault`. */
+  /** Errors: FORMAT_NEWER, and the document's `fault`; none of documents that only save work. */
   async get(key: string): Promise<T | undefined> {
     const json = await this.#values.get(this.#name, key)
-    return json === undefined ? undefined : readDocument(this.#document, json)
+    return json === undefined ? undefined : await this.#read(key, json)
   }
 
   /** Errors: as {@link get}. */
   async *iterator(range: KeyRange = {}): AsyncGenerator<[string, T]> {
-    for await (const [key, json] of this.#values.entries(this.#name, range))
-      yield [key, readDocument(this.#document, json)]
+    for await (const [key, json] of this.#values.entries(this.#name, range)) {
+      const value = await this.#read(key, json)
+      if (value !== undefined) yield [key, value]
+    }
   }
 
   keys(range: KeyRange = {}): Promise<string[]> {
@@ -68,6 +77,18 @@ export class Shelf<T> {
       .catch((error: unknown) => {
         throw this.#failed(error)
       })
+  }
+
+  /** What is damaged, and only saves work, is taken out; what a later version wrote stays for that one. */
+  async #read(key: string, json: string): Promise<T | undefined> {
+    try {
+      return readDocument(this.#document, json)
+    } catch (error) {
+      if (this.#refused === undefined || !isMeshError(error)) throw error
+      this.#refused(error)
+      if (this.#database !== undefined && error.code === this.#document.fault) await this.del(key)
+      return undefined
+    }
   }
 
   #part() {

@@ -40,6 +40,9 @@ export class StateDirectory {
   /** What of this directory was open to other users until now, in sentences. */
   readonly wasOpen: readonly string[]
   #machine: MachineConfig | undefined
+  #onRefused: (text: string) => void = () => undefined
+  /** Shelves of which something was refused. */
+  readonly #told = new Set<string>()
 
   private constructor(
     directory: string,
@@ -131,9 +134,31 @@ export class StateDirectory {
 
   /** A named part of the database, with documents of one kind. */
   shelf<T>(name: string, document: DocumentShape<T>): Shelf<T> {
-    return new Shelf(this.values, this.#database, name, document, (error) =>
-      storageError(systemError(error, causesOf(error).text), this.path('db')),
+    return new Shelf(this.values, this.#database, name, document, (error) => this.#failed(error))
+  }
+
+  /** As {@link shelf}, of documents that only save work: one that cannot be read is done without, and told to {@link onRefused}. */
+  hints<T>(name: string, document: DocumentShape<T>): Shelf<T> {
+    return new Shelf(
+      this.values,
+      this.#database,
+      name,
+      document,
+      (error) => this.#failed(error),
+      ({ message }) => {
+        if (!this.#told.has(name)) this.#onRefused(`${message}; mesh goes on without it`)
+        this.#told.add(name)
+      },
     )
+  }
+
+  /** Who is told what could not be read and is done without, once for each shelf, in a sentence. */
+  onRefused(listener: (text: string) => void): void {
+    this.#onRefused = listener
+  }
+
+  #failed(error: unknown): unknown {
+    return storageError(systemError(error, causesOf(error).text), this.path('db'))
   }
 
   /** Directory `name` below this one, made if it is missing. */

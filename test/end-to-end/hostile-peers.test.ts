@@ -2,6 +2,9 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { open, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import type { Shelf } from '../../node/state/shelf.ts'
+import { StateDirectory } from '../../node/state/state-directory.ts'
+import { isRecord } from '../../protocol/json-shape.ts'
 import { Lab } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { BLOCK, dirty, joinMachine, startMaster } from '../support/fixtures.ts'
@@ -117,5 +120,23 @@ describe('a restore among bad peers', () => {
     const next = await restoreVictim()
     expect(next.receipt.peers.some(({ name }) => name === 'evil')).toBe(false)
     expect(next.receipt.offenders).toEqual([])
+  })
+
+  it('goes on without addresses and standings that are damaged, says so once, and takes them out', async () => {
+    const damage = async (keys: (anything: Shelf<object>) => Promise<unknown>): Promise<void> => {
+      const state = await StateDirectory.open(lab.path('victim'), { create: false })
+      for (const name of ['addresses', 'conduct'])
+        await keys(state.shelf(name, { name, shape: isRecord, fault: 'STATE_CORRUPT' }))
+      await state.close()
+    }
+    await damage(async (shelf) => {
+      for (const id of ['one', 'two']) await shelf.put(id, { nonsense: 1 })
+    })
+    const { warnings } = await restoreVictim()
+    expect(warnings.filter((text) => text.includes('mesh goes on without it'))).toEqual([
+      'how a peer behaved is damaged: at is missing or wrong; mesh goes on without it',
+      'the addresses of a peer is damaged: it is something else; mesh goes on without it',
+    ])
+    await damage(async (shelf) => expect((await shelf.keys()).filter((id) => ['one', 'two'].includes(id))).toEqual([]))
   })
 })

@@ -14,5 +14,5 @@ const isSighting: Check<Sighting> = object({ at: time, state: replyShape('state'
 
 /** The last sighting of each machine, by its peer id, in the state database of the master and of operators' machines. */
 export function sightingsOf(state: StateDirectory): Shelf<Sighting> {
-  return state.shelf('sightings', storedDocument('what a machine said last', isSighting))
+  return state.hints('sightings', storedDocument('what a machine said last', isSighting))
 }

@@ -41,6 +41,7 @@ export class Desk {
     const desk = new Desk(options)
     const { state, report } = options
     for (const text of state.wasOpen) report({ type: 'warning', text })
+    state.onRefused((text) => report({ type: 'warning', text }))
     desk.answer({ methods: { work: async () => desk.work(), ...askedValues(state.values) } })
     try {
       desk.#server = await ControlServer.listen(state.directory, (name) => desk.#find(name))

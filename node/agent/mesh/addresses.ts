@@ -8,5 +8,5 @@ const isAddresses = list(anyText(MAX_TEXT_BYTES), MAX_ADDRESSES_PER_PEER)
 
 /** Addresses at which peers were found, by peer id. */
 export function addressesOf(state: StateDirectory): Shelf<readonly string[]> {
-  return state.shelf('addresses', storedDocument('the addresses of a peer', isAddresses))
+  return state.hints('addresses', storedDocument('the addresses of a peer', isAddresses))
 }

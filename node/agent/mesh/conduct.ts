@@ -1,5 +1,4 @@
 import { MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
-import { isMeshError } from '../../../protocol/errors.ts'
 import { anyText, type Check, natural, object, optional, truth } from '../../../protocol/json-shape.ts'
 import { formatTime } from '../../../protocol/local-time.ts'
 import type { Offender, PastConduct, PeerLedger } from '../../exchange/peer-ledger.ts'
@@ -60,16 +59,12 @@ export class Conduct {
     return ledger.offenders().map((one) => ({ ...one, name: machine.nameOf(one.id) }))
   }
 
-  /** Begins with what earlier commands of this machine have remembered. What cannot be read is done without. */
+  /** Begins with what earlier commands of this machine have remembered. */
   async recall(): Promise<void> {
     const { machine, ledger } = this.#options
     const shelf = shelfOf(machine)
-    try {
-      for await (const [peerId, past] of shelf.iterator())
-        if (!machine.isMember(peerId) || !ledger.recall(peerId, past)) await shelf.del(peerId)
-    } catch (error) {
-      if (!isMeshError(error)) throw error
-    }
+    for await (const [peerId, past] of shelf.iterator())
+      if (!machine.isMember(peerId) || !ledger.recall(peerId, past)) await shelf.del(peerId)
   }
 
   /** Remembers for the next command. */
@@ -99,5 +94,5 @@ const isPast: Check<PastConduct> = object({
 
 /** How peers behaved lately, by peer id. */
 function shelfOf(machine: Machine): Shelf<PastConduct> {
-  return machine.state.shelf('conduct', storedDocument('how a peer behaved', isPast))
+  return machine.state.hints('conduct', storedDocument('how a peer behaved', isPast))
 }

@@ -5,7 +5,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import type { MachineConfig } from '../../../node/state/machine-config.ts'
 import { StateDirectory } from '../../../node/state/state-directory.ts'
 import type { DocumentShape } from '../../../protocol/document.ts'
-import { natural, object } from '../../../protocol/json-shape.ts'
+import { isRecord, natural, object } from '../../../protocol/json-shape.ts'
 import { mount } from '../../support/real-devices.ts'
 import { temporaryDirectory } from '../../support/temporary.ts'
 
@@ -49,6 +49,36 @@ describe('a state directory', () => {
     expect(await again.shelf('things', THING).get('one')).toEqual({ n: 1 })
     expect(again.path('trees')).toBe(join(directory, 'trees'))
     expect((await stat(again.path('trees'))).isDirectory()).toBe(true)
+  })
+
+  it('goes on without a damaged document that only saves work, tells of it once, and takes it out', async () => {
+    const directory = await temporaryDirectory()
+    const state = await StateDirectory.open(directory, { create: true })
+    const things = state.shelf('things', { name: 'anything', shape: isRecord, fault: 'STATE_CORRUPT' })
+    for (const [key, value] of Object.entries({
+      a: { n: 1 },
+      b: { n: 'x' },
+      c: {},
+      d: { n: 4, format: 2 },
+      e: { n: 5 },
+    }))
+      await things.put(key, value)
+    // What carries truth is refused.
+    await expect(state.shelf('things', THING).get('b')).rejects.toMatchObject({ code: 'STATE_CORRUPT' })
+    const told: string[] = []
+    state.onRefused((text) => told.push(text))
+    const read = async (): Promise<unknown[]> => {
+      const found: unknown[] = []
+      for await (const [key] of state.hints('things', THING).iterator()) found.push(key)
+      return found
+    }
+    expect(await read()).toEqual(['a', 'e'])
+    expect(await read()).toEqual(['a', 'e'])
+    expect(await state.hints('things', THING).get('d')).toBeUndefined()
+    expect(told).toEqual(['a thing is damaged: n is missing or wrong; mesh goes on without it'])
+    // A later version can read its own.
+    expect(await things.keys()).toEqual(['a', 'd', 'e'])
+    await state.close()
   })
 
   it('keeps what is in a directory that is not one', async () => {

@@ -151,6 +151,13 @@ export function isLogOrNothing(sector: Buffer): boolean {
   return isZero(sector) || sector.toString('latin1', 0, MAGIC_NAME.length) === MAGIC_NAME
 }
 
+function hasNumbers(named: Partial<Record<keyof LogHeader, string>>): boolean {
+  const isFrom = (least: number, text = ''): boolean =>
+    /^\d+$/.test(text) && Number(text) >= least && Number.isSafeInteger(Number(text))
+  const areCounts = isFrom(1, named.diskSize) && isFrom(1, named.unitSize)
+  return areCounts && isFrom(0, named.release) && isFrom(0, named.since) && /^[0-9a-f]{32}$/.test(named.epoch ?? '')
+}
+
 /** The inverse of {@link encodeHeader}, or why it is no header. */
 export function decodeHeader(sector: Buffer): LogHeader | string {
   if (isZero(sector)) return 'no restore has been made under this log yet'
@@ -165,6 +172,8 @@ export function decodeHeader(sector: Buffer): LogHeader | string {
   if (sector.readUInt32LE(CHECKSUM_AT) !== crc32(sector.subarray(0, CHECKSUM_AT))) return 'the log’s header is damaged'
   const values = text.slice(MAGIC.length).split('\n')
   const named = Object.fromEntries(FIELDS.map((field, i) => [field, values[i] ?? '']))
+  // Whoever is root on the machine can write a header with a right checksum.
+  if (!hasNumbers(named)) return 'the log’s header is damaged'
   return {
     disk: named.disk!,
     source: named.source!,

@@ -7,7 +7,16 @@ import { gptPartitions, type ReadBytes, readGpt } from '../../node/disk/gpt.ts'
 import { partitionUuid } from '../../node/disk/partition-table.ts'
 import { parseNbdUri } from '../../node/nbd/nbd-uri.ts'
 import { parseEraBlocks } from '../../node/writelog/era-blocks.ts'
-import { decodeHeader, encodeHeader, SECTOR_BYTES } from '../../node/writelog/log-layout.ts'
+import { type LogContents, readLog } from '../../node/writelog/log-file.ts'
+import {
+  BITS_PER_SECTOR,
+  decodeHeader,
+  encodeHeader,
+  judgeSector,
+  LogLayout,
+  SECTOR_BYTES,
+  sealSector,
+} from '../../node/writelog/log-layout.ts'
 import { parseBitRate } from '../../protocol/bit-rate.ts'
 import { parseDayWindow } from '../../protocol/day-window.ts'
 import { decodeLayout, encodeLayout } from '../../protocol/disk-layout.ts'
@@ -15,6 +24,7 @@ import { parseKeyCode } from '../../protocol/key-code.ts'
 import { parseUplinkRule } from '../../protocol/uplink-rule.ts'
 import { parseConfig } from '../../tools/cli/config/config-file.ts'
 import { parseMachineList } from '../../tools/cli/machine-list.ts'
+import { FaultyDevice } from '../fakes/faulty-device.ts'
 import { gptBytes } from '../support/gpt.ts'
 import type { Target } from './target.ts'
 
@@ -138,6 +148,58 @@ const logHeader: Target = {
   },
 }
 
+const LOG_UNITS = 2 * BITS_PER_SECTOR
+const LOG = new LogLayout(LOG_UNITS)
+const EPOCH = Buffer.from(HEADER.epoch, 'hex')
+
+/** A whole log of two sectors of bits, the first of which was written. */
+function logFile(): Buffer {
+  const file = Buffer.alloc(LOG.fileSize)
+  const sector = (position: number): Buffer => file.subarray(position * SECTOR_BYTES, (position + 1) * SECTOR_BYTES)
+  sector(0).set(encodeHeader({ ...HEADER, diskSize: LOG_UNITS * HEADER.unitSize }))
+  sector(LOG.summaryAt(0))[0] = 1
+  sector(LOG.bitsAt)[3] = 0x10
+  for (const position of [LOG.summaryAt(0), LOG.bitsAt]) sealSector(sector(position), EPOCH, position)
+  return file
+}
+
+/** A whole log. All checksums are made right. Every unit is marked that may be dirty by what the file says. */
+const writeLog: Target = {
+  name: 'write-log',
+  errors: [],
+  seeds: () => [logFile()],
+  async run(input) {
+    const file = Buffer.alloc(LOG.fileSize + 4 * SECTOR_BYTES)
+    input.copy(file)
+    for (let at = 0; at < file.byteLength; at += SECTOR_BYTES) {
+      const sector = file.subarray(at, at + SECTOR_BYTES)
+      if (sector.some((byte) => byte !== 0))
+        sector.writeUInt32LE(crc32(sector.subarray(0, SECTOR_BYTES - 4)), SECTOR_BYTES - 4)
+    }
+    const log: LogContents | string = await readLog(new FaultyDevice(file, 'file'))
+    if (typeof log === 'string') return false
+    assert.equal(log.marked.length, log.layout.units)
+    assert(log.layout.fileSize <= file.byteLength)
+    if (log.doubt !== '') return true
+    const epoch = Buffer.from(log.header.epoch, 'hex')
+    for (let i = 0; i < log.layout.bitSectors; i++) {
+      const position: number = log.layout.bitsAt + i
+      const sector = file.subarray(position * SECTOR_BYTES, (position + 1) * SECTOR_BYTES)
+      const isCurrent: boolean = judgeSector(sector, epoch, position) === 'current'
+      const end = Math.min(BITS_PER_SECTOR, log.layout.units - i * BITS_PER_SECTOR)
+      for (let bit = 0; bit < end; bit++) {
+        const isSet: boolean = !isCurrent || (sector[bit >> 3]! & (1 << (bit & 7))) !== 0
+        assert.equal(
+          log.marked.has(i * BITS_PER_SECTOR + bit),
+          log.touched.has(i) && isSet,
+          `unit ${bit} of sector ${i}`,
+        )
+      }
+    }
+    return true
+  },
+}
+
 const era: Target = {
   name: 'era-blocks',
   errors: ['ERA_FAILED'],
@@ -206,4 +268,15 @@ const words: Target = {
   },
 }
 
-export const FILE_TARGETS: readonly Target[] = [config, layout, machines, gpt, logHeader, era, bootMenu, lease, words]
+export const FILE_TARGETS: readonly Target[] = [
+  config,
+  layout,
+  machines,
+  gpt,
+  logHeader,
+  writeLog,
+  era,
+  bootMenu,
+  lease,
+  words,
+]

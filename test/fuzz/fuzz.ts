@@ -5,8 +5,8 @@ import { parseArgs } from 'node:util'
 import { digestOf, toHex } from '../../protocol/digest.ts'
 import { formatTable } from '../../tools/cli/format.ts'
 import { Coverage } from './coverage.ts'
+import { removeFolder } from './folder.ts'
 import { type Finding, fuzz } from './fuzzer.ts'
-import { removeFolder } from './state-targets.ts'
 import { TARGETS } from './targets.ts'
 
 const HELP = `npm run fuzz -- [--target WORDS] [--minutes M] [--seed S] [--keep DIR]

@@ -1,33 +1,19 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Stage } from '../../node/store/stage.ts'
 import { checkMaster, proveMaster } from '../../node/trust/master-proof.ts'
 import { digestOf } from '../../protocol/digest.ts'
 import { GOLDEN_KEY } from '../support/key-of.ts'
 import { makeSite } from '../support/site.ts'
+import { folder } from './folder.ts'
 import type { Target } from './target.ts'
 
 const BLOCK_BYTES = 65_536
 
 function openFiles(): number {
   return readdirSync('/proc/self/fd').length
-}
-
-let made: string | undefined
-
-/** A folder for this process, until {@link removeFolder}. */
-function folder(): string {
-  made ??= mkdtempSync(join(tmpdir(), 'mesh-fuzz-'))
-  return made
-}
-
-/** Removes what the targets have written. */
-export function removeFolder(): void {
-  if (made !== undefined) rmSync(made, { recursive: true, force: true })
-  made = undefined
 }
 
 /** The index of a stage. Whatever it says, no content is taken that has another digest. */

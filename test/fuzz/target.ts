@@ -11,4 +11,6 @@ export interface Target {
   run(input: Buffer): unknown
   /** Whether all seeds are accepted. @default true */
   readonly takesSeeds?: boolean
+  /** How many inputs the ordinary suite tries, if one takes long. @default 1000 */
+  readonly inputsInSuite?: number
 }

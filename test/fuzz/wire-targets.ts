@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { decodeMdns, encodeAnswer, encodeQuestion } from '../../node/net/mdns-message.ts'
 import { decodeMembers, decodeRemoved, encodeMembers } from '../../node/trust/members.ts'
-import { MAX_ADDRESSES_PER_PEER } from '../../protocol/constants.ts'
+import { readAddresses } from '../../protocol/address-record.ts'
+import { ADDRESS_RECORD_MS, MAX_ADDRESSES_PER_PEER } from '../../protocol/constants.ts'
 import { digestOf } from '../../protocol/digest.ts'
 import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
 import { decodeGranules, encodeGranules } from '../../protocol/granules.ts'
@@ -18,6 +19,8 @@ import { type SignedDocument, signDocument } from '../../protocol/signed-documen
 import { GOLDEN_KEY } from '../support/key-of.ts'
 import type { Target } from './target.ts'
 
+/** When the golden addresses were signed. */
+const SIGNED_AT = Date.UTC(2026, 10, 30)
 const VECTORS = join(import.meta.dirname, '../vectors')
 const vector = (name: string): Buffer => readFileSync(join(VECTORS, name))
 const json = <T>(name: string): T => JSON.parse(vector(name).toString()) as T
@@ -140,6 +143,24 @@ const roll: Target = {
   },
 }
 
+/** Addresses that a machine has signed. No other kind of document is taken for them, nor they for one. */
+const addresses: Target = {
+  name: 'signed-addresses',
+  errors: ['FORMAT_NEWER'],
+  seeds: () => [Buffer.from(json<{ text: string }>('signed-addresses.json').text)],
+  run(input) {
+    const text = input.toString()
+    const { by, ...record } = signDocument('addresses', text, GOLDEN_KEY)
+    assert.equal(readReceipt({ by, ...record }), undefined)
+    assert.equal(readAddresses(by, signDocument('roll', text, GOLDEN_KEY), SIGNED_AT), undefined)
+    const read = readAddresses(by, record, SIGNED_AT)
+    if (read === undefined) return false
+    assert(read.addresses.length <= MAX_ADDRESSES_PER_PEER)
+    assert(Math.abs(read.at - SIGNED_AT) <= ADDRESS_RECORD_MS)
+    return true
+  },
+}
+
 const REPEATS_PAGE = 4096
 const REPEATS_IMAGE = 2 ** 30
 
@@ -241,6 +262,7 @@ export const WIRE_TARGETS: readonly Target[] = [
   members,
   receipt,
   roll,
+  addresses,
   repeats,
   granules,
   operate,

@@ -39,6 +39,8 @@ export interface VirtualMachineOptions {
   readonly network?: readonly string[]
   /** Bytes of a sector, if the disks are NVMe. @default virtio */
   readonly nvme?: number
+  /** @default 2 */
+  readonly cpus?: number
   /** MiB. @default 1280 */
   readonly memory?: number
   /** Command that QEMU is run through, such as one that enters a network namespace. @default none */
@@ -90,7 +92,7 @@ export class VirtualMachine {
 
   private constructor(options: VirtualMachineOptions) {
     const { kernel, initramfs, firmware = [], drives, nvme, tell, network = [], memory = 1280, through = [] } = options
-    const { front, restarts = false } = options
+    const { front, restarts = false, cpus = 2 } = options
     this.#front = front
     const consoles = front === undefined ? 'console=ttyS0' : 'console=tty0 console=ttyS0'
     const told = Object.entries(tell).map(([name, value]) => `mesh.${name}=${value}`)
@@ -102,7 +104,7 @@ export class VirtualMachine {
         '-cpu',
         'max',
         '-smp',
-        '2',
+        String(cpus),
         '-m',
         String(memory),
         '-nodefaults',

@@ -111,7 +111,15 @@ describe('a signed receipt', () => {
       expect(record).toBeDefined()
       expect(signReceipt(record!, { seed: Buffer.alloc(32, 7), publicKey: publicKeyOf(one.by)! })).toEqual(one)
     }
-    expect(signed.map((one) => readReceipt(one)?.verified)).toEqual([true, false])
+    expect(signed.map((one) => readReceipt(one)?.verified)).toEqual([true, false, true])
+    expect(signed.map((one) => readReceipt(one)?.offenders?.map(({ name, slow }) => [name, slow]))).toEqual([
+      undefined,
+      undefined,
+      [
+        ['pc09', 7],
+        ['pc08', 3],
+      ],
+    ])
   })
 
   it('is no receipt when anything in it was changed, or a known key has a wrong value', async () => {

@@ -7,6 +7,7 @@ import type { Shelf } from '../../state/shelf.ts'
 import { storedDocument } from '../../state/stored-document.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
+import { KEEP_CONDUCT_MS } from './limits.ts'
 
 /** What one member has of this machine. */
 export interface MemberFigures extends Omit<ClientFigures, 'id'> {
@@ -32,6 +33,9 @@ interface ConductOptions {
 /** How other members behave to this machine: told to people by name and in words, and remembered for a day. */
 export class Conduct {
   readonly #options: ConductOptions
+  /** What is stored of each peer, without the time, by peer id. */
+  readonly #kept = new Map<string, string>()
+  #timer: NodeJS.Timeout | undefined
 
   constructor(options: ConductOptions) {
     this.#options = options
@@ -59,20 +63,33 @@ export class Conduct {
     return ledger.offenders().map((one) => ({ ...one, name: machine.nameOf(one.id) }))
   }
 
-  /** Begins with what earlier commands of this machine have remembered. */
+  /** Begins with what earlier commands of this machine have remembered. From now on what is new is stored every KEEP_CONDUCT_MS. */
   async recall(): Promise<void> {
     const { machine, ledger } = this.#options
+    this.#timer = setInterval(() => void this.#keep(), KEEP_CONDUCT_MS).unref()
     const shelf = shelfOf(machine)
     for await (const [peerId, past] of shelf.iterator())
       if (!machine.isMember(peerId) || !ledger.recall(peerId, past)) await shelf.del(peerId)
   }
 
-  /** Remembers for the next command. */
+  /** Remembers all for the next command, and ends. */
   async remember(): Promise<void> {
+    clearInterval(this.#timer)
+    this.#kept.clear()
+    await this.#keep()
+  }
+
+  /** Stores what has changed. */
+  async #keep(): Promise<void> {
     const { machine, ledger } = this.#options
     const shelf = shelfOf(machine)
-    for (const [peerId, past] of ledger.remembered())
-      if (machine.isMember(peerId)) await shelf.put(peerId, past).catch(() => undefined)
+    for (const [peerId, past] of ledger.remembered()) {
+      const { at: _, ...rest } = past
+      const text = JSON.stringify(rest)
+      if (!machine.isMember(peerId) || this.#kept.get(peerId) === text) continue
+      this.#kept.set(peerId, text)
+      await shelf.put(peerId, past).catch(() => undefined)
+    }
   }
 
   /** A peer was banned until then, Unix ms. A stranger makes a new key for each time that it is told of. */

@@ -6,6 +6,8 @@ export const MAX_PARALLEL_DIALS = 16
 export const SIGN_ADDRESSES_AGAIN_MS = 24 * 3600 * 1000
 /** Addresses of one member that multicast DNS tells of, and that were not seen to work: the last ones. */
 export const MAX_HEARSAY = 4
+/** How members behave is stored so often, as far as it has changed: a process that is killed forgets one minute. */
+export const KEEP_CONDUCT_MS = 60_000
 /** Addresses of one member that are dialled at once, and each minute, whoever tells of them. */
 export const MEMBER_DIALS_BURST = 64
 export const MEMBER_DIALS_PER_MINUTE = 120

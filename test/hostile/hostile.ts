@@ -11,7 +11,7 @@ import { NODE_FLAGS } from '../../tools/lab/node-flags.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { dirty, joinMachine, startMaster } from '../support/fixtures.ts'
 import { ATTACKS } from './attacks.ts'
-import { tryLocally } from './local.ts'
+import { type LocalTrial, localTable, tryLocally } from './local.ts'
 import { residentMib } from './resident.ts'
 
 const HELP = `npm run hostile -- [--attack WORDS] [--local] [--sources] [--blocks N] [--rest S] [--seed S] [--json]
@@ -100,15 +100,22 @@ let image: Buffer
 let token: string
 let attackers = 0
 try {
-  if (names.length > 0) await tryMembers()
+  const members = names.length > 0 ? await tryMembers() : undefined
   await lab.close()
   lab = await Lab.open({ entry })
-  if (!(await tryLocally(lab, values.attack, random))) process.exitCode = 1
+  const local = await tryLocally(lab, values.attack, random)
+  report(members, local)
 } finally {
   await lab.close()
 }
 
-async function tryMembers(): Promise<void> {
+/** What became of all restores. */
+interface Outcome {
+  readonly baseline: Trial
+  readonly trials: readonly Trial[]
+}
+
+async function tryMembers(): Promise<Outcome> {
   await setUp()
   const baseline = await measureBaseline()
   if (!values.json) console.log(lineOf(baseline, baseline))
@@ -122,7 +129,7 @@ async function tryMembers(): Promise<void> {
     trials.push(best)
     if (!values.json) console.log(lineOf(best, baseline))
   }
-  report(baseline, trials)
+  return { baseline, trials }
 }
 
 async function setUp(): Promise<void> {
@@ -281,13 +288,17 @@ function lineOf(trial: Trial, baseline: Trial): string {
   return cells(trial, baseline).join(' | ')
 }
 
-function report(baseline: Trial, trials: readonly Trial[]): void {
-  const failed = trials.filter((one) => faultsOf(one, baseline).length > 0)
-  if (values.json) console.log(JSON.stringify({ seed: values.seed, blocks, baseline, trials, failed: failed.length }))
+function report(members: Outcome | undefined, local: readonly LocalTrial[]): void {
+  const { baseline, trials } = members ?? { trials: [] }
+  const bad = trials.filter((one) => faultsOf(one, baseline!).length > 0).length
+  const failed = bad + local.filter((one) => !one.held).length
+  if (values.json) console.log(JSON.stringify({ seed: values.seed, blocks, baseline, trials, local, failed }))
   else {
     const head = ['attack', 'time', 'ratio', 'offender', 'victim', 'others grow', `after ${values.rest} s`, 'result']
-    console.log(formatTable([head, cells(baseline, baseline), ...trials.map((one) => cells(one, baseline))]))
-    console.log(`${trials.length - failed.length} held, ${failed.length} failed`)
+    if (baseline !== undefined)
+      console.log(formatTable([head, cells(baseline, baseline), ...trials.map((one) => cells(one, baseline))]))
+    if (local.length > 0) console.log(localTable(local))
+    console.log(`${trials.length + local.length - failed} held, ${failed} failed`)
   }
-  process.exitCode = failed.length > 0 ? 1 : 0
+  process.exitCode = failed > 0 ? 1 : 0
 }

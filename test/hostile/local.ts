@@ -64,19 +64,22 @@ const LOCAL_ATTACKS: Readonly<Record<string, LocalAttack>> = {
   },
 }
 
-interface LocalTrial {
+/** What became of a process, and of an honest program that needed it. Memory in MiB. */
+export interface LocalTrial {
   readonly attack: string
   readonly beforeMib: number
   readonly peakMib: number
   readonly restedMib: number
   /** How long an honest program waited for its answer, at most; undefined if it got none. */
   readonly servedMs: number | undefined
+  /** Whether that is within bounds. */
+  readonly held: boolean
 }
 
-/** Tries the local attacks whose names hold `words`; true if all were held. */
-export async function tryLocally(lab: Lab, words: string, random: Random): Promise<boolean> {
+/** Tries the local attacks whose names hold `words`. */
+export async function tryLocally(lab: Lab, words: string, random: Random): Promise<LocalTrial[]> {
   const names = Object.keys(LOCAL_ATTACKS).filter((name) => name.includes(words))
-  if (names.length === 0) return true
+  if (names.length === 0) return []
   const image = await startMaster(lab, 1024, random)
   await joinMachine(lab, 'pc1', image, await lab.invite('master'))
   await lab.ok('pc1', ['restore'])
@@ -91,8 +94,12 @@ export async function tryLocally(lab: Lab, words: string, random: Random): Promi
     const { on } = LOCAL_ATTACKS[name]!
     trials.push(await tryOne(name, victims[on], places[on], lab.path('pc1')))
   }
-  console.log(formatTable([HEAD, ...trials.map(cells)]))
-  return trials.every(isHeld)
+  return trials
+}
+
+/** The trials as a table for people. */
+export function localTable(trials: readonly LocalTrial[]): string {
+  return formatTable([HEAD, ...trials.map(cells)])
 }
 
 async function tryOne(attack: string, victim: MeshProcess, path: string, stateDir: string): Promise<LocalTrial> {
@@ -111,7 +118,9 @@ async function tryOne(attack: string, victim: MeshProcess, path: string, stateDi
   const servedMs = await serving
   for (const socket of sockets) socket.destroy()
   await sleep(REST_MS)
-  return { attack, beforeMib, peakMib, restedMib: await residentMib(pid), servedMs }
+  const restedMib = await residentMib(pid)
+  const held = servedMs !== undefined && Math.max(peakMib, restedMib) - beforeMib <= MOST_GROWTH_MIB
+  return { attack, beforeMib, peakMib, restedMib, servedMs, held }
 }
 
 function open(path: string, send: Buffer): Socket {
@@ -137,10 +146,6 @@ async function readByNbd(path: string): Promise<void> {
   await client.close()
 }
 
-function isHeld({ beforeMib, peakMib, restedMib, servedMs }: LocalTrial): boolean {
-  return servedMs !== undefined && Math.max(peakMib, restedMib) - beforeMib <= MOST_GROWTH_MIB
-}
-
 const HEAD = ['local attack', 'before', 'peak', 'after 30 s', 'honest program', 'result']
 
 function cells(trial: LocalTrial): string[] {
@@ -151,6 +156,6 @@ function cells(trial: LocalTrial): string[] {
     mib(trial.peakMib),
     mib(trial.restedMib),
     trial.servedMs === undefined ? 'not served' : `${(trial.servedMs / 1000).toFixed(1)} s`,
-    isHeld(trial) ? 'ok' : 'FAILED',
+    trial.held ? 'ok' : 'FAILED',
   ]
 }

@@ -17,6 +17,14 @@ import { MAX_CONTROL_CONNECTIONS, MAX_CONTROL_WAITING_BYTES, TURN_AWAY_MS } from
 /** A method of a running command: takes and returns plain JSON values. */
 export type ControlMethod = (params: Readonly<Record<string, unknown>>) => Promise<unknown>
 
+/** Callers, and bytes of requests that have come in in part and of answers that were not taken, with the most of each. */
+export interface ControlFigures {
+  readonly connections: number
+  readonly mostConnections: number
+  readonly waitingBytes: number
+  readonly mostWaitingBytes: number
+}
+
 /** The method of this name; undefined if there is none. May wait for a method that is about to come, and may throw why there is none. */
 type FindMethod = (name: string) => Promise<ControlMethod | undefined>
 
@@ -47,6 +55,15 @@ export class ControlServer {
     return control
   }
 
+  figures(): ControlFigures {
+    return {
+      connections: this.#calls.size,
+      mostConnections: MAX_CONTROL_CONNECTIONS,
+      waitingBytes: this.#waitingBytes(),
+      mostWaitingBytes: MAX_CONTROL_WAITING_BYTES,
+    }
+  }
+
   async close(): Promise<void> {
     for (const call of this.#calls) call.drop()
     await new Promise<void>((resolve) => this.#server.close(() => resolve()))
@@ -70,8 +87,11 @@ export class ControlServer {
   #noteProgress(call: ControlCall): void {
     if (!this.#calls.delete(call)) return
     this.#calls.add(call)
-    const waitingBytes = (): number => this.#calls.values().reduce((sum, { bytes }) => sum + bytes, 0)
-    while (waitingBytes() > MAX_CONTROL_WAITING_BYTES && this.#dropIdlest());
+    while (this.#waitingBytes() > MAX_CONTROL_WAITING_BYTES && this.#dropIdlest());
+  }
+
+  #waitingBytes(): number {
+    return this.#calls.values().reduce((sum, { bytes }) => sum + bytes, 0)
   }
 
   /** Disconnects the caller that has been waited for the longest; false if each is being answered. */

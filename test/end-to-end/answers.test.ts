@@ -35,6 +35,8 @@ describe('commands answer while another one works', { timeout: 240_000 }, () => 
     expect(await lab.invite('first')).toMatch(/^mesh-/)
     const hashing = { phase: 'hash', totalBytes: HUGE_BYTES }
     expect(await lab.ok('first', ['status'])).toMatchObject({ running: true, command: 'seed', work: hashing })
+    // Who asks is the only one that does, and nothing waits for it.
+    expect(await lab.ok('first', ['status'])).toMatchObject({ callers: { connections: 1, waitingBytes: 0 } })
     expect(await lab.ok('first', ['peers'])).toMatchObject({ peers: [] })
     expect(await lab.ok('first', ['receipts'])).toMatchObject({ receipts: [] })
     const known = await lab.ok('first', ['config', 'show'])
@@ -63,7 +65,13 @@ describe('commands answer while another one works', { timeout: 240_000 }, () => 
     await isAt(restore, 'restore')
     const restoring = { phase: 'restore', totalBytes: BLOCKS * BLOCK }
     const status = await lab.ok('pc1', ['status'])
-    expect(status).toMatchObject({ running: true, command: 'restore', peers: 1, work: restoring })
+    expect(status).toMatchObject({
+      running: true,
+      command: 'restore',
+      peers: 1,
+      work: restoring,
+      memberMost: { connections: 8, streams: 8 },
+    })
     expect(await lab.ok('pc1', ['receipts'])).toMatchObject({ receipts: [] })
     expect(await lab.ok('pc1', ['peers'])).toMatchObject({ peers: [{ name: 'master', connected: true }] })
     expect(await lab.ok('pc1', ['releases'])).toMatchObject({ releases: [{ release: 1, onDisk: false }] })

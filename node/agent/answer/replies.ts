@@ -76,6 +76,7 @@ export const isLive: Check<Live> = object({
       MAX_MEMBERS,
     ),
   ),
+  memberMost: optional(object({ connections: natural(), streams: natural(), openBytes: natural() })),
   banned: optional(list(object({ name: shortText, until: time, reason: anyText(MAX_TEXT_BYTES) }), MAX_MEMBERS)),
   staging: optional(isStagingStatus),
   uplink: optional(

@@ -16,7 +16,7 @@ import type { StagingStatus } from '../machine/events.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { ServicePart } from '../machine/service-part.ts'
 import type { Work } from '../machine/work.ts'
-import type { BannedMember, MemberFigures } from '../mesh/conduct.ts'
+import { type BannedMember, MEMBER_MOST, type MemberFigures, type MemberMost } from '../mesh/conduct.ts'
 import type { SharedIdentity } from '../mesh/identity-watch.ts'
 import type { MeshNode } from '../mesh/mesh-node.ts'
 import type { HeldRelease } from '../offer/open-source.ts'
@@ -49,6 +49,8 @@ export interface Status {
   readonly since?: string
   /** The long piece of work that it is at, and for how many seconds. */
   readonly work?: Work['progress']
+  /** Programs of this computer that ask that command now. */
+  readonly callers?: Work['callers']
   readonly site: string
   readonly siteId: string
   readonly name: string
@@ -67,6 +69,8 @@ export interface Status {
   readonly serving?: ServeFigures & { readonly inUse: boolean }
   /** What each member that fetches here has of this machine. */
   readonly clients?: readonly MemberFigures[]
+  /** The most that one of them may have. */
+  readonly memberMost?: MemberMost
   /** Members that broke the rules, and are not asked for a while. */
   readonly banned?: readonly BannedMember[]
   /** A newer release than that on the disk, being fetched ahead. */
@@ -149,6 +153,7 @@ export type Live = Partial<
     | 'others'
     | 'serving'
     | 'clients'
+    | 'memberMost'
     | 'banned'
     | 'staging'
     | 'uplink'
@@ -205,8 +210,9 @@ export function describeStatus(machine: Machine, { receipt, stage, live }: Statu
   }
 }
 
-function describeHolder({ command, pid, since, progress }: Work): Partial<Status> {
-  return { command, pid, since, ...(progress === undefined ? {} : { work: progress }) }
+function describeHolder({ command, pid, since, progress, callers }: Work): Partial<Status> {
+  const more = { ...(progress === undefined ? {} : { work: progress }), ...(callers === undefined ? {} : { callers }) }
+  return { command, pid, since, ...more }
 }
 
 function describeRelease({ image, release, root, size }: VerifiedManifest): Partial<Live> {
@@ -225,6 +231,7 @@ function describeLive(
     ...(others.length === 0 ? {} : { others: others.map((one) => describeOther(one, node)) }),
     serving: { ...node.serving(), inUse },
     clients: node.conduct.clients(),
+    memberMost: MEMBER_MOST,
     banned: node.conduct.banned(),
     ...(staging === undefined ? {} : { staging }),
     uplink: node.uplink.bySite(),

@@ -87,6 +87,7 @@ export class Desk {
       seconds: (now - this.#begun) / 1000,
       ...(isUnderWay ? { progress: { ...at, seconds: (now - begun) / 1000 } } : {}),
       ...(this.#told === undefined ? {} : { told: this.#told }),
+      ...(this.#server === undefined ? {} : { callers: this.#server.figures() }),
     }
   }
 

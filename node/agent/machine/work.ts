@@ -13,6 +13,7 @@ import {
 } from '../../../protocol/json-shape.ts'
 import { formatTime } from '../../../protocol/local-time.ts'
 import { callControl } from '../../control/control-client.ts'
+import type { ControlFigures } from '../../control/control-server.ts'
 import { PHASES, type Progress } from '../../disk/progress.ts'
 
 /** What the command is at that holds a state directory; other commands ask it. */
@@ -27,6 +28,8 @@ export interface Work {
   readonly progress?: Progress & { readonly seconds: number }
   /** What else it told last of its work: the state of a roll. */
   readonly told?: string
+  /** Programs of this computer that ask it now; absent from earlier versions. */
+  readonly callers?: ControlFigures
 }
 
 /** What is told last may name machines. */
@@ -40,6 +43,14 @@ const isWork: Check<Work> = object({
   seconds: real,
   progress: optional(object({ phase: literal(...PHASES), doneBytes: natural(), totalBytes: natural(), seconds: real })),
   told: optional(anyText(MAX_TOLD_BYTES)),
+  callers: optional(
+    object({
+      connections: natural(),
+      mostConnections: natural(),
+      waitingBytes: natural(),
+      mostWaitingBytes: natural(),
+    }),
+  ),
 })
 
 /**

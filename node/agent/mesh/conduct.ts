@@ -1,8 +1,10 @@
 import { MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { anyText, type Check, natural, object, optional, truth } from '../../../protocol/json-shape.ts'
 import { formatTime } from '../../../protocol/local-time.ts'
+import { SESSION_CREDIT_BYTES } from '../../exchange/limits.ts'
 import type { Offender, PastConduct, PeerLedger } from '../../exchange/peer-ledger.ts'
 import type { ClientFigures } from '../../exchange/serve/server.ts'
+import { MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_PROTOCOL } from '../../net/limits.ts'
 import type { Shelf } from '../../state/shelf.ts'
 import { storedDocument } from '../../state/stored-document.ts'
 import type { AgentEvent } from '../machine/events.ts'
@@ -13,6 +15,16 @@ import { KEEP_CONDUCT_MS } from './limits.ts'
 export interface MemberFigures extends Omit<ClientFigures, 'id'> {
   readonly name: string
   readonly connections: number
+}
+
+/** The most that one member may have of this machine: connections, streams of a protocol, bytes asked for and not answered. */
+export type MemberMost = Pick<MemberFigures, 'connections' | 'streams' | 'openBytes'>
+
+/** As this version has it. */
+export const MEMBER_MOST: MemberMost = {
+  connections: MAX_CONNECTIONS_PER_PEER,
+  streams: MAX_STREAMS_PER_PROTOCOL,
+  openBytes: SESSION_CREDIT_BYTES,
 }
 
 /** A member that is not asked until then, ISO 8601; `reason`: the rest of a sentence that begins with its name. */

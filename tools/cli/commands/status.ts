@@ -53,8 +53,7 @@ function describe(status: Status): string {
   if (status.staging !== undefined) rows.push(['staged', describeStaging(status.staging)])
   if (status.stage !== undefined) rows.push(['stage', describeStage(status.stage)])
   if (status.serving !== undefined) rows.push(['served', describeServing(status.serving)])
-  for (const client of (status.clients ?? []).filter(({ openBytes }) => openBytes > 0))
-    rows.push(['asks', describeClient(client)])
+  rows.push(...describeTakers(status))
   for (const { name, until, reason } of status.banned ?? [])
     rows.push(['banned', `${name} until ${formatTime(until)}: it ${reason}`])
   for (const { site, in: into, out } of status.uplink ?? [])
@@ -69,6 +68,15 @@ function describe(status: Status): string {
   }
   rows.push(['members', String(status.members)], ['metadata', `valid until ${formatTime(status.metadataExpires)}`])
   return rows.map(([name, value]) => `${name.padEnd(10)}${value}`).join('\n')
+}
+
+/** Who takes something of this machine now. */
+function describeTakers({ clients = [], memberMost, callers }: Status): [string, string][] {
+  const members = clients.filter(({ openBytes }) => openBytes > 0)
+  return [
+    ...members.map((client): [string, string] => ['asks', describeClient(client, memberMost)]),
+    ...(callers === undefined ? [] : [['callers', describeCallers(callers)] satisfies [string, string]]),
+  ]
 }
 
 function describeRemoved({ at }: NonNullable<Status['removed']>): string {
@@ -107,10 +115,19 @@ function describeCrossing(bytes: NonNullable<Status['uplink']>[number]['in']): s
   return some.map((cause) => `${formatBytes(bytes[cause])} of ${cause}`).join(' and ') || 'nothing'
 }
 
-function describeClient(client: NonNullable<Status['clients']>[number]): string {
+function describeClient(client: NonNullable<Status['clients']>[number], most: Status['memberMost']): string {
   const { name, connections, streams, openBytes, messagesPerSecond } = client
-  const paths = `${connections} ${connections === 1 ? 'connection' : 'connections'}, ${streams} ${streams === 1 ? 'stream' : 'streams'}`
-  return `${name}: ${formatBytes(openBytes)} not answered yet, ${messagesPerSecond.toFixed(0)} messages/s, ${paths}`
+  // A command of an earlier version does not tell its bounds.
+  const of = (bound: string | number | undefined): string => (bound === undefined ? '' : ` of ${bound}`)
+  const open = `${formatBytes(openBytes)}${of(most && formatBytes(most.openBytes))} not answered yet`
+  const paths = `${connections}${of(most?.connections)} connections, ${streams}${of(most?.streams)} streams`
+  return `${name}: ${open}, ${messagesPerSecond.toFixed(0)} messages/s, ${paths}`
+}
+
+function describeCallers(callers: NonNullable<Status['callers']>): string {
+  const { connections, mostConnections, waitingBytes, mostWaitingBytes } = callers
+  const waiting = `${formatBytes(waitingBytes)} of ${formatBytes(mostWaitingBytes)} wait`
+  return `${connections} of ${mostConnections} local programs, ${waiting}`
 }
 
 const CAPS = { rate: '--max-upload', cpu: 'the limit on the processor' } as const

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { chmod, copyFile, mkdir, open, readFile, symlink, writeFile } from 'node:fs/promises'
+import { chmod, copyFile, mkdir, mkdtemp, open, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ERA_BLOCK_BYTES } from '../../node/writelog/limits.ts'
 import { type BuiltAgent, buildAgent, type KernelFiles } from '../../tools/boot/build-agent.ts'
@@ -18,6 +18,7 @@ import { VirtualMachine } from './virtual-machine.ts'
 const MIB = 1024 ** 2
 /** Bytes of the model’s root. */
 export const ROOT_BYTES = 48 * MIB
+const FILLER_BYTES = 12 * MIB
 const [ESP_BYTES, STATE_BYTES] = [7 * MIB, 64 * MIB]
 /** A firmware, a kernel, a program of 110 MB and a journal under emulation, on a machine that does other things. */
 const START_DEADLINE_MS = 400_000
@@ -47,6 +48,7 @@ case "$(cat /proc/cmdline)" in
   echo; echo '@@ {"event":"settled"}'
   while :; do echo more >>/session/log; sync; sleep 1; done
   ;;
+*mesh.step=serve*) exec sh /etc/serve ;;
 *mesh.step=stay*) while :; do sleep 1; done ;;
 *mesh.step=elsewhere*)
   mount -o remount,rw / || mount -o remount,rw "$device" /
@@ -212,14 +214,17 @@ async function compared(
   return { plain, node: Number(to) - Number(from) }
 }
 
-/** A small root file system, with busybox as its system, and a file that nothing can shrink. */
+/**
+ * A small root file system, with busybox as its system, and a file that nothing can shrink. `more` adds files below the folder that it is
+ * made from, of which `/etc/serve` is what the system does for mesh.step=serve.
+ */
 export async function makeSystem(
   image: string,
   work: string,
   random: Random,
-  { bytes = ROOT_BYTES, fillerBytes = 12 * MIB }: { readonly bytes?: number; readonly fillerBytes?: number } = {},
+  { bytes = ROOT_BYTES, more }: { readonly bytes?: number; readonly more?: (root: string) => Promise<void> } = {},
 ): Promise<void> {
-  const root = join(work, 'system')
+  const root = await mkdtemp(join(work, 'system-'))
   for (const folder of ['bin', 'sbin', 'etc', 'proc', 'sys', 'dev', 'run', 'var/lib/lab-mesh'])
     await mkdir(join(root, folder), { recursive: true })
   await copyFile(await whichProgram('busybox'), join(root, 'bin/busybox'))
@@ -243,7 +248,8 @@ export async function makeSystem(
     await symlink('busybox', join(root, 'bin', name))
   await writeFile(join(root, 'sbin/init'), SYSTEM_INIT)
   await chmod(join(root, 'sbin/init'), 0o755)
-  await writeFile(join(root, 'etc/filler'), random.bytes(fillerBytes))
+  await writeFile(join(root, 'etc/filler'), random.bytes(FILLER_BYTES))
+  await more?.(root)
   await runTool('mke2fs', ['-q', '-t', 'ext4', '-b', '4096', '-d', root, '-F', image, `${bytes / 1024}k`])
 }
 

@@ -50,7 +50,8 @@ export async function buildInitramfs(kernel: KernelFiles, work: string): Promise
   return image
 }
 
-async function addMesh(tree: FileTree): Promise<void> {
+/** Adds mesh as `npm run build` makes it, with its native addon, in `/mesh`. */
+export async function addMesh(tree: FileTree): Promise<void> {
   await tree.copyFolder('/mesh', join(ROOT, 'dist'), (path) => !path.includes('/'))
   tree.write('/mesh/package.json', '{"type":"module"}')
   await addPackage(tree, 'classic-level', new Set())

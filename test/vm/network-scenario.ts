@@ -9,6 +9,7 @@ import type { Lab } from '../../tools/lab/local-lab.ts'
 import type { Random } from '../../tools/lab/random.ts'
 import { copyRange, makeAgent, makeSystem, ROOT_BYTES } from './boot-scenario.ts'
 import { differing } from './compare-disks.ts'
+import { eachOther } from './each-other.ts'
 import { makeDisk, makeStatePartition, prepareMachine } from './prepared-disk.ts'
 import { keepPicture } from './screens.ts'
 import { type GuestEvent, VirtualMachine } from './virtual-machine.ts'
@@ -91,12 +92,12 @@ class Room {
 /** Cable out, master off, nobody who has a block, and an agent of another site. MESH_NETWORK names some of these only. */
 export async function networkScenario(parts: Parts, random: Random): Promise<string> {
   const { lab } = parts
-  const { room, other } = await makeRoom(parts, random)
+  const { room, agent, other } = await makeRoom(parts, random)
   const wanted = process.env.MESH_NETWORK?.split(',')
   const told: string[] = []
   for (const [name, part] of [
     ['cable', () => cableOut(room)],
-    ['master', () => withoutMaster(room, lab)],
+    ['master', () => eachOther({ ...parts, agent }, random)],
     ['nobody', () => nobodyHas(room, lab)],
     ['site', () => wrongSite(room, lab, other)],
   ] as const)
@@ -104,7 +105,7 @@ export async function networkScenario(parts: Parts, random: Random): Promise<str
   return told.join('; ')
 }
 
-async function makeRoom(parts: Parts, random: Random): Promise<{ room: Room; other: string }> {
+async function makeRoom(parts: Parts, random: Random): Promise<{ room: Room; agent: string; other: string }> {
   const { lab } = parts
   const [image, disk, state] = [lab.path('model.img'), lab.path('disk.img'), lab.path('state.img')]
   await makeSystem(image, lab.dir, random)
@@ -125,7 +126,11 @@ async function makeRoom(parts: Parts, random: Random): Promise<{ room: Room; oth
   // Another site on the same network.
   await writeFile(lab.path('small.img'), random.bytes(MIB))
   await lab.ok('stranger', ['seed', lab.path('small.img'), '--image', 'root', '--site', 'annex', '--once'])
-  return { room: new Room(parts, { image, disk, rootAt: rootAt!, agent }), other: await agentOf('stranger', parts) }
+  return {
+    room: new Room(parts, { image, disk, rootAt: rootAt!, agent }),
+    agent,
+    other: await agentOf('stranger', parts),
+  }
 }
 
 /** An agent that knows where the master of the lab is, whatever its own site is. */
@@ -164,17 +169,8 @@ async function cableOut(room: Room): Promise<string> {
   return `cable out: clean, up; dirty where the stage knows the blocks, ${again.restored} restored, up; dirty elsewhere, held with PEERS_UNREACHABLE; cable in and Enter, ${fetched} fetched, up`
 }
 
-/** Of two lab machines each is put right by the other. */
-async function withoutMaster(room: Room, lab: Lab): Promise<string> {
-  await lab.stop('master')
-  await room.session(await room.switchOn({ step: 'elsewhere', at: 6 }))
-  const { fetched } = await upAndOff(await room.switchOn())
-  assert.ok(fetched > 0)
-  assert.equal(await room.changed(), 0)
-  return `master off: ${fetched} fetched from the other lab machine, up`
-}
-
 async function nobodyHas(room: Room, lab: Lab): Promise<string> {
+  await lab.stop('master')
   await room.session(await room.switchOn({ step: 'elsewhere', at: 8 }))
   await lab.stop('other')
   const theirs = lab.path('other.img')

@@ -23,7 +23,7 @@ interface Prepared {
   readonly state: string
   readonly name: string
   readonly image: string
-  /** File with the image. */
+  /** File with what its disk holds when it joins. */
   readonly content: string
   /** Path of its disk in the virtual machine. */
   readonly disk: string
@@ -32,10 +32,20 @@ interface Prepared {
 }
 
 /** It does not know its disk yet, which is a partition of a disk to come. */
-export async function prepareMachine(lab: Lab, { state, name, image, content, disk, peers }: Prepared): Promise<void> {
+export async function prepareMachine(lab: Lab, machine: Prepared): Promise<void> {
+  await joinSite(lab, machine)
+  await settle(lab, machine)
+}
+
+/** The first half of {@link prepareMachine}: it is a member. */
+export async function joinSite(lab: Lab, { state, name, image, content }: Prepared): Promise<void> {
   const joined = lab.path(`${name}.joined`)
   await copyFile(content, joined)
   await lab.ok(state, ['join', await lab.invite('master'), '--disk', joined, '--name', name, '--image', image])
+}
+
+/** The second half: it was restored, and knows the others. If `content` was not the image it has heard of all members. */
+export async function settle(lab: Lab, { state, disk, peers }: Prepared): Promise<void> {
   await lab.ok(state, ['restore'])
   const directory = await StateDirectory.open(lab.path(state), { create: false })
   try {

@@ -309,6 +309,21 @@ const CLIENTS: Readonly<Record<string, Attack>> = {
       })
     })
   },
+  'has a good token, and asks under names that are taken': async (evil) => {
+    const { siteId, secret } = evil.token
+    void forEver(() =>
+      evil
+        .asStranger(JOIN_PROTOCOL, async (stream) => {
+          const replies = stream.messages()
+          for (const name of ['master', 'good', 'GOOD', 'Master'])
+            for (const check of [true, false]) {
+              await stream.send({ type: 'join-request', siteId, secret, name, mac: [], check })
+              await replies.next()
+            }
+        })
+        .catch(() => undefined),
+    )
+  },
   'opens streams of every protocol, and says nothing': async (evil) => {
     for (const protocol of [EXCHANGE_PROTOCOL, METADATA_PROTOCOL, JOIN_PROTOCOL, OPERATE_PROTOCOL])
       evil.attack(protocol, (open) => forEver(() => open().catch(() => sleep(10))))

@@ -19,6 +19,7 @@ import { loadOrCreateMachineKey } from '../../node/trust/machine-key.ts'
 import { EXCHANGE_PROTOCOL } from '../../protocol/constants.ts'
 import { type Digest, digestOf } from '../../protocol/digest.ts'
 import { encodeFrame, FrameDecoder } from '../../protocol/frames.ts'
+import { decodeJoinToken, type JoinToken } from '../../protocol/join-token.ts'
 import type { HeldImage, WantRequest } from '../../protocol/message-parts.ts'
 import type { Message } from '../../protocol/messages.ts'
 import { RangeSet } from '../../protocol/ranges.ts'
@@ -31,6 +32,8 @@ const RECONNECT_MS = 100
 export class HostileMember {
   readonly host: MeshHost
   readonly machine: Machine
+  /** By which it has joined, and others still can. */
+  readonly token: JoinToken
   /** The image that the machine has restored. */
   readonly image: HeldImage
   readonly #disk: ImageDisk
@@ -45,8 +48,9 @@ export class HostileMember {
     machine: Machine,
     { host, address }: { readonly host: MeshHost; readonly address: string },
     disk: ImageDisk,
-    targets: ReadonlyMap<string, string>,
+    { targets, token }: { readonly targets: ReadonlyMap<string, string>; readonly token: string },
   ) {
+    this.token = decodeJoinToken(token)
     this.#address = address
     this.machine = machine
     this.host = host
@@ -61,6 +65,7 @@ export class HostileMember {
     stateDir: string,
     address: string,
     targets: Readonly<Record<string, string>>,
+    token: string,
   ): Promise<HostileMember> {
     const machine = await Machine.open(stateDir)
     const { members } = machine.trust.view()
@@ -69,7 +74,7 @@ export class HostileMember {
     const disk = new ImageDisk(device, machine.manifest())
     const options = { listen: [address], mdns: false, admitsStrangers: () => true, report: () => undefined }
     const host = await startHost(machine, options)
-    const member = new HostileMember(machine, { host, address }, disk, byId)
+    const member = new HostileMember(machine, { host, address }, disk, { targets: byId, token })
     for (let i = 0; i < member.blockCount; i++) member.#digests.push(digestOf(await member.block(i)))
     return member
   }
@@ -89,10 +94,23 @@ export class HostileMember {
 
   /** Somebody with a key that no member has, connected to all who let it in. */
   async stranger(): Promise<void> {
-    const publicKey = generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' })
-    const [seed, raw] = [Buffer.from(publicKey.d!, 'base64url'), Buffer.from(publicKey.x!, 'base64url')]
-    const host = await MeshHost.start({ key: { seed, publicKey: raw }, listen: [], gate: { admits: () => true } })
-    await this.#keepConnected(host)
+    await this.#keepConnected(await strangerHost())
+  }
+
+  /** Somebody with such a key opens a stream to each who lets it in, and is gone when all are used. */
+  async asStranger(protocol: string, use: (stream: FrameStream) => Promise<void>): Promise<void> {
+    const host = await strangerHost()
+    try {
+      // A lab machine lets no stranger in.
+      await Promise.allSettled(
+        [...this.#targets].map(async ([peerId, address]) => {
+          await host.connect(peerId, [address])
+          await use(await host.open(peerId, protocol))
+        }),
+      )
+    } finally {
+      await host.stop()
+    }
   }
 
   /**
@@ -233,4 +251,10 @@ export class HostileMember {
         }
       })()
   }
+}
+
+async function strangerHost(): Promise<MeshHost> {
+  const publicKey = generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' })
+  const [seed, raw] = [Buffer.from(publicKey.d!, 'base64url'), Buffer.from(publicKey.x!, 'base64url')]
+  return MeshHost.start({ key: { seed, publicKey: raw }, listen: [], gate: { admits: () => true } })
 }

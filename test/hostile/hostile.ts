@@ -4,6 +4,7 @@ import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import type { Invitations } from '../../node/agent/run/invitation-desk.ts'
 import type { RestoreResult } from '../../node/restore/restore-result.ts'
 import { formatTable } from '../../tools/cli/format.ts'
 import { Lab, type MeshProcess } from '../../tools/lab/local-lab.ts'
@@ -82,6 +83,8 @@ interface Trial {
   readonly grownMib: number
   readonly grownHandles: number
   readonly restedMib: number
+  /** Uses of the invitation that strangers have taken. */
+  readonly invited: number
 }
 
 /** What a process takes. */
@@ -177,14 +180,24 @@ async function attacked(name: string): Promise<Trial> {
   await hearOfMembers()
   const before = await taken()
   const targets = Object.fromEntries([...SERVING, 'victim'].map((one) => [one, lab.address(one)]))
-  const args = [...NODE_FLAGS, ATTACKER, lab.path(member), lab.address(member) ?? '', JSON.stringify(targets), name]
+  const args = [
+    ...NODE_FLAGS,
+    ATTACKER,
+    lab.path(member),
+    lab.address(member) ?? '',
+    JSON.stringify(targets),
+    token,
+    name,
+  ]
   const evil = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
   try {
     await new Promise<void>((resolve, reject) => {
       evil.stdout.once('data', () => resolve())
       evil.once('exit', (code) => reject(new Error(`the attacker ended with ${code}`)))
     })
-    return await trial(name, member, before, evil)
+    const used = await usedUp()
+    const done = await trial(name, member, before, evil)
+    return { ...done, invited: (await usedUp()) - used }
   } finally {
     evil.kill('SIGKILL')
   }
@@ -230,7 +243,14 @@ async function trial(attack: string, member: string, before: readonly Taken[], e
     grownMib: grown!.mib,
     grownHandles: grown!.handles,
     restedMib: rested.mib,
+    invited: 0,
   }
+}
+
+/** How often the invitation was used. */
+async function usedUp(): Promise<number> {
+  const { invitations } = (await lab.ok('master', ['invite', '--list'])) as unknown as Invitations
+  return invitations.reduce((sum, { usedBy }) => sum + usedBy.length, 0)
 }
 
 async function taken(): Promise<Taken[]> {
@@ -262,6 +282,7 @@ function faultsOf(trial: Trial, baseline: Trial): string[] {
   return [
     ...(trial.verified ? [] : [trial.code ?? 'wrong content']),
     ...(isSlow(trial, baseline) ? ['slow'] : []),
+    ...(trial.invited > 0 ? ['invitation used up'] : []),
     ...(trial.victimMib - baseline.victimMib > MOST_GROWTH_MIB ? ['victim grows'] : []),
     ...(trial.grownMib > MOST_GROWTH_MIB ? ['others grow'] : []),
     ...(trial.grownHandles > MOST_HANDLES || trial.victimHandles - baseline.victimHandles > MOST_HANDLES

@@ -13,6 +13,7 @@ import { Random } from '../../tools/lab/random.ts'
 import { dirty, joinMachine, startMaster } from '../support/fixtures.ts'
 import { ATTACKS } from './attacks.ts'
 import { type LocalTrial, localTable, tryLocally } from './local.ts'
+import { tryMulticast } from './multicast.ts'
 import { residentMib } from './resident.ts'
 
 const HELP = `npm run hostile -- [--attack WORDS] [--local] [--sources] [--blocks N] [--rest S] [--seed S] [--json]
@@ -21,7 +22,7 @@ Restores a machine in a lab of a master, a lab machine and one hostile member, o
 time, memory and open files with the same lab without the hostile member.
 
   --attack WORDS only attacks whose name holds these words
-  --local        only attacks by programs of the same machine, on the sockets of mesh up and mesh monitor
+  --local        only attacks by programs of the same machine, on the sockets of mesh up and mesh monitor, and by forged multicast DNS
   --sources      no honest machine but the master has the image
   --blocks N     blocks of 64 KiB of the image (default 1024)
   --rest S       seconds after which memory is looked at again (default 30)
@@ -106,7 +107,7 @@ try {
   const members = names.length > 0 ? await tryMembers() : undefined
   await lab.close()
   lab = await Lab.open({ entry })
-  const local = await tryLocally(lab, values.attack, random)
+  const local = [...(await tryLocally(lab, values.attack, random)), ...(await tryMulticast(values.attack, random))]
   report(members, local)
 } finally {
   await lab.close()

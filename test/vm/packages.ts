@@ -28,6 +28,9 @@ const PACKAGES: Readonly<Record<string, string>> = {
   ntfscp: 'ntfs-3g',
   ip: 'iproute2',
   dnsmasq: 'dnsmasq-base',
+  debootstrap: 'debootstrap',
+  'systemd-nspawn': 'systemd-container',
+  nsenter: 'util-linux',
 }
 const APT_RETRIES = 3
 /** Characters of what apt-get said that are shown if it fails. */

@@ -8,6 +8,7 @@ import { Lab } from '../../tools/lab/local-lab.ts'
 import { Random } from '../../tools/lab/random.ts'
 import { bareScenario, MEDIA } from './bare-scenario.ts'
 import { bootScenario } from './boot-scenario.ts'
+import { Container } from './container.ts'
 import { layoutScenario, severalScenario, wrongDiskScenario } from './disks-scenario.ts'
 import { eraScenario } from './era-scenario.ts'
 import { buildInitramfs } from './initramfs.ts'
@@ -19,6 +20,7 @@ import { installPackages, Unavailable } from './packages.ts'
 import { pxeScenario } from './pxe-scenario.ts'
 import { roomsScenario } from './rooms-scenario.ts'
 import { secureBootScenario } from './secureboot-scenario.ts'
+import { serviceScenario } from './service-scenario.ts'
 import { VirtualMachine, type VirtualMachineOptions } from './virtual-machine.ts'
 import { windowsScenario } from './windows-scenario.ts'
 
@@ -50,6 +52,7 @@ const SCENARIOS: Readonly<Record<string, (parts: Guest & { lab: Lab }, random: R
   ),
   boot: ({ kernel, lab }, random) => bootScenario({ kernel, lab, full: !values.quick }, random),
   loader: ({ kernel, lab }) => loaderScenario({ kernel, lab }),
+  service: ({ lab }, random) => serviceScenario({ lab }, random),
   secureboot: ({ kernel, lab }) => secureBootScenario({ kernel, lab }),
   disks: ({ kernel, lab }, random) => wrongDiskScenario({ kernel, lab }, random),
   layout: ({ kernel, lab }, random) => layoutScenario({ kernel, lab }, random),
@@ -108,6 +111,7 @@ async function runScenario(name: string, seed: number, parts: Guest): Promise<vo
     counts = { ...counts, failed: counts.failed + 1 }
   } finally {
     VirtualMachine.killAll()
+    await Container.killAll()
     await lab.close()
     labs.delete(lab)
   }
@@ -115,6 +119,7 @@ async function runScenario(name: string, seed: number, parts: Guest): Promise<vo
 
 async function stop(signal: NodeJS.Signals): Promise<void> {
   VirtualMachine.killAll()
+  await Container.killAll()
   await Promise.all([...labs].map((lab) => lab.close()))
   rmSync(work, { recursive: true, force: true })
   console.log(`interrupted by ${signal}`)

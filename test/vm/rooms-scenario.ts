@@ -24,7 +24,12 @@ const MEMORY_MIB = 768
 /** Machines of each room. MESH_ROOMS says another number, for a computer that has other things to do. */
 const MACHINES = Number(process.env.MESH_ROOMS ?? 3)
 const MASTER = `/ip4/${BOSS}/tcp/7433`
-/** The master may send each block about once, whatever the number of machines. */
+/**
+ * What the master may send to all: one copy of the model in two minutes. Six emulated machines on two cores do about a hundredth of what real ones do, so
+ * this is a cable of 100 Mbit/s to them. A master without a limit is done before they can help each other, and has then sent 3.3 copies.
+ */
+const MASTER_RATE = '1Mbit'
+/** The master may send each block about once, whatever the number of machines. A busy computer is the nearer to this the slower it makes them. */
 const MOST_SENT = 2
 
 interface Parts {
@@ -49,7 +54,8 @@ export async function roomsScenario(parts: Parts, random: Random): Promise<strin
   try {
     const image = lab.path('model.img')
     await makeSystem(image, lab.dir, random)
-    await rooms.mesh(1, 'boss', 'master', 'seed', image, '--image', 'root', '--listen', MASTER).event('listening')
+    const place = ['--listen', MASTER, '--max-upload', MASTER_RATE]
+    await rooms.mesh(1, 'boss', 'master', 'seed', image, '--image', 'root', ...place).event('listening')
     await prepareSite(parts, rooms)
     const begun = performance.now()
     const machines: SwitchedOn[] = []

@@ -45,7 +45,7 @@ export function answerOperators(options: AnswerOperatorsOptions, stack: AsyncDis
     mayOperate: (peerId) => machine.isOperator(peerId),
     group: () => machine.trust.view().memberById(machine.config.id)?.group ?? machine.config.site,
     state: () =>
-      describeMachine(machine, { startedAt, version, use, resetter, staging: staging(), addresses: addresses() }),
+      describeMachine(machine, version, { startedAt, use, resetter, staging: staging(), addresses: addresses() }),
     receipts: async (since, askedBy) => {
       // Whoever asks for what comes after a receipt has that one.
       await heardOf(since, machine.nameOf(askedBy))
@@ -74,20 +74,32 @@ function defaultReset(machine: Machine): string {
   return machine.config.role === 'machine' ? RESET_COMMAND : ''
 }
 
-async function describeMachine(
+/** What only the command knows that serves. */
+interface LiveFacts {
+  /** ISO 8601. */
+  readonly startedAt: string
+  readonly use: Pick<UseWatch, 'inUse'>
+  readonly resetter: Pick<Resetter, 'state'>
+  readonly staging: StagingStatus | undefined
+  readonly addresses: readonly string[]
+}
+const AT_REST: LiveFacts = {
+  startedAt: '',
+  use: { inUse: false },
+  resetter: { state: { pending: false, failure: null } },
+  staging: undefined,
+  addresses: [],
+}
+
+/** What a machine says of itself to operators. `live`: of the command that serves; without it, of a machine on which none does. */
+export async function describeMachine(
   machine: Machine,
-  live: {
-    startedAt: string
-    version: string | undefined
-    use: UseWatch
-    resetter: Resetter
-    staging: StagingStatus | undefined
-    addresses: readonly string[]
-  },
+  version: string | undefined,
+  { startedAt, use, resetter, staging, addresses }: LiveFacts = AT_REST,
 ): Promise<MachineState> {
-  const { startedAt, version, use, resetter, staging, addresses } = live
   const { config, state, trust } = machine
   const disk = await readDiskState(state)
+  const image = config.image ?? disk?.image
   return {
     machine: config.name,
     bootId: (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim(),
@@ -96,7 +108,7 @@ async function describeMachine(
       disk === undefined
         ? null
         : { image: disk.image, release: disk.release, root: disk.root, whole: disk.state === 'whole' },
-    newest: config.image === undefined ? null : (trust.view().newest(config.image)?.release ?? null),
+    newest: image === undefined ? null : (trust.view().newest(image)?.release ?? null),
     staged: staging?.state === 'done' ? staging.release : null,
     inUse: use.inUse,
     reset: resetter.state,

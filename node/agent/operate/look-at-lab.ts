@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isMeshError, MeshError } from '../../../protocol/errors.ts'
 import { findName } from '../../../protocol/names.ts'
-import type { MachineState } from '../../../protocol/operate-messages.ts'
 import {
   describeMachines,
   describeSiteTrouble,
@@ -11,12 +10,12 @@ import {
   worst,
 } from '../lab/describe-lab.ts'
 import { type Sighting, sightingsOf } from '../lab/sightings.ts'
-import { readDiskState } from '../machine/disk-state.ts'
 import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { ReceiptArchive } from '../receipts/receipt-archive.ts'
 import { judgeTimes } from '../receipts/receipt-time.ts'
 import { listWentBack } from '../receipts/went-back.ts'
+import { describeMachine } from './answer-operators.ts'
 import { Operator } from './operator.ts'
 
 /** Which machines `mesh lab` is to show. */
@@ -111,7 +110,7 @@ async function gatherFacts(
     const sightings = new Map<string, Sighting>()
     for await (const [id, sighting] of sightingsOf(home).iterator()) sightings.set(id, sighting)
     for (const [id, sighting] of live.told) sightings.set(id, sighting)
-    const own = await describeSelf(machine, version)
+    const own = await describeMachine(machine, version)
     sightings.set(config.id, { at: new Date(live.now).toISOString(), state: own })
     const memberName = (id: string): string | undefined => view.memberById(id)?.name
     return {
@@ -127,24 +126,6 @@ async function gatherFacts(
     }
   } finally {
     await machine.close()
-  }
-}
-
-/** As this machine would answer others. */
-async function describeSelf({ config, state, trust }: Machine, version: string | undefined): Promise<MachineState> {
-  const disk = await readDiskState(state)
-  const image = disk?.image ?? config.image
-  return {
-    machine: config.name,
-    ...{ bootId: '', startedAt: '', staged: null, inUse: false, lastReceipt: null },
-    disk:
-      disk === undefined
-        ? null
-        : { image: disk.image, release: disk.release, root: disk.root, whole: disk.state === 'whole' },
-    newest: image === undefined ? null : (trust.view().newest(image)?.release ?? null),
-    reset: { pending: false, failure: null },
-    ...(version === undefined ? {} : { version }),
-    ...(config.disk === undefined ? {} : { device: config.disk }),
   }
 }
 

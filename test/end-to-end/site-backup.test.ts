@@ -165,6 +165,11 @@ describe('a master in one sealed file', { timeout: 3 * WAIT_MS }, () => {
   })
 
   it('is begun again if it was cut short', async () => {
+    // What would be restored is proven, and nothing is written.
+    expect(await lab.ok('master3', ['site', 'restore', file(), '--dry-run', ...passphrase()])).toMatchObject({
+      dryRun: true,
+      members: 2,
+    })
     await lab.ok('master3', ['site', 'restore', file(), ...passphrase()])
     await rm(join(lab.path('master3'), 'machine.json'))
     await rm(join(lab.path('master3'), 'keys', 'root.pem'))

@@ -1,4 +1,5 @@
-import { readdir, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { MAX_ADDRESSES_PER_PEER, MAX_MEMBERS, MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
 import { toHex } from '../../../protocol/digest.ts'
@@ -163,18 +164,15 @@ export async function restoreMaster(
   await assertFree(stateDir)
   const content = readDocument(CONTENT, await sealed.open(await passphrase()))
   const { site, siteId, name } = content.machine
-  const members = content.addresses.length
-  const result = { event: 'site-restored', dryRun, site, siteId, name, made: sealed.about.made, members } as const
-  if (dryRun) return result
+  const result = { event: 'site-restored', dryRun, site, siteId, name, made: sealed.about.made } as const
+  if (dryRun) return { ...result, members: await membersIn(content, file) }
   const state = await holdState(stateDir, { create: true, command })
   try {
     // What a restore left that was cut short is not in force: machine.json comes last.
     for (const part of ['trust', 'keys']) await rm(state.path(part), { recursive: true, force: true })
-    await putFiles(state, content.files)
+    await putFiles(state.directory, content.files)
     await writeTerm(state.path('keys'), newTerm())
-    const trust = await TrustStore.open(state.path('trust'))
-    if (toHex(trust.siteId) !== siteId)
-      throw new MeshError('SEALED_DAMAGED', `${file} holds the metadata of another site`)
+    const trust = await openTrust(state.directory, siteId, file)
     await SiteSigner.open({ keysDir: state.path('keys'), trust })
     for (const [id, addresses] of content.addresses) await addressesOf(state).put(id, addresses)
     await state.shelf('removed', REMOVAL).changeDurable(content.removed, [])
@@ -185,15 +183,36 @@ export async function restoreMaster(
   }
 }
 
-async function putFiles(state: StateDirectory, files: BackupContent['files']): Promise<void> {
+/** How many members the metadata of a backup name. The metadata are proven in a folder for the moment, without the keys. */
+async function membersIn({ machine, files }: BackupContent, file: string): Promise<number> {
+  const work = await mkdtemp(join(tmpdir(), 'mesh-backup-'))
+  try {
+    const metadata = files.filter(({ path }) => path.startsWith('trust/'))
+    await putFiles(work, metadata)
+    return (await openTrust(work, machine.siteId, file)).view().members.length
+  } finally {
+    await rm(work, { recursive: true, force: true })
+  }
+}
+
+/** Errors: SEALED_DAMAGED, those of {@link TrustStore.open}. */
+async function openTrust(directory: string, siteId: string, file: string): Promise<TrustStore> {
+  const trust = await TrustStore.open(join(directory, 'trust'))
+  if (toHex(trust.siteId) !== siteId)
+    throw new MeshError('SEALED_DAMAGED', `${file} holds the metadata of another site`)
+  return trust
+}
+
+async function putFiles(directory: string, files: BackupContent['files']): Promise<void> {
   const folders = new Set<string>()
   for (const { path, bytes } of files) {
-    const [target, folder] = [state.path(path), dirname(state.path(path))]
+    const target = join(directory, path)
+    const folder = dirname(target)
     await makePath(folder, 0o700)
     folders.add(folder)
     await writeDurable(target, Buffer.from(bytes, 'base64'), path.endsWith('.pem') ? 0o600 : 0o644)
   }
-  for (const folder of [...folders, state.directory, state.path('trust')]) await fsyncDirectory(folder)
+  for (const folder of [...folders, directory, join(directory, 'trust')]) await fsyncDirectory(folder)
 }
 
 /** Errors: STATE_OTHER_SITE. */

@@ -29,7 +29,7 @@ const MASTER = `/ip4/${BOSS}/tcp/7433`
  * this is a cable of 100 Mbit/s to them. A master without a limit is done before they can help each other, and has then sent 3.3 copies.
  */
 const MASTER_RATE = '1Mbit'
-/** The master may send each block about once, whatever the number of machines. A busy computer is the nearer to this the slower it makes them. */
+/** The master may send each block about once, whatever the number of machines. On a busy computer the machines are slower, and it sends more. */
 const MOST_SENT = 2
 
 interface Parts {

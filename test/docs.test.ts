@@ -101,6 +101,12 @@ describe('the documents say what is so', () => {
     expect(example).toEqual(Object.keys(CONFIG_KEYS))
   })
 
+  it('name each decision once, in order, in their index', () => {
+    const listed = [...text('docs/decisions/README.md').matchAll(/^\| \d+ \| .*\]\((\d{4}-[\w-]+\.md)\) \|/gm)]
+    const files = readdirSync(join(ROOT, 'docs/decisions')).filter((name) => /^\d{4}-/.test(name))
+    expect(listed.map(([, file]) => file)).toEqual(files.sort())
+  })
+
   it.each(documents)('%s: links, images and paths lead to something', (path) => {
     const body = text(path).replaceAll(/```[\s\S]*?```/g, '')
     const missing: string[] = []

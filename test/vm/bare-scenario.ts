@@ -4,6 +4,9 @@ import type { Lab } from '../../tools/lab/local-lab.ts'
 import type { Random } from '../../tools/lab/random.ts'
 import { BareMachine, type BareParts, DEADLINE_MS, HOLDERS, waiting } from './bare-machine.ts'
 
+/** What the old agent says of a new one after its first try. */
+const TRIED_AGAIN = /release 1, slot a; release 2 is tried at the next start$/
+
 /** The media of which each is a scenario. */
 export const MEDIA = ['pxe-bios', 'pxe-uefi', 'iso', 'usb'] as const
 
@@ -55,14 +58,21 @@ async function takeAgents(machine: BareMachine): Promise<string> {
   await machine.update(broken, ({ agent }) => / 2 is tried at the next start$/.test(String(agent)))
   const guest = await machine.fromDisk(false)
   if (machine.isBios) {
-    // Its kernel stands still, until somebody switches the machine off.
+    // Its kernel stands still, until somebody switches the machine off, at each try.
     await guest.shown('Unable to mount root fs', DEADLINE_MS)
     await guest.kill()
+    assert.match(String((await machine.start('a')).agent), TRIED_AGAIN)
+    const again = await machine.fromDisk(false)
+    await again.shown('Unable to mount root fs', DEADLINE_MS)
+    await again.kill()
     assert.equal((await machine.start('a')).agent, 'the agent on the disk: release 1, slot a')
   } else {
     // The firmware cannot start what is made for no computer, and goes on with what was there.
     await guest.shown('failed to load Boot', DEADLINE_MS)
-    assert.equal((await machine.up(guest)).agent, 'the agent on the disk: release 1, slot a')
+    assert.match(String((await machine.up(guest)).agent), TRIED_AGAIN)
+    const again = await machine.fromDisk(false)
+    await again.shown('failed to load Boot', DEADLINE_MS)
+    assert.equal((await machine.up(again)).agent, 'the agent on the disk: release 1, slot a')
   }
   // Zeros behind the end would not change the root of its hash tree.
   await machine.update(Buffer.concat([good, Buffer.alloc(512, 'x')]), ({ agent }) =>

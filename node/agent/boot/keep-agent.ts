@@ -1,11 +1,9 @@
 import { mkdir, readdir, readFile, realpath, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { AGENT_SLOTS, factsPath, slotPath } from '../../../protocol/agent-slots.ts'
-import { MAX_TEXT_BYTES } from '../../../protocol/constants.ts'
+import { factsPath, slotPath } from '../../../protocol/agent-slots.ts'
 import { toHex } from '../../../protocol/digest.ts'
 import { BIOS_LABEL, ESP_LABEL } from '../../../protocol/disk-layout.ts'
 import { errnoOf, MeshError } from '../../../protocol/errors.ts'
-import { literal, natural, object, optional, type Shaped, text } from '../../../protocol/json-shape.ts'
 import { fsyncDirectory, writeFileAtomic } from '../../state/atomic-file.ts'
 import { readStored } from '../../state/stored-document.ts'
 import { siteLayout } from '../../trust/site-layout.ts'
@@ -15,22 +13,11 @@ import type { AgentOptions } from '../machine/options.ts'
 import { ownDisk } from '../machine/own-disk.ts'
 import { fetchImage } from '../restore/fetch-image.ts'
 import { type StartDisk, startAlways, startedSlot, startOnce } from './agent-start.ts'
+import { isKept, judgeTrial, type KeptAgent } from './agent-trial.ts'
 import { runBootTool } from './boot-tool.ts'
 import type { EspPlace } from './firmware.ts'
 import { grubFacts } from './grub-facts.ts'
-
-const release = { slot: literal(...AGENT_SLOTS), release: natural(), root: text(MAX_TEXT_BYTES) }
-/** Which agent is on the disk: the file `agent.json` of the state directory. */
-const keptShape = {
-  ...release,
-  image: text(MAX_TEXT_BYTES),
-  /** In the other slot: the firmware starts it once, and it becomes the one that is kept if it comes as far as to be asked for this. */
-  tried: optional(object(release)),
-  /** Root of the one that did not. */
-  failed: optional(text(MAX_TEXT_BYTES)),
-}
-const isKept = object(keptShape)
-type KeptAgent = Shaped<typeof keptShape>
+import { AGENT_TRIES } from './limits.ts'
 
 /** Options of {@link keepAgent}. */
 export interface KeepAgentOptions extends AgentOptions {
@@ -48,8 +35,8 @@ export interface KeepAgentOptions extends AgentOptions {
 /**
  * Puts the newest agent of the site on the EFI system partition, if the layout of the site names one and it is not there yet. The first
  * one is started from then on, also where firmware looks by itself. A later one goes into the slot that is not in use, and is tried once. If
- * the next start comes from it, and comes as far as this, it stays; if that start comes from the old slot, the new one has failed and
- * is left alone, as one is that is no agent. Returns what is there now; undefined if the site has none. Errors: those of {@link fetchImage},
+ * the next start comes from it, and comes as far as this, it stays; if that start comes from the old slot, the new one is tried again,
+ * {@link AGENT_TRIES} times in all, and then left alone, as one is that is no agent. Returns what is there now; undefined if the site has none. Errors: those of {@link fetchImage},
  * BOOT_ENTRY_FAILED, BOOT_ESP_MISSING; after any of them the machine is started as it was before.
  */
 export async function keepAgent(options: KeepAgentOptions): Promise<KeptAgent | undefined> {
@@ -60,8 +47,8 @@ export async function keepAgent(options: KeepAgentOptions): Promise<KeptAgent | 
   const newest = image === undefined ? undefined : view.newest(image)
   if (image === undefined || newest === undefined) return undefined
   const keeper = new Keeper(options, await ownDisk(stateDir, configured))
-  const before = await keeper.settled()
   const root = toHex(newest.root)
+  const before = await keeper.settled(root)
   if (before?.image === image && [before.root, before.tried?.root, before.failed].includes(root)) return before
   options.fetching()
   return keeper.fetch(image, before)
@@ -78,21 +65,23 @@ class Keeper {
     this.#file = join(options.stateDir, 'agent.json')
   }
 
-  /** What is kept, after it is known what became of one that was tried. */
-  async settled(): Promise<KeptAgent | undefined> {
-    const kept = await readKept(this.#file)
-    if (kept?.tried === undefined) return kept
-    const { tried, failed: _, ...before } = kept
-    const current = await startedSlot()
-    if (current === tried.slot) {
-      await this.#onEsp((disk) => startAlways(tried.slot, disk))
-      return this.#keep({ ...tried, image: before.image })
-    }
-    // Somebody started it from elsewhere: the firmware may still try it.
-    if (current !== before.slot) return kept
-    const text = `the new agent, release ${tried.release}, did not start the machine; the one of release ${before.release} goes on`
-    this.#options.report({ type: 'warning', text })
-    return this.#keep({ ...before, failed: tried.root })
+  /** What is kept, after it is known what became of one that was tried. `newest`: root of the agent that the site wants. */
+  async settled(newest: string): Promise<KeptAgent | undefined> {
+    const before = await readKept(this.#file)
+    if (before?.tried === undefined) return before
+    const { tried } = before
+    const { became, kept } = judgeTrial({ ...before, tried }, await startedSlot(), newest)
+    const of = `the new agent, release ${tried.release},`
+    if (became === 'unknown') return kept
+    if (became === 'kept') await this.#onEsp((disk) => startAlways(tried.slot, disk))
+    if (became === 'failed')
+      this.#warn(`${of} did not start the machine ${AGENT_TRIES} times; the one of release ${before.release} goes on`)
+    // Counted before it is tried: a power cut between the two costs a try, and never makes one more.
+    await this.#keep(kept)
+    if (became !== 'again') return kept
+    this.#warn(`${of} did not come to its end, for which a power cut is enough; it is tried again`)
+    await this.#onEsp((disk) => startOnce(tried.slot, before.slot, disk))
+    return kept
   }
 
   /** Fetches the newest agent into the slot that is not in use. */
@@ -109,7 +98,7 @@ class Keeper {
         await rm(`${path}.new`)
         const text = `release ${release} of image ${image} is no agent: mesh boot build makes agent.efi`
         if (before === undefined) throw new MeshError('BOOT_ENTRY_FAILED', text)
-        this.#options.report({ type: 'warning', text })
+        this.#warn(text)
         return this.#keep({ ...before, failed: fetched.root })
       }
       await rename(`${path}.new`, path)
@@ -120,6 +109,10 @@ class Keeper {
       await startAlways(slot, disk)
       return this.#keep({ ...fetched, image })
     })
+  }
+
+  #warn(text: string): void {
+    this.#options.report({ type: 'warning', text })
   }
 
   async #keep(kept: KeptAgent): Promise<KeptAgent> {

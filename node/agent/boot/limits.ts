@@ -14,3 +14,5 @@ export const PARTITIONS_WAIT_MS = 20_000
 export const PARTITIONS_TICK_MS = 50
 /** A disk that does not have its new table after so many starts will not have it after more. */
 export const LAYOUT_TRIES = 3
+/** A new agent is started so often before it counts as one that fails: a power cut in its first start is forgiven once, and one that hangs needs a person each time. */
+export const AGENT_TRIES = 2

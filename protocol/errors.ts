@@ -71,7 +71,8 @@ const FAULTS = {
   DISK_EMPTY: { exit: EXIT.disk, advice: 'Give a disk, or an image file with content.' },
   DISK_TOO_SMALL: {
     exit: EXIT.disk,
-    advice: 'Use a disk at least as large as the image, and for a write log as large as it says.',
+    advice:
+      'Use a disk at least as large as the text says, or make what is to stand on it smaller: the sizes of the layout, or the model’s disk.',
   },
   DISK_SECTORS: {
     exit: EXIT.disk,

@@ -54,6 +54,14 @@ describe('the screen of a machine that starts', () => {
     expect(drawScreen(STATES[5]!, shape).join(' ')).toMatch(/NOT put/)
   })
 
+  it('says of a disk that is too small that it is too small', () => {
+    const shape = { text: '', language: 'en', columns: 80 } as const
+    const message = '/dev/vda has 419430400 bytes, the layout of the site needs 458227712'
+    const screen = drawScreen({ at: 'failed', code: 'DISK_TOO_SMALL', message, next: 'hold', retrySeconds: 30 }, shape)
+    expect(screen.join('\n')).toContain(CATALOGUES.en.advice.small)
+    expect(screen.join('\n')).not.toContain('missing')
+  })
+
   it('shows the name and the code of a machine that asks to be let in', () => {
     expect(drawScreen(STATES[6]!, { text: '', language: 'de', columns: 50 })).toEqual([
       '',

@@ -48,6 +48,7 @@ export interface Catalogue {
     readonly network: string
     readonly state: string
     readonly disk: string
+    readonly small: string
     readonly site: string
     readonly technician: string
   }
@@ -92,6 +93,7 @@ export const CATALOGUES = {
       network: 'Check the network cable, and switch on another computer of this lab.',
       state: 'The part of the disk that belongs to the lab is missing or damaged. Tell the technician.',
       disk: 'The disk is missing, or is another one. Tell the technician.',
+      small: 'The disk is too small for what it is to hold. Tell the technician.',
       site: 'This computer belongs to another lab. Tell the technician.',
       technician: 'Tell the technician, with the code below.',
     },
@@ -133,6 +135,7 @@ export const CATALOGUES = {
       network: 'Netzwerkkabel prüfen und einen anderen Computer dieses Raums einschalten.',
       state: 'Der Teil der Festplatte, der zum Raum gehört, fehlt oder ist beschädigt. Bitte der Technik melden.',
       disk: 'Die Festplatte fehlt oder ist eine andere. Bitte der Technik melden.',
+      small: 'Die Festplatte ist zu klein. Bitte der Technik melden.',
       site: 'Dieser Computer gehört zu einem anderen Raum. Bitte der Technik melden.',
       technician: 'Bitte der Technik melden, mit dem Code unten.',
     },
@@ -174,6 +177,7 @@ export const CATALOGUES = {
       network: 'Vérifiez le câble réseau et allumez un autre ordinateur de la salle.',
       state: 'La partie du disque réservée à la salle manque ou est abîmée. Prévenez le technicien.',
       disk: 'Le disque manque ou a été changé. Prévenez le technicien.',
+      small: 'Le disque est trop petit. Prévenez le technicien.',
       site: 'Cet ordinateur appartient à une autre salle. Prévenez le technicien.',
       technician: 'Prévenez le technicien et donnez-lui le code ci-dessous.',
     },
@@ -215,6 +219,7 @@ export const CATALOGUES = {
       network: '请检查网线，并打开本机房的另一台电脑。',
       state: '磁盘上属于机房的分区缺失或损坏。请告知管理员。',
       disk: '磁盘缺失，或已被更换。请告知管理员。',
+      small: '磁盘容量太小。请告知管理员。',
       site: '本机属于另一个机房。请告知管理员。',
       technician: '请把下面的代码告知管理员。',
     },

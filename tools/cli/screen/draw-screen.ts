@@ -61,7 +61,7 @@ const MOST_WHY_CHARACTERS = 200
 
 const NETWORK: readonly ErrorCode[] = ['PEERS_UNREACHABLE', 'BLOCKS_UNAVAILABLE', 'REQUEST_TIMEOUT', 'PORT_TAKEN']
 const STATE: readonly ErrorCode[] = ['BOOT_STATE_MISSING', 'STATE_MISSING', 'STATE_CORRUPT', 'STATE_UNWRITABLE']
-const DISK: readonly ErrorCode[] = ['DISK_MISSING', 'DISK_OTHER', 'DISK_AMBIGUOUS', 'DISK_IO', 'DISK_TOO_SMALL']
+const DISK: readonly ErrorCode[] = ['DISK_MISSING', 'DISK_OTHER', 'DISK_AMBIGUOUS', 'DISK_IO']
 const SITE: readonly ErrorCode[] = ['STATE_OTHER_SITE', 'MEMBER_REMOVED']
 
 /** The lines of the screen, none longer than the console. */
@@ -148,6 +148,7 @@ function adviceFor(code: string, { advice }: Catalogue): string {
   if (has(NETWORK)) return advice.network
   if (has(STATE)) return advice.state
   if (has(DISK)) return advice.disk
+  if (code === 'DISK_TOO_SMALL') return advice.small
   return has(SITE) ? advice.site : advice.technician
 }
 

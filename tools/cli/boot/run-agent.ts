@@ -118,12 +118,9 @@ function waysToStart(
 ): WaysToStart {
   let chosen = agent.stateDir
   let hasChosen = false
-  const bringUp = (): Promise<void> => {
-    screen.show({ at: 'looking' })
-    return network.bringUp()
-  }
-  const start = async (): Promise<StartSystemOptions> => ({
-    ...systemOf(chosen, await disksOf(agent, options), agent, options, (image) => screen.about(image)),
+  const bringUp = (): Promise<void> => bringNetworkUp(screen, network)
+  const start = async (disks: readonly MachineDisk[]): Promise<StartSystemOptions> => ({
+    ...systemOf(chosen, disks, agent, options, (image) => screen.about(image)),
     siteId: await agentSite(),
     era: options.era ?? (await eraOf(chosen)),
     root: SYSTEM_ROOT,
@@ -139,27 +136,33 @@ function waysToStart(
       await mountState(place, agent)
     })
     if (await followLayout(agent)) await restartLaidOut(screen)
-    const { choiceWait: waitMs, defaultSystem } = options
-    const stateDirs = (await disksOf(agent, options)).filter((one) => one.isSystem).map((one) => one.stateDir)
+    const disks = await disksOf(agent, options)
+    const stateDirs = disks.filter((one) => one.isSystem).map((one) => one.stateDir)
     // What was chosen before a failure is the default after it.
-    const byDefault = hasChosen ? stateDirs.indexOf(chosen) : Math.min(defaultSystem, stateDirs.length) - 1
-    chosen = stateDirs[await chooseSystem({ stateDirs, byDefault, waitMs, keys, screen, signal })] ?? chosen
+    const byDefault = hasChosen ? stateDirs.indexOf(chosen) : Math.min(options.defaultSystem, stateDirs.length) - 1
+    const choice = { stateDirs, byDefault, waitMs: options.choiceWait }
+    chosen = stateDirs[await chooseSystem({ ...choice, keys, screen, signal })] ?? chosen
     hasChosen = true
     screen.show({ at: 'checking' })
     let view: KeepAgentOptions['view']
     const trusted: StartSystemOptions['trusted'] = (seen, stateDir) => {
       if (stateDir === agent.stateDir) view = seen
     }
-    const started = await startSystem({ ...(await start()), trusted })
+    const started = await startSystem({ ...(await start(disks)), trusted })
     await keepOwnAgent({ ...agent, bringUp, view }, screen)
     return started
   }
   const unverified = async (why: unknown): Promise<StartedSystem> => {
-    const started = await startUnverified(await start(), why)
+    const started = await startUnverified(await start(await disksOf(agent, options)), why)
     await sleep(UNVERIFIED_MS)
     return started
   }
   return { attempt, unverified, isBare: () => place.isBare }
+}
+
+function bringNetworkUp(screen: BootScreen, network: AgentNetwork): Promise<void> {
+  screen.show({ at: 'looking' })
+  return network.bringUp()
 }
 
 async function mountState(place: StatePlace, { stateDir }: AgentOptions): Promise<void> {

@@ -4,6 +4,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isMeshError } from '../../../protocol/errors.ts'
 import type { AgentEvent } from '../machine/events.ts'
 import { runBootTool } from './boot-tool.ts'
 import { LEASE_TICK_MS, LEASE_WAIT_MS } from './limits.ts'
@@ -70,9 +71,25 @@ export class AgentNetwork {
     const { address, gateway } = readLease(lease) ?? { address: linkLocalAddress(mac), gateway: undefined }
     const how = lease === '' ? 'takes the link-local address' : 'takes the address of the last time,'
     this.#options.report({ type: 'note', text: `no DHCP server answers on ${name}, which ${how} ${address}` })
-    await runBootTool('ip', ['addr', 'add', address, 'dev', name]).catch(() => undefined)
-    if (gateway !== undefined)
-      await runBootTool('ip', ['route', 'add', 'default', 'via', gateway, 'dev', name]).catch(() => undefined)
+    await giveAddress(name, { address, gateway }, this.#options.report)
+  }
+}
+
+/**
+ * Gives a card an address, `ADDRESS/BITS`, and a way out behind those that there are. One that the card has already is no failure; another
+ * failure is told as a warning, and the machine goes on with what it has.
+ */
+export async function giveAddress(
+  card: string,
+  { address, gateway }: { readonly address: string; readonly gateway: string | undefined },
+  report: (event: AgentEvent) => void,
+): Promise<void> {
+  try {
+    await runBootTool('ip', ['addr', 'replace', address, 'dev', card])
+    if (gateway !== undefined) await runBootTool('ip', ['route', 'append', 'default', 'via', gateway, 'dev', card])
+  } catch (error) {
+    if (!isMeshError(error)) throw error
+    report({ type: 'warning', text: `${card} does not get ${address}: ${error.message}` })
   }
 }
 

@@ -1,10 +1,13 @@
-import { copyFile, mkdir, open, readFile, rename } from 'node:fs/promises'
+import { copyFile, mkdir, open, readdir, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AGENT_SLOTS, type AgentSlot, CHOICE_PATH, SLOT_ARGUMENT, slotPath } from '../../../protocol/agent-slots.ts'
 import { errnoOf } from '../../../protocol/errors.ts'
 import { fsyncDirectory, writeFileAtomic } from '../../state/atomic-file.ts'
 import { currentSlot, type EspPlace, withFirmware } from './firmware.ts'
 import { grubEnv } from './grub-env.ts'
+
+/** What shim starts (https://github.com/rhboot/shim), on a FAT file system, where cases of letters are one. */
+const STARTED_BY_SHIM = 'grubx64.efi'
 
 /** The disk that the agent is started from. */
 export interface StartDisk {
@@ -47,10 +50,14 @@ export async function startAlways(slot: AgentSlot, { folder, esp, hasBiosLoader 
   await withFirmware((firmware) => firmware.startFirst(slot, esp))
 }
 
-/** Where firmware looks that has no entry: one that was reset, or a disk in another computer. */
-async function asFallback(agent: string, folder: string): Promise<void> {
+/**
+ * Copies an agent to the folder `EFI/BOOT`, where firmware looks that has no entry: one that was reset, or a disk in another computer. If shim
+ * stands there, it starts what lies beside it. Errors: those of the file system.
+ */
+export async function asFallback(agent: string, folder: string): Promise<void> {
   await mkdir(folder, { recursive: true })
-  const path = join(folder, 'BOOTX64.EFI')
+  const names = (await readdir(folder)).map((name) => name.toLowerCase())
+  const path = join(folder, names.includes(STARTED_BY_SHIM) ? STARTED_BY_SHIM : 'BOOTX64.EFI')
   await copyFile(agent, `${path}.new`)
   await using copied = await open(`${path}.new`, 'r+')
   await copied.sync()

@@ -35,6 +35,7 @@ const APPLETS = [
     'reboot',
     'rm',
     'sh',
+    'sha256sum',
     'sleep',
     'switch_root',
     'sync',

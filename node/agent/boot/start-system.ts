@@ -148,7 +148,11 @@ async function doubtLogs(
   }
 }
 
-async function assertForThisSite({ stateDir, siteId }: StartSystemOptions): Promise<void> {
+/** Nothing is done to a machine of another site, and nothing to the master’s disk. Errors: STATE_MISSING, STATE_OTHER_SITE, USAGE, those of the file. */
+export async function assertForThisSite({
+  stateDir,
+  siteId,
+}: Pick<StartSystemOptions, 'stateDir' | 'siteId'>): Promise<void> {
   const machine = await rememberedMachine(stateDir)
   if (machine === undefined) throw new MeshError('STATE_MISSING', 'this machine has not joined a site')
   if (machine.siteId !== siteId)

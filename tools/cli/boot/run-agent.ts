@@ -6,6 +6,7 @@ import { AgentNetwork } from '../../../node/agent/boot/agent-network.ts'
 import { followLayout } from '../../../node/agent/boot/follow-layout.ts'
 import { type KeepAgentOptions, keepAgent } from '../../../node/agent/boot/keep-agent.ts'
 import {
+  assertForThisSite,
   doubtRepaired,
   type StartedSystem,
   type StartSystemOptions,
@@ -129,11 +130,11 @@ function waysToStart(
   const place = new StatePlace()
   const attempt = async (): Promise<StartedSystem> => {
     const siteId = await agentSite() // a damaged agent does nothing to the machine
-    await mountState(place, agent).catch(async (error: unknown) => {
+    await mountState(place, { ...agent, siteId }).catch(async (error: unknown) => {
       if (!place.isBare) throw error
       const { bootDisk, master = [] } = options
       await provisionBare({ ...agent, siteId, master, disk: bootDisk, network, screen })
-      await mountState(place, agent)
+      await mountState(place, { ...agent, siteId })
     })
     if (await followLayout(agent)) await restartLaidOut(screen)
     const disks = await disksOf(agent, options)
@@ -165,9 +166,14 @@ function bringNetworkUp(screen: BootScreen, network: AgentNetwork): Promise<void
   return network.bringUp()
 }
 
-async function mountState(place: StatePlace, { stateDir }: AgentOptions): Promise<void> {
+/** Errors: BOOT_STATE_MISSING, those of {@link assertForThisSite}. */
+async function mountState(
+  place: StatePlace,
+  { stateDir, siteId }: Pick<StartSystemOptions, 'stateDir' | 'siteId'>,
+): Promise<void> {
   const said = await place.mounted()
   note(`state partition: ${said}`)
+  await assertForThisSite({ stateDir, siteId })
   if (said.endsWith(REPAIRED)) await doubtRepaired(stateDir)
 }
 

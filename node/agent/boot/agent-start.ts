@@ -26,21 +26,18 @@ export async function startedSlot(): Promise<AgentSlot | undefined> {
   return AGENT_SLOTS.find((slot) => words.includes(`${SLOT_ARGUMENT}${slot}`))
 }
 
-/**
- * The agent in a slot is started once, the next time; then the one in the slot `kept` again. False if this computer cannot do that. Errors:
- * BOOT_ENTRY_FAILED, those of the file system.
- */
-export async function startOnce(
-  slot: AgentSlot,
-  kept: AgentSlot,
-  { folder, esp, hasBiosLoader }: StartDisk,
-): Promise<boolean> {
+/** Whether {@link startOnce} can be done on this computer. */
+export async function canStartOnce({ hasBiosLoader }: Pick<StartDisk, 'hasBiosLoader'>): Promise<boolean> {
+  return (await withFirmware(async () => true)) ?? hasBiosLoader
+}
+
+/** The agent in a slot is started once, the next time; then the one in the slot `kept` again. Errors: BOOT_ENTRY_FAILED, those of the file system. */
+export async function startOnce(slot: AgentSlot, kept: AgentSlot, { folder, esp }: StartDisk): Promise<void> {
   const byUefi = await withFirmware(async (firmware) => {
     await firmware.startOnce(slot, esp)
     return true
   })
-  if (byUefi !== true && hasBiosLoader) await choose(folder, { slot: kept, try: slot })
-  return byUefi === true || hasBiosLoader
+  if (byUefi === undefined) await choose(folder, { slot: kept, try: slot })
 }
 
 /** The agent in a slot is started from now on, by whichever firmware. Errors: BOOT_ENTRY_FAILED, those of the file system. */

@@ -12,7 +12,7 @@ import { Machine } from '../machine/machine.ts'
 import type { AgentOptions } from '../machine/options.ts'
 import { ownDisk } from '../machine/own-disk.ts'
 import { fetchImage } from '../restore/fetch-image.ts'
-import { type StartDisk, startAlways, startedSlot, startOnce } from './agent-start.ts'
+import { canStartOnce, type StartDisk, startAlways, startedSlot, startOnce } from './agent-start.ts'
 import { isKept, judgeTrial, type KeptAgent } from './agent-trial.ts'
 import { runBootTool } from './boot-tool.ts'
 import type { EspPlace } from './firmware.ts'
@@ -104,8 +104,12 @@ class Keeper {
       await rename(`${path}.new`, path)
       await fsyncDirectory(dirname(path))
       await writeFileAtomic(join(disk.folder, factsPath(slot)), facts)
-      if (before !== undefined && (await startOnce(slot, before.slot, disk)))
-        return this.#keep({ ...before, tried: fetched })
+      if (before !== undefined && (await canStartOnce(disk))) {
+        // Named before it is tried: else a start from this slot would find that nobody has asked for it.
+        const kept = await this.#keep({ ...before, tried: fetched })
+        await startOnce(slot, before.slot, disk)
+        return kept
+      }
       await startAlways(slot, disk)
       return this.#keep({ ...fetched, image })
     })

@@ -9,6 +9,7 @@ import { Random } from '../../tools/lab/random.ts'
 import { bareScenario, MEDIA } from './bare-scenario.ts'
 import { bootScenario } from './boot-scenario.ts'
 import { Container } from './container.ts'
+import { cutsScenario } from './cuts-scenario.ts'
 import { layoutScenario, severalScenario, wrongDiskScenario } from './disks-scenario.ts'
 import { eraScenario } from './era-scenario.ts'
 import { buildInitramfs } from './initramfs.ts'
@@ -51,6 +52,7 @@ const SCENARIOS: Readonly<Record<string, (parts: Guest & { lab: Lab }, random: R
     ]),
   ),
   boot: ({ kernel, lab }, random) => bootScenario({ kernel, lab, full: !values.quick }, random),
+  cuts: ({ kernel, lab }, random) => cutsScenario({ kernel, lab }, random),
   loader: ({ kernel, lab }) => loaderScenario({ kernel, lab }),
   service: ({ lab }, random) => serviceScenario({ lab }, random),
   secureboot: ({ kernel, lab }) => secureBootScenario({ kernel, lab }),

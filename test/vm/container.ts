@@ -8,7 +8,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { runTool } from '../../tools/lab/run-tool.ts'
 
 const RELEASE = 'bookworm'
-const MIRROR = 'http://deb.debian.org/debian'
 /** What a Debian with systemd has at least, and what mesh asks of the system. */
 const PACKAGES = ['systemd', 'systemd-sysv', 'dbus', 'debconf', 'procps', 'util-linux', 'bsdutils']
 /** systemd has begun, and ended, on a machine that does other things. */
@@ -24,7 +23,7 @@ export async function fetchDebian(): Promise<string> {
   const work = await mkdtemp(join(cache, 'new-'))
   try {
     console.log(`making a Debian ${RELEASE}`)
-    const args = ['--variant=minbase', `--include=${PACKAGES.join()}`, RELEASE, join(work, 'root'), MIRROR]
+    const args = ['--variant=minbase', `--include=${PACKAGES.join()}`, RELEASE, join(work, 'root')]
     await runTool('debootstrap', args)
     await rename(join(work, 'root'), folder)
     return folder

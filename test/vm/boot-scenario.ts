@@ -62,15 +62,15 @@ esac
 poweroff -f
 `
 
-/** An ordinary start of the same system, for comparison: drivers, mount, switch. And how long Node takes in this machine. */
-const ORDINARY_INIT = `#!/bin/busybox sh
+/** Mounts the root and switches to it, with `work` before. */
+const initWith = (work: string): string => `#!/bin/busybox sh
 export PATH=/bin:/sbin:/usr/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs run /run
-modprobe -a virtio_pci virtio_blk ext4 crc32c_generic
 mkdir -p /sysroot
+${work}
 until mount -t ext4 -o ro /dev/vda3 /sysroot 2>/dev/null; do sleep 0.1; done
 mount --move /run /sysroot/run
 mount --move /dev /sysroot/dev
@@ -78,24 +78,12 @@ mount --move /sys /sysroot/sys
 mount --move /proc /sysroot/proc
 exec switch_root /sysroot /sbin/init
 `
-/** In place of the agent: Node that does nothing, the drivers meanwhile, mount, switch. What no agent with this Node can be faster than. */
-const FLOOR_INIT = `#!/bin/busybox sh
-export PATH=/bin:/sbin:/usr/bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-mount -t tmpfs run /run
-mkdir -p /sysroot
-modprobe -a virtio_pci virtio_blk ext4 crc32c_generic &
-node -e 0
-wait
-until mount -t ext4 -o ro /dev/vda3 /sysroot 2>/dev/null; do sleep 0.1; done
-mount --move /run /sysroot/run
-mount --move /dev /sysroot/dev
-mount --move /sys /sysroot/sys
-mount --move /proc /sysroot/proc
-exec switch_root /sysroot /sbin/init
-`
+/** An ordinary start of the same system, for comparison: drivers, mount, switch. */
+const DRIVERS = 'modprobe -a virtio_pci virtio_blk ext4 crc32c_generic'
+const ORDINARY_INIT = initWith(DRIVERS)
+/** In place of the agent: Node that does nothing, the drivers meanwhile, mount, switch. What no agent that is unpacked with this Node can be faster than. */
+const FLOOR_INIT = initWith(`${DRIVERS} &\nnode -e 0\nwait`)
+/** How long Node takes in this machine. */
 const MEASURE_INIT = `#!/bin/busybox sh
 export PATH=/bin:/sbin:/usr/bin
 mount -t proc proc /proc
